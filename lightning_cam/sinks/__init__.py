@@ -1,0 +1,1 @@
+"""Places that results go to: one class per logger."""
