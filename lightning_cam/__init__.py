@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_cam.callback import TransformerCAMCallback
-    from lightning_cam.explain import Explanation, explain
+    from lightning_cam.explanation import Explanation, explain
     from lightning_cam.layout import TokenLayout
     from lightning_cam.methods import METHODS, register_method
     from lightning_cam.probe import ProbeBatch
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "TransformerCAMCallback": "callback",
-    "Explanation": "explain",
-    "explain": "explain",
+    "Explanation": "explanation",
+    "explain": "explanation",
     "TokenLayout": "layout",
     "METHODS": "methods",
     "register_method": "methods",
@@ -48,10 +48,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOME[name]}")
-    # `explain` is both a module and a function: bind every name, so that the function wins.
-    globals().update({key: getattr(module, key) for key, home in _HOME.items() if home == _HOME[name]})
-    return globals()[name]
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
