@@ -1,0 +1,63 @@
+"""Where the logits stand in what a model returns."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits of a model's output.
+
+    An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first
+    two-dimensional floating tensor found in nested tuples, lists and mappings.
+
+    Args:
+        output: What the model returned: a tensor, a tuple, a list, a mapping or an object with `logits`.
+
+    Returns:
+        (B, classes), floating, on the output's device, attached to the graph it came with.
+
+    Raises:
+        ValueError: `output` holds no two-dimensional floating tensor.
+
+    Example:
+        >>> import torch
+        >>> logits_of({"features": torch.zeros(2, 5, 8), "logits": torch.zeros(2, 10)}).shape
+        torch.Size([2, 10])
+    """
+    for tensor in _tensors(output):
+        if tensor.ndim == 2 and tensor.is_floating_point():
+            return tensor
+    raise ValueError(
+        f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
+        "give score=, a function from that output to one number per image"
+    )
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors of a nested output, those under the name `logits` first."""
+    if isinstance(output, Tensor):
+        yield output
+        return
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if named is not None:
+        yield from _tensors(named)
+    if isinstance(output, Mapping):
+        children = list(output.values())
+    elif isinstance(output, (tuple, list)):
+        children = list(output)
+    else:
+        children = []
+    for child in children:
+        yield from _tensors(child)
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a {output.dtype} tensor of shape {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with the keys {', '.join(map(str, output)) or '(none)'}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of ({', '.join(_describe(item) for item in output)})"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,44 @@
+"""The logits are found in every form in which models return them."""
+
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+
+from lightning_cam.output import logits_of
+
+LOGITS = torch.arange(6.0).reshape(2, 3)
+FEATURES = torch.zeros(2, 5, 8)
+Result = namedtuple("Result", ["pooled", "logits"])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        (LOGITS, FEATURES),
+        (FEATURES, LOGITS),
+        [FEATURES, {"head": LOGITS}],
+        OrderedDict(pooled=torch.ones(2, 8), logits=LOGITS),
+        Result(pooled=torch.ones(2, 8), logits=LOGITS),
+        {"loss": torch.tensor(1.0), "labels": torch.zeros(2, 3, dtype=torch.long), "scores": LOGITS},
+    ],
+    ids=["tensor", "tuple", "second", "nested", "mapping", "attribute", "integers first"],
+)
+def test_logits_are_found(output):
+    assert logits_of(output) is LOGITS
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (FEATURES, r"torch.float32 tensor of shape \(2, 5, 8\)"),
+        ({"map": FEATURES}, "a dict with the keys map"),
+        ((FEATURES, None), r"a tuple of \(a torch.float32 tensor .*, a NoneType\)"),
+        (None, "a NoneType"),
+    ],
+)
+def test_refusal_says_what_came_and_what_to_give(output, words):
+    with pytest.raises(ValueError, match=words) as error:
+        logits_of(output)
+    assert "score=" in str(error.value)
