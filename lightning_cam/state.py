@@ -1,0 +1,108 @@
+"""Leave a model as it came, whatever happens in between."""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
+_NOT_OURS = "_parameters"
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Run the body and put back all of `model` and every random generator, even when the body raises.
+
+    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
+    one level deep), the values of its buffers and of tensors it holds as attributes; for each parameter: `.grad`
+    and `requires_grad`; and the states of Python's, NumPy's and torch's random generators. Parameter values are
+    not copied: nothing may write to them. Gradients are set aside (None) while the body runs.
+
+    Args:
+        model: Any module, on any device.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2))
+        >>> with untouched(model):
+        ...     _ = model.eval().register_forward_hook(print)
+        >>> model[0].training, len(model._forward_hooks)
+        (True, 0)
+    """
+    undo = [_random_states(model), _gradients(model), *map(_attributes, model.modules())]
+    try:
+        yield
+    finally:
+        for restore in undo:
+            restore()
+
+
+def _random_states(model: nn.Module) -> Callable[[], None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for device, state in cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+    return restore
+
+
+def _gradients(model: nn.Module) -> Callable[[], None]:
+    saved = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+    for parameter, _, _ in saved:
+        parameter.grad = None
+
+    def restore() -> None:
+        for parameter, grad, requires_grad in saved:
+            if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
+                parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+    return restore
+
+
+def _attributes(module: nn.Module) -> Callable[[], None]:
+    attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS}
+    containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
+    tensors = [
+        (tensor, tensor.detach().clone())
+        for value in (attributes, *(copy for _, copy in containers))
+        for tensor in (value.values() if isinstance(value, dict) else value)
+        if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
+    ]
+
+    def restore() -> None:
+        for key in vars(module).keys() - attributes.keys() - {_NOT_OURS}:
+            del vars(module)[key]
+        vars(module).update(attributes)
+        for container, content in containers:
+            _refill(container, content)
+        for tensor, value in tensors:
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                tensor.copy_(value)
+
+    return restore
+
+
+_CONTAINERS = (dict, list, set, deque)
+
+
+def _refill(container: Any, copy: Any) -> None:
+    """Give `container` the elements of `copy`, and leave it alone if it still has them."""
+    # Compared by identity and in order: the elements may be tensors, and hooks run in the order of their dictionary.
+    now, then = (
+        [id(x) for pair in c.items() for x in pair] if isinstance(c, dict) else [id(x) for x in c]
+        for c in (container, copy)
+    )
+    if now != then:
+        container.clear()
+        (container.extend if isinstance(container, (list, deque)) else container.update)(copy)
