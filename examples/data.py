@@ -45,9 +45,7 @@ class DigitImages(Dataset[dict[str, Tensor]]):
 
     classes = CLASSES
 
-    def __init__(
-        self, images: Tensor, labels: Tensor, boxes: Tensor, transform: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, boxes: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         self.images = images
         self.labels = labels
         self.boxes = boxes
