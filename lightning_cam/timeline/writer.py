@@ -1,0 +1,222 @@
+"""Writing a timeline while a training runs."""
+
+import io
+import math
+import os
+import re
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_cam.timeline.format import HEADER, MAGIC, SUFFIX, UINT16, VERSION, frame, quantize, records
+
+_TOP = 3  # classes kept per image and look: what a caption and an enlarged tile can show
+_LONGEST_SIDE = 448  # pixels of a stored probe image; the page never shows one larger
+
+
+class TimelineWriter:
+    """Append looks to the record of one callback in one run.
+
+    Nothing is written before :meth:`probe`. A record of the same probe images that is already there is
+    continued; one of other images is kept and the new one gets a number (`cam.2.lcam`).
+
+    Args:
+        directory: The run's directory, where the event file lies. Made where missing.
+        name: The callback's name; several callbacks of one run need different ones.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from lightning_cam.timeline import TimelineWriter, read_timeline
+        >>> folder = tempfile.mkdtemp()
+        >>> writer = TimelineWriter(folder, name="cam")
+        >>> path = writer.probe(np.zeros((2, 3, 32, 32), np.uint8), labels=[0, 1], class_names=["cat", "dog"])
+        >>> maps = {"hirescam": np.linspace(-1, 2, 2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4)}
+        >>> writer.append(step=10, epoch=0, maps=maps, probabilities=np.array([[0.9, 0.1], [0.2, 0.8]]),
+        ...               metrics={"cam/hirescam/entropy": 0.7})
+        >>> writer.close()
+        >>> read_timeline(folder).steps
+        array([10])
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], name: str = "cam") -> None:
+        self.directory = Path(directory)
+        self.name = name
+        self._labels = np.empty(0, np.int64)
+        self._file: io.FileIO | None = None
+
+    def probe(
+        self,
+        images: np.ndarray,
+        *,
+        labels: Sequence[int] | np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
+        boxes: Sequence[Sequence[Sequence[float]]] | None = None,
+    ) -> Path:
+        """Open the record of these images: continue one that is there, or start one.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, as a person would see them. Stored as WebP, at most 448 px a side.
+            labels: (B,) class indices, negative where unknown; None if none is known.
+            class_names: Name of each class.
+            boxes: For each image its boxes (x1, y1, x2, y2) in pixels of `images`.
+
+        Returns:
+            The file that :meth:`append` writes to.
+
+        Raises:
+            ValueError: `images` is not (B, 3, H, W) uint8, or `labels` or `boxes` is not one per image.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"images must be (B, 3, H, W) uint8, got {images.shape} {images.dtype}")
+        count, _, height, width = images.shape
+        self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
+        for what, given in (("labels", self._labels), ("boxes", boxes)):
+            if given is not None and len(given) != count:
+                raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
+        pictures = [_encode_image(image) for image in images]
+        head = {
+            "kind": "probe",
+            "name": self.name,
+            "labels": self._labels.tolist(),
+            "class_names": [str(name) for name in class_names or ()],
+            "size": [height, width],
+            "boxes": None if boxes is None else [[[float(x) for x in box] for box in own] for own in boxes],
+            "hashes": [f"{zlib.crc32(image.tobytes()):08x}" for image in images],
+            "bytes": [len(picture) for picture in pictures],
+        }
+        self._open(head, b"".join(pictures))
+        return self.path
+
+    @property
+    def path(self) -> Path:
+        """The file written to; known once :meth:`probe` was called."""
+        return Path(os.fsdecode(self._opened().name))
+
+    def append(
+        self,
+        step: int,
+        epoch: int,
+        maps: Mapping[str, np.ndarray],
+        *,
+        probabilities: np.ndarray | None = None,
+        class_idx: Sequence[int] | np.ndarray | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write one look.
+
+        Args:
+            step: The step of the validation metrics.
+            epoch: The epoch.
+            maps: For each method (B, h, w) float, raw signed relevance. The largest and the smallest value of
+                a map are kept exactly, zero and the sign of every value too, the rest to 1/127 of those.
+                A map that is not finite everywhere is read back as NaN.
+            probabilities: (B, K) of the model's output, if it is a classifier.
+            class_idx: (B,) the class that the maps explain; None for the predicted one.
+            metrics: Values of this look, by tag.
+
+        Raises:
+            RuntimeError: :meth:`probe` was not called, or the writer is closed.
+            ValueError: A map or another array is not one per probe image.
+        """
+        file, count = self._opened(), len(self._labels)
+        for what, given in (*maps.items(), ("probabilities", probabilities), ("class_idx", class_idx)):
+            if given is not None and len(given) != count:
+                raise ValueError(f"{what} must be one per probe image: got {len(given)} for {count} images")
+        body, shapes = [], {}
+        for method, values in maps.items():
+            codes, scales = quantize(values)
+            shapes[method] = codes.shape[1:]
+            body += [codes, scales]
+        top, top_probabilities, own = _summarize(probabilities, self._labels)
+        body += [top, top_probabilities, own]
+        predicted = class_idx is None or (top.size and np.array_equal(class_idx, top[:, 0]))
+        if class_idx is not None and not predicted:
+            body.append(np.asarray(class_idx, "<i4"))
+        head = {
+            "kind": "look",
+            "step": int(step),
+            "epoch": int(epoch),
+            "time": round(time.time(), 1),
+            "methods": shapes,
+            "top": top.shape[1],
+            "metrics": {tag: _finite_or_none(value) for tag, value in (metrics or {}).items()},
+            **({} if predicted else {"class_idx": True}),
+        }
+        file.write(frame(head, b"".join(array.tobytes() for array in body)))
+
+    def close(self) -> None:
+        """Close the file; a closed writer can be opened again with :meth:`probe`."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> io.FileIO:
+        if self._file is None:
+            raise RuntimeError("the timeline is not open: call probe(images) first")
+        return self._file
+
+    def _open(self, head: dict[str, Any], pictures: bytes) -> None:
+        self.close()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"[^\w.-]+", "_", self.name) or "cam"
+        number = 1
+        while True:
+            path = self.directory / f"{stem}{SUFFIX if number == 1 else f'.{number}{SUFFIX}'}"
+            end = _end_of_same_probe(path, head["hashes"])
+            if end is not None:
+                break
+            number += 1
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (stays open for the run)
+        self._file.truncate(end)
+        if end == 0:
+            self._file.write(HEADER.pack(MAGIC, VERSION, os.urandom(8)) + frame(head, pictures))
+
+
+def _end_of_same_probe(path: Path, hashes: list[str]) -> int | None:
+    """Return where to continue `path`: 0 if it is to be started, None if it belongs to other images."""
+    if not path.exists():
+        return 0
+    try:
+        found = records(path.read_bytes(), str(path))
+        probe, _, end = next(found, (None, b"", 0))
+        if probe is None:
+            return 0
+        for _, _, end in found:  # noqa: B007  (the last one's end is what counts)
+            pass
+    except ValueError:
+        return None
+    return end if probe["hashes"] == hashes else None
+
+
+def _summarize(probabilities: np.ndarray | None, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the top classes, their probabilities and the label's, as stored."""
+    if probabilities is None:
+        return np.empty((len(labels), 0), "<i4"), np.empty((len(labels), 0), "<u2"), np.empty(0, "<u2")
+    values = np.asarray(probabilities, np.float32)
+    best = np.argsort(-values, axis=1, kind="stable")[:, :_TOP]
+    known = (labels >= 0) & (labels < values.shape[1])
+    own = np.where(known, np.take_along_axis(values, np.where(known, labels, 0)[:, None], 1)[:, 0], 0)
+
+    def as_stored(share: np.ndarray) -> np.ndarray:
+        return np.rint(np.nan_to_num(share).clip(0, 1) * UINT16).astype("<u2")
+
+    return best.astype("<i4"), as_stored(np.take_along_axis(values, best, 1)), as_stored(own)
+
+
+def _finite_or_none(value: float) -> float | None:
+    value = float(value)
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _encode_image(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
