@@ -184,14 +184,16 @@ def test_rank_correlation_equals_scipy_with_ties():
 
 
 def slow_ssim(x, y, sigma, radius):
-    """Wang et al. 2004, one pixel at a time; borders reflected and then left out of the mean, as torchmetrics does."""
+    """Wang et al. 2004, one pixel at a time, the picture reflected at its borders."""
     offsets = np.arange(-radius, radius + 1)
     window = np.exp(-(offsets**2) / (2 * sigma**2))
     window = np.outer(window, window) / window.sum() ** 2
     values = []
-    for row in range(radius, x.shape[0] - radius):
-        for column in range(radius, x.shape[1] - radius):
-            box = np.s_[row - radius : row + radius + 1, column - radius : column + radius + 1]
+    height, width = x.shape
+    x, y = np.pad(x, radius, mode="reflect"), np.pad(y, radius, mode="reflect")
+    for row in range(height):
+        for column in range(width):
+            box = np.s_[row : row + 2 * radius + 1, column : column + 2 * radius + 1]
             mean_x, mean_y = (window * x[box]).sum(), (window * y[box]).sum()
             variance_x = (window * (x[box] - mean_x) ** 2).sum()
             variance_y = (window * (y[box] - mean_y) ** 2).sum()

@@ -51,11 +51,12 @@ def ssim(heatmaps: Tensor, others: Tensor) -> Tensor:
         others: `(B, H, W)` in [0, 1].
 
     Returns:
-        `(B,)` in [-1, 1]. The Gaussian window has a standard deviation of 1.5 pixels, less on pictures under 11.
+        `(B,)` in [-1, 1], the mean over all pixels, the picture reflected at its borders. The Gaussian window has a
+        standard deviation of 1.5 pixels, less on pictures under 11 pixels.
 
     Example:
         >>> ssim(torch.eye(12)[None], torch.eye(12)[None])
-        tensor([1.0000])
+        tensor([1.])
     """
     radius = min(5, (min(heatmaps.shape[1:]) - 1) // 2)
     # torchmetrics derives the window's radius as int(3.5 * sigma + 0.5).
