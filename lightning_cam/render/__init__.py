@@ -1,0 +1,27 @@
+"""Pictures of maps: tensors in, uint8 pictures out, all on the device of the inputs.
+
+Nothing here waits for the device or reads a value from it: whatever depends on data (right or wrong, evidence
+or none, which class name) is chosen by `torch.where` or by a gather from text drawn in advance.
+"""
+
+from lightning_cam.render.caption import Captions
+from lightning_cam.render.colormap import colorize
+from lightning_cam.render.filmstrip import filmstrip, thin
+from lightning_cam.render.grid import encode_jpeg, overlay_grid
+from lightning_cam.render.overlay import no_evidence, overlay
+from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, unnormalise
+
+__all__ = [
+    "Captions",
+    "colorize",
+    "encode_jpeg",
+    "filmstrip",
+    "has_evidence",
+    "no_evidence",
+    "overlay",
+    "overlay_grid",
+    "scale_common",
+    "scale_per_image",
+    "thin",
+    "unnormalise",
+]

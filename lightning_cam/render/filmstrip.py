@@ -1,0 +1,115 @@
+"""The filmstrip: one row per image, one column per look."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cam.render.caption import Captions, shorten, text_mask
+from lightning_cam.render.grid import evidence_or_none
+from lightning_cam.render.scale import scale_common
+from lightning_cam.render.tile import (
+    BACKGROUND,
+    MIN_WIDTH,
+    fit,
+    frame,
+    frame_colours,
+    pad_width,
+    text_on_background,
+    to_uint8,
+)
+
+TILE = 104  # pixels of the longer side of an image in the filmstrip
+FONT_SIZE = 12
+GAP = 3
+
+
+def filmstrip(
+    images: Tensor,
+    maps: Tensor,
+    columns: Sequence[str],
+    captions: Captions,
+    *,
+    preds: Tensor,
+    probs: Tensor,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Draw how the maps of each image evolve: the image first, then its overlays in the order of time.
+
+    The maps of one row share one scale, so that a row grows hotter as its evidence grows.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        maps: (T, B, h, w) raw signed relevance.
+        columns: T headings, such as `epoch 3`.
+        captions: The names of the classes, on the device of `images`.
+        preds: (T, B) predicted classes.
+        probs: (T, B) probabilities in [0, 1] to show.
+        labels: (B,) true classes, negative where unknown; None draws neutral frames.
+
+    Returns:
+        (3, H', W') uint8, on the device of `images`.
+
+    Raises:
+        ValueError: There is not one heading per look.
+    """
+    if len(columns) != len(maps):
+        raise ValueError(f"columns must name {len(maps)} looks, got {len(columns)}: {list(columns)}")
+    images = fit(images, TILE)
+    looks = to_uint8(evidence_or_none(images, scale_common(maps)))
+    plain = to_uint8(images)[None]
+    pictures = pad_width(torch.cat([plain, looks]), MIN_WIDTH)
+    width = pictures.shape[-1] - 4
+    text = captions.prediction(preds, probs, FONT_SIZE, width)
+    first = torch.zeros_like(text[0]) if labels is None else captions.label(labels, FONT_SIZE, width)
+    neutral = frame_colours(preds[0], None)
+    colours = torch.cat([neutral[None], frame_colours(preds, labels)])
+    tiles = frame(pictures, torch.cat([first[None], text]), colours, border=3)  # (T + 1, B, 3, h, w)
+    headings = torch.stack([_heading(name, tiles.shape[-1], tiles.device) for name in ("image", *columns)])
+    return torch.cat([_sheet(headings[:, None]), _sheet(tiles)], -2)
+
+
+def _heading(name: str, width: int, device: torch.device) -> Tensor:
+    """Write a heading in the middle of (3, h, width)."""
+    mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE, device)
+    missing = width - mask.shape[-1]
+    return text_on_background(F.pad(mask, (missing // 2, missing - missing // 2, 3, 0)))
+
+
+def _sheet(tiles: Tensor) -> Tensor:
+    """Lay (columns, rows, 3, h, w) out as one picture, with gaps between."""
+    spaced = F.pad(tiles, (0, GAP, 0, GAP), value=BACKGROUND[0])
+    return spaced.permute(2, 1, 3, 0, 4).flatten(3, 4).flatten(1, 2)
+
+
+def thin(steps: Sequence[int], limit: int) -> list[int]:
+    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
+
+    What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
+    and the newest, keeps the same ones.
+
+    Args:
+        steps: Increasing steps, epochs or indices of the looks.
+        limit: How many to keep, at least 2.
+
+    Returns:
+        Positions in `steps` to keep, increasing.
+
+    Raises:
+        ValueError: `limit` is below 2.
+
+    Example:
+        >>> thin([0, 1, 2, 3, 4, 5, 6, 7, 8], 5)
+        [0, 2, 4, 6, 8]
+    """
+    if limit < 2:
+        raise ValueError(f"limit must be at least 2, for the first and the newest look, got {limit}")
+    kept: list[int] = []
+    for newest in range(len(steps)):
+        kept.append(newest)
+        if len(kept) > limit:
+            # The look whose neighbours lie closest together is missed least.
+            spans = [steps[after] - steps[before] for before, after in zip(kept, kept[2:], strict=False)]
+            del kept[1 + spans.index(min(spans))]
+    return kept

@@ -1,0 +1,87 @@
+"""The overlay grid: one captioned tile per image."""
+
+import io
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from lightning_cam.render.caption import Captions
+from lightning_cam.render.overlay import no_evidence, overlay
+from lightning_cam.render.scale import has_evidence
+from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colours, pad_width, resize, to_uint8
+
+TILE = 224  # pixels of the longer side of an image in the grid
+FONT_SIZE = 15
+
+
+def evidence_or_none(images: Tensor, heat: Tensor) -> Tensor:
+    """Overlay the maps that say something, mark those that do not.
+
+    Args:
+        images: (..., 3, H, W) in [0, 1].
+        heat: (..., h, w) in [0, 1], any resolution; all zero or non-finite where there is no evidence.
+
+    Returns:
+        (..., 3, H, W) in [0, 1].
+    """
+    drawable = has_evidence(heat)[..., None, None, None]
+    heat = resize(heat.float(), *images.shape[-2:])
+    return torch.where(drawable, overlay(images, heat), no_evidence(images))
+
+
+def overlay_grid(
+    images: Tensor,
+    heat: Tensor,
+    captions: Captions,
+    *,
+    preds: Tensor,
+    probs: Tensor,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Draw each image under its heat, with a caption, framed by right or wrong.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced.
+        heat: (B, h, w) in [0, 1], any resolution; a map that is all zero or has non-finite values is marked
+            as "no evidence".
+        captions: The names of the classes, on the device of `images`.
+        preds: (B,) predicted classes.
+        probs: (B,) probabilities in [0, 1] to show.
+        labels: (B,) true classes, negative where unknown; None draws neutral frames.
+
+    Returns:
+        (3, H', W') uint8, on the device of `images`.
+    """
+    images = fit(images, TILE)
+    pictures = to_uint8(evidence_or_none(images, heat))
+    pictures = pad_width(pictures, MIN_WIDTH)
+    width = pictures.shape[-1] - 8
+    if labels is None:
+        text = captions.prediction(preds, probs, FONT_SIZE, width)
+    else:
+        text = captions.label_and_prediction(labels, preds, probs, FONT_SIZE, width)
+    tiles = frame(pictures, text, frame_colours(preds, labels), border=4)
+    return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND[0])
+
+
+def encode_jpeg(picture: Tensor, quality: int = 90) -> bytes:
+    """Encode a picture as JPEG.
+
+    Args:
+        picture: (3, H, W) uint8 on the host.
+        quality: 1 to 100.
+
+    Returns:
+        The bytes of the file.
+
+    Example:
+        >>> import torch
+        >>> encode_jpeg(torch.zeros(3, 8, 8, dtype=torch.uint8))[:3].hex()
+        'ffd8ff'
+    """
+    file = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+    return file.getvalue()

@@ -1,0 +1,52 @@
+"""Lay heat over an image, and show that there is none to lay."""
+
+import torch
+from torch import Tensor
+
+from lightning_cam.render.caption import text_mask
+from lightning_cam.render.colormap import colorize
+
+PALENESS = 0.6  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
+
+
+def overlay(images: Tensor, heat: Tensor, opacity: float = 0.75) -> Tensor:
+    """Lay heat over images: the hotter, the more opaque, so that cold regions show the image.
+
+    The image is drawn with paler colours, so that an orange object is not mistaken for heat.
+
+    Args:
+        images: (..., 3, H, W) in [0, 1].
+        heat: (..., H, W) in [0, 1].
+        opacity: How much of the image the hottest spot hides, in [0, 1].
+
+    Returns:
+        (..., 3, H, W) in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> overlay(torch.ones(1, 3, 1, 1), torch.zeros(1, 1, 1)).flatten()
+        tensor([1., 1., 1.])
+    """
+    heat = heat.nan_to_num(0).clamp(0, 1)
+    pale = torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
+    return torch.lerp(pale, colorize(heat), opacity * heat.unsqueeze(-3))
+
+
+def no_evidence(images: Tensor) -> Tensor:
+    """Draw images whose map says nothing: grey, dimmed, hatched, with the words `no evidence`.
+
+    Args:
+        images: (..., 3, H, W) in [0, 1].
+
+    Returns:
+        (..., 3, H, W) in [0, 1], all three channels equal.
+    """
+    height, width = images.shape[-2:]
+    grey = 0.4 * images.mean(-3, keepdim=True)
+    y = torch.arange(height, device=images.device)[:, None]
+    x = torch.arange(width, device=images.device)
+    hatched = grey + 0.12 * ((x + y) % 12 < 2)
+    words = text_mask("no evidence", min(14, max(8, width // 8)), images.device)[..., :width]
+    top, left = (height - words.shape[0]) // 2, (width - words.shape[1]) // 2
+    hatched[..., top : top + words.shape[0], left : left + words.shape[1]] = words / 255
+    return hatched.expand_as(images)

@@ -1,0 +1,88 @@
+"""Bring images and maps into [0, 1]."""
+
+from torch import Tensor
+
+
+def unnormalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Undo the normalisation of the data pipeline, for looking at.
+
+    Args:
+        images: (B, C, H, W) with C = 1 (grey), 3 (RGB) or 4 (RGB and one more, which is left out).
+        mean: (C,) what the pipeline subtracted, on the device of `images`.
+        std: (C,) what the pipeline divided by, on the device of `images`.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: `images` has another number of channels.
+
+    Example:
+        >>> import torch
+        >>> unnormalise(torch.full((1, 1, 1, 1), 2.0), torch.tensor([0.5]), torch.tensor([0.125])).flatten()
+        tensor([0.7500, 0.7500, 0.7500])
+    """
+    channels = images.shape[1]
+    if channels not in (1, 3, 4):
+        raise ValueError(f"images must have 1, 3 or 4 channels to be shown, got shape {tuple(images.shape)}")
+    pixels = images.float() * std.float().view(-1, 1, 1) + mean.float().view(-1, 1, 1)
+    return pixels[:, :3].clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+def has_evidence(maps: Tensor) -> Tensor:
+    """Tell which maps can be drawn: finite everywhere and positive somewhere.
+
+    Args:
+        maps: (..., h, w), raw or scaled.
+
+    Returns:
+        (...) bool.
+
+    Example:
+        >>> import torch
+        >>> has_evidence(torch.tensor([[[0.0, 1.0]], [[0.0, -1.0]], [[float("nan"), 1.0]]]))
+        tensor([ True, False, False])
+    """
+    return maps.isfinite().all(-1).all(-1) & (maps.amax((-2, -1)) > 0)
+
+
+def scale_per_image(maps: Tensor) -> Tensor:
+    """Clip each map at zero and stretch it to [0, 1], as grad-cam's `scale_cam_image` does after its relu.
+
+    Magnitude is lost: maps scaled so cannot be compared with one another, see `scale_common`.
+
+    Args:
+        maps: (..., h, w) raw signed relevance.
+
+    Returns:
+        (..., h, w) in [0, 1]; all 0 where no value was positive, non-finite where a value was.
+
+    Example:
+        >>> import torch
+        >>> scale_per_image(torch.tensor([[[-1.0, 0.0, 1.0, 2.0]]]))
+        tensor([[[0.0000, 0.0000, 0.5000, 1.0000]]])
+    """
+    positive = maps.float().relu()
+    positive = positive - positive.amin((-2, -1), keepdim=True)
+    return positive / (1e-7 + positive.amax((-2, -1), keepdim=True))  # 1e-7 is grad-cam's
+
+
+def scale_common(maps: Tensor) -> Tensor:
+    """Scale the maps of each image by their highest value over all times, so that times can be compared.
+
+    Zero stays zero: nothing is subtracted but what is negative. Non-finite maps do not disturb the others.
+
+    Args:
+        maps: (T, B, h, w) raw signed relevance, T times of the same B images.
+
+    Returns:
+        (T, B, h, w) in [0, 1], 1 at the highest value of each image; non-finite values stay so.
+
+    Example:
+        >>> import torch
+        >>> scale_common(torch.tensor([1.0, 4.0, -1.0]).view(3, 1, 1, 1)).flatten()
+        tensor([0.2500, 1.0000, 0.0000])
+    """
+    positive = maps.float().relu()
+    peak = positive.nan_to_num(0, posinf=0).amax((0, 2, 3), keepdim=True)
+    return positive / peak.clamp_min(1e-30)  # an image without evidence at any time stays 0

@@ -1,0 +1,88 @@
+"""One tile: a picture of bounded size with a caption under it and a frame around both."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Okabe and Ito's blue-green and vermillion: told apart with any colour vision.
+RIGHT = (0, 158, 115)
+WRONG = (213, 94, 0)
+NEUTRAL = (110, 110, 110)
+BACKGROUND = (24, 24, 24)
+MIN_WIDTH = 96  # of a tile, so that a caption has room under a tall image
+
+
+def colour(rgb: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Return an RGB colour as (3,) uint8 on `device`, filled there: no copy from the host to wait for."""
+    return torch.cat([torch.full((1,), value, dtype=torch.uint8, device=device) for value in rgb])
+
+
+def resize(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Resize (..., H, W) to (..., height, width), bilinearly; antialiased, so that large images shrink cleanly."""
+    flat = pictures.reshape(-1, 1, *pictures.shape[-2:])
+    return F.interpolate(flat, (height, width), mode="bilinear", antialias=True).view(
+        *pictures.shape[:-2], height, width
+    )
+
+
+def fit(images: Tensor, longest: int) -> Tensor:
+    """Resize (..., H, W) so that the longer side is `longest` pixels."""
+    height, width = images.shape[-2:]
+    factor = longest / max(height, width)
+    return resize(images, max(1, round(height * factor)), max(1, round(width * factor)))
+
+
+def to_uint8(pictures: Tensor) -> Tensor:
+    """Round pictures in [0, 1] to uint8."""
+    return (pictures * 255).round().to(torch.uint8)
+
+
+def pad_width(pictures: Tensor, width: int) -> Tensor:
+    """Centre uint8 pictures (..., H, W) between black bars if they are narrower than `width`."""
+    missing = max(0, width - pictures.shape[-1])
+    return F.pad(pictures, (missing // 2, missing - missing // 2))
+
+
+def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
+    """Choose frames: right, wrong, or neutral where there is no label.
+
+    Args:
+        preds: (...) integers.
+        labels: Integers that broadcast to `preds`, negative for unknown; None if there are none.
+
+    Returns:
+        (..., 3) uint8.
+    """
+    right, wrong, neutral = (colour(rgb, preds.device) for rgb in (RIGHT, WRONG, NEUTRAL))
+    if labels is None:
+        return neutral.expand(*preds.shape, 3)
+    judged = torch.where((preds == labels).unsqueeze(-1), right, wrong)
+    return torch.where((labels < 0).unsqueeze(-1), neutral, judged)
+
+
+def text_on_background(mask: Tensor) -> Tensor:
+    """Turn a (..., h, w) uint8 text mask into a (..., 3, h, w) uint8 picture, light on dark."""
+    ground = BACKGROUND[0]
+    lit = (ground + mask.float() * ((235 - ground) / 255)).round().to(torch.uint8)
+    return lit.unsqueeze(-3).expand(*mask.shape[:-2], 3, *mask.shape[-2:])
+
+
+def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> Tensor:
+    """Put captions under pictures and frames around both.
+
+    Args:
+        pictures: (..., 3, H, W) uint8.
+        captions: (..., h, W - 2 * inset) uint8 text masks; centred under the picture.
+        colours: (..., 3) uint8.
+        border: Pixels of frame on each side.
+
+    Returns:
+        (..., 3, H + h + 2 * border, W + 2 * border) uint8.
+    """
+    height, width = pictures.shape[-2:]
+    inset = (width - captions.shape[-1]) // 2
+    strip = text_on_background(F.pad(captions, (inset, width - captions.shape[-1] - inset)))
+    size = height + strip.shape[-2] + 2 * border, width + 2 * border
+    tiles = colours[..., None, None].repeat(*(1,) * colours.ndim, *size)
+    tiles[..., border:-border, border:-border] = torch.cat([pictures, strip], -2)
+    return tiles
