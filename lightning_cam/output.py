@@ -26,7 +26,7 @@ def logits_of(output: Any) -> Tensor:
         >>> logits_of({"features": torch.zeros(2, 5, 8), "logits": torch.zeros(2, 10)}).shape
         torch.Size([2, 10])
     """
-    for tensor in _tensors(output):
+    for tensor in tensors_in(output):
         if tensor.ndim == 2 and tensor.is_floating_point():
             return tensor
     raise ValueError(
@@ -35,14 +35,14 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_in(output: Any) -> Iterator[Tensor]:
     """All tensors of a nested output, those under the name `logits` first."""
     if isinstance(output, Tensor):
         yield output
         return
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if named is not None:
-        yield from _tensors(named)
+        yield from tensors_in(named)
     if isinstance(output, Mapping):
         children = list(output.values())
     elif isinstance(output, (tuple, list)):
@@ -50,7 +50,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     else:
         children = []
     for child in children:
-        yield from _tensors(child)
+        yield from tensors_in(child)
 
 
 def _describe(output: Any) -> str:

@@ -1,0 +1,227 @@
+"""One forward and one short backward that serve every method and every target layer."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
+
+from lightning_cam.output import logits_of, tensors_in
+from lightning_cam.resolve import TargetLayer
+from lightning_cam.state import untouched
+
+Forward = Callable[[Tensor], Any]
+Score = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """What one target layer showed.
+
+    Args:
+        activations: (B, C, h, w) float32, the layer's output on the token grid.
+        gradients: (B, C, h, w) float32, gradient of the score with respect to it; None if not asked for.
+    """
+
+    activations: Tensor
+    gradients: Tensor | None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one pass of a batch showed.
+
+    Args:
+        layers: One entry per target layer, in their order.
+        logits: (B, classes) float32, or None if a `score` was given and the output holds no logits.
+        class_idx: (B,) int64, the explained classes, or None with a `score`.
+    """
+
+    layers: list[LayerCapture]
+    logits: Tensor | None
+    class_idx: Tensor | None
+
+
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[TargetLayer],
+    *,
+    forward: Forward | None = None,
+    class_idx: Tensor | int | None = None,
+    score: Score | None = None,
+    gradients: bool = True,
+) -> Capture:
+    """Run `images` through the model once and differentiate the score down to the target layers, no further.
+
+    The graph begins at the first target layer: everything before it runs without gradients, and parameters get
+    none. The model is left untouched, in every grad, inference or compile mode of the caller.
+
+    Args:
+        model: The module that holds the layers, on the device of `images`.
+        images: (B, C, H, W), normalised.
+        layers: From `find_target_layers`.
+        forward: What to call with the images; by default the model.
+        class_idx: Explained class, an int or (B,); None for the predicted one.
+        score: From the model's output to (B,) scalars, in place of a class.
+        gradients: Whether any method needs gradients; without, there is no backward.
+
+    Returns:
+        Activations and gradients on the token grid, all on the device of `images`.
+
+    Raises:
+        ValueError: A class outside the logits, a score of the wrong shape, a layer that was not reached or that the
+            score does not depend on.
+
+    Example:
+        >>> import timm
+        >>> from lightning_cam import find_target_layers
+        >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
+        >>> images = torch.zeros(2, 3, 224, 224)
+        >>> capture(model, images, find_target_layers(model, images)).layers[0].gradients.shape
+        torch.Size([2, 192, 14, 14])
+    """
+    forward = model if forward is None else forward
+    with torch.inference_mode(False), untouched(model), _eager(), _without_reentrant_checkpoints():
+        for module in model.modules():
+            module.training = False
+        # An inference tensor cannot take part in a graph, its clone can.
+        images = images.clone() if images.is_inference() else images
+        output, tensors = _forward(model, forward, images, layers, gradients)
+        with torch.set_grad_enabled(gradients):
+            logits, classes, scores = _scores(output, len(images), class_idx, score)
+            grads = _gradients(scores, tensors, layers) if gradients else [None] * len(layers)
+        captured = [
+            LayerCapture(_grid(layer, tensor.detach()), None if grad is None else _grid(layer, grad))
+            for layer, tensor, grad in zip(layers, tensors, grads, strict=True)
+        ]
+    return Capture(captured, logits, classes)
+
+
+def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
+    return layer.layout.to_grid(output).float()
+
+
+def _forward(
+    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool
+) -> tuple[Any, list[Tensor]]:
+    """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it."""
+    keep_grad = model in _CUTS_GRAPH
+    while True:
+        tensors: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if keep_grad:
+                stack.enter_context(_KeepGrad())
+            for index, layer in enumerate(layers):
+                stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, gradients)).remove)
+            output = forward(images)
+        for index, layer in enumerate(layers):
+            if index not in tensors:
+                raise ValueError(f"target_layers: {layer.name!r} was not called by the forward pass")
+        if not gradients or keep_grad or any(tensor.requires_grad for tensor in tensors_in(output)):
+            return output, [tensors[index] for index in range(len(layers))]
+        # Somewhere between the layer and the logits the user's code switches gradients off (a frozen backbone, say).
+        keep_grad = True
+        _CUTS_GRAPH.add(model)
+
+
+_CUTS_GRAPH: "WeakSet[nn.Module]" = WeakSet()
+
+
+def _recorder(tensors: dict[int, Tensor], index: int, gradients: bool) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"target_layers: {type(module).__name__} returns a {type(output).__name__}, "
+                "a layer whose output is one tensor is needed"
+            )
+        if not gradients:
+            # A later in-place operation must not reach the record.
+            tensors[index] = output.clone()
+            return None
+        with torch._C.DisableTorchFunction():  # or _KeepGrad would swallow this too
+            torch.set_grad_enabled(True)
+        tensors[index] = output if output.requires_grad else output.detach().requires_grad_()
+        return tensors[index].clone()
+
+    return hook
+
+
+def _scores(
+    output: Any, batch_size: int, class_idx: Tensor | int | None, score: Score | None
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Logits (B, classes) and classes (B,) where there are any, and the scores (B,) to differentiate, in float32."""
+    if score is None:
+        logits = logits_of(output).float()
+        classes = _classes(logits.detach(), class_idx)
+        scores = logits.gather(1, classes.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        # A device tensor is not read here, that would stall the device: a class that does not exist scores NaN.
+        return logits.detach(), classes, scores * torch.where(classes < logits.shape[1], 1.0, torch.nan)
+    scores = score(output)
+    if not isinstance(scores, Tensor) or scores.shape != (batch_size,):
+        came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"score: must return one number per image, a tensor of shape ({batch_size},), got {came}")
+    try:
+        return logits_of(output).detach().float(), None, scores.float()
+    except ValueError:  # an embedding, say: a score does not need logits
+        return None, None, scores.float()
+
+
+def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
+    batch_size, num_classes = logits.shape
+    if class_idx is None:
+        return logits.argmax(1)
+    if isinstance(class_idx, int):
+        class_idx = torch.full((batch_size,), class_idx)
+    if class_idx.shape != (batch_size,):
+        raise ValueError(f"class_idx: expected an int or shape ({batch_size},), got shape {tuple(class_idx.shape)}")
+    if class_idx.device.type == "cpu" and not ((class_idx >= 0) & (class_idx < num_classes)).all():
+        raise ValueError(
+            f"class_idx: the model has {num_classes} logits, so classes go from 0 to {num_classes - 1}, got {class_idx}"
+        )
+    return class_idx.to(logits.device, torch.int64, non_blocking=True)
+
+
+def _gradients(scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer]) -> Sequence[Tensor]:
+    if not scores.requires_grad:
+        raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
+    grads = torch.autograd.grad(scores.sum(), tensors, allow_unused=True)
+    for layer, grad in zip(layers, grads, strict=True):
+        if grad is None:
+            raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
+    return grads
+
+
+class _KeepGrad(TorchFunctionMode):
+    """Ignores every switch of the grad mode: a frozen backbone run under `no_grad` still gets a graph."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Let hooks fire in compiled modules, whose compiled code would not call them."""
+    # Importing dynamo takes seconds, and without it nothing is compiled.
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def _without_reentrant_checkpoints() -> Iterator[None]:
+    """Run reentrantly checkpointed code directly: its backward refuses `autograd.grad`."""
+    CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
+    try:
+        yield
+    finally:
+        del CheckpointFunction.apply  # the inherited one shows again

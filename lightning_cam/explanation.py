@@ -1,0 +1,253 @@
+"""The whole path in one call, without Lightning: from a model and images to class activation maps."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_cam.capture import Capture, Forward, LayerCapture, Score, capture
+from lightning_cam.layout import TokenLayout
+from lightning_cam.methods import METHODS, Method, principal_projection
+from lightning_cam.resolve import TargetLayer, find_target_layers
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Class activation maps of a batch.
+
+    Args:
+        layer_maps: For each method one tensor per target layer, (V, B, h, w) float32: raw signed relevance on the
+            layer's token grid for each of V views of the images (1 without `aug_smooth`).
+        logits: (B, classes) float32, or None if a `score` was explained and the output holds no logits.
+        class_idx: (B,) int64, the explained classes; None with a `score`.
+        layers: The target layers.
+        image_size: Height and width of the images.
+    """
+
+    layer_maps: dict[str, list[Tensor]]
+    logits: Tensor | None
+    class_idx: Tensor | None
+    layers: list[TargetLayer]
+    image_size: tuple[int, int]
+
+    @property
+    def maps(self) -> dict[str, Tensor]:
+        """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
+
+        Nothing is clipped or scaled, so magnitudes can be compared between calls. Layers of different grids are
+        brought to the finest of them.
+        """
+        grids = [layer.layout.grid_size for layer in self.layers]
+        finest = max(grids, key=lambda grid: grid[0] * grid[1])
+        return {
+            method: torch.stack([_resize(maps, finest).mean(0) for maps in layers]).mean(0)
+            for method, layers in self.layer_maps.items()
+        }
+
+    def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
+        """The map as grad-cam returns it, ready to be laid over the image.
+
+        Per layer: ReLU, scaled to [0, 1] per image, resized bilinearly; then the mean over layers, scaled again
+        (`pytorch_grad_cam.base_cam.BaseCAM.aggregate_multi_layers`); then the mean over views.
+
+        Args:
+            method: One of those explained.
+            size: Height and width of the result; by default those of the images.
+
+        Returns:
+            (B, H, W) float32 in [0, 1], on the images' device.
+
+        Raises:
+            ValueError: `method` was not computed.
+        """
+        if method not in self.layer_maps:
+            raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
+        size = size or self.image_size
+        layers = [_resize(_unit_scale(maps.relu()), size) for maps in self.layer_maps[method]]
+        return _unit_scale(torch.stack(layers).relu().mean(0)).mean(0)
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    methods: str | Sequence[str] = "hirescam",
+    *,
+    class_idx: int | Tensor | None = None,
+    score: Score | None = None,
+    target_layers: Sequence[str | nn.Module | TargetLayer] | None = None,
+    layout: TokenLayout | Sequence[TokenLayout] | None = None,
+    forward: Forward | None = None,
+    batch_size: int | None = None,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+) -> Explanation:
+    """Compute class activation maps of `images`; the model is left untouched.
+
+    All methods and target layers of a batch share one forward and one short backward.
+
+    Args:
+        model: A classifier, on the device of `images`, in any mode.
+        images: (B, C, H, W), normalised as the model expects.
+        methods: Name or names of methods (see `METHODS`), or "all".
+        class_idx: What to explain: a class, a (B,) tensor of classes, or None for the predicted class.
+        score: In place of a class: a function from the model's output to (B,) scalars.
+        target_layers: Names, modules or `TargetLayer`s; by default found by `find_target_layers`.
+        layout: How the outputs of `target_layers` lie, where that cannot be found out.
+        forward: What to call with the images; by default `model`.
+        batch_size: Images that go through the model at once; by default all.
+        aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
+            is that of the plain view.
+        eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
+            methods that weight activations.
+
+    Returns:
+        The maps, on the device of `images`.
+
+    Raises:
+        ValueError: An argument does not fit; the message names it, what came, and what would do.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
+        >>> explanation = explain(model, torch.randn(2, 3, 224, 224), ["hirescam", "gradcam"])
+        >>> explanation.maps["hirescam"].shape, explanation.heatmap("gradcam").shape
+        (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
+    """
+    chosen = find_methods(methods)
+    _check(images, batch_size)
+    layers = _target_layers(model, images, target_layers, layout, forward)
+    run = partial(
+        capture,
+        model,
+        layers=layers,
+        forward=forward,
+        score=score,
+        gradients=any("gradients" in method.needs for method in chosen),
+    )
+    views = _VIEWS if aug_smooth else _VIEWS[:1]
+    step = batch_size or len(images)
+    parts = []
+    for start in range(0, len(images), step):
+        chunk = slice(start, start + step)
+        classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
+        parts.append(_explain_batch(run, images[chunk], classes, chosen, views, eigen_smooth))
+    plain, maps = zip(*parts, strict=True)
+    return Explanation(
+        {
+            m.name: [torch.cat(tensors, 1) for tensors in zip(*(part[m.name] for part in maps), strict=True)]
+            for m in chosen
+        },
+        _cat([captured.logits for captured in plain]),
+        _cat([captured.class_idx for captured in plain]),
+        layers,
+        (images.shape[2], images.shape[3]),
+    )
+
+
+class _View(NamedTuple):
+    """One of the copies of an image that test-time augmentation looks at."""
+
+    flipped: bool
+    brightness: float
+
+    def of(self, images: Tensor) -> Tensor:
+        images = images.flip(-1) if self.flipped else images
+        return images if self.brightness == 1 else images * self.brightness
+
+    def back(self, maps: Tensor) -> Tensor:
+        return maps.flip(-1) if self.flipped else maps
+
+
+# grad-cam's (`BaseCAM.forward_augmentation_smoothing`), the plain image first.
+_VIEWS = [_View(flipped, brightness) for flipped in (False, True) for brightness in (1.0, 0.9, 1.1)]
+
+
+def _explain_batch(
+    run: Callable[..., Capture],
+    images: Tensor,
+    class_idx: Tensor | int | None,
+    methods: Sequence[Method],
+    views: Sequence[_View],
+    eigen_smooth: bool,
+) -> tuple[Capture, dict[str, list[Tensor]]]:
+    """The pass of the plain images, and for each method the (V, B, h, w) maps of each layer."""
+    passes = [run(images, class_idx=class_idx)]
+    passes += [run(view.of(images), class_idx=passes[0].class_idx) for view in views[1:]]
+    maps = {}
+    for method in methods:
+        reduce = {"reduce": principal_projection} if eigen_smooth and method.can_eigen_smooth else {}
+        by_view = [
+            [view.back(method.function(**_needs(method, layer), **reduce)) for layer in captured.layers]
+            for view, captured in zip(views, passes, strict=True)
+        ]
+        maps[method.name] = [torch.stack(layer) for layer in zip(*by_view, strict=True)]
+    return passes[0], maps
+
+
+def _needs(method: Method, layer: LayerCapture) -> dict[str, Tensor]:
+    return {need: getattr(layer, need) for need in method.needs}
+
+
+def find_methods(names: str | Sequence[str]) -> list[Method]:
+    """Return the methods of these names.
+
+    Args:
+        names: One name, several, or "all".
+
+    Raises:
+        ValueError: A name is not in `METHODS`, stands twice, or there is none.
+    """
+    if names == "all":
+        return list(METHODS.values())
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in METHODS:
+            near = difflib.get_close_matches(str(name), METHODS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)} and 'all')")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"methods: expected one or more different names, got {names!r}")
+    return [METHODS[name] for name in chosen]
+
+
+def _target_layers(
+    model: nn.Module,
+    images: Tensor,
+    target_layers: Sequence[str | nn.Module | TargetLayer] | None,
+    layout: TokenLayout | Sequence[TokenLayout] | None,
+    forward: Forward | None,
+) -> list[TargetLayer]:
+    if target_layers and all(isinstance(layer, TargetLayer) for layer in target_layers):
+        return [layer for layer in target_layers if isinstance(layer, TargetLayer)]
+    return find_target_layers(model, images, forward=forward, target_layers=target_layers, layout=layout)
+
+
+def _check(images: Tensor, batch_size: int | None) -> None:
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+        came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images: expected a floating tensor of shape (B, C, H, W) with B at least 1, got {came}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size: expected None or at least 1, got {batch_size}")
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(there) if there else None
+
+
+def _unit_scale(maps: Tensor) -> Tensor:
+    """Each (h, w) map from its minimum to its maximum, as `pytorch_grad_cam.utils.image.scale_cam_image`."""
+    maps = maps - maps.amin((-2, -1), keepdim=True)
+    return maps / (1e-7 + maps.amax((-2, -1), keepdim=True))
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(V, B, h, w) to `size`, bilinearly between the centres of cells, as OpenCV does."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,208 @@
+"""The fixed images that every look of a training looks at."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+# In the order of preference, as the field names them.
+_IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
+_LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
+_CHANNELS = (1, 3, 4)
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+
+
+@dataclass(frozen=True)
+class ProbeBatch:
+    """Images that are looked at again and again, and what is known about them.
+
+    Args:
+        images: (N, C, H, W) floating, normalised as the model takes them.
+        labels: (N,) int64, or None.
+        regions: (N, H, W) bool, where the object is, or None.
+        num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask
+            the device.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    regions: Tensor | None = None
+    num_labels: int = 0
+
+    @classmethod
+    def from_batch(cls, batch: Any, num_samples: int = 16) -> "ProbeBatch":
+        """Take the first images of a batch, and their labels, boxes or masks if it has any. All are cloned.
+
+        Args:
+            batch: Anything nested of tensors: tuples, mappings, dataclasses, named tuples. Images are the first
+                floating (B, C, H, W) with 1, 3 or 4 channels, those under a usual name (`image`, …) first.
+                Labels are (B,) integers, or (B, classes) of which the largest counts. Objects are under `boxes`,
+                (B, 4) or per image (n, 4), as x1, y1, x2, y2 in pixels, or under `masks`, (B, H, W), (B, 1, H, W).
+            num_samples: How many images at most.
+
+        Raises:
+            ValueError: The batch holds no images.
+
+        Example:
+            >>> probe = ProbeBatch.from_batch((torch.zeros(8, 3, 4, 4), torch.arange(8)), num_samples=2)
+            >>> probe.images.shape, probe.labels
+            (torch.Size([2, 3, 4, 4]), tensor([0, 1]))
+        """
+        leaves = list(_leaves(batch))
+        images = _first(leaves, _IMAGE_KEYS, _is_images)
+        if images is None:
+            shapes = ", ".join(f"{key or 'tensor'} {tuple(value.shape)}" for key, value in leaves) or "no tensor"
+            raise ValueError(
+                f"the validation batch holds no images: a floating (B, C, H, W) tensor with 1, 3 or 4 channels is "
+                f"needed, found {shapes}; give probe=, a folder of images"
+            )
+        count = len(images)
+        labels = _labels(batch, leaves, count)
+        regions = _regions(batch, images)
+        # The batch of a stand-alone validation is made of inference tensors; their clones outside of it are not.
+        with torch.inference_mode(False):
+            return cls(
+                images[:num_samples].detach().clone(),
+                None if labels is None else labels[:num_samples].clone(),
+                None if regions is None else regions[:num_samples].clone(),
+            )._counted()
+
+    @classmethod
+    def from_folder(
+        cls, path: str | Path, num_samples: int = 16, transform: Callable[[Any], Tensor] | None = None
+    ) -> "ProbeBatch":
+        """Read the first images, in order of their paths, of a folder and those below it.
+
+        Args:
+            path: The folder.
+            num_samples: How many images at most.
+            transform: The validation transform, from a PIL image to (C, H, W). Without one, the images are scaled to
+                [0, 1] and must be of one size.
+
+        Raises:
+            ValueError: There is no such folder, no image in it, or the images differ in size after `transform`.
+        """
+        folder = Path(path)
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)[:num_samples]
+        if not files:
+            what = "holds no images" if folder.is_dir() else "is not a folder"
+            raise ValueError(
+                f"probe: {str(folder)!r} {what}; expected a folder with {', '.join(sorted(_SUFFIXES))} files"
+            )
+        images = [_read(file, transform) for file in files]
+        if len({image.shape for image in images}) > 1:
+            raise ValueError(
+                f"probe: the images of {str(folder)!r} differ in size after the transform "
+                f"({', '.join(sorted({str(tuple(image.shape)) for image in images}))}); resize and crop in it"
+            )
+        return cls(torch.stack(images))
+
+    def to(self, device: torch.device | str) -> "ProbeBatch":
+        """Return the same probe with its tensors on `device`."""
+        moved: dict[str, Any] = {key: value.to(device) for key, value in self._tensors()}
+        return replace(self, **moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the probe as tensors on the CPU and numbers."""
+        return {**{key: value.cpu() for key, value in self._tensors()}, "num_labels": self.num_labels}
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensors."""
+        return sum(value.nbytes for _, value in self._tensors())
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        return ((f.name, v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor))
+
+    def _counted(self) -> "ProbeBatch":
+        return self if self.labels is None else replace(self, num_labels=int(self.labels.max()) + 1)
+
+
+def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor:
+    if transform is None:
+        return decode_image(str(file), ImageReadMode.RGB).float() / 255
+    with Image.open(file) as image:
+        result = transform(ImageOps.exif_transpose(image).convert("RGB"))
+    if not isinstance(result, Tensor) or result.ndim != 3:
+        raise ValueError(f"probe: the validation transform gives {type(result).__name__}, a (C, H, W) tensor is needed")
+    return result
+
+
+def _leaves(batch: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a nested batch with the name they stand under."""
+    if isinstance(batch, Tensor):
+        yield key, batch
+        return
+    for name, value in _items(batch, key):
+        yield from _leaves(value, name)
+
+
+def _items(batch: Any, key: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(batch, Mapping):
+        return [(str(name), value) for name, value in batch.items()]
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return [(f.name, getattr(batch, f.name)) for f in fields(batch)]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return list(zip(batch._fields, batch, strict=True))
+    if isinstance(batch, (tuple, list)):
+        return [(key, value) for value in batch]
+    return []
+
+
+def _first(leaves: Sequence[tuple[str, Tensor]], keys: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The first tensor that fits, those under the usual names before others."""
+    rank = {key: index for index, key in enumerate(keys)}
+    ordered = sorted(leaves, key=lambda leaf: rank.get(leaf[0].lower(), len(keys)))
+    return next((tensor for _, tensor in ordered if fits(tensor)), None)
+
+
+def _is_images(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.shape[1] in _CHANNELS and tensor.is_floating_point() and len(tensor) > 0
+
+
+def _is_labels(tensor: Tensor, count: int) -> bool:
+    return tensor.ndim == 1 and len(tensor) == count and not tensor.is_floating_point() and tensor.dtype != torch.bool
+
+
+def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Tensor | None:
+    """(B,) int64: integers, or the largest of one value per class under a usual name (one-hot, mixed labels)."""
+    named = _find(batch, _LABEL_KEYS)
+    if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
+        return named.argmax(1)
+    labels = _first(leaves, _LABEL_KEYS, lambda tensor: _is_labels(tensor, count))
+    return None if labels is None else labels.long()
+
+
+def _find(batch: Any, keys: Sequence[str]) -> Any:
+    """What stands under the first of these names in a nested batch, or None."""
+    for name, value in _items(batch, ""):
+        found = value if name.lower() in keys else _find(value, keys)
+        if found is not None:
+            return found
+    return None
+
+
+def _regions(batch: Any, images: Tensor) -> Tensor | None:
+    """(B, H, W) bool: inside any box or mask of the image; None if the batch has neither in a known form."""
+    count, (height, width) = len(images), images.shape[-2:]
+    masks = _find(batch, ("masks", "mask"))
+    if isinstance(masks, Tensor) and masks.ndim in (3, 4) and len(masks) == count:
+        inside = (masks > 0).reshape(count, -1, *masks.shape[-2:]).any(1)
+        return F.interpolate(inside[:, None].float(), size=(height, width), mode="nearest")[:, 0].bool()
+    boxes = _find(batch, ("boxes", "bboxes"))
+    if boxes is None or len(boxes) != count or not all(isinstance(b, Tensor) and b.shape[-1:] == (4,) for b in boxes):
+        return None
+    x = torch.arange(width, device=images.device) + 0.5
+    y = torch.arange(height, device=images.device) + 0.5
+    regions = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.to(images.device).reshape(-1, 4, 1).unbind(1)
+        across, down = (x >= x1) & (x < x2), (y >= y1) & (y < y2)
+        regions.append((down[:, :, None] & across[:, None, :]).any(0))
+    return torch.stack(regions)
