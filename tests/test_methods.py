@@ -130,7 +130,7 @@ def slow_map(name, a, g):
         x = np.array([[source[k, y, x] for k in range(channels)] for y, x in cells])
         x -= x.mean(axis=0)
         projection = x @ np.linalg.svd(x)[2][0]
-        if sum(v**3 for v in projection) < 0:
+        if -min(projection) > max(projection):
             projection = -projection
         return projection.reshape(height, width)
     out = np.zeros((height, width))

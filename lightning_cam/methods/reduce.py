@@ -26,11 +26,11 @@ def channel_sum(weighted: Tensor) -> Tensor:
 def principal_projection(weighted: Tensor) -> Tensor:
     """Project each cell on the first principal component of the image's cells.
 
-    With `X` the `(h*w, C)` matrix of one image, its column means taken off, and `v` its first right
-    singular vector, the map is `X v`, as grad-cam's `get_2d_projection`, but for the whole batch at once
-    and with a sign that means something: `v` and `-v` are both singular vectors, and here the one is taken
-    whose map is skewed to the positive (`sum((X v)**3) >= 0`), because the object is the minority of the
-    cells.
+    With `X` the `(h*w, C)` matrix of one image, its column means taken off, and `v` its first right singular vector,
+    the map is `X v`, as grad-cam's `get_2d_projection`, but for the whole batch at once and with a sign that means
+    something: `v` and `-v` are both singular vectors, and here the one is taken in whose map the cell that stands out
+    most is positive (`max >= |min|`, Chung & Ying 2025, doi:10.3390/app15137562, eq. 13). An object that fills most of
+    the image can defeat the rule: then the rest stands out.
 
     `v` comes from repeated squaring of the Gram matrix on the smaller of the two sides: only batched matrix
     products, so the device is never waited for, unlike an eigensolver that reports its status to the host.
@@ -66,8 +66,8 @@ def _principal_projection(weighted: Tensor) -> Tensor:
         vector = _normalise(unit.mT @ vector)
     projection = (unit @ vector).squeeze(2)
 
-    sign = projection.pow(3).sum(dim=1, keepdim=True).sign()
-    projection = torch.where(sign < 0, -projection, projection) * scale.squeeze(2)
+    flip = -projection.amin(dim=1, keepdim=True) > projection.amax(dim=1, keepdim=True)
+    projection = torch.where(flip, -projection, projection) * scale.squeeze(2)
     # What is left of equal cells after centring is rounding: no evidence, not a picture of the rounding.
     differ = (scale > _EPS * magnitude).squeeze(2)
     projection = torch.where(differ | scale.squeeze(2).isnan(), projection, 0.0)
