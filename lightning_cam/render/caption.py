@@ -146,14 +146,14 @@ class Captions:
         count = len(self.class_names)
         width = min(self._widest[size], limit, ATLAS_BYTES // (line_height(size) * (count + 1)))
         known = (classes >= 0) & (classes < count)
-        return self._atlas([*self.class_names, "?"], size, width)[torch.where(known, classes, count)]
+        return self._atlas([*self.class_names, "?"], size, width)[classes.masked_fill(~known, count)]
 
     def _percentages(self, probs: Tensor, size: int) -> Tensor:
         """Write percentages (..., h, w), right-aligned, w as wide as `100%`."""
         texts = [*(f"{n}%" for n in range(101)), "?"]
         atlas = self._atlas(texts, size, text_width("100%", size), align_right=True)
-        percent = (probs.nan_to_num(0).clamp(0, 1) * 100).round().long()
-        return atlas[torch.where(probs.isfinite(), percent, 101)]
+        percent = (probs.float().nan_to_num(0).clamp(0, 1) * 100).round().long()
+        return atlas[percent.masked_fill(~probs.isfinite(), 101)]
 
     def _atlas(self, texts: list[str], size: int, width: int, align_right: bool = False) -> Tensor:
         key = ("percentages" if align_right else "names", size, width)

@@ -20,10 +20,10 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 
 @lru_cache
 def lookup_table(device: torch.device) -> Tensor:
-    """Return the colormap as (3, 256) float32 in [0, 1] on `device`."""
+    """Return the colormap as (256, 3) float32 in [0, 1] on `device`."""
     points = torch.tensor(list(bytes.fromhex(INFERNO)), dtype=torch.float32).view(-1, 3) / 255
-    table = F.interpolate(points.T[None], size=256, mode="linear", align_corners=True)[0]
-    return to_device(table, device)
+    table = F.interpolate(points.T[None], size=256, mode="linear", align_corners=True)[0].T
+    return to_device(table.contiguous(), device)
 
 
 def colorize(heat: Tensor) -> Tensor:
@@ -41,4 +41,4 @@ def colorize(heat: Tensor) -> Tensor:
         [[[0, 252]], [[0, 255]], [[4, 164]]]
     """
     index = (heat.nan_to_num(0).clamp(0, 1) * 255).round().long()
-    return torch.stack([channel[index] for channel in lookup_table(heat.device)], -3)
+    return F.embedding(index, lookup_table(heat.device)).movedim(-1, -3).contiguous()

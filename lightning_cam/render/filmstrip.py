@@ -66,20 +66,23 @@ def filmstrip(
     neutral = frame_colours(preds[0], None)
     colours = torch.cat([neutral[None], frame_colours(preds, labels)])
     tiles = frame(pictures, torch.cat([first[None], text]), colours, border=3)  # (T + 1, B, 3, h, w)
-    headings = torch.stack([_heading(name, tiles.shape[-1], tiles.device) for name in ("image", *columns)])
-    return torch.cat([_sheet(headings[:, None]), _sheet(tiles)], -2)
+    headings = _headings(["image", *columns], tiles.shape[-1], tiles.device)
+    return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
 
 
-def _heading(name: str, width: int, device: torch.device) -> Tensor:
-    """Write a heading in the middle of (3, h, width)."""
-    mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE, device)
-    missing = width - mask.shape[-1]
-    return text_on_background(F.pad(mask, (missing // 2, missing - missing // 2, 3, 0)))
+def _headings(names: Sequence[str], width: int, device: torch.device) -> Tensor:
+    """Write each heading in the middle of a tile (len(names), 1, 3, h, width)."""
+    masks = []
+    for name in names:
+        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE, device)
+        missing = width - mask.shape[-1]
+        masks.append(F.pad(mask, (missing // 2, missing - missing // 2, GAP, 0)))
+    return text_on_background(torch.stack(masks)[:, None])
 
 
 def _sheet(tiles: Tensor) -> Tensor:
     """Lay (columns, rows, 3, h, w) out as one picture, with gaps between."""
-    spaced = F.pad(tiles, (0, GAP, 0, GAP), value=BACKGROUND[0])
+    spaced = F.pad(tiles, (0, GAP, 0, GAP), value=BACKGROUND)
     return spaced.permute(2, 1, 3, 0, 4).flatten(3, 4).flatten(1, 2)
 
 

@@ -64,7 +64,7 @@ def overlay_grid(
     else:
         text = captions.label_and_prediction(labels, preds, probs, FONT_SIZE, width)
     tiles = frame(pictures, text, frame_colours(preds, labels), border=4)
-    return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND[0])
+    return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)
 
 
 def encode_jpeg(picture: Tensor, quality: int = 90) -> bytes:

@@ -1,6 +1,7 @@
 """Lay heat over an image, and show that there is none to lay."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cam.render.caption import text_mask
@@ -42,11 +43,12 @@ def no_evidence(images: Tensor) -> Tensor:
         (..., 3, H, W) in [0, 1], all three channels equal.
     """
     height, width = images.shape[-2:]
-    grey = 0.4 * images.mean(-3, keepdim=True)
+    grey = 0.5 * images.mean(-3, keepdim=True)
     y = torch.arange(height, device=images.device)[:, None]
     x = torch.arange(width, device=images.device)
     hatched = grey + 0.12 * ((x + y) % 12 < 2)
-    words = text_mask("no evidence", min(14, max(8, width // 8)), images.device)[..., :width]
+    words = text_mask("no evidence", min(14, max(8, width // 8)), images.device)
+    words = F.pad(words, (4, 4, 4, 4))[:height, :width]
     top, left = (height - words.shape[0]) // 2, (width - words.shape[1]) // 2
     hatched[..., top : top + words.shape[0], left : left + words.shape[1]] = words / 255
     return hatched.expand_as(images)

@@ -8,7 +8,8 @@ from torch import Tensor
 RIGHT = (0, 158, 115)
 WRONG = (213, 94, 0)
 NEUTRAL = (110, 110, 110)
-BACKGROUND = (24, 24, 24)
+BACKGROUND = 24  # grey, in all three channels
+TEXT = 235
 MIN_WIDTH = 96  # of a tile, so that a caption has room under a tall image
 
 
@@ -62,8 +63,7 @@ def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
 
 def text_on_background(mask: Tensor) -> Tensor:
     """Turn a (..., h, w) uint8 text mask into a (..., 3, h, w) uint8 picture, light on dark."""
-    ground = BACKGROUND[0]
-    lit = (ground + mask.float() * ((235 - ground) / 255)).round().to(torch.uint8)
+    lit = (BACKGROUND + mask.float() * ((TEXT - BACKGROUND) / 255)).round().to(torch.uint8)
     return lit.unsqueeze(-3).expand(*mask.shape[:-2], 3, *mask.shape[-2:])
 
 
@@ -72,7 +72,7 @@ def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> T
 
     Args:
         pictures: (..., 3, H, W) uint8.
-        captions: (..., h, W - 2 * inset) uint8 text masks; centred under the picture.
+        captions: (..., h, w) uint8 text masks, w at most W.
         colours: (..., 3) uint8.
         border: Pixels of frame on each side.
 
@@ -80,9 +80,11 @@ def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> T
         (..., 3, H + h + 2 * border, W + 2 * border) uint8.
     """
     height, width = pictures.shape[-2:]
-    inset = (width - captions.shape[-1]) // 2
-    strip = text_on_background(F.pad(captions, (inset, width - captions.shape[-1] - inset)))
-    size = height + strip.shape[-2] + 2 * border, width + 2 * border
+    left = (width - captions.shape[-1]) // 2
+    captions = F.pad(captions, (left, width - captions.shape[-1] - left))
+    size = height + captions.shape[-2] + 2 * border, width + 2 * border
     tiles = colours[..., None, None].repeat(*(1,) * colours.ndim, *size)
-    tiles[..., border:-border, border:-border] = torch.cat([pictures, strip], -2)
+    inside = tiles[..., border:-border, border:-border]
+    inside[..., :height, :] = pictures
+    inside[..., height:, :] = text_on_background(captions)
     return tiles
