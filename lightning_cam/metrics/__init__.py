@@ -1,19 +1,30 @@
-"""What a map is worth: where it lies, how it spreads, how it changes. Batched, on the maps' device."""
+"""What a map is worth: where it lies, how it spreads, how it changes, whether the model uses it.
 
+Everything is batched and stays on the device of the maps, `road` excepted.
+"""
+
+from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc, road
 from lightning_cam.metrics.localisation import best_iou, box_coverage, mask_coverage, pointing_game, share_inside
+from lightning_cam.metrics.sanity import randomisation_similarity, randomised_copy
 from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation, ssim
 from lightning_cam.metrics.spread import entropy, gini, outlier_token_norm
 
 __all__ = [
+    "average_drop",
     "best_iou",
     "box_coverage",
     "cosine_similarity",
+    "deletion_auc",
     "entropy",
     "gini",
+    "insertion_auc",
     "mask_coverage",
     "outlier_token_norm",
     "pointing_game",
+    "randomisation_similarity",
+    "randomised_copy",
     "rank_correlation",
+    "road",
     "share_inside",
     "ssim",
 ]

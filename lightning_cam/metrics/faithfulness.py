@@ -1,0 +1,122 @@
+"""Whether the model uses what a map points at: change the image where the map says, and look at the output.
+
+Every metric runs the model, under the caller's grad mode, precision and device: call under `torch.no_grad()` and
+`untouched(model)`. `forward` maps images `(N, C, H, W)` to logits `(N, classes)`; the score is the probability of
+each image's class.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def deletion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor, *, steps: int = 10) -> Tensor:
+    """Area under the probability as the most relevant patches are blurred first: lower is better.
+
+    Patches (the pixels of a grid cell) go in falling order of relevance (Petsiuk et al. 2018, arXiv:1806.07421, with
+    patches for pixels and blurring for black). The blur is as wide as a patch, so that none keeps detail of its own,
+    and an image of blurred patches is nearer to what the model knows than one with holes. Cost: `steps + 1` forwards.
+
+    Args:
+        maps: `(B, h, w)` raw signed relevance.
+        images: `(B, C, H, W)`, normalised as the model expects.
+        forward: from images to logits.
+        class_idx: `(B,)` int64, the explained classes.
+        steps: in how many equal parts the patches are replaced; at most `h * w`.
+
+    Returns:
+        `(B,)` in [0, 1]: trapezoidal mean of the probability over the replaced fraction 0 to 1.
+    """
+    blurred = _blur(images, maps.shape[1:])
+    return _auc(maps, images, blurred, forward, class_idx, steps)
+
+
+def insertion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor, *, steps: int = 10) -> Tensor:
+    """Area under the probability as the most relevant patches come back first into the blurred image: higher is better.
+
+    The mirror of `deletion_auc`, with the same arguments, result and cost.
+    """
+    blurred = _blur(images, maps.shape[1:])
+    return _auc(maps, blurred, images, forward, class_idx, steps)
+
+
+def _auc(maps: Tensor, start: Tensor, end: Tensor, forward: Forward, class_idx: Tensor, steps: int) -> Tensor:
+    """Mean probability on the way from `start` to `end`, patch by patch in falling order of relevance."""
+    cells = maps.shape[1] * maps.shape[2]
+    steps = min(steps, cells)
+    rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(maps.shape)
+    at_pixels = F.interpolate(rank[:, None].float(), size=start.shape[-2:], mode="nearest-exact")
+    counts = [round(cells * step / steps) for step in range(steps + 1)]
+    curve = torch.stack([_probability(torch.where(at_pixels < n, end, start), forward, class_idx) for n in counts])
+    fractions = torch.tensor(counts, device=maps.device) / cells
+    return torch.trapezoid(curve, fractions, dim=0)
+
+
+def _blur(images: Tensor, grid_size: torch.Size) -> Tensor:
+    """Gaussian blur whose standard deviation is the longer side of a patch."""
+    height, width = images.shape[-2:]
+    sigma = max(height / grid_size[0], width / grid_size[1])
+    # Two standard deviations to each side, as far as reflecting the image at its border allows.
+    radius_x, radius_y = (min(math.ceil(2 * sigma), side - 1) for side in (width, height))
+    return gaussian_blur(images, [2 * radius_x + 1, 2 * radius_y + 1], [sigma, sigma])
+
+
+def _probability(images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
+    return forward(images).float().softmax(dim=1).gather(1, class_idx[:, None]).squeeze(1)
+
+
+def average_drop(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
+    """How much of the probability is lost when only what the heatmap lights is shown: lower is better.
+
+    `relu(p - p_shown) / p` with `p_shown` the probability for `heatmap * image` (Chattopadhyay et al. 2018,
+    arXiv:1710.11063, section 4.1, as a fraction per image). Favours maps that light everything: read it beside the
+    random control. Cost: 2 forwards.
+
+    Args:
+        heatmaps: `(B, H, W)` in [0, 1], at image size.
+        images: `(B, C, H, W)`, normalised: what is not lit fades to the mean colour.
+        forward: from images to logits.
+        class_idx: `(B,)` int64, the explained classes.
+
+    Returns:
+        `(B,)` in [0, 1]; 0 where the probability does not fall.
+    """
+    before = _probability(images, forward, class_idx)
+    shown = _probability(images * heatmaps[:, None], forward, class_idx)
+    return (before - shown).relu() / before.clamp_min(torch.finfo(before.dtype).tiny)
+
+
+def road(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
+    """Remove and debias: what removing the least relevant pixels costs less than removing the most relevant.
+
+    grad-cam's `ROADCombined` (Rong et al. 2022, arXiv:2202.00449): `(LeRF - MoRF) / 2` of the probability, averaged
+    over removing 10 to 90 % of the pixels, each filled in from its neighbours; higher is better, 0 is chance. It
+    leaves the device and solves a linear system per image and threshold: by far the dearest metric here. Cost: 36
+    forwards. The global random generator, which grad-cam draws noise from, comes back as it was.
+
+    Args:
+        heatmaps: `(B, H, W)` in [0, 1], at image size.
+        images: `(B, C, H, W)`, normalised.
+        forward: from images to logits.
+        class_idx: `(B,)` int64, the explained classes.
+
+    Returns:
+        `(B,)` float32 in [-0.5, 0.5], on the device of `images`.
+    """
+    # Both are slow to import, and most runs never ask for this metric.
+    from pytorch_grad_cam.metrics.road import ROADCombined
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    targets = [ClassifierOutputTarget(int(index)) for index in class_idx.cpu()]
+    with torch.random.fork_rng(devices=[]):  # the noise is drawn on the CPU
+        torch.manual_seed(0)
+        scores = ROADCombined()(
+            images, heatmaps.cpu().numpy(), targets, lambda batch: forward(batch).float().softmax(dim=1)
+        )
+    return torch.from_numpy(scores).to(images.device)
