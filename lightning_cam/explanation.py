@@ -222,9 +222,11 @@ def _target_layers(
     layout: TokenLayout | Sequence[TokenLayout] | None,
     forward: Forward | None,
 ) -> list[TargetLayer]:
-    if target_layers and all(isinstance(layer, TargetLayer) for layer in target_layers):
-        return [layer for layer in target_layers if isinstance(layer, TargetLayer)]
-    return find_target_layers(model, images, forward=forward, target_layers=target_layers, layout=layout)
+    found = [layer for layer in target_layers or () if isinstance(layer, TargetLayer)]
+    if found:
+        return found
+    named = [layer for layer in target_layers if not isinstance(layer, TargetLayer)] if target_layers else None
+    return find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
 
 
 def _check(images: Tensor, batch_size: int | None) -> None:

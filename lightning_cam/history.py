@@ -1,0 +1,66 @@
+"""The looks so far, as far as a filmstrip and a comparison with earlier ones need them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cam.render import thin
+
+
+@dataclass
+class History:
+    """Maps over time; the first and the newest look are always there, those between are thinned evenly.
+
+    Args:
+        limit: How many looks are kept at most.
+        steps: Steps of the kept looks, rising.
+        epochs: Their epochs.
+        maps: For each method (T, B, h, w) float32, raw signed relevance.
+        preds: (T, B) int64, predicted classes; None before the first look.
+        probs: (T, B) float32, their probabilities; None before the first look.
+    """
+
+    limit: int = 12
+    steps: list[int] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    preds: Tensor | None = None
+    probs: Tensor | None = None
+
+    def append(self, step: int, epoch: int, maps: dict[str, Tensor], preds: Tensor, probs: Tensor) -> None:
+        """Add a look: `maps` (B, h, w) per method, `preds` and `probs` (B,). A history of other maps begins anew."""
+        if {name: past.shape[1:] for name, past in self.maps.items()} != {name: m.shape for name, m in maps.items()}:
+            self.clear()
+        self.steps.append(step)
+        self.epochs.append(epoch)
+        kept = thin(self.steps, self.limit)
+
+        def extended(past: Tensor | None, new: Tensor) -> Tensor:
+            looks = [new] if past is None else [*past.to(new.device), new]
+            return torch.stack([looks[index] for index in kept])
+
+        self.maps = {name: extended(self.maps.get(name), new) for name, new in maps.items()}
+        self.preds, self.probs = extended(self.preds, preds), extended(self.probs, probs)
+        self.steps = [self.steps[index] for index in kept]
+        self.epochs = [self.epochs[index] for index in kept]
+
+    def clear(self) -> None:
+        """Forget all looks."""
+        self.steps, self.epochs, self.maps, self.preds, self.probs = [], [], {}, None, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the looks as lists and tensors on the CPU."""
+        return {
+            "steps": list(self.steps),
+            "epochs": list(self.epochs),
+            "maps": {name: maps.cpu() for name, maps in self.maps.items()},
+            "preds": None if self.preds is None else self.preds.cpu(),
+            "probs": None if self.probs is None else self.probs.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the looks of `state_dict`."""
+        self.steps, self.epochs = list(state["steps"]), list(state["epochs"])
+        self.maps, self.preds, self.probs = dict(state["maps"]), state["preds"], state["probs"]

@@ -1,0 +1,126 @@
+"""One look: from an explanation of the probe to the pictures and numbers that are logged."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_cam import metrics
+from lightning_cam.explanation import Explanation
+from lightning_cam.history import History
+from lightning_cam.probe import ProbeBatch
+from lightning_cam.render import Captions, filmstrip, overlay_grid
+
+_ROWS = 8  # of the filmstrip
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look has to show, on the device where it was computed.
+
+    Args:
+        step: Step of the validation metrics.
+        epoch: The epoch.
+        pictures: By tag, (3, H, W) uint8.
+        scalars: By tag, () float32.
+        maps: By method, (B, h, w) float32, raw signed relevance.
+        probabilities: (B, classes) float32.
+        class_idx: (B,) int64, the explained classes; None with a `score`.
+    """
+
+    step: int
+    epoch: int
+    pictures: dict[str, Tensor]
+    scalars: dict[str, Tensor]
+    maps: dict[str, Tensor]
+    probabilities: Tensor | None
+    class_idx: Tensor | None
+
+
+def compose(
+    explanation: Explanation,
+    probe: ProbeBatch,
+    photos: Tensor,
+    captions: Captions,
+    history: History,
+    *,
+    name: str,
+    step: int,
+    epoch: int,
+) -> Look:
+    """Draw and measure one look, and add it to the history. Nothing here waits for the device.
+
+    Args:
+        explanation: Of the probe's images.
+        probe: The fixed images and what is known about them.
+        photos: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
+        captions: The names of the classes.
+        history: The looks before this one.
+        name: First part of all tags.
+        step: Step of the validation metrics.
+        epoch: The epoch.
+    """
+    maps = explanation.maps
+    logits = explanation.logits
+    probabilities = None if logits is None else logits.softmax(1)
+    if probabilities is None:  # a score is explained: nothing was predicted
+        probs = torch.full((len(photos),), torch.nan, device=photos.device)
+        preds = torch.full((len(photos),), -1, device=photos.device)
+    else:
+        probs, preds = probabilities.max(1)
+    scalars = {
+        f"{name}/{method}/{metric}": values.nanmean()
+        for method, relevance in maps.items()
+        for metric, values in _measure(relevance, history.maps.get(method), probe, explanation, probabilities).items()
+    }
+    history.append(step, epoch, maps, preds, probs)
+    pictures = {}
+    rows = slice(0, _ROWS)
+    for method in maps:
+        heat = explanation.heatmap(method)
+        pictures[f"{name}/{method}"] = overlay_grid(
+            photos, heat, captions, preds=preds, probs=probs, labels=probe.labels
+        )
+        assert history.preds is not None and history.probs is not None  # just appended
+        pictures[f"{name}/{method}/filmstrip"] = filmstrip(
+            photos[rows],
+            history.maps[method][:, rows],
+            _headings(history),
+            captions,
+            preds=history.preds[:, rows],
+            probs=history.probs[:, rows],
+            labels=None if probe.labels is None else probe.labels[rows],
+        )
+    return Look(step, epoch, pictures, scalars, maps, probabilities, explanation.class_idx)
+
+
+def _measure(
+    relevance: Tensor,
+    past: Tensor | None,
+    probe: ProbeBatch,
+    explanation: Explanation,
+    probabilities: Tensor | None,
+) -> dict[str, Tensor]:
+    """By metric, (B,) values of one method's maps; `past` are the maps (T, B, h, w) of earlier looks."""
+    values = {"entropy": metrics.entropy(relevance)}
+    if probabilities is not None and explanation.class_idx is not None:
+        values["target_probability"] = probabilities.gather(1, explanation.class_idx[:, None])[:, 0]
+    if past is not None and past.shape[1:] == relevance.shape:
+        past = past.to(relevance.device)
+        values["similarity_to_previous"] = metrics.cosine_similarity(relevance, past[-1])
+        values["similarity_to_first"] = metrics.cosine_similarity(relevance, past[0])
+    if probe.regions is not None:
+        height, width = relevance.shape[-2:]
+        coverage = metrics.mask_coverage(probe.regions, (height, width))
+        values["share_inside"] = metrics.share_inside(relevance, coverage)
+        values["pointing_game"] = metrics.pointing_game(relevance, coverage)
+    return values
+
+
+def _headings(history: History) -> list[str]:
+    """`epoch 3`, or the step where one epoch was looked at several times."""
+    repeated = len(set(history.epochs)) < len(history.epochs)
+    return [
+        f"step {step}" if repeated else f"epoch {epoch}"
+        for step, epoch in zip(history.steps, history.epochs, strict=True)
+    ]

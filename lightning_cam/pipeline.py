@@ -1,0 +1,94 @@
+"""What a data pipeline says of itself: its transform, its normalisation, the names of its classes."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "val_transform")
+_CLASS_NAMES = ("classes", "class_names", "categories")
+_TOLERANCE = 0.05  # resampling overshoots, half precision rounds
+
+
+def walk(source: Any) -> Iterator[Any]:
+    """All datasets and transforms that can be reached from a loader, dataset or transform, outer ones first."""
+    waiting, seen = [source], set()
+    while waiting:
+        item = waiting.pop(0)
+        if item is None or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, (list, tuple, nn.Sequential)):
+            waiting[:0] = list(item)
+        elif isinstance(item, Mapping):
+            waiting[:0] = list(item.values())
+        else:
+            yield item
+            waiting += [getattr(item, name, None) for name in _INNER]
+
+
+def find_transform(source: Any) -> Callable[[Any], Any] | None:
+    """The transform of the first dataset that has a callable one, or None."""
+    transforms = (getattr(item, "transform", None) for item in walk(source))
+    return next((transform for transform in transforms if callable(transform)), None)
+
+
+def find_class_names(sources: Iterable[Any]) -> list[str] | None:
+    """The first list of class names that a dataset or data module holds, or None."""
+    for source in sources:
+        for item in walk(source):
+            for attribute in _CLASS_NAMES:
+                names = getattr(item, attribute, None)
+                if isinstance(names, (list, tuple)) and names:
+                    return [str(name) for name in names]
+    return None
+
+
+def find_normalisation(images: Tensor, source: Any, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Find the mean and standard deviation that `images` were normalised with.
+
+    The first of these under which the images return to [0, 1]: what the transforms of `source` hold, what the model
+    says of itself (timm's `pretrained_cfg`), none at all. If none does, the darkest and brightest value stand for
+    0 and 1.
+
+    Args:
+        images: (B, C, H, W), normalised.
+        source: A loader, dataset or transform.
+        model: Any module.
+
+    Returns:
+        Mean and standard deviation, (C,) float32 on the device of `images`.
+    """
+    stated = [_statistics(item) for item in walk(source)]
+    stated += [_statistics(getattr(module, "pretrained_cfg", None)) for module in model.modules()]
+    stated.append(((0.0,), (1.0,)))
+    low, high = images.float().amin((0, 2, 3)), images.float().amax((0, 2, 3))
+    for found in stated:
+        if found is None or any(len(values) not in (1, len(low)) for values in found):
+            continue
+        mean, std = (torch.tensor(values, device=images.device).expand(len(low)) for values in found)
+        if ((low * std + mean) >= -_TOLERANCE).all() and ((high * std + mean) <= 1 + _TOLERANCE).all():
+            return mean, std
+    darkest, brightest = low.min(), high.max()
+    return darkest.expand(len(low)), (brightest - darkest).clamp_min(1e-7).expand(len(low))
+
+
+def _statistics(item: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation that a transform or a configuration holds as plain numbers."""
+    get = item.get if isinstance(item, Mapping) else lambda name: getattr(item, name, None)
+    try:
+        mean, std = (torch.as_tensor(get(name), dtype=torch.float32).flatten().tolist() for name in ("mean", "std"))
+    except (TypeError, ValueError, RuntimeError):  # no such attribute, or something else goes by that name
+        return None
+    return (tuple(mean), tuple(std)) if mean and std else None
+
+
+def as_statistics(value: float | Sequence[float] | None, like: Tensor) -> Tensor | None:
+    """A mean or standard deviation given by the user as (C,) float32 on the device of the images."""
+    if value is None:
+        return None
+    numbers = torch.as_tensor(value, dtype=torch.float32).flatten()
+    if len(numbers) not in (1, like.shape[1]):
+        raise ValueError(f"mean, std: expected 1 or {like.shape[1]} numbers, got {len(numbers)}")
+    return numbers.to(like.device).expand(like.shape[1])

@@ -1,0 +1,75 @@
+"""What a sink is, and which sink serves which logger."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from lightning_cam.look import Look
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What stays the same over all looks of a callback.
+
+    Args:
+        name: First part of all tags.
+        methods: Names of the methods.
+        text: A short description in Markdown of what is shown.
+        photos: (B, 3, H, W) uint8, the probe's images as a person would see them.
+        labels: (B,) int64, or None.
+        regions: (B, H, W) bool, where the objects are, or None.
+        class_names: Names of the classes, or None.
+    """
+
+    name: str
+    methods: list[str]
+    text: str
+    photos: Tensor
+    labels: Tensor | None
+    regions: Tensor | None
+    class_names: list[str] | None
+
+
+class Sink(ABC):
+    """A place that looks go to. All methods are called on one worker thread, with tensors on the CPU."""
+
+    @abstractmethod
+    def introduce(self, introduction: Introduction) -> None:
+        """Say once, before the first look, what will be shown."""
+
+    @abstractmethod
+    def write(self, look: Look) -> None:
+        """Write one look so that it survives a kill of the process."""
+
+    def close(self) -> None:  # noqa: B027  (most sinks open nothing)
+        """Let go of what was opened. Loggers belong to the trainer and stay open."""
+
+
+SINKS: dict[str, Callable[[Any], Sink]] = {}
+S = TypeVar("S", bound=Callable[[Any], Sink])
+
+
+def register_sink(logger_class: str) -> Callable[[S], S]:
+    """Enter a sink for loggers of this class name, of Lightning or of pytorch_lightning, and those derived of it.
+
+    Args:
+        logger_class: Name of the class, such as `TensorBoardLogger`. The sink is called with the logger.
+    """
+
+    def register(sink: S) -> S:
+        SINKS[logger_class] = sink
+        return sink
+
+    return register
+
+
+def sink_of(logger: Any) -> Sink | None:
+    """Return a sink for a logger, or None if there is none for its class."""
+    # By name: the loggers of lightning and pytorch_lightning are different classes, and some need not be installed.
+    for cls in type(logger).__mro__:
+        if cls.__name__ in SINKS:
+            return SINKS[cls.__name__](logger)
+    return None

@@ -1,0 +1,42 @@
+"""TensorBoard: pictures as JPEG, scalars and a text card in the run's event file."""
+
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+
+from lightning_cam.look import Look
+from lightning_cam.render import encode_jpeg
+from lightning_cam.sinks.base import Introduction, Sink, register_sink
+
+
+@register_sink("TensorBoardLogger")
+class TensorBoardSink(Sink):
+    """Writes to the event file of a `TensorBoardLogger`.
+
+    `SummaryWriter.add_image` would encode PNG, which for an overlay grid takes twenty times as long and six times
+    the space.
+
+    Args:
+        logger: The trainer's logger.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Write the text card."""
+        self._logger.experiment.add_text(f"{introduction.name}/about", introduction.text, 0)
+
+    def write(self, look: Look) -> None:
+        """Write one summary per tag, pictures and scalars at the same step, and flush."""
+        writer = self._logger.experiment
+        values = [Summary.Value(tag=tag, image=_image(picture)) for tag, picture in look.pictures.items()]
+        values += [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in look.scalars.items()]
+        writer._get_file_writer().add_summary(Summary(value=values), look.step)
+        writer.flush()
+
+
+def _image(picture: Tensor) -> Summary.Image:
+    _, height, width = picture.shape
+    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode_jpeg(picture))

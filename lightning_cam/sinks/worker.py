@@ -1,0 +1,114 @@
+"""The thread that encodes and writes, so that the training need not wait for it."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from queue import Full, Queue
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cam.look import Look
+from lightning_cam.sinks.base import Introduction, Sink
+
+_log = logging.getLogger(__name__)
+
+
+class SinkWorker:
+    """Hands looks to sinks on a thread of its own, in order.
+
+    At most `capacity` looks wait. If the disk is slower than the looks, further ones are left out, and that is said:
+    once when it begins, and their number at the end.
+
+    Args:
+        sinks: Where every look goes.
+        introduction: What the sinks are told before the first look.
+        capacity: How many looks may wait.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], introduction: Introduction, capacity: int = 8) -> None:
+        self._sinks = sinks
+        self._queue: Queue[tuple[Look, torch.cuda.Event | None] | None] = Queue(capacity)
+        self._introduction = _to_host(introduction)
+        self._arrived = _event(introduction.photos.device)
+        self._error: Exception | None = None
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="lightning_cam", daemon=True)
+        self._thread.start()
+
+    def submit(self, look: Look) -> None:
+        """Copy a look to the host, without waiting for the device, and queue it.
+
+        Raises:
+            Exception: What a sink raised on an earlier look, once.
+        """
+        self._raise_error()
+        device = next(iter(look.maps.values())).device
+        item = (_to_host(look), _event(device))
+        try:
+            self._queue.put_nowait(item)
+        except Full:
+            if not self._dropped:
+                _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, end the thread, close the sinks. More calls do nothing.
+
+        Raises:
+            Exception: What a sink raised, if no `submit` has raised it before.
+        """
+        if not self._thread.is_alive():
+            return
+        self._queue.put(None)
+        self._thread.join()
+        if self._dropped:
+            _log.warning("%d looks were not logged, because the logger was slower than the looks.", self._dropped)
+        self._raise_error()
+
+    def _run(self) -> None:
+        try:
+            if self._arrived is not None:
+                self._arrived.synchronize()
+            for sink in self._sinks:
+                sink.introduce(self._introduction)
+            while (item := self._queue.get()) is not None:
+                look, arrived = item
+                if arrived is not None:
+                    arrived.synchronize()
+                for sink in self._sinks:
+                    sink.write(look)
+        except Exception as error:  # told to the training thread, which decides
+            self._error = error
+            while self._queue.get() is not None:  # nobody must wait for a place in the queue
+                pass
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def _to_host(record: Any) -> Any:
+    """The same dataclass with its tensors on the CPU; copies from a GPU are under way when this returns."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(inner) for key, inner in value.items()}
+        return value.to("cpu", non_blocking=True) if isinstance(value, Tensor) else value
+
+    return replace(record, **{field.name: moved(getattr(record, field.name)) for field in fields(record)})
+
+
+def _event(device: torch.device) -> "torch.cuda.Event | None":
+    """An event that the device reaches when all it has been told so far is done; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
