@@ -30,7 +30,7 @@ _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 _ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
 
 - `{name}/<method>`: the newest look. Hot cells speak for {target}. A caption reads label → prediction and its
-  probability; the frame is blue where the prediction is right, orange where it is wrong.
+  probability; the frame is green where the prediction is right, orange where it is wrong.
 - `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
 - `{name}/<method>/<metric>`: numbers of the same maps.
 
