@@ -10,6 +10,7 @@ WRONG = (213, 94, 0)
 NEUTRAL = (110, 110, 110)
 BACKGROUND = 24  # grey, in all three channels
 TEXT = 235
+CAPTION_MARGIN = 2  # pixels above and below the text
 MIN_WIDTH = 96  # of a tile, so that a caption has room under a tall image
 
 
@@ -77,11 +78,11 @@ def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> T
         border: Pixels of frame on each side.
 
     Returns:
-        (..., 3, H + h + 2 * border, W + 2 * border) uint8.
+        (..., 3, H + h + 2 * CAPTION_MARGIN + 2 * border, W + 2 * border) uint8.
     """
     height, width = pictures.shape[-2:]
     left = (width - captions.shape[-1]) // 2
-    captions = F.pad(captions, (left, width - captions.shape[-1] - left))
+    captions = F.pad(captions, (left, width - captions.shape[-1] - left, CAPTION_MARGIN, CAPTION_MARGIN))
     size = height + captions.shape[-2] + 2 * border, width + 2 * border
     tiles = colours[..., None, None].repeat(*(1,) * colours.ndim, *size)
     inside = tiles[..., border:-border, border:-border]

@@ -1,0 +1,275 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from drawn import DIGITS, batch, lit, written
+from no_sync import forbid_sync
+from PIL import Image
+from torch.testing import assert_close
+
+from lightning_cam.render import (
+    Captions,
+    encode_jpeg,
+    filmstrip,
+    overlay,
+    overlay_grid,
+    scale_per_image,
+    thin,
+    unnormalise,
+)
+from lightning_cam.render.caption import line_height, text_width
+from lightning_cam.render.filmstrip import FONT_SIZE as FILM_FONT
+from lightning_cam.render.filmstrip import GAP
+from lightning_cam.render.filmstrip import TILE as FILM_TILE
+from lightning_cam.render.grid import FONT_SIZE, TILE
+from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+class TestGrid:
+    BORDER = PADDING = 4
+
+    def tiles(self, picture, count, columns):
+        """Cut a grid into its tiles, by a way of its own."""
+        rows = -(-count // columns)
+        height = (picture.shape[1] - self.PADDING) // rows
+        width = (picture.shape[2] - self.PADDING) // columns
+        for i in range(count):
+            top, left = self.PADDING + i // columns * height, self.PADDING + i % columns * width
+            yield picture[:, top : top + height - self.PADDING, left : left + width - self.PADDING]
+
+    def test_frames_tell_right_from_wrong(self, generator):
+        images, maps, labels, probs = batch(generator)
+        preds = labels.clone()
+        preds[1], labels[2] = 9, -1
+        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=labels)
+        assert picture.dtype == torch.uint8
+        colours = [RIGHT, WRONG, NEUTRAL, RIGHT, RIGHT]
+        for tile, colour in zip(self.tiles(picture, 5, 3), colours, strict=True):
+            frame = torch.cat([tile[:, :4].flatten(1), tile[:, -4:].flatten(1), tile[:, :, :4].flatten(1)], 1)
+            frame = torch.cat([frame, tile[:, :, -4:].flatten(1)], 1)
+            assert frame.unique(dim=1).T.tolist() == [list(colour)]
+
+    def test_without_labels_frames_are_neutral_and_captions_plain(self, generator):
+        images, maps, preds, probs = batch(generator)
+        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs)
+        for i, tile in enumerate(self.tiles(picture, 5, 3)):
+            assert tile[:, 0, 0].tolist() == list(NEUTRAL)
+            text = written(str(i), FONT_SIZE, TILE - 8, right=f"{round(float(probs[i]) * 100)}%")
+            assert torch.equal(tile[:, 4 + TILE + CAPTION_MARGIN : -4 - CAPTION_MARGIN, 8:-8], lit(text))
+
+    def test_pictures_are_the_overlays(self, generator):
+        images, maps, preds, probs = batch(generator, size=(TILE, TILE), grid=(TILE, TILE))
+        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=preds)
+        expected = (overlay(images, maps) * 255).round().to(torch.uint8)
+        for i, tile in enumerate(self.tiles(picture, 5, 3)):
+            assert torch.equal(tile[:, 4 : 4 + TILE, 4:-4], expected[i])
+
+    def test_heat_lies_where_the_map_says(self):
+        maps = torch.zeros(1, 4, 4)
+        maps[0, 0, 3] = 1
+        black = torch.zeros(1, 3, 32, 32)
+        one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
+        tile = overlay_grid(black, maps, Captions(DIGITS, "cpu"), **one)[:, 4 : 4 + TILE, 4:-4].float().mean(0)
+        quarters = tile.unfold(0, TILE // 2, TILE // 2).unfold(1, TILE // 2, TILE // 2).mean((2, 3))
+        assert quarters[0, 1] > 20 * quarters.flatten()[[0, 2, 3]].max()
+
+    @pytest.mark.parametrize("broken", [0.0, -1.0, NAN, INF])
+    def test_no_evidence_replaces_only_its_own_tile(self, generator, broken):
+        images, maps, preds, probs = batch(generator)
+        captions = Captions(DIGITS, "cpu")
+        whole = overlay_grid(images, maps, captions, preds=preds, probs=probs)
+        if broken > 0 or broken != broken:
+            maps[1, 0, 0] = broken
+        else:
+            maps[1] = broken
+        got = overlay_grid(images, maps, captions, preds=preds, probs=probs)
+        for i, (tile, before) in enumerate(zip(self.tiles(got, 5, 3), self.tiles(whole, 5, 3), strict=True)):
+            inside = tile[:, 4:228, 4:228]
+            if i == 1:
+                assert torch.equal(inside[0], inside[1]) and torch.equal(inside[0], inside[2])
+                assert torch.equal(tile[:, 228:], before[:, 228:])
+            else:
+                assert torch.equal(tile, before)
+
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [((32, 32), (224, 224)), ((224, 112), (224, 112)), ((600, 900), (149, 224)), ((640, 64), (224, MIN_WIDTH))],
+    )
+    def test_images_are_brought_to_a_legible_size(self, generator, size, expected):
+        images, maps, preds, probs = batch(generator, 1, size)
+        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs)
+        assert picture.shape == (3, expected[0] + line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8, expected[1] + 8)
+
+    def test_a_tall_image_is_centred(self):
+        one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
+        captions = Captions(DIGITS, "cpu")
+        tile = overlay_grid(torch.ones(1, 3, 640, 64), torch.full((1, 2, 2), 1e-6), captions, **one)
+        row = tile[0, 100, 4:-4]
+        assert row.nonzero().flatten().tolist() == list(range(37, 37 + 22))
+
+
+class TestFilmstrip:
+    BORDER = 3
+
+    def film(self, generator, looks=4, rows=3, labels=True):
+        images, _, names, _ = batch(generator, rows, (FILM_TILE, FILM_TILE))
+        maps = torch.rand(looks, rows, FILM_TILE, FILM_TILE, generator=generator)
+        preds = torch.arange(looks)[:, None] + torch.zeros(rows, dtype=torch.long)
+        probs = torch.rand(looks, rows, generator=generator)
+        columns = [f"epoch {n}" for n in range(looks)]
+        picture = filmstrip(
+            images, maps, columns, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=names if labels else None
+        )
+        return picture, images, maps, names, preds, probs
+
+    def cell(self, picture, row, column):
+        height, width = FILM_TILE + line_height(FILM_FONT) + 2 * CAPTION_MARGIN + 6, FILM_TILE + 6
+        top = line_height(FILM_FONT) + 2 * GAP + row * (height + GAP)
+        left = GAP + column * (width + GAP)
+        return picture[:, top : top + height, left : left + width]
+
+    def test_size(self, generator):
+        picture = self.film(generator)[0]
+        height, width = FILM_TILE + line_height(FILM_FONT) + 2 * CAPTION_MARGIN + 6 + GAP, FILM_TILE + 6 + GAP
+        assert picture.dtype == torch.uint8
+        assert picture.shape == (3, line_height(FILM_FONT) + 2 * GAP + 3 * height, GAP + 5 * width)
+
+    def test_cells_hold_their_look_on_the_scale_of_their_row(self, generator):
+        picture, images, maps, labels, preds, probs = self.film(generator)
+        for row in range(3):
+            first = self.cell(picture, row, 0)
+            assert torch.equal(first[:, 3 : 3 + FILM_TILE, 3:-3], (images[row] * 255).round().to(torch.uint8))
+            label = written(str(int(labels[row])), FILM_FONT, FILM_TILE - 4)
+            assert torch.equal(first[:, 3 + FILM_TILE + CAPTION_MARGIN : -3 - CAPTION_MARGIN, 5:-5], lit(label))
+            assert first[:, 0, 0].tolist() == list(NEUTRAL)
+            for look in range(4):
+                cell = self.cell(picture, row, look + 1)
+                expected = overlay(images[row], maps[look, row] / maps[:, row].max())
+                assert_close(cell[:, 3 : 3 + FILM_TILE, 3:-3].int(), (expected * 255).round().int(), atol=1, rtol=0)
+                text = written(
+                    str(int(preds[look, row])),
+                    FILM_FONT,
+                    FILM_TILE - 4,
+                    right=f"{round(float(probs[look, row]) * 100)}%",
+                )
+                assert torch.equal(cell[:, 3 + FILM_TILE + CAPTION_MARGIN : -3 - CAPTION_MARGIN, 5:-5], lit(text))
+                colour = RIGHT if preds[look, row] == labels[row] else WRONG
+                assert cell[:, :3].flatten(1).unique(dim=1).T.tolist() == [list(colour)]
+                assert cell[:, :, -3:].flatten(1).unique(dim=1).T.tolist() == [list(colour)]
+
+    def test_headings_stand_over_their_columns(self, generator):
+        picture = self.film(generator)[0]
+        for column, text in enumerate(("image", "epoch 0", "epoch 1", "epoch 2", "epoch 3")):
+            width = text_width(text, FILM_FONT)
+            left = GAP + column * (FILM_TILE + 6 + GAP) + (FILM_TILE + 6 - width) // 2
+            heading = picture[:, GAP : GAP + line_height(FILM_FONT), left : left + width]
+            assert torch.equal(heading, lit(written(text, FILM_FONT, width)))
+
+    def test_without_labels(self, generator):
+        picture = self.film(generator, labels=False)[0]
+        first = self.cell(picture, 1, 0)
+        assert first[:, 3 + FILM_TILE : -3, 3:-3].unique().tolist() == [BACKGROUND]
+        assert self.cell(picture, 1, 2)[:, 0, 0].tolist() == list(NEUTRAL)
+
+    def test_a_weaker_look_is_drawn_weaker(self):
+        maps = torch.tensor([0.1, 1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+        two = {"preds": torch.zeros(2, 1, dtype=torch.long), "probs": torch.ones(2, 1)}
+        picture = filmstrip(torch.zeros(1, 3, 16, 16), maps, ["a", "b"], Captions(DIGITS, "cpu"), **two)
+        weak, strong = (self.cell(picture, 0, n)[:, 50, 50].float().sum() for n in (1, 2))
+        assert strong > 50 * weak
+
+    def test_one_heading_per_look(self):
+        with pytest.raises(ValueError, match=r"columns must name 2 looks, got 1: \['epoch 0'\]"):
+            filmstrip(
+                torch.zeros(1, 3, 8, 8),
+                torch.ones(2, 1, 2, 2),
+                ["epoch 0"],
+                Captions(DIGITS, "cpu"),
+                preds=torch.zeros(2, 1, dtype=torch.long),
+                probs=torch.ones(2, 1),
+            )
+
+
+class TestThin:
+    @pytest.mark.parametrize("limit", [2, 3, 6, 12])
+    def test_keeps_first_and_newest_and_never_brings_back(self, limit):
+        before: set[int] = set()
+        for count in range(1, 200):
+            kept = thin(range(count), limit)
+            assert len(kept) == min(count, limit)
+            assert kept == sorted(set(kept))
+            assert (kept[0], kept[-1]) == (0, count - 1)
+            assert set(kept) <= before | {count - 1}
+            before = set(kept)
+
+    def test_spreads_evenly(self):
+        for count in range(20, 300):
+            kept = thin(range(count), 12)
+            gaps = np.diff(kept[:-1])
+            assert gaps.max() <= 3 * gaps.min()
+
+    def test_dropping_for_real_keeps_the_same(self):
+        steps = [n * n for n in range(60)]
+        history: list[int] = []
+        for count, step in enumerate(steps, 1):
+            history.append(step)
+            history = [history[i] for i in thin(history, 7)]
+            assert history == [steps[i] for i in thin(steps[:count], 7)]
+
+    def test_refuses_too_low_a_limit(self):
+        with pytest.raises(ValueError, match=r"limit must be at least 2.*got 1"):
+            thin([1, 2], 1)
+
+
+def test_jpeg_shows_the_same_picture():
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(48), indexing="ij")
+    picture = torch.stack([3 * y, 2 * x, y + x]).to(torch.uint8)
+    decoded = torch.from_numpy(np.array(Image.open(io.BytesIO(encode_jpeg(picture))))).permute(2, 0, 1)
+    assert (decoded.int() - picture.int()).abs().float().mean() < 2
+    assert len(encode_jpeg(picture, quality=30)) < len(encode_jpeg(picture))
+
+
+def draw_everything(device):
+    generator = torch.Generator().manual_seed(0)
+    images, maps, labels, probs = (x.to(device) for x in batch(generator))
+    history = torch.stack([maps, -maps, maps * NAN])
+    mean, std = torch.zeros(3, device=device), torch.ones(3, device=device)
+
+    def draw():
+        captions = Captions(DIGITS, device)
+        pixels = unnormalise(images, mean, std)
+        given = {"preds": labels, "probs": probs, "labels": labels}
+        grid = overlay_grid(pixels, scale_per_image(maps), captions, **given)
+        many = {"preds": labels.expand(3, -1), "probs": probs.expand(3, -1), "labels": labels}
+        return grid, filmstrip(pixels, history, ["epoch 0", "epoch 1", "epoch 2"], captions, **many)
+
+    return draw
+
+
+def test_nothing_is_read_back_while_drawing():
+    draw = draw_everything(torch.device("cpu"))
+    with forbid_sync():
+        got = draw()
+    assert all(torch.equal(a, b) for a, b in zip(got, draw(), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_nothing_waits_for_the_gpu():
+    draw = draw_everything(torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got = draw()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = draw_everything(torch.device("cpu"))()
+    for picture, reference in zip(got, expected, strict=True):
+        assert_close(picture.cpu().int(), reference.int(), atol=1, rtol=0)
