@@ -1,0 +1,1 @@
+"""The "CAM Timeline" tab of TensorBoard: imports tensorboard and werkzeug, never torch."""

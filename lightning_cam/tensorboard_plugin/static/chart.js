@@ -1,0 +1,115 @@
+// The metrics over steps: one small chart per metric, each with its own range, all with one cursor.
+
+import { SERIES } from "./colors.js";
+import { h, number, setText, svg } from "./dom.js";
+import { mean } from "./record.js";
+
+const HEIGHT = 64;
+const WIDTH = 240;
+
+export class Charts {
+  /** onStep(step) is called with the step under the pointer. */
+  constructor(onStep) {
+    this.onStep = onStep;
+    this.element = h("div", { class: "charts" });
+    this.key = null;
+    this.panels = [];
+  }
+
+  /** Draw what has changed; `methods` are those shown now. */
+  show(timelines, methods, steps, step) {
+    const key = JSON.stringify([timelines.map(({ id, revision }) => [id, revision]), methods]);
+    if (key !== this.key) {
+      this.key = key;
+      this.range = [steps[0], steps.at(-1)];
+      this.panels = collect(timelines, methods).map((panel) => this.#panel(panel));
+      this.element.replaceChildren(...this.panels.map(({ element }) => element));
+    }
+    for (const panel of this.panels) {
+      panel.cursor.style.left = `${100 * this.#across(step)}%`;
+      panel.values.forEach((element, n) => setText(element, number(valueAt(panel.series[n].points, step))));
+    }
+  }
+
+  #across(step) {
+    const [low, high] = this.range;
+    return high > low ? (step - low) / (high - low) : 0.5;
+  }
+
+  #panel({ title, series }) {
+    const numbers = series.flatMap(({ points }) => points.map(([, value]) => value));
+    const low = Math.min(...numbers);
+    const high = Math.max(...numbers);
+    const down = (value) => 5 + (HEIGHT - 10) * (high > low ? (high - value) / (high - low) : 0.5);
+    const lines = series.map(({ points, color }) => {
+      const places = points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
+      // a line of one point has no length: a dot
+      const shape = places.length === 1 ? [places[0], places[0]] : places;
+      return svg("polyline", { points: shape.join(" "), stroke: color, class: "line" });
+    });
+    const values = series.map(({ color }) => h("span", { class: "value", style: `--series: ${color}` }));
+    const names = series.length > 1 ? series.map(({ name, color }) => h("span", { class: "name", style: `--series: ${color}` }, name)) : [];
+    const cursor = h("div", { class: "cursor" });
+    const plot = h(
+      "div",
+      { class: "plot" },
+      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...lines),
+      h("span", { class: "high" }, number(high)),
+      h("span", { class: "low" }, number(low)),
+      cursor,
+    );
+    const point = (event) => {
+      if (event.type === "pointermove" && !event.buttons) return;
+      const { left, width } = plot.getBoundingClientRect();
+      const [first, last] = this.range;
+      this.onStep(first + ((event.clientX - left) / width) * (last - first));
+    };
+    plot.addEventListener("pointerdown", point);
+    plot.addEventListener("pointermove", point);
+    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), ...values);
+    return { element: h("section", { class: "chart" }, head, plot, h("div", { class: "names" }, ...names)), series, cursor, values };
+  }
+}
+
+/** The charts: what the page knows of the predictions and the maps, then the logged metrics. */
+function collect(timelines, methods) {
+  const panels = new Map();
+  const several = timelines.length > 1;
+  const add = (title, timeline, n, method, values) => {
+    const points = timeline.looks.map(({ step }, t) => [step, values[t]]).filter(([, value]) => Number.isFinite(value));
+    if (!points.length) return;
+    if (!panels.has(title)) panels.set(title, []);
+    const color = SERIES[(several ? n : Math.max(0, methods.indexOf(method))) % SERIES.length];
+    const name = several ? timeline.label : (method ?? "");
+    panels.get(title).push({ name, color, points });
+  };
+  timelines.forEach((timeline, n) => {
+    const images = Array.from({ length: timeline.count }, (_, i) => i);
+    const said = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
+    add("right predictions", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
+    add("probability of the label", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
+    const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))].sort();
+    for (const tag of tags) {
+      const { title, method } = split(tag, timeline);
+      if (method !== null && !methods.includes(method)) continue;
+      add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
+    }
+    for (const method of methods) add("change since the last look", timeline, n, method, timeline.driftSeries(method).map(mean));
+  });
+  return [...panels].map(([title, series]) => ({ title, series }));
+}
+
+/** "cam/gradcam/entropy" of the callback "cam" is "entropy" of "gradcam". */
+function split(tag, timeline) {
+  const parts = tag.split("/");
+  if (parts.length > 1 && parts[0] === timeline.probe.name) parts.shift();
+  const at = parts.findIndex((part) => timeline.methods.includes(part));
+  const method = at < 0 ? null : parts.splice(at, 1)[0];
+  return { title: parts.join("/") || tag, method };
+}
+
+function valueAt(points, step) {
+  let value = NaN;
+  for (const [at, own] of points) if (at <= step) value = own;
+  return value;
+}

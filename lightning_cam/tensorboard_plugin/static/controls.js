@@ -1,0 +1,186 @@
+// The bar with the views on top and the column with the settings.
+
+import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
+import { h, number, setText } from "./dom.js";
+import { activeColormap } from "./scale.js";
+import { VIEWS, comparedRuns } from "./views.js";
+
+/** A labelled <select> bound to `state[name]`; values are kept as they are, not as text. */
+function choice(app, name, title, patch = (value) => ({ [name]: value })) {
+  let values = [];
+  const select = h("select", { name, onchange: () => app.change(patch(values[select.selectedIndex])) });
+  const element = h("label", { class: "row" }, h("span", {}, title), select);
+  const show = (options) => {
+    values = options.map(([value]) => value);
+    const texts = options.map(([, text]) => text);
+    if (texts.join("\n") !== [...select.options].map(({ text }) => text).join("\n")) {
+      select.replaceChildren(...texts.map((text) => h("option", {}, text)));
+    }
+    select.selectedIndex = Math.max(0, values.indexOf(app.state[name]));
+  };
+  return { element, show };
+}
+
+function range(app, name, title, { min, max, step }, text) {
+  const input = h("input", { type: "range", name, min, max, step, oninput: () => app.change({ [name]: Number(input.value) }) });
+  const value = h("span", { class: "number" });
+  const show = () => {
+    input.value = app.state[name];
+    setText(value, text(app.state[name]));
+  };
+  return { element: h("label", { class: "row" }, h("span", {}, title), input, value), show };
+}
+
+function check(app, name, title) {
+  const input = h("input", { type: "checkbox", name, onchange: () => app.change({ [name]: input.checked }) });
+  return { element: h("label", { class: "check" }, input, title), show: () => (input.checked = app.state[name]) };
+}
+
+const SCALES = { image: "per image", row: "over time", common: "common" };
+const SCALE_NOTES = {
+  image: "Full colour: the largest value of this map. Shapes compare, strengths do not.",
+  row: "Full colour: the largest value of this image at any step.",
+  common: "Full colour: the largest value of any image at any step.",
+};
+
+export class Controls {
+  constructor(app) {
+    this.app = app;
+    this.tabs = h("nav", { class: "views", role: "tablist" });
+    for (const [view, title] of Object.entries(VIEWS)) {
+      this.tabs.append(h("button", { role: "tab", "data-view": view, onclick: () => app.change({ view }) }, title));
+    }
+    const percent = (value) => `${Math.round(100 * value)} %`;
+    const share = { min: 0, max: 1, step: 0.01 };
+    this.fields = {
+      timeline: choice(app, "timeline", "Run"),
+      method: choice(app, "method", "Method"),
+      reference: choice(app, "reference", "Compared with"),
+      opacity: range(app, "opacity", "Opacity", share, percent),
+      threshold: range(app, "threshold", "Threshold", share, percent),
+      colormap: choice(app, "colormap", "Colours", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),
+      scale: choice(app, "scale", "Scale"),
+      smooth: check(app, "smooth", "smooth between cells"),
+      signed: check(app, "signed", "also what speaks against (signed)"),
+      boxes: check(app, "boxes", "boxes"),
+      size: range(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
+      label: choice(app, "label", "Class"),
+      show: choice(app, "show", "Show"),
+      sort: choice(app, "sort", "Sort by"),
+      charts: check(app, "charts", "metrics under the slider"),
+    };
+    const { timeline, method, reference, opacity, threshold, colormap, scale, smooth, signed, boxes, size, label, show, sort, charts } =
+      this.fields;
+    this.runs = h("div", { class: "runs" });
+    this.thumbs = h("div", { class: "thumbs" });
+    this.legend = h("div", { class: "legend" });
+    this.scaleNote = h("p", { class: "hint" });
+    this.runsGroup = group("Runs", this.runs);
+    this.imageGroup = group("Image", this.thumbs);
+    this.filterGroup = group("Images", label.element, show.element, sort.element);
+    this.element = h(
+      "aside",
+      { class: "controls" },
+      group("Maps", timeline.element, method.element, reference.element),
+      this.runsGroup,
+      this.imageGroup,
+      this.filterGroup,
+      group(
+        "Overlay",
+        opacity.element,
+        threshold.element,
+        colormap.element,
+        this.legend,
+        scale.element,
+        this.scaleNote,
+        signed.element,
+        smooth.element,
+        boxes.element,
+      ),
+      group("Page", size.element, charts.element),
+    );
+  }
+
+  show() {
+    const { app, fields } = this;
+    const { state } = app;
+    const timeline = app.timelines.get(state.timeline);
+    for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.dataset.view === state.view);
+    const diverging = activeColormap(state) === state.diverging;
+    state.colormap = activeColormap(state);
+    fields.timeline.show(app.listed.map(({ id }) => [id, app.timelines.get(id).label]));
+    fields.method.show((timeline?.methods ?? []).map((method) => [method, method]));
+    fields.colormap.show((diverging ? DIVERGING : SEQUENTIAL).map((name) => [name, name]));
+    fields.scale.show(Object.entries(SCALES));
+    fields.label.show([[null, "all"], ...this.#labels(timeline)]);
+    const most = Math.ceil((timeline?.count ?? 0) / 4);
+    fields.show.show([["all", "all"], ["right", "predicted right"], ["wrong", "predicted wrong"], ["changed", `changed most (${most})`]]);
+    const sorts = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
+    fields.sort.show(Object.entries(sorts));
+    const steps = (timeline?.looks ?? []).map(({ step, epoch }) => [step, `step ${number(step)} · epoch ${epoch}`]);
+    fields.reference.show([[null, "the first look"], ...steps]);
+    for (const name of ["opacity", "threshold", "smooth", "signed", "boxes", "size", "charts"]) fields[name].show();
+
+    const { view } = state;
+    fields.timeline.element.hidden = view === "runs";
+    fields.method.element.hidden = view === "methods";
+    fields.reference.element.hidden = view !== "diff";
+    fields.boxes.element.hidden = !timeline?.probe?.boxes;
+    this.runsGroup.hidden = view !== "runs";
+    this.imageGroup.hidden = view !== "film";
+    this.filterGroup.hidden = view === "film";
+    fields.signed.element.hidden = false;
+    setText(this.scaleNote, SCALE_NOTES[state.scale]);
+    this.#showLegend(diverging);
+    if (view === "runs") this.#showRuns();
+    if (view === "film") this.#showThumbs(timeline);
+  }
+
+  #labels(timeline) {
+    const labels = [...new Set(timeline?.probe?.labels.filter((label) => label >= 0) ?? [])].sort((a, b) => a - b);
+    return labels.map((label) => [label, timeline.className(label)]);
+  }
+
+  #showLegend(diverging) {
+    const { state } = this.app;
+    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : ["0", "full"];
+    const key = `${activeColormap(state)} ${ends}`;
+    if (this.legend.dataset.key === key) return;
+    this.legend.dataset.key = key;
+    const bar = h("div", { class: "scalebar", style: `background: ${gradient(activeColormap(state))}` });
+    this.legend.replaceChildren(bar, h("div", { class: "ends" }, ...ends.map((end) => h("span", {}, end))));
+  }
+
+  #showRuns() {
+    const { app } = this;
+    const chosen = comparedRuns(app);
+    const boxes = app.listed.map(({ id }) => {
+      const toggle = () => app.change({ runs: chosen.includes(id) ? chosen.filter((own) => own !== id) : [...chosen, id].sort() });
+      const input = h("input", { type: "checkbox", onchange: toggle });
+      input.checked = chosen.includes(id);
+      return h("label", { class: "check" }, input, app.timelines.get(id).label);
+    });
+    this.runs.replaceChildren(...boxes);
+  }
+
+  #showThumbs(timeline) {
+    const images = timeline?.images ?? [];
+    const key = `${timeline?.id} ${images.length}`;
+    if (this.thumbs.dataset.key !== key) {
+      this.thumbs.dataset.key = key;
+      this.thumbs.replaceChildren(...images.map((image, i) => this.#thumb(timeline, image, i)));
+    }
+    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === this.app.state.image));
+  }
+
+  #thumb(timeline, image, i) {
+    const canvas = h("canvas", { width: 72, height: Math.round(72 / timeline.aspect) });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    const title = timeline.className(timeline.probe.labels[i]);
+    return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
+  }
+}
+
+function group(title, ...children) {
+  return h("section", { class: "group" }, h("h2", {}, title), ...children);
+}
