@@ -48,10 +48,10 @@ class TestGrid:
     def test_frames_tell_right_from_wrong(self, generator):
         images, maps, labels, probs = batch(generator)
         preds = labels.clone()
-        preds[1], labels[2] = 9, -1
+        preds[1], labels[2], preds[3] = 9, -1, -1
         picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=labels)
         assert picture.dtype == torch.uint8
-        colours = [RIGHT, WRONG, NEUTRAL, RIGHT, RIGHT]
+        colours = [RIGHT, WRONG, NEUTRAL, NEUTRAL, RIGHT]
         for tile, colour in zip(self.tiles(picture, 5, 3), colours, strict=True):
             frame = torch.cat([tile[:, :4].flatten(1), tile[:, -4:].flatten(1), tile[:, :, :4].flatten(1)], 1)
             frame = torch.cat([frame, tile[:, :, -4:].flatten(1)], 1)

@@ -44,8 +44,8 @@ def filmstrip(
         maps: (T, B, h, w) raw signed relevance.
         columns: T headings, such as `epoch 3`.
         captions: The names of the classes, on the device of `images`.
-        preds: (T, B) predicted classes.
-        probs: (T, B) probabilities in [0, 1] to show.
+        preds: (T, B) predicted classes, negative where nothing was predicted.
+        probs: (T, B) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
 
     Returns:

@@ -48,8 +48,8 @@ def overlay_grid(
         heat: (B, h, w) in [0, 1], any resolution; a map that is all zero or has non-finite values is marked
             as "no evidence".
         captions: The names of the classes, on the device of `images`.
-        preds: (B,) predicted classes.
-        probs: (B,) probabilities in [0, 1] to show.
+        preds: (B,) predicted classes, negative where nothing was predicted.
+        probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
 
     Returns:

@@ -10,7 +10,7 @@ from lightning_cam.render.colormap import colorize
 PALENESS = 0.6  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
 
 
-def overlay(images: Tensor, heat: Tensor, opacity: float = 0.75) -> Tensor:
+def overlay(images: Tensor, heat: Tensor, opacity: float = 0.6) -> Tensor:
     """Lay heat over images: the hotter, the more opaque, so that cold regions show the image.
 
     The image is drawn with paler colours, so that an orange object is not mistaken for heat.

@@ -46,10 +46,10 @@ def pad_width(pictures: Tensor, width: int) -> Tensor:
 
 
 def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
-    """Choose frames: right, wrong, or neutral where there is no label.
+    """Choose frames: right, wrong, or neutral where there is nothing to judge.
 
     Args:
-        preds: (...) integers.
+        preds: (...) integers, negative where nothing was predicted.
         labels: Integers that broadcast to `preds`, negative for unknown; None if there are none.
 
     Returns:
@@ -59,7 +59,8 @@ def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None:
         return neutral.expand(*preds.shape, 3)
     judged = torch.where((preds == labels).unsqueeze(-1), right, wrong)
-    return torch.where((labels < 0).unsqueeze(-1), neutral, judged)
+    unknown = (labels < 0) | (preds < 0)
+    return torch.where(unknown.unsqueeze(-1), neutral, judged)
 
 
 def text_on_background(mask: Tensor) -> Tensor:
