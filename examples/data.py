@@ -6,15 +6,17 @@ Everything comes with scikit-learn: 1,797 handwritten digits (UCI, 8 × 8 pixels
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import Normalize
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 CLASSES = [str(digit) for digit in range(10)]
 # Per-channel mean and standard deviation of the training images with values in [0, 1].
@@ -37,15 +39,17 @@ class DigitImages(Dataset[dict[str, Tensor]]):
     - ``boxes``: (4,) int64, where the digit is: x1, y1, x2, y2 in pixels, x2 and y2 exclusive
 
     Args:
-        images: (N, 3, S, S) uint8.
+        images: (N, S, S, 3) uint8.
         labels: (N,) int64.
         boxes: (N, 4) int64.
-        transform: applied to one (3, S, S) float32 image with values in [0, 1].
+        transform: From one (S, S, 3) uint8 array to a (3, S, S) float32 tensor.
     """
 
     classes = CLASSES
 
-    def __init__(self, images: Tensor, labels: Tensor, boxes: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, images: NDArray[np.uint8], labels: Tensor, boxes: Tensor, transform: Callable[[Any], Tensor]
+    ) -> None:
         self.images = images
         self.labels = labels
         self.boxes = boxes
@@ -55,8 +59,7 @@ class DigitImages(Dataset[dict[str, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image = self.transform(self.images[index].float() / 255)
-        return {"image": image, "label": self.labels[index], "boxes": self.boxes[index]}
+        return {"image": self.transform(self.images[index]), "label": self.labels[index], "boxes": self.boxes[index]}
 
 
 class DigitsOnPhotos(LightningDataModule):
@@ -154,10 +157,10 @@ def _draw(
     rows = integers(0, photos.shape[2] - size)[:, None] + pixels
     columns = integers(0, photos.shape[3] - size)[:, None] + pixels
     photo = integers(0, len(photos) - 1)[:, None, None]
-    channels_last = (photos * (PHOTO_BRIGHTNESS * 255)).byte().permute(0, 2, 3, 1)
-    background = channels_last[photo, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    images = torch.lerp(background.float(), torch.tensor(255.0), ink[:, None]).byte()
-    return DigitImages(images.contiguous(), labels[chosen], boxes, Normalize(MEAN, STD))
+    dimmed = (photos * (PHOTO_BRIGHTNESS * 255)).permute(0, 2, 3, 1)
+    background = dimmed[photo, rows[:, :, None], columns[:, None, :]]
+    images = torch.lerp(background, torch.tensor(255.0), ink[..., None]).byte().numpy()
+    return DigitImages(images, labels[chosen], boxes, Compose([ToTensor(), Normalize(MEAN, STD)]))
 
 
 def _place(digits: Tensor, boxes: Tensor, size: int) -> Tensor:

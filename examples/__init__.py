@@ -1,0 +1,1 @@
+"""Runnable examples: a data module with known boxes, a classifier, a demo and a command line."""
