@@ -1,0 +1,68 @@
+"""What a normalisation layer is, and which axis of its output holds the channels."""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+KNOWN = (
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._NormBase,  # batch and instance norms
+    nn.LocalResponseNorm,
+)
+_NAMED = re.compile(r"(?:^|_)(?:norm|ln|layernorm|rmsnorm|bn)(?:$|_|\d)")
+_NO_NORM = (nn.Identity, nn.Dropout, nn.Linear, nn.modules.conv._ConvNd)
+
+
+def is_norm(name: str, module: nn.Module, input: Tensor | None) -> bool:
+    """Tell whether a module normalises its input.
+
+    Known classes are norms; so are leaves whose class or attribute is called a norm, and leaves with a
+    parameter per channel whose output stays when the input is doubled.
+
+    Args:
+        name: Qualified name of the module.
+        module: The module, in eval mode.
+        input: What it was called with in the model, or None if no tensor.
+    """
+    if isinstance(module, KNOWN):
+        return True
+    if isinstance(module, _NO_NORM) or next(module.children(), None) is not None:
+        return False
+    if "norm" in type(module).__name__.lower() or _NAMED.search(name.rpartition(".")[2].lower()):
+        return True
+    return input is not None and _has_channel_parameter(module, input) and _ignores_scale(module, input)
+
+
+def _has_channel_parameter(module: nn.Module, input: Tensor) -> bool:
+    sizes = {p.numel() for p in module.parameters(recurse=False)}
+    return bool(sizes & set(input.shape[1:])) and max(sizes) <= max(input.shape[1:])
+
+
+def _ignores_scale(module: nn.Module, input: Tensor) -> bool:
+    with torch.no_grad():
+        once, twice = module(input), module(2 * input)
+    return isinstance(once, Tensor) and once.shape == input.shape and torch.allclose(once, twice, 1e-2, 1e-2)
+
+
+def channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """Axis of a norm's output that holds the channels: 1 or -1, or None if its parameters do not tell.
+
+    Args:
+        module: A norm.
+        shape: Shape of its output.
+    """
+    if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase)) and len(shape) > 2:
+        return 1
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and type(module).forward in (
+        nn.LayerNorm.forward,
+        nn.RMSNorm.forward,
+    ):
+        return -1
+    counts = {p.numel() for p in module.parameters(recurse=False)}
+    found = [axis for axis in (1, len(shape) - 1) if shape[axis] in counts]
+    if len(set(found)) == 1:
+        return 1 if found[0] == 1 and len(shape) > 2 else -1
+    return None
