@@ -1,11 +1,11 @@
 import pytest
 import torch
-from drawn import DIGITS, written
 
 from lightning_cam.render import (
     Captions,
 )
 from lightning_cam.render.caption import ATLAS_BYTES, draw_lines, line_height, shorten, text_width
+from tests.drawn import DIGITS, written
 
 NAN, INF = float("nan"), float("inf")
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from no_sync import forbid_sync
+
+from tests.no_sync import forbid_sync
 
 SYNCS = {
     "item": lambda x: x[0].item(),

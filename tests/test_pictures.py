@@ -3,8 +3,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from drawn import DIGITS, batch, lit, written
-from no_sync import forbid_sync
 from PIL import Image
 from torch.testing import assert_close
 
@@ -24,6 +22,8 @@ from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
 from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
+from tests.drawn import DIGITS, batch, lit, written
+from tests.no_sync import forbid_sync
 
 NAN, INF = float("nan"), float("inf")
 
