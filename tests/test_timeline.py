@@ -70,15 +70,16 @@ def test_everything_comes_back(tmp_path):
     logits, explained = RNG.normal(size=(16, 10)), RNG.integers(0, 10, 16)
     maps = {"hirescam": random_maps(), "gradcam": random_maps(grid=7)}
     writer = TimelineWriter(tmp_path, name="cam")
-    boxes = [[[1, 2, 3, 4]]] + [[]] * 15
-    writer.probe(images, labels=labels, class_names=[f"c{i}" for i in range(10)], boxes=boxes)
+    regions = RNG.random((16, 32, 32)) > 0.5
+    writer.probe(images, labels=labels, class_names=[f"c{i}" for i in range(10)], regions=regions)
     share = probabilities_of(logits)
     writer.append(7, 1, maps, probabilities=share, class_idx=explained, metrics={"x": 0.5, "y": float("nan")})
     writer.append(9, 2, {"hirescam": maps["hirescam"]}, probabilities=share, metrics={"x": 0.25})
     timeline = read_timeline(tmp_path)  # the writer is still open: the run goes on
 
     assert timeline.steps.tolist() == [7, 9] and timeline.epochs.tolist() == [1, 2]
-    assert timeline.name == "cam" and timeline.class_names[2] == "c2" and timeline.boxes == boxes
+    assert timeline.name == "cam" and timeline.class_names[2] == "c2"
+    np.testing.assert_array_equal(timeline.regions, regions)
     np.testing.assert_array_equal(timeline.labels, labels)
     for method, given in maps.items():
         np.testing.assert_allclose(timeline.maps[method][0], given, atol=np.abs(given).max() / 127)

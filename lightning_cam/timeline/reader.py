@@ -25,7 +25,6 @@ class Timeline:
         name: The callback's name.
         labels: (B,) int64, -1 where unknown.
         class_names: Name of each class; empty if unknown.
-        boxes: For each image its boxes (x1, y1, x2, y2) in pixels of `size`, or None.
         size: Height and width of the images before they were stored.
         steps: (T,) int64.
         epochs: (T,) int64.
@@ -42,7 +41,6 @@ class Timeline:
     name: str
     labels: np.ndarray
     class_names: list[str]
-    boxes: list[list[list[float]]] | None
     size: tuple[int, int]
     steps: np.ndarray
     epochs: np.ndarray
@@ -54,6 +52,7 @@ class Timeline:
     label_probability: np.ndarray
     metrics: dict[str, np.ndarray]
     encoded_images: list[bytes] = field(repr=False)
+    encoded_regions: list[bytes] = field(repr=False)
 
     @property
     def predictions(self) -> np.ndarray:
@@ -63,9 +62,12 @@ class Timeline:
     @cached_property
     def images(self) -> np.ndarray:
         """(B, H, W, 3) uint8 RGB, as matplotlib shows them; at most 448 px a side."""
-        from PIL import Image
+        return _decode(self.encoded_images, "RGB")
 
-        return np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in self.encoded_images])
+    @cached_property
+    def regions(self) -> np.ndarray | None:
+        """(B, H, W) bool, where the object is, at the size of :attr:`images`; None if unknown."""
+        return _decode(self.encoded_regions, "1") if self.encoded_regions else None
 
 
 def find_timelines(logdir: str | os.PathLike[str]) -> list[Path]:
@@ -151,13 +153,12 @@ def _assemble(
         for tag, value in head["metrics"].items():
             series = metrics.setdefault(tag, np.full(total, np.nan))
             series[t] = np.nan if value is None else value
-    ends = np.cumsum(probe["bytes"])
+    files = _Taker(memoryview(pictures))
     return Timeline(
         path=path,
         name=probe["name"],
         labels=labels,
         class_names=probe["class_names"],
-        boxes=probe["boxes"],
         size=tuple(probe["size"]),
         steps=np.array([head["step"] for head, _ in looks], np.int64),
         epochs=np.array([head["epoch"] for head, _ in looks], np.int64),
@@ -168,8 +169,15 @@ def _assemble(
         top_probabilities=top_probabilities,
         label_probability=own,
         metrics=metrics,
-        encoded_images=[pictures[end - size : end] for end, size in zip(ends, probe["bytes"], strict=True)],
+        encoded_images=[files("u1", (size,)).tobytes() for size in probe["bytes"]],
+        encoded_regions=[files("u1", (size,)).tobytes() for size in probe["region_bytes"]],
     )
+
+
+def _decode(files: list[bytes], mode: str) -> np.ndarray:
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.open(io.BytesIO(data)).convert(mode)) for data in files])
 
 
 class _Taker:

@@ -54,7 +54,7 @@ class TimelineWriter:
         *,
         labels: Sequence[int] | np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
-        boxes: Sequence[Sequence[Sequence[float]]] | None = None,
+        regions: np.ndarray | None = None,
     ) -> Path:
         """Open the record of these images: continue one that is there, or start one.
 
@@ -62,33 +62,34 @@ class TimelineWriter:
             images: (B, 3, H, W) uint8 RGB, as a person would see them. Stored as WebP, at most 448 px a side.
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
-            boxes: For each image its boxes (x1, y1, x2, y2) in pixels of `images`.
+            regions: (B, H, W) bool, where the object is.
 
         Returns:
             The file that :meth:`append` writes to.
 
         Raises:
-            ValueError: `images` is not (B, 3, H, W) uint8, or `labels` or `boxes` is not one per image.
+            ValueError: `images` is not (B, 3, H, W) uint8, or `labels` or `regions` is not one per image.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (B, 3, H, W) uint8, got {images.shape} {images.dtype}")
         count, _, height, width = images.shape
         self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
-        for what, given in (("labels", self._labels), ("boxes", boxes)):
+        for what, given in (("labels", self._labels), ("regions", regions)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
-        pictures = [_encode_image(image) for image in images]
+        pictures = [_encode(image.transpose(1, 2, 0), "WEBP", quality=85) for image in images]
+        outlines = [_encode(region.astype(bool), "PNG") for region in (() if regions is None else regions)]
         head = {
             "kind": "probe",
             "name": self.name,
             "labels": self._labels.tolist(),
             "class_names": [str(name) for name in class_names or ()],
             "size": [height, width],
-            "boxes": None if boxes is None else [[[float(x) for x in box] for box in own] for own in boxes],
             "hashes": [f"{zlib.crc32(image.tobytes()):08x}" for image in images],
             "bytes": [len(picture) for picture in pictures],
+            "region_bytes": [len(outline) for outline in outlines],
         }
-        self._open(head, b"".join(pictures))
+        self._open(head, b"".join(pictures + outlines))
         return self.path
 
     @property
@@ -212,11 +213,11 @@ def _finite_or_none(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def _encode_image(image: np.ndarray) -> bytes:
+def _encode(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=85)
+    picture.save(buffer, file_format, **options)
     return buffer.getvalue()

@@ -47,8 +47,8 @@ export class Charts {
       const shape = places.length === 1 ? [places[0], places[0]] : places;
       return svg("polyline", { points: shape.join(" "), stroke: color, class: "line" });
     });
-    const values = series.map(({ color }) => h("span", { class: "value", style: `--series: ${color}` }));
-    const names = series.length > 1 ? series.map(({ name, color }) => h("span", { class: "name", style: `--series: ${color}` }, name)) : [];
+    const values = series.map(() => h("b"));
+    const named = series.map(({ name, color }, n) => h("span", { class: "name", style: `--series: ${color}` }, `${name} `, values[n]));
     const cursor = h("div", { class: "cursor" });
     const plot = h(
       "div",
@@ -66,8 +66,10 @@ export class Charts {
     };
     plot.addEventListener("pointerdown", point);
     plot.addEventListener("pointermove", point);
-    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), ...values);
-    return { element: h("section", { class: "chart" }, head, plot, h("div", { class: "names" }, ...names)), series, cursor, values };
+    const several = series.length > 1;
+    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), several ? null : values[0]);
+    const names = several ? h("div", { class: "names" }, ...named) : null;
+    return { element: h("section", { class: "chart" }, head, plot, names), series, cursor, values };
   }
 }
 
@@ -88,10 +90,11 @@ function collect(timelines, methods) {
     const said = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
     add("right predictions", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
     add("probability of the label", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
-    const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))].sort();
-    for (const tag of tags) {
-      const { title, method } = split(tag, timeline);
-      if (method !== null && !methods.includes(method)) continue;
+    const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
+    const order = (method) => (method === null ? -1 : methods.indexOf(method));
+    const shown = tags.map((tag) => ({ tag, ...split(tag, timeline) })).filter(({ method }) => method === null || methods.includes(method));
+    shown.sort((a, b) => order(a.method) - order(b.method));
+    for (const { tag, title, method } of shown) {
       add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
     }
     for (const method of methods) add("change since the last look", timeline, n, method, timeline.driftSeries(method).map(mean));

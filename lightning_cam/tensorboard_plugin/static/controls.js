@@ -62,14 +62,14 @@ export class Controls {
       scale: choice(app, "scale", "Scale"),
       smooth: check(app, "smooth", "smooth between cells"),
       signed: check(app, "signed", "also what speaks against (signed)"),
-      boxes: check(app, "boxes", "boxes"),
+      outlines: check(app, "outlines", "outline of the object"),
       size: range(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
       label: choice(app, "label", "Class"),
       show: choice(app, "show", "Show"),
       sort: choice(app, "sort", "Sort by"),
       charts: check(app, "charts", "metrics under the slider"),
     };
-    const { timeline, method, reference, opacity, threshold, colormap, scale, smooth, signed, boxes, size, label, show, sort, charts } =
+    const { timeline, method, reference, opacity, threshold, colormap, scale, smooth, signed, outlines, size, label, show, sort, charts } =
       this.fields;
     this.runs = h("div", { class: "runs" });
     this.thumbs = h("div", { class: "thumbs" });
@@ -95,7 +95,7 @@ export class Controls {
         this.scaleNote,
         signed.element,
         smooth.element,
-        boxes.element,
+        outlines.element,
       ),
       group("Page", size.element, charts.element),
     );
@@ -119,17 +119,16 @@ export class Controls {
     fields.sort.show(Object.entries(sorts));
     const steps = (timeline?.looks ?? []).map(({ step, epoch }) => [step, `step ${number(step)} · epoch ${epoch}`]);
     fields.reference.show([[null, "the first look"], ...steps]);
-    for (const name of ["opacity", "threshold", "smooth", "signed", "boxes", "size", "charts"]) fields[name].show();
+    for (const name of ["opacity", "threshold", "smooth", "signed", "outlines", "size", "charts"]) fields[name].show();
 
     const { view } = state;
     fields.timeline.element.hidden = view === "runs";
     fields.method.element.hidden = view === "methods";
     fields.reference.element.hidden = view !== "diff";
-    fields.boxes.element.hidden = !timeline?.probe?.boxes;
+    fields.outlines.element.hidden = !timeline?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    fields.signed.element.hidden = false;
     setText(this.scaleNote, SCALE_NOTES[state.scale]);
     this.#showLegend(diverging);
     if (view === "runs") this.#showRuns();

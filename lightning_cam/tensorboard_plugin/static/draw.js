@@ -120,14 +120,14 @@ export function drawNoEvidence(canvas, words = "no evidence") {
   context.restore();
 }
 
-/** Outline boxes given in pixels of an image of `size` (height, width). */
-export function drawBoxes(canvas, boxes, size) {
+/** Stroke the outline of the object, given in units of the canvas. */
+export function drawOutline(canvas, path) {
   const context = canvas.getContext("2d");
-  const down = canvas.height / size[0];
-  const across = canvas.width / size[1];
+  const whole = new Path2D();
+  whole.addPath(path, { a: canvas.width, d: canvas.height });
   for (const [line, color] of [[2.5, "rgba(0, 0, 0, 0.4)"], [1, "rgba(255, 255, 255, 0.85)"]]) {
     context.lineWidth = (line * canvas.width) / 176;
     context.strokeStyle = color;
-    for (const [x1, y1, x2, y2] of boxes) context.strokeRect(x1 * across, y1 * down, (x2 - x1) * across, (y2 - y1) * down);
+    context.stroke(whole);
   }
 }

@@ -84,7 +84,7 @@ function story(timeline, i, t) {
   const points = shares.map((share, at) => `${across(at).toFixed(1)},${(height - 4 - (height - 8) * (share ?? 0)).toFixed(1)}`);
   const picture = svg(
     "svg",
-    { viewBox: `0 0 ${width} ${height}` },
+    { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
     svg("polyline", { class: "line", points: points.join(" "), stroke: SERIES[0] }),
     svg("line", { class: "now", x1: across(t), x2: across(t), y1: 0, y2: height }),
   );

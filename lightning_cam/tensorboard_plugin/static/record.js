@@ -1,5 +1,7 @@
 // Reads the record that lightning_cam/timeline writes; lightning_cam/timeline/format.py describes the bytes.
 
+import { outline } from "./outline.js";
+
 const MAGIC = 0x4d41434c; // "LCAM"
 const VERSION = 1;
 const HEADER = 16;
@@ -24,6 +26,7 @@ export class Timeline {
     this.error = null;
     this.probe = null;
     this.images = []; // ImageBitmaps
+    this.outlines = []; // Path2Ds around the objects, in units of the image's width and height
     this.looks = [];
     this.revision = 0; // grows whenever something was read
     this.cache = new Map();
@@ -73,6 +76,7 @@ export class Timeline {
   #addProbe(head, take) {
     this.probe = head;
     this.pictures = head.bytes.map((size) => new Blob([take.bytes(size)], { type: "image/webp" }));
+    this.masks = head.region_bytes.map((size) => new Blob([take.bytes(size)], { type: "image/png" }));
     this.aspect = head.size[1] / head.size[0];
   }
 
@@ -96,6 +100,7 @@ export class Timeline {
   /** Decode the probe images once. */
   async decodeImages() {
     if (!this.images.length && this.pictures) {
+      this.outlines = await Promise.all(this.masks.map(async (mask) => outline(await createImageBitmap(mask))));
       this.images = await Promise.all(this.pictures.map((picture) => createImageBitmap(picture)));
     }
   }

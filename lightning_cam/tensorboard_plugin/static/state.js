@@ -17,7 +17,7 @@ export const DEFAULTS = {
   signed: false, // also show what speaks against the class
   smooth: true,
   scale: "row", // "image", "row" over time, "common"
-  boxes: true,
+  outlines: true, // of the object, where known
   size: 176, // CSS pixels of a tile's width
   label: null, // class filter
   show: "all", // "all", "right", "wrong", "changed"

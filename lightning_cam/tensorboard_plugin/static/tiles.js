@@ -2,7 +2,7 @@
 
 import { overlayTable } from "./colors.js";
 import { h, number, percent, setText } from "./dom.js";
-import { drawBoxes, drawImage, drawMap, drawNoEvidence } from "./draw.js";
+import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
 import { activeColormap, describeValue, tileValues } from "./scale.js";
 
 /** How maps are drawn now: {table, colormap, smooth}. */
@@ -18,7 +18,7 @@ export function drawTile(canvas, state, timelines, tile, style) {
   const shown = tile.method === null ? null : tileValues(state, timelines, tile);
   if (shown?.missing) drawNoEvidence(canvas, shown.missing);
   else if (shown) drawMap(canvas, shown.values, shown.rows, shown.columns, style);
-  if (state.boxes && timeline.probe.boxes?.[i]?.length) drawBoxes(canvas, timeline.probe.boxes[i], timeline.probe.size);
+  if (state.outlines && timeline.outlines[i]) drawOutline(canvas, timeline.outlines[i]);
   return shown;
 }
 
