@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -193,6 +193,9 @@ def _needs(method: Method, layer: LayerCapture) -> dict[str, Tensor]:
     return {need: getattr(layer, need) for need in method.needs}
 
 
+_SUPPLIED = frozenset(field.name for field in fields(LayerCapture))
+
+
 def find_methods(names: str | Sequence[str]) -> list[Method]:
     """Return the methods of these names.
 
@@ -200,16 +203,18 @@ def find_methods(names: str | Sequence[str]) -> list[Method]:
         names: One name, several, or "all".
 
     Raises:
-        ValueError: A name is not in `METHODS`, stands twice, or there is none.
+        ValueError: A name is not in `METHODS`, stands twice, needs what the pass does not supply, or there is none.
     """
     if names == "all":
-        return list(METHODS.values())
+        return [method for method in METHODS.values() if method.needs <= _SUPPLIED]
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in METHODS:
             near = difflib.get_close_matches(str(name), METHODS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)} and 'all')")
+        if missing := METHODS[name].needs - _SUPPLIED:
+            raise ValueError(f"methods: {name!r} needs {', '.join(sorted(missing))}, which the pass does not supply")
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"methods: expected one or more different names, got {names!r}")
     return [METHODS[name] for name in chosen]

@@ -6,15 +6,13 @@ w)`, raw and signed, and reads what the shared pass has computed: it adds no for
 step, from `(B, C, h, w)` to `(B, h, w)`; eigen-smoothing passes `principal_projection`.
 """
 
-from collections.abc import Callable
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.methods.reduce import channel_sum
+from lightning_cam.methods.reduce import Reduce, channel_sum
 from lightning_cam.methods.registry import register_method
 
-Reduce = Callable[[Tensor], Tensor]
 _CELLS = (2, 3)
 
 
@@ -22,7 +20,7 @@ _CELLS = (2, 3)
 def hirescam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel_sum) -> Tensor:
     """Gradient times activation, cell by cell: exact where the rest of the network is linear.
 
-    `map[i] = sum_k G[k, i] * A[k, i]` (eq. 4). Unlike Grad-CAM it keeps which cell a gradient belongs to,
+    `map[i] = sum_k G[k, i] * A[k, i]`. Unlike Grad-CAM it keeps which cell a gradient belongs to,
     which is what makes it strong on class-token transformers. Not for comparing layers whose scale differs:
     it is not normalised.
 
@@ -53,7 +51,7 @@ def gradcam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel_
 def layercam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel_sum) -> Tensor:
     """Activations weighted cell by cell by the positive part of their gradient.
 
-    `map[i] = sum_k relu(G[k, i]) * A[k, i]` (eqs. 5 and 6, without the outer ReLU). The ReLU on the
+    `map[i] = sum_k relu(G[k, i]) * A[k, i]` (without the outer ReLU). The ReLU on the
     gradient is part of the method. Not for activations of both signs where the sign matters: a negative
     activation with a negative gradient speaks for the class and is dropped.
 
@@ -103,7 +101,7 @@ def gradcam_plusplus(*, activations: Tensor, gradients: Tensor, reduce: Reduce =
 def xgradcam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel_sum) -> Tensor:
     """Channels weighted by their gradient averaged with the activations as weights.
 
-    `w[k] = sum_i G[k, i] * A[k, i] / (sum_j A[k, j] + 1e-7)`, `map[i] = sum_k w[k] * A[k, i]` (eq. 8; the
+    `w[k] = sum_i G[k, i] * A[k, i] / (sum_j A[k, j] + 1e-7)`, `map[i] = sum_k w[k] * A[k, i]` (the
     constant is grad-cam's). Not for layers whose channels sum to about zero over the image, as a
     LayerNorm's may: the weight of such a channel explodes.
 
@@ -114,3 +112,54 @@ def xgradcam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel
     sums = activations.sum(dim=_CELLS, keepdim=True)
     weights = (gradients * activations / (sums + 1e-7)).sum(dim=_CELLS, keepdim=True)
     return reduce(weights * activations)
+
+
+@register_method(
+    "shapleycam",
+    needs={"activations", "gradients", "hvp"},
+    cost="0, and a second backward through what follows the target layer",
+    paper="Cai 2025, arXiv:2501.06261",
+)
+def shapleycam(*, activations: Tensor, gradients: Tensor, hvp: Tensor, reduce: Reduce = channel_sum) -> Tensor:
+    """Grad-CAM with the gradient corrected to second order, as the Shapley value of a channel asks.
+
+    `w[k] = 1/Z sum_i (G - H A / 2)[k, i]`, `map[i] = sum_k w[k] * A[k, i]`, with `H A` the Hessian-vector
+    product `hvp` of the score at `A`. Where what follows is linear in `A`, `H` is 0 and this is Grad-CAM,
+    with its weakness on class-token transformers.
+
+    Example:
+        >>> a, g = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, 1.0]]]])
+        >>> shapleycam(activations=a, gradients=g, hvp=torch.tensor([[[[2.0, 2.0]]]]))
+        tensor([[[1., 2.]]])
+    """
+    weights = (gradients - 0.5 * hvp).mean(dim=_CELLS, keepdim=True)
+    return reduce(weights * activations)
+
+
+@register_method("refinecam", needs={"layer_activations", "layer_gradients", "image_size"}, paper="arXiv:2605.14641")
+def refinecam(
+    *,
+    layer_activations: list[Tensor],
+    layer_gradients: list[Tensor],
+    image_size: tuple[int, int],
+    reduce: Reduce = channel_sum,
+) -> Tensor:
+    """The product over layers of their Grad-CAM++ maps: what all layers agree on.
+
+    `map = prod_l unit(resize(unit(relu(gradcam++_l))))`, `unit` scaling each image's map to [0, 1],
+    `resize` bilinear to the image. Multiplying needs maps of one size and range, so unlike the others it is
+    scaled and has the size of the image, `(B, H, W)`. With one layer it is Grad-CAM++. Not with a layer
+    whose map is blank: it blanks the product.
+    """
+    product = layer_activations[0].new_ones(())
+    for activations, gradients in zip(layer_activations, layer_gradients, strict=True):
+        maps = gradcam_plusplus(activations=activations, gradients=gradients, reduce=reduce)
+        resized = F.interpolate(_unit(maps.relu())[:, None], size=image_size, mode="bilinear", align_corners=False)
+        product = product * _unit(resized[:, 0])
+    return product
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Scale each map to [0, 1], as grad-cam does; a constant one becomes 0."""
+    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
+    return maps / (maps.amax(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -6,9 +6,12 @@ returns `(B, h, w)`, raw and signed, and adds no forward. A principal component 
 fixes it is stated at `principal_projection`.
 """
 
+import math
+
+import torch
 from torch import Tensor
 
-from lightning_cam.methods.reduce import principal_projection
+from lightning_cam.methods.reduce import centred_cells, dominant_eigenvector, principal_projection, with_meaningful_sign
 from lightning_cam.methods.registry import register_method
 
 
@@ -31,3 +34,37 @@ def eigengradcam(*, activations: Tensor, gradients: Tensor) -> Tensor:
     negative values are the other end of the component, not evidence against the class.
     """
     return principal_projection(gradients * activations)
+
+
+@register_method("segeigencam", paper="Chung & Ying 2025, doi:10.3390/app15137562")
+def segeigencam(*, activations: Tensor, gradients: Tensor) -> Tensor:
+    """The first principal component of the activations weighted by the size of their gradient.
+
+    `map = X v` as for `eigencam`, with the cells of `|G| * A` (eq. 10). Depends on the class through `G`,
+    but not on whether a cell speaks for or against it.
+    """
+    return principal_projection(gradients.abs() * activations)
+
+
+@register_method("kpcacam", needs={"activations"}, paper="Karmani et al. 2024, arXiv:2410.00267")
+def kpcacam(*, activations: Tensor) -> Tensor:
+    """The first component of a kernel principal component analysis of the cells, whatever the class.
+
+    `K[i, j] = tanh(x_i . x_j / C + 1)` over the cells `x` less their mean, centred in feature space; the
+    map is `sqrt(l) u` with `l`, `u` its largest eigenvalue and eigenvector (the sigmoid kernel of
+    scikit-learn's `KernelPCA`, which grad-cam uses). Not for telling why a class was chosen, and not for
+    grids of thousands of cells: the kernel has one entry per pair of them.
+    """
+    with torch.autocast(activations.device.type, enabled=False):
+        cells = centred_cells(activations.float())
+        # tanh(1) is what equal cells have: taken off, as centring does anyway, they leave exact zeros.
+        kernel = torch.tanh(cells @ cells.mT / cells.shape[2] + 1) - math.tanh(1)
+        kernel = kernel - kernel.mean(dim=1, keepdim=True)
+        kernel = kernel - kernel.mean(dim=2, keepdim=True)
+        # A sigmoid kernel may have negative eigenvalues; shifted by its norm all are positive and keep their order.
+        norm = torch.linalg.matrix_norm(kernel, keepdim=True)
+        identity = torch.eye(kernel.shape[1], device=kernel.device)
+        vector = dominant_eigenvector(kernel + norm * identity)
+        eigenvalue = (vector.mT @ kernel @ vector).clamp_min(0)
+        projection = (eigenvalue.sqrt() * vector).squeeze(2)
+        return with_meaningful_sign(projection).unflatten(1, activations.shape[2:])

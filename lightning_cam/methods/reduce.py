@@ -1,8 +1,11 @@
 """From `(B, C, h, w)` to `(B, h, w)`: the sum over channels, or the projection on the first principal component."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+Reduce = Callable[[Tensor], Tensor]
 _SQUARINGS = 14
 _EPS = 1e-6
 
@@ -26,11 +29,12 @@ def channel_sum(weighted: Tensor) -> Tensor:
 def principal_projection(weighted: Tensor) -> Tensor:
     """Project each cell on the first principal component of the image's cells.
 
-    With `X` the `(h*w, C)` matrix of one image, its column means taken off, and `v` its first right singular vector,
-    the map is `X v`, as grad-cam's `get_2d_projection`, but for the whole batch at once and with a sign that means
-    something: `v` and `-v` are both singular vectors, and here the one is taken in whose map the cell that stands out
-    most is positive (`max >= |min|`, Chung & Ying 2025, doi:10.3390/app15137562, eq. 13). An object that fills most of
-    the image can defeat the rule: then the rest stands out.
+    With `X` the `(h*w, C)` matrix of one image, its column means taken off, and `v` its first right
+    singular vector, the map is `X v`, as grad-cam's `get_2d_projection`, but for the whole batch at once
+    and with a sign that means something: `v` and `-v` are both singular vectors, and here the one is taken
+    in whose map the cell that stands out most is positive (`max >= |min|`, Chung & Ying 2025,
+    doi:10.3390/app15137562, eq. 13). An object that fills most of the image can defeat the rule: then the
+    rest stands out.
 
     `v` comes from repeated squaring of the Gram matrix on the smaller of the two sides: only batched matrix
     products, so the device is never waited for, unlike an eigensolver that reports its status to the host.
@@ -52,30 +56,36 @@ def principal_projection(weighted: Tensor) -> Tensor:
 
 
 def _principal_projection(weighted: Tensor) -> Tensor:
-    cells = weighted.flatten(2).transpose(1, 2)
-    magnitude = cells.abs().amax(dim=(1, 2), keepdim=True)
-    cells = cells - cells.mean(dim=1, keepdim=True)
+    cells = centred_cells(weighted)
     # Squares of tiny gradients would leave float32's range: work on a unit scale and multiply it back at the end.
     scale = cells.abs().amax(dim=(1, 2), keepdim=True)
     unit = cells / scale.clamp_min(torch.finfo(cells.dtype).tiny)
+    if unit.shape[1] <= unit.shape[2]:
+        vector = _normalise(unit.mT @ dominant_eigenvector(unit @ unit.mT))
+    else:
+        vector = dominant_eigenvector(unit.mT @ unit)
+    projection = with_meaningful_sign((unit @ vector).squeeze(2))
+    return (projection * scale.squeeze(2)).unflatten(1, weighted.shape[2:])
 
-    wide = unit.shape[1] <= unit.shape[2]
-    gram = unit @ unit.mT if wide else unit.mT @ unit
-    vector = _dominant_eigenvector(gram)
-    if wide:
-        vector = _normalise(unit.mT @ vector)
-    projection = (unit @ vector).squeeze(2)
 
+def centred_cells(weighted: Tensor) -> Tensor:
+    """`(B, C, h, w)` -> its cells less their mean, `(B, h*w, C)`; exact zeros where they do not differ."""
+    cells = weighted.flatten(2).transpose(1, 2)
+    magnitude = cells.abs().amax(dim=(1, 2), keepdim=True)
+    cells = cells - cells.mean(dim=1, keepdim=True)
+    # What centring leaves of equal cells is rounding: no evidence, not a picture of the rounding.
+    is_rounding = cells.abs().amax(dim=(1, 2), keepdim=True) <= _EPS * magnitude
+    return torch.where(is_rounding, 0.0, cells)
+
+
+def with_meaningful_sign(projection: Tensor) -> Tensor:
+    """Flip the rows of `(B, n)` whose most outstanding cell is negative."""
     flip = -projection.amin(dim=1, keepdim=True) > projection.amax(dim=1, keepdim=True)
-    projection = torch.where(flip, -projection, projection) * scale.squeeze(2)
-    # What is left of equal cells after centring is rounding: no evidence, not a picture of the rounding.
-    differ = (scale > _EPS * magnitude).squeeze(2)
-    projection = torch.where(differ | scale.squeeze(2).isnan(), projection, 0.0)
-    return projection.unflatten(1, weighted.shape[2:])
+    return torch.where(flip, -projection, projection)
 
 
-def _dominant_eigenvector(gram: Tensor) -> Tensor:
-    """`(B, n, n)` positive semi-definite -> `(B, n, 1)` unit eigenvector of the largest eigenvalue.
+def dominant_eigenvector(gram: Tensor) -> Tensor:
+    """`(B, n, n)` symmetric positive semi-definite -> `(B, n, 1)` unit eigenvector of the largest eigenvalue.
 
     `k` squarings raise the ratio of the first two eigenvalues to the power `2**k`; each keeps its
     eigenvectors, and its rounding matters less than the one before, so the result is as exact as an

@@ -1,15 +1,9 @@
 """The table of CAM methods, and the contract between a method and whoever calls it.
 
-A method is one pure function. It takes what it `needs` as keyword arguments of the same names and returns
-raw,
-signed relevance `(B, h, w)`: nothing clipped, nothing scaled, nothing moved off the device. What the caller supplies:
-
-===================== =============================================================================================
-need                  value
-===================== =============================================================================================
-`activations`         `(B, C, h, w)` float32, detached: the target layer's output on the token grid
-`gradients`           `(B, C, h, w)` float32, detached: d score / d `activations`, one score per image
-===================== =============================================================================================
+A method is one pure function. It takes what it `needs` as keyword arguments of the same names, among those
+of `NEEDS`, and returns raw relevance `(B, h, w)`: nothing clipped, nothing scaled, nothing moved off the
+device. A method that needs something of one layer is called once for each target layer; any other once for
+the model, and its map may have another size than the token grid.
 """
 
 import inspect
@@ -22,7 +16,39 @@ from torch import Tensor
 MethodFunction = Callable[..., Tensor]
 F = TypeVar("F", bound=MethodFunction)
 
-NEEDS = frozenset({"activations", "gradients"})
+LAYER_NEEDS: dict[str, str] = {
+    "activations": "(B, C, h, w) float32: the target layer's output on the token grid",
+    "gradients": "(B, C, h, w) float32: d score / d activations, one score per image",
+    "hvp": "(B, C, h, w) float32: Hessian of the score with respect to the layer's whole output (tokens off the "
+    "grid included), times that output, on the token grid",
+    "layer_output": "(B, ...): the target layer's output as it came, tokens off the grid included",
+    "channel_axis": "int: the axis of layer_output that holds the channels",
+    "score_outputs": "callable (outputs (N, ...), image (N,) int64) -> (N,) scores: what follows the target layer, "
+    "run on outputs of the form of layer_output, `image` saying which image each row belongs to",
+}
+"""What a method may need of one target layer, and its form. Tensors come detached."""
+
+MODEL_NEEDS: dict[str, str] = {
+    "images": "(B, 3, H, W): as the model got them",
+    "image_size": "(H, W)",
+    "scores": "(B,): the score of each image",
+    "score_images": "callable (images (N, 3, H, W), image (N,) int64) -> (N,) scores: the whole model, `image` saying "
+    "which of the B images, and so which class, each row belongs to",
+    "layer_activations": "list of activations, one per target layer",
+    "layer_gradients": "list of gradients, one per target layer",
+    "input_gradients": "(B, 3, H, W) float32: d score / d images",
+    "bias_gradients": "list of (B, C, h, w): bias times d score / d output, for each layer that adds a bias",
+    "attentions": "list of (B, heads, N, N) float32, first block first: attention after the softmax, row = query",
+    "attention_gradients": "list like attentions: d score / d attentions",
+    "block_attention_gradients": "list like attentions: d s_l / d attentions[l], s_l being the score that the final "
+    "norm and the head give to the mean over all tokens of block l's output",
+    "readout": "(B, N) float32, rows adding up to 1: the share of each token in what the head reads; all on the "
+    "class token, or even over the patches",
+    "token_layout": "TokenLayout of the N tokens as (B, N, C)",
+}
+"""What a method may need of the model as a whole, and its form. Tensors come detached."""
+
+NEEDS = LAYER_NEEDS | MODEL_NEEDS
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,7 @@ class Method:
     Attributes:
         name: the name a user writes, in lower case.
         function: the pure function; called with exactly `needs` as keyword arguments.
-        needs: names of its arguments (see the module's table).
+        needs: names of its arguments, keys of `NEEDS`.
         cost: forward passes of the whole model that it adds to the shared pass, in words.
         paper: where it was published.
     """
@@ -49,12 +75,18 @@ class Method:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     @property
+    def per_layer(self) -> bool:
+        """Whether it is called once for each target layer, or else once for the model."""
+        return not self.needs.isdisjoint(LAYER_NEEDS)
+
+    @property
     def can_eigen_smooth(self) -> bool:
         """Whether the function takes `reduce=`, which eigen-smoothing sets to `principal_projection`."""
         return "reduce" in inspect.signature(self.function).parameters
 
 
 METHODS: dict[str, Method] = {}
+"""The methods by name, in the order of their registration."""
 
 
 def register_method(
@@ -64,12 +96,12 @@ def register_method(
 
     Args:
         name: the name a user writes.
-        needs: names of the keyword arguments that the function takes, from the table of this module.
+        needs: names of the keyword arguments that the function takes, keys of `NEEDS`.
         cost: forward passes added to the shared pass, in words.
         paper: where the method was published.
 
     Raises:
-        ValueError: if `name` is taken, or a need is not in the table.
+        ValueError: if `name` is taken, or a need is not in `NEEDS`.
 
     Example:
         >>> from lightning_cam.methods import METHODS
@@ -79,8 +111,8 @@ def register_method(
     needs = frozenset(needs)
     if name in METHODS:
         raise ValueError(f"`name`: a method called {name!r} is registered already")
-    if needs - NEEDS:
-        raise ValueError(f"`needs` must be among {sorted(NEEDS)}, got {sorted(needs - NEEDS)}")
+    if needs - NEEDS.keys():
+        raise ValueError(f"`needs` must be among {sorted(NEEDS)}, got {sorted(needs - NEEDS.keys())}")
 
     def register(function: F) -> F:
         METHODS[name] = Method(name, function, needs, cost, paper)

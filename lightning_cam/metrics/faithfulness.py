@@ -75,7 +75,7 @@ def average_drop(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: 
     """How much of the probability is lost when only what the heatmap lights is shown: lower is better.
 
     `relu(p - p_shown) / p` with `p_shown` the probability for `heatmap * image` (Chattopadhyay et al. 2018,
-    arXiv:1710.11063, section 4.1, as a fraction per image). Favours maps that light everything: read it beside the
+    arXiv:1710.11063, as a fraction per image). Favours maps that light everything: read it beside the
     random control. Cost: 2 forwards.
 
     Args:

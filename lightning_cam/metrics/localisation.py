@@ -71,7 +71,7 @@ def mask_coverage(masks: Tensor, grid_size: tuple[int, int]) -> Tensor:
 def share_inside(maps: Tensor, coverage: Tensor) -> Tensor:
     """Share of the positive relevance that lies inside the object (energy-based pointing game).
 
-    `sum_i relu(map[i]) * coverage[i] / sum_i relu(map[i])` (Wang et al. 2020, arXiv:1910.01279, section 4.3, with a
+    `sum_i relu(map[i]) * coverage[i] / sum_i relu(map[i])` (Wang et al. 2020, arXiv:1910.01279, with a
     cell's relevance spread evenly over its area). Relevance spread at random scores the object's share of the image.
 
     Args:

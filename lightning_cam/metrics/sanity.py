@@ -45,7 +45,7 @@ def randomisation_similarity(
     """How much a map keeps of its order of cells when modules are randomised: lower is better.
 
     Spearman's correlation between the maps of the model and of `randomised_copy(model, modules)` (Adebayo et al.
-    2018, arXiv:1810.03292, section 4.1). Near 1, the map does not depend on what those modules have learned and can
+    2018, arXiv:1810.03292). Near 1, the map does not depend on what those modules have learned and can
     say nothing about it. Cost: whatever `maps_of` costs, twice, and memory for a copy of the model.
 
     Args:

@@ -1,0 +1,45 @@
+"""Methods that weight activations without asking the gradient: a statistic, and the random control.
+
+Symbols: `A` activations `(B, C, h, w)` float32, `k` a channel, `i` a cell, `Z` the number of cells. Both
+return `(B, h, w)` on the same device and add no forward.
+"""
+
+import torch
+from torch import Tensor
+
+from lightning_cam.methods.reduce import Reduce, channel_sum
+from lightning_cam.methods.registry import register_method
+
+_CELLS = (2, 3)
+_SEED = 0
+
+
+@register_method("fem", needs={"activations"}, paper="Fuad et al. 2020, IPTA, hal-02963298")
+def fem(*, activations: Tensor) -> Tensor:
+    """Channels weighted by how many cells are rare in them: two standard deviations above their mean.
+
+    `w[k] = 1/Z #{i : A[k, i] > mean_k + 2 std_k}`, `map[i] = sum_k w[k] * A[k, i]` (`std` with divisor
+    `Z`). The same for every class. Not for grids of a few cells: among five or fewer none can lie two
+    standard deviations above their mean, and the map is zero.
+
+    Example:
+        >>> fem(activations=torch.tensor([[[[0.0, 0.0, 0.0, 0.0, 0.0, 6.0]]]]))
+        tensor([[[0., 0., 0., 0., 0., 1.]]])
+    """
+    std, mean = torch.std_mean(activations, dim=_CELLS, correction=0, keepdim=True)
+    weights = (activations > mean + 2 * std).float().mean(dim=_CELLS, keepdim=True)
+    return (weights * activations).sum(dim=1)
+
+
+@register_method("random", needs={"activations"}, paper="grad-cam's RandomCAM")
+def random(*, activations: Tensor, reduce: Reduce = channel_sum) -> Tensor:
+    """The control: channels weighted at random. What it scores, a method has to beat.
+
+    `w[k]` uniform in [-1, 1], `map[i] = sum_k w[k] * A[k, i]`. The weights come from a generator of their
+    own with a fixed seed, on the device of the activations: the global generators are not touched, and on
+    one device the same shape gets the same weights every time, so that a change between epochs is a change
+    of the model.
+    """
+    generator = torch.Generator(device=activations.device).manual_seed(_SEED)
+    draws = torch.rand(activations.shape[:2], generator=generator, device=activations.device)
+    return reduce((2 * draws - 1)[:, :, None, None] * activations)
