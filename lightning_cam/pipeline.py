@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 _INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "val_transform")
 _CLASS_NAMES = ("classes", "class_names", "categories")
+_Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 _TOLERANCE = 0.05  # resampling overshoots, half precision rounds
 
 
@@ -48,9 +49,9 @@ def find_class_names(sources: Iterable[Any]) -> list[str] | None:
 def find_normalisation(images: Tensor, source: Any, model: nn.Module) -> tuple[Tensor, Tensor]:
     """Find the mean and standard deviation that `images` were normalised with.
 
-    The first of these under which the images return to [0, 1]: what the transforms of `source` hold, what the model
-    says of itself (timm's `pretrained_cfg`), none at all. If none does, the darkest and brightest value stand for
-    0 and 1.
+    The first of these under which the images return to [0, 1]: none at all (a normalised batch has negative values),
+    what the transforms of `source` hold, what the model says of itself (timm's `pretrained_cfg`). If none does, the
+    darkest and brightest value stand for 0 and 1.
 
     Args:
         images: (B, C, H, W), normalised.
@@ -60,9 +61,8 @@ def find_normalisation(images: Tensor, source: Any, model: nn.Module) -> tuple[T
     Returns:
         Mean and standard deviation, (C,) float32 on the device of `images`.
     """
-    stated = [_statistics(item) for item in walk(source)]
+    stated: list[_Statistics | None] = [((0.0,), (1.0,)), *(_statistics(item) for item in walk(source))]
     stated += [_statistics(getattr(module, "pretrained_cfg", None)) for module in model.modules()]
-    stated.append(((0.0,), (1.0,)))
     low, high = images.float().amin((0, 2, 3)), images.float().amax((0, 2, 3))
     for found in stated:
         if found is None or any(len(values) not in (1, len(low)) for values in found):
@@ -70,11 +70,11 @@ def find_normalisation(images: Tensor, source: Any, model: nn.Module) -> tuple[T
         mean, std = (torch.tensor(values, device=images.device).expand(len(low)) for values in found)
         if ((low * std + mean) >= -_TOLERANCE).all() and ((high * std + mean) <= 1 + _TOLERANCE).all():
             return mean, std
-    darkest, brightest = low.min(), high.max()
-    return darkest.expand(len(low)), (brightest - darkest).clamp_min(1e-7).expand(len(low))
+    std = 1 / (high.max() - low.min()).clamp_min(1e-7)
+    return (-low.min() * std).expand(len(low)), std.expand(len(low))
 
 
-def _statistics(item: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _statistics(item: Any) -> _Statistics | None:
     """Mean and standard deviation that a transform or a configuration holds as plain numbers."""
     get = item.get if isinstance(item, Mapping) else lambda name: getattr(item, name, None)
     try:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.functional import to_tensor
 
 # In the order of preference, as the field names them.
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
@@ -125,10 +125,8 @@ class ProbeBatch:
 
 
 def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor:
-    if transform is None:
-        return decode_image(str(file), ImageReadMode.RGB).float() / 255
     with Image.open(file) as image:
-        result = transform(ImageOps.exif_transpose(image).convert("RGB"))
+        result = (transform or to_tensor)(ImageOps.exif_transpose(image).convert("RGB"))
     if not isinstance(result, Tensor) or result.ndim != 3:
         raise ValueError(f"probe: the validation transform gives {type(result).__name__}, a (C, H, W) tensor is needed")
     return result

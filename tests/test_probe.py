@@ -1,0 +1,170 @@
+"""Images, labels and objects are found in whatever a loader yields."""
+
+from collections import namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from lightning_cam import ProbeBatch
+from lightning_cam.pipeline import find_class_names, find_normalisation, find_transform
+
+IMAGES = torch.rand(6, 3, 8, 10)
+LABELS = torch.tensor([3, 1, 4, 1, 5, 0])
+Sample = namedtuple("Sample", "index image target")
+
+
+@dataclass
+class Batch:
+    meta: list
+    img: torch.Tensor
+    y: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (IMAGES, LABELS),
+        [IMAGES, LABELS],
+        {"image": IMAGES, "label": LABELS},
+        {"pixel_values": IMAGES, "labels": LABELS},
+        {"id": torch.arange(6), "boxes": torch.zeros(6, 4), "image": IMAGES, "label": LABELS},
+        Sample(torch.arange(6), IMAGES, LABELS),
+        Batch(["a"], IMAGES, LABELS),
+        ({"x": IMAGES}, {"y": LABELS, "weight": torch.ones(6)}),
+        ("paths", IMAGES, LABELS),
+        (torch.zeros(6, 2, 8, 8), IMAGES, torch.nn.functional.one_hot(LABELS)),
+        {"depth": torch.zeros(6, 1, 8, 10), "image": IMAGES, "target": torch.nn.functional.one_hot(LABELS).float()},
+    ],
+    ids=lambda batch: type(batch).__name__,
+)
+def test_images_and_labels_are_found(batch):
+    probe = ProbeBatch.from_batch(batch, num_samples=4)
+    assert torch.equal(probe.images, IMAGES[:4])
+    if not isinstance(batch, tuple) or batch[-1] is LABELS or isinstance(batch[-1], dict):
+        assert torch.equal(probe.labels, LABELS[:4])
+        assert probe.num_labels == 5
+
+
+def test_a_probe_is_a_clone():
+    images = IMAGES.clone()
+    probe = ProbeBatch.from_batch(images)
+    images.zero_()
+    assert torch.equal(probe.images, IMAGES) and probe.labels is None
+
+
+def test_inference_tensors_become_plain_ones():
+    with torch.inference_mode():
+        probe = ProbeBatch.from_batch((IMAGES * 1, LABELS * 1))
+    assert not probe.images.is_inference() and not probe.labels.is_inference()
+
+
+def test_boxes_become_regions():
+    boxes = torch.tensor([[2, 1, 5, 3]] * 6)
+    probe = ProbeBatch.from_batch({"image": IMAGES, "boxes": boxes})
+    expected = torch.zeros(8, 10, dtype=torch.bool)
+    expected[1:3, 2:5] = True
+    assert torch.equal(probe.regions, expected.expand(6, 8, 10))
+
+
+def test_several_boxes_per_image():
+    boxes = [torch.tensor([[0.0, 0, 1, 1], [9, 7, 10, 8]])] + [torch.zeros(0, 4)] * 5
+    probe = ProbeBatch.from_batch({"image": IMAGES, "boxes": boxes})
+    assert probe.regions[0].nonzero().tolist() == [[0, 0], [7, 9]]
+    assert not probe.regions[1:].any()
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 10), (6, 1, 8, 10), (6, 4, 5)])
+def test_masks_become_regions(shape):
+    masks = torch.zeros(shape, dtype=torch.uint8)
+    masks[:, ..., : shape[-2] // 2, :] = 1
+    probe = ProbeBatch.from_batch({"image": IMAGES, "masks": masks})
+    assert probe.regions.shape == (6, 8, 10)
+    assert probe.regions[:, :4].all() and not probe.regions[:, 4:].any()
+
+
+def test_a_batch_without_images_says_what_was_there():
+    with pytest.raises(ValueError, match=r"no images: .* found vectors \(4, 7\); give probe="):
+        ProbeBatch.from_batch({"vectors": torch.zeros(4, 7)})
+
+
+def test_state_of_a_probe_is_the_probe():
+    probe = ProbeBatch.from_batch({"image": IMAGES, "label": LABELS, "boxes": torch.ones(6, 4)})
+    again = ProbeBatch(**probe.state_dict())
+    for name in ("images", "labels", "regions"):
+        assert torch.equal(getattr(again, name), getattr(probe, name))
+    assert again.num_labels == 6 and probe.num_bytes == IMAGES.nbytes + LABELS.nbytes + 6 * 8 * 10
+
+
+def test_a_folder_goes_through_the_transform(tmp_path):
+    for name, value in (("b.png", 100), ("a/c.jpg", 200), ("d.txt", 0)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (10, 8), value).save(tmp_path / name, format="PNG")
+    transform = Compose([ToTensor(), Normalize(0.5, 0.25)])
+    probe = ProbeBatch.from_folder(tmp_path, transform=transform)
+    assert probe.images.shape == (2, 3, 8, 10)
+    torch.testing.assert_close(probe.images[:, 0, 0, 0], (torch.tensor([200, 100]) / 255 - 0.5) / 0.25)
+    assert torch.equal(ProbeBatch.from_folder(tmp_path, 1).images[0, 0, 0, 0], torch.tensor(200) / 255)
+
+
+@pytest.mark.parametrize(("folder", "message"), [("empty", "holds no images"), ("nowhere", "is not a folder")])
+def test_a_folder_without_images(tmp_path, folder, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"probe: .*{message}"):
+        ProbeBatch.from_folder(tmp_path / folder)
+
+
+def test_a_folder_of_different_sizes(tmp_path):
+    for size in (8, 9):
+        Image.new("RGB", (size, size)).save(tmp_path / f"{size}.png")
+    with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\)"):
+        ProbeBatch.from_folder(tmp_path)
+
+
+class Inner:
+    classes = ("cat", "dog")
+
+    def __init__(self, transform):
+        self.transform = transform
+
+
+class Outer:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    "transform", [NORMALIZE, Compose([ToTensor(), NORMALIZE]), torch.nn.Sequential(NORMALIZE), {"val": [NORMALIZE]}]
+)
+def test_normalisation_is_found_in_the_transforms(transform):
+    source = [Outer(Outer(Inner(transform)))]
+    mean, std = find_normalisation(NORMALIZE(IMAGES), source, torch.nn.Identity())
+    torch.testing.assert_close(mean, torch.tensor([0.5, 0.4, 0.3]))
+    torch.testing.assert_close(std, torch.tensor([0.2, 0.3, 0.4]))
+
+
+def test_normalisation_that_does_not_fit_is_not_taken():
+    model = torch.nn.Identity()
+    model.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    plain = find_normalisation(IMAGES, None, model)
+    torch.testing.assert_close(plain, (torch.zeros(3), torch.ones(3)))
+    torch.testing.assert_close(find_normalisation(NORMALIZE(IMAGES), None, model)[0], torch.tensor([0.5, 0.4, 0.3]))
+
+
+def test_unknown_normalisation_spans_the_range():
+    images = IMAGES * 200 - 30
+    mean, std = find_normalisation(images, None, torch.nn.Identity())
+    shown = images * std[:, None, None] + mean[:, None, None]
+    torch.testing.assert_close((shown.min(), shown.max()), (torch.tensor(0.0), torch.tensor(1.0)), atol=1e-5, rtol=0)
+
+
+def test_class_names_and_transform_are_found():
+    source = [Outer(Inner(NORMALIZE))]
+    assert find_class_names([None, source]) == ["cat", "dog"]
+    assert find_transform(source) is NORMALIZE
+    assert find_class_names([None, Outer(None)]) is None and find_transform(None) is None
