@@ -1,0 +1,70 @@
+"""The record that the CAM Timeline reads, and at the end the report and the timelapse made of it."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from lightning_cam.look import Look
+from lightning_cam.sinks.base import Introduction, Sink
+from lightning_cam.sinks.report import write_report
+from lightning_cam.sinks.timelapse import write_timelapse
+from lightning_cam.timeline import TimelineWriter
+
+
+class TimelineSink(Sink):
+    """Writes the record of raw maps into the run's directory.
+
+    Args:
+        directory: Where the run's event file lies.
+        report: Write `{name}_report.html` next to the record when the run ends.
+        timelapse: Write `{name}_timelapse` in this format as well.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        report: bool = True,
+        timelapse: Literal["webp", "gif"] | None = None,
+    ) -> None:
+        self._directory = Path(directory)
+        self._report = report
+        self._timelapse = timelapse
+        self._record: Path | None = None
+        self._writer: TimelineWriter | None = None
+        self._looks = 0
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Write the probe images, or go on with the record of these images that is there."""
+        self._writer = TimelineWriter(self._directory, introduction.name)
+        labels, regions = introduction.labels, introduction.regions
+        self._record = self._writer.probe(
+            introduction.photos.numpy(),
+            labels=None if labels is None else labels.numpy(),
+            class_names=introduction.class_names,
+            regions=None if regions is None else regions.numpy(),
+        )
+
+    def write(self, look: Look) -> None:
+        """Append one look."""
+        assert self._writer is not None  # introduced before
+        self._writer.append(
+            look.step,
+            look.epoch,
+            {method: maps.numpy() for method, maps in look.maps.items()},
+            probabilities=None if look.probabilities is None else look.probabilities.float().numpy(),
+            class_idx=None if look.class_idx is None else look.class_idx.numpy(),
+            metrics={tag: float(value) for tag, value in look.scalars.items()},
+        )
+        self._looks += 1
+
+    def close(self) -> None:
+        """Close the record; write the report and the timelapse if there was a look."""
+        if self._writer is None or self._record is None:
+            return
+        self._writer.close()
+        if self._looks and self._report:
+            write_report(self._record, self._record.with_name(f"{self._record.stem}_report.html"))
+        if self._looks and self._timelapse:
+            target = self._record.with_name(f"{self._record.stem}_timelapse.{self._timelapse}")
+            write_timelapse(self._record, target, file_format=self._timelapse)
