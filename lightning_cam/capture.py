@@ -179,14 +179,21 @@ def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
     if class_idx is None:
         return logits.argmax(1)
     if isinstance(class_idx, int):
-        class_idx = torch.full((batch_size,), class_idx)
+        if not 0 <= class_idx < num_classes:
+            raise ValueError(_outside(class_idx, num_classes))
+        return torch.full((batch_size,), class_idx, device=logits.device)
     if class_idx.shape != (batch_size,):
         raise ValueError(f"class_idx: expected an int or shape ({batch_size},), got shape {tuple(class_idx.shape)}")
     if class_idx.device.type == "cpu" and not ((class_idx >= 0) & (class_idx < num_classes)).all():
-        raise ValueError(
-            f"class_idx: the model has {num_classes} logits, so classes go from 0 to {num_classes - 1}, got {class_idx}"
-        )
+        raise ValueError(_outside(class_idx, num_classes))
     return class_idx.to(logits.device, torch.int64, non_blocking=True)
+
+
+def _outside(class_idx: Tensor | int, num_classes: int) -> str:
+    return (
+        f"class_idx: the model has {num_classes} logits, so classes (and labels) go from 0 to {num_classes - 1}, "
+        f"got {class_idx}"
+    )
 
 
 def _gradients(scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer]) -> Sequence[Tensor]:
