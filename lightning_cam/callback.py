@@ -1,45 +1,39 @@
 """The callback: when to look, on which ranks, and what to do if a look fails."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_cam.classifier import classifier_of
-from lightning_cam.explanation import explain, find_methods
+from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.history import History
 from lightning_cam.layout import TokenLayout
 from lightning_cam.look import compose
-from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation, find_transform
+from lightning_cam.pipeline import find_transform
 from lightning_cam.probe import ProbeBatch
-from lightning_cam.render import Captions, unnormalise
-from lightning_cam.resolve import TargetLayer, find_target_layers
-from lightning_cam.sinks import SINKS, Introduction, SinkWorker, sink_of
+from lightning_cam.ranks import all_agree, gather, look_together, on_all_ranks, share_of
+from lightning_cam.resolve import find_target_layers
+from lightning_cam.session import Session, at_precision, loaders_of, open_session, unlogged
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
+_BASES: tuple[type, ...] = (Callback,)
+try:  # Lightning under its old name, whose Trainer takes only callbacks of its own class
+    import pytorch_lightning
 
-_ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
-
-- `{name}/<method>`: the newest look. Hot cells speak for {target}. A caption reads label → prediction and its
-  probability; the frame is green where the prediction is right, orange where it is wrong.
-- `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
-- `{name}/<method>/<metric>`: numbers of the same maps.
-
-TensorBoard keeps ten random steps of each picture. To keep all, start it with
-`tensorboard --logdir {logdir} --samples_per_plugin images=1000`.
-"""
+    _BASES += (pytorch_lightning.Callback,)
+except ImportError:
+    pass
 
 
-class TransformerCAMCallback(Callback):
+class TransformerCAMCallback(*_BASES):  # type: ignore[misc]
     """Shows, at each validation run, where a vision transformer looks.
 
     Class activation maps of a fixed probe batch, taken at the norm layers of the model's final transformer block, go
@@ -62,6 +56,7 @@ class TransformerCAMCallback(Callback):
         class_names: Names of the classes; by default found in the dataset.
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.
+        shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
         name: First part of all tags; two callbacks in one trainer need different names.
         on_error: "warn" says once why a look failed and switches the callback off; "raise" is for tests.
 
@@ -98,6 +93,7 @@ class TransformerCAMCallback(Callback):
         class_names: list[str] | None = None,
         every_n_epochs: int = 1,
         batch_size: int | None = None,
+        shard_probe: bool = False,
         name: str = "cam",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
@@ -125,12 +121,16 @@ class TransformerCAMCallback(Callback):
         self.class_names = class_names
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
+        self.shard_probe = shard_probe
         self.name = name
         self.on_error = on_error
-        self._off = False
+        self._off = False  # after a fault
+        self._all_off = False  # every rank knows of it
+        self._together = False  # all ranks look
         self._probe: ProbeBatch | None = None
         self._history = History()
-        self._session: _Session | None = None
+        self._last_step = -1
+        self._session: Session | None = None
 
     @property
     def state_key(self) -> str:
@@ -139,14 +139,15 @@ class TransformerCAMCallback(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._off = False
-        self._attempt(self._begin, trainer, stage)
+        self._off = self._all_off = False
+        self._together = look_together(trainer, self.shard_probe)
+        self._attempt(self._begin, trainer)
 
     @override
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._probe is None:
+        if self._probe is None and trainer.is_global_zero:
             self._attempt(self._take_probe, trainer, pl_module, batch)
 
     @override
@@ -161,7 +162,7 @@ class TransformerCAMCallback(Callback):
     ) -> None:
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
-        if batch_idx == 0 and dataloader_idx == 0 and self._is_due(trainer):
+        if batch_idx == 0 and dataloader_idx == 0 and self._is_due(trainer) and self._is_ready(trainer):
             self._attempt(self._look, trainer, pl_module)
 
     on_test_batch_start = on_validation_batch_start
@@ -169,20 +170,21 @@ class TransformerCAMCallback(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._attempt(self._end)
+        self._attempt(self._close)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._attempt(self._end)
+        self._attempt(self._close)
 
     @override
     def state_dict(self) -> dict[str, Any]:
         if self._probe is None:
             return {}
-        if self._probe.num_bytes > _MAX_STATE_BYTES:
-            rank_zero_warn(
-                f"The probe of {self._probe.num_bytes / 2**20:.0f} MiB is not saved in checkpoints (at most "
-                f"{_MAX_STATE_BYTES / 2**20:.0f} MiB); a resumed run will take a new one."
+        size = self._probe.num_bytes + self._history.num_bytes
+        if size > _MAX_STATE_BYTES:
+            _warn(
+                f"The probe and history of {size / 2**20:.0f} MiB are not saved in checkpoints (at most "
+                f"{_MAX_STATE_BYTES / 2**20:.0f} MiB); a resumed run will take a new probe."
             )
             return {}
         return {"probe": self._probe.state_dict(), "history": self._history.state_dict()}
@@ -190,8 +192,7 @@ class TransformerCAMCallback(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self._probe = ProbeBatch(**state_dict["probe"])
-            self._history.load_state_dict(state_dict["history"])
+            self._attempt(self._resume, state_dict)
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
         """Run a part of a look; if it fails, say why once and switch off, so that training goes on."""
@@ -200,155 +201,156 @@ class TransformerCAMCallback(Callback):
         try:
             action(*args)
         except Exception as error:
-            self._off = True
-            self._session = None
+            self._switch_off(str(error) or type(error).__name__)
             if self.on_error == "raise":
                 raise
-            rank_zero_warn(f"TransformerCAMCallback switched itself off: {error or type(error).__name__}")
+            _log.debug("The fault:", exc_info=True)
 
-    def _begin(self, trainer: Trainer, stage: str) -> None:
+    def _switch_off(self, reason: str) -> None:
+        self._off = True
+        if self.on_error == "warn":
+            _warn(f"TransformerCAMCallback switched itself off: {reason}")
+        try:
+            self._close()  # what was looked at before is still written
+        except Exception as error:
+            _log.debug("Could not be written either: %s", error)
+
+    def _begin(self, trainer: Trainer) -> None:
         callbacks = [c for c in trainer.callbacks if isinstance(c, TransformerCAMCallback)]  # type: ignore[attr-defined]
         if sum(callback.name == self.name for callback in callbacks) > 1:
             raise ValueError(f"name: two callbacks are called {self.name!r}; give each its own")
-        if stage == "fit" and self._history.steps and _metrics_step(trainer) < self._history.steps[-1]:
-            # The same object in a new training; one that is resumed gets its state after this.
+        if _metrics_step(trainer) < self._last_step:
+            # The same object in a new run; one that is resumed gets its state after this.
             self._probe = None
             self._history.clear()
+            self._last_step = -1
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self._probe = ProbeBatch(**state["probe"])
+        self._history.load_state_dict(state["history"])
+        self._last_step = self._history.steps[-1] if self._history.steps else -1
 
     def _is_due(self, trainer: Trainer) -> bool:
-        return trainer.state.fn != "fit" or trainer.current_epoch % self.every_n_epochs == 0
+        if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs:
+            return False
+        step = _metrics_step(trainer)
+        if step <= self._last_step:
+            _log.info("No look at step %d: there is one at step %d already.", step, self._last_step)
+        return step > self._last_step
+
+    def _is_ready(self, trainer: Trainer) -> bool:
+        """Whether this rank shall look. Where all look together, a fault on one must not leave the others waiting."""
+        if not self._together:
+            return trainer.is_global_zero
+        if self._all_off:
+            return False
+        self._all_off = not all_agree(trainer, not self._off)
+        if self._all_off and not self._off:
+            self._switch_off("it did so on another rank")
+        return not self._all_off
 
     def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
         if self.probe is None:
             self._probe = ProbeBatch.from_batch(batch, self.num_samples)
         else:
-            probe = ProbeBatch.from_folder(self.probe, self.num_samples, find_transform(_loaders(trainer)))
+            probe = ProbeBatch.from_folder(self.probe, self.num_samples, find_transform(loaders_of(trainer)))
             self._probe = trainer.precision_plugin.convert_input(probe.to(module.device))
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
-        if not _takes_part(trainer):
-            return
-        assert self._probe is not None  # taken at the start of this batch
-        self._probe = probe = self._probe.to(module.device)
-        step = _metrics_step(trainer)
-        if self._history.steps and step <= self._history.steps[-1]:
-            _log.info("No look at step %d: there is one at step %d already.", step, self._history.steps[-1])
-            return
-        with trainer.precision_plugin.forward_context(), _unlogged(module):
-            session = self._session = self._session or self._open_session(trainer, module, probe)
+        with unlogged(module):
+            if self._session is None:
+                probe = self._probe
+                if self._together:  # the first rank's, which the others see too
+                    probe = trainer.strategy.broadcast(probe if probe is None else probe.to("cpu"))
+                assert probe is not None  # taken at the start of this batch
+                self._probe = probe = probe.to(module.device)
+                self._session = self._on_looking_ranks(trainer, lambda: self._open(trainer, module))
             if trainer.sanity_checking:  # what does not fit was said before the training began
                 return
-            explanation = explain(
-                module,
-                probe.images,
-                self.methods,
-                class_idx=probe.labels if self.class_idx is None else self.class_idx,
-                score=self.score,
-                target_layers=session.layers,
-                forward=session.forward,
-                batch_size=self.batch_size,
-            )
+            explanation = self._on_looking_ranks(trainer, lambda: self._explain(trainer, module))
+            if self._together and self.shard_probe:
+                explanation = gather(trainer, explanation, len(self._session.photos))
+        self._last_step = _metrics_step(trainer)
+        if trainer.is_global_zero:
+            self._show(trainer, explanation)
+
+    def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
+        return on_all_ranks(trainer, action) if self._together else action()
+
+    def _open(self, trainer: Trainer, module: LightningModule) -> Session:
+        assert self._probe is not None
+        forward = at_precision(trainer, classifier_of(module, self.forward))
+        layers = find_target_layers(
+            module, self._probe.images, forward=forward, target_layers=self.target_layers, layout=self.layout
+        )
+        return open_session(
+            trainer,
+            module,
+            self._probe,
+            forward,
+            layers,
+            name=self.name,
+            methods=[method.name for method in find_methods(self.methods)],
+            target=self._target(),
+            mean=self.mean,
+            std=self.std,
+            class_names=self.class_names,
+        )
+
+    def _target(self) -> str:
+        if self.score is not None:
+            return "the given score"
+        if self.class_idx is not None:
+            return f"class {self.class_idx}"
+        return "the predicted class" if self._probe is None or self._probe.labels is None else "the image's label"
+
+    def _explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
+        probe, session = self._probe, self._session
+        assert probe is not None and session is not None
+        images, classes = probe.images, probe.labels if self.class_idx is None else self.class_idx
+        if self._together and self.shard_probe:
+            share = share_of(trainer, len(images))
+            images = images[share]
+            classes = classes[share] if isinstance(classes, Tensor) else classes
+        explanation = explain(
+            module,
+            images,
+            self.methods,
+            class_idx=classes,
+            score=self.score,
+            target_layers=session.layers,
+            forward=session.forward,
+            batch_size=self.batch_size,
+        )
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and self.class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
                 f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
                 "give class_idx=, or score="
             )
-        if session.captions is None:
-            names = session.class_names or [str(index) for index in range(num_classes)]
-            session.captions = Captions(names, module.device)
+        return explanation
+
+    def _show(self, trainer: Trainer, explanation: Explanation) -> None:
+        probe, session = self._probe, self._session
+        assert probe is not None and session is not None
         look = compose(
             explanation,
             probe,
             session.photos,
-            session.captions,
+            session.captions_for(0 if explanation.logits is None else explanation.logits.shape[1]),
             self._history,
             name=self.name,
-            step=step,
+            step=self._last_step,
             epoch=trainer.current_epoch,
         )
         if session.worker is not None:
             session.worker.submit(look)
 
-    def _open_session(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> "_Session":
-        """Find out what stays the same over all looks of a run."""
-        forward = classifier_of(module, self.forward)
-        layers = find_target_layers(
-            module, probe.images, forward=forward, target_layers=self.target_layers, layout=self.layout
-        )
-        loaders = _loaders(trainer)
-        mean, std = as_statistics(self.mean, probe.images), as_statistics(self.std, probe.images)
-        if mean is None or std is None:
-            mean, std = find_normalisation(probe.images, loaders, module)
-        photos = unnormalise(probe.images.float(), mean, std)
-        class_names = self.class_names or find_class_names([loaders, getattr(trainer, "datamodule", None)])
-        introduction = Introduction(
-            name=self.name,
-            methods=[method.name for method in find_methods(self.methods)],
-            text=self._about(trainer, probe, layers),
-            photos=(photos * 255).round().to(torch.uint8),
-            labels=probe.labels,
-            regions=probe.regions,
-            class_names=class_names,
-        )
-        return _Session(forward, layers, photos, class_names, _open_worker(trainer, introduction))
-
-    def _about(self, trainer: Trainer, probe: ProbeBatch, layers: Sequence[TargetLayer]) -> str:
-        if self.score is not None:
-            target = "the given score"
-        elif self.class_idx is not None:
-            target = f"class {self.class_idx}"
-        else:
-            target = "the predicted class" if probe.labels is None else "the image's label"
-        return _ABOUT.format(
-            count=len(probe.images),
-            layers="`, `".join(layer.name for layer in layers),
-            name=self.name,
-            target=target,
-            logdir=getattr(trainer.logger, "save_dir", None) or "DIR",
-        )
-
-    def _end(self) -> None:
+    def _close(self) -> None:
         """Write what waits; the next run of this callback begins a session of its own."""
         session, self._session = self._session, None
         if session is not None and session.worker is not None:
             session.worker.close()
-
-
-@dataclass
-class _Session:
-    """What the looks of one run share.
-
-    Args:
-        forward: What maps images to logits.
-        layers: The target layers.
-        photos: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
-        class_names: Names of the classes, or None.
-        worker: Writes the looks; None on ranks that only take part, and in a `fast_dev_run`.
-        captions: Set at the first look, when the number of classes is known.
-    """
-
-    forward: Callable[..., Any]
-    layers: list[TargetLayer]
-    photos: Tensor
-    class_names: list[str] | None
-    worker: SinkWorker | None
-    captions: Captions | None = None
-
-
-def _open_worker(trainer: Trainer, introduction: Introduction) -> SinkWorker | None:
-    if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
-        return None
-    sinks = [sink for logger in trainer.loggers if (sink := sink_of(logger)) is not None]
-    if not sinks:
-        came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-        raise ValueError(f"Trainer(logger=...): a logger that takes images is needed ({', '.join(SINKS)}), got {came}")
-    return SinkWorker(sinks, introduction)
-
-
-def _takes_part(trainer: Trainer) -> bool:
-    """Whether this rank looks: the first one, or all where a forward of the sharded model needs all."""
-    return trainer.is_global_zero or type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
 
 
 def _metrics_step(trainer: Trainer) -> int:
@@ -356,16 +358,9 @@ def _metrics_step(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-def _loaders(trainer: Trainer) -> Any:
-    """The loaders of the loop that runs, as the user gave them."""
-    return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-
-
-@contextmanager
-def _unlogged(module: LightningModule) -> Iterator[None]:
-    """Keep what the model's forward logs in a look out of the user's metrics."""
-    vars(module)["log"] = lambda *args, **kwargs: None
+def _warn(message: str) -> None:
+    """Warn; where warnings are errors, only log: a look must not end a training."""
     try:
-        yield
-    finally:
-        del vars(module)["log"]
+        warnings.warn(message, stacklevel=2)
+    except UserWarning:
+        _log.error(message)

@@ -50,6 +50,11 @@ class History:
         """Forget all looks."""
         self.steps, self.epochs, self.maps, self.preds, self.probs = [], [], {}, None, None
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensors."""
+        return sum(maps.nbytes for maps in self.maps.values())
+
     def state_dict(self) -> dict[str, Any]:
         """Return the looks as lists and tensors on the CPU."""
         return {

@@ -1,0 +1,67 @@
+"""Which ranks of a distributed run take part in a look, and how they stay together."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_cam.explanation import Explanation
+
+T = TypeVar("T")
+
+# Each rank holds a part of every parameter, so a forward pass needs all of them.
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy")
+
+
+def look_together(trainer: Trainer, shard_probe: bool) -> bool:
+    """Whether all ranks must look; otherwise the first one looks alone and none waits for another."""
+    strategy = trainer.strategy
+    sharded = any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__)
+    sharded = sharded or getattr(strategy, "zero_stage_3", False)  # of DeepSpeed
+    return trainer.world_size > 1 and (shard_probe or sharded)
+
+
+def all_agree(trainer: Trainer, ready: bool) -> bool:
+    """Whether every rank is ready. Every rank has to ask."""
+    return trainer.strategy.reduce_boolean_decision(ready)
+
+
+def on_all_ranks(trainer: Trainer, action: Callable[[], T]) -> T:
+    """Run `action` on every rank, and raise on every rank if it raised on one: none goes on to wait for that one.
+
+    Raises:
+        Exception: What `action` raised on this rank.
+        RuntimeError: It raised on another rank only.
+    """
+    error = None
+    try:
+        result = action()
+    except Exception as raised:
+        error = raised
+    if not all_agree(trainer, error is None):
+        raise error or RuntimeError("the look failed on another rank")
+    return result
+
+
+def share_of(trainer: Trainer, count: int) -> list[int]:
+    """Which of `count` images this rank looks at: runs of one length, the last image repeated to fill the last run."""
+    length = -(-count // trainer.world_size)
+    return [min(index, count - 1) for index in range(trainer.global_rank * length, (trainer.global_rank + 1) * length)]
+
+
+def gather(trainer: Trainer, part: Explanation, count: int) -> Explanation:
+    """Put the parts of all ranks (see `share_of`) together again, in the order of the `count` images."""
+
+    def whole(tensor: Tensor, dim: int) -> Tensor:
+        parts = trainer.strategy.all_gather(tensor.contiguous())
+        return torch.cat(list(parts), dim).narrow(dim, 0, count)
+
+    return replace(
+        part,
+        layer_maps={name: [whole(maps, 1) for maps in layers] for name, layers in part.layer_maps.items()},
+        logits=None if part.logits is None else whole(part.logits, 0),
+        class_idx=None if part.class_idx is None else whole(part.class_idx, 0),
+    )
