@@ -34,9 +34,10 @@ def text_width(text: str, size: int) -> int:
 
 def shorten(text: str, size: int, width: int) -> str:
     """Cut `text` so that it is at most `width` pixels wide, with an ellipsis where something is missing."""
-    if text_width(text, size) <= width:
+    needed = text_width(text, size)
+    if needed <= width:
         return text
-    kept = int(len(text) * width / text_width(text, size))
+    kept = max(0, int(len(text) * (width - text_width("…", size)) / needed))  # then as far down as it takes
     while kept and text_width(text[:kept] + "…", size) > width:
         kept -= 1
     return text[:kept].rstrip() + "…"

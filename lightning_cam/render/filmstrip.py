@@ -57,9 +57,8 @@ def filmstrip(
     if len(columns) != len(maps):
         raise ValueError(f"columns must name {len(maps)} looks, got {len(columns)}: {list(columns)}")
     images = fit(images, TILE)
-    looks = to_uint8(evidence_or_none(images, scale_common(maps)))
-    plain = to_uint8(images)[None]
-    pictures = pad_width(torch.cat([plain, looks]), MIN_WIDTH)
+    looks = evidence_or_none(images, scale_common(maps))
+    pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
     first = torch.zeros_like(text[0]) if labels is None else captions.label(labels, FONT_SIZE, width)

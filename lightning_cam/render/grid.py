@@ -25,11 +25,11 @@ def evidence_or_none(images: Tensor, heat: Tensor) -> Tensor:
         heat: (..., h, w) in [0, 1], any resolution; all zero or non-finite where there is no evidence.
 
     Returns:
-        (..., 3, H, W) in [0, 1].
+        (..., 3, H, W) uint8.
     """
     drawable = has_evidence(heat)[..., None, None, None]
     heat = resize(heat.float(), *images.shape[-2:])
-    return torch.where(drawable, overlay(images, heat), no_evidence(images))
+    return torch.where(drawable, to_uint8(overlay(images, heat)), to_uint8(no_evidence(images)))
 
 
 def overlay_grid(
@@ -56,8 +56,7 @@ def overlay_grid(
         (3, H', W') uint8, on the device of `images`.
     """
     images = fit(images, TILE)
-    pictures = to_uint8(evidence_or_none(images, heat))
-    pictures = pad_width(pictures, MIN_WIDTH)
+    pictures = pad_width(evidence_or_none(images, heat), MIN_WIDTH)
     width = pictures.shape[-1] - 8
     if labels is None:
         text = captions.prediction(preds, probs, FONT_SIZE, width)

@@ -36,7 +36,7 @@ def fit(images: Tensor, longest: int) -> Tensor:
 
 def to_uint8(pictures: Tensor) -> Tensor:
     """Round pictures in [0, 1] to uint8."""
-    return (pictures * 255).round().to(torch.uint8)
+    return (pictures * 255).round_().to(torch.uint8)
 
 
 def pad_width(pictures: Tensor, width: int) -> Tensor:
