@@ -1,4 +1,4 @@
-"""Methods that weight activations without asking the gradient: a statistic, and the random control.
+"""Methods that do not ask the score: a statistic of the activations, and the random control.
 
 Symbols: `A` activations `(B, C, h, w)` float32, `k` a channel, `i` a cell, `Z` the number of cells. Both
 return `(B, h, w)` on the same device and add no forward.
@@ -7,7 +7,6 @@ return `(B, h, w)` on the same device and add no forward.
 import torch
 from torch import Tensor
 
-from lightning_cam.methods.reduce import Reduce, channel_sum
 from lightning_cam.methods.registry import register_method
 
 _CELLS = (2, 3)
@@ -31,15 +30,15 @@ def fem(*, activations: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1)
 
 
-@register_method("random", needs={"activations"}, paper="grad-cam's RandomCAM")
-def random(*, activations: Tensor, reduce: Reduce = channel_sum) -> Tensor:
-    """The control: channels weighted at random. What it scores, a method has to beat.
+@register_method("random", needs={"activations"}, paper="none: chance")
+def random(*, activations: Tensor) -> Tensor:
+    """The control: relevance that knows nothing. What it scores, a method has to beat.
 
-    `w[k]` uniform in [-1, 1], `map[i] = sum_k w[k] * A[k, i]`. The weights come from a generator of their
-    own with a fixed seed, on the device of the activations: the global generators are not touched, and on
-    one device the same shape gets the same weights every time, so that a change between epochs is a change
-    of the model.
+    `map[i]` uniform in [-1, 1], drawn for each cell. (Not grad-cam's `RandomCAM`, which weights the channels at random:
+    on a trained model the activations alone know where the object is, and it scores well above chance.) The draws come
+    from a generator of their own with a fixed seed, on the device of the activations: the global generators are not
+    touched, and on one device a batch of the same size gets the same maps every time.
     """
     generator = torch.Generator(device=activations.device).manual_seed(_SEED)
-    draws = torch.rand(activations.shape[:2], generator=generator, device=activations.device)
-    return reduce((2 * draws - 1)[:, :, None, None] * activations)
+    size = (len(activations), *activations.shape[2:])
+    return 2 * torch.rand(size, generator=generator, device=activations.device) - 1
