@@ -159,7 +159,7 @@ def _draw(
     photo = integers(0, len(photos) - 1)[:, None, None]
     dimmed = (photos * (PHOTO_BRIGHTNESS * 255)).permute(0, 2, 3, 1)
     background = dimmed[photo, rows[:, :, None], columns[:, None, :]]
-    images = torch.lerp(background, torch.tensor(255.0), ink[..., None]).byte().numpy()
+    images = torch.lerp(background, torch.tensor(255.0), ink[..., None]).round().byte().numpy()
     return DigitImages(images, labels[chosen], boxes, Compose([ToTensor(), Normalize(MEAN, STD)]))
 
 

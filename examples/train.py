@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from examples.classifier import Classifier
 
@@ -16,9 +16,9 @@ class ExamplesCLI(LightningCLI):
         parser.link_arguments("data.init_args.image_size", "model.img_size")
 
 
-def main(args: ArgsType = None) -> LightningCLI:
-    """Run the command line; `args` in place of it for use from code."""
-    return ExamplesCLI(Classifier, LightningDataModule, subclass_mode_data=True, seed_everything_default=0, args=args)
+def main() -> None:
+    """Run the command line."""
+    ExamplesCLI(Classifier, LightningDataModule, subclass_mode_data=True, seed_everything_default=0)
 
 
 if __name__ == "__main__":
