@@ -16,7 +16,8 @@ from lightning_cam.render import (
     thin,
     unnormalise,
 )
-from lightning_cam.render.caption import line_height, text_width
+from lightning_cam.render.caption import line_height, text_mask, text_width
+from lightning_cam.render.colormap import lookup_table
 from lightning_cam.render.filmstrip import FONT_SIZE as FILM_FONT
 from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
@@ -244,6 +245,8 @@ def draw_everything(device):
     mean, std = torch.zeros(3, device=device), torch.ones(3, device=device)
 
     def draw():
+        text_mask.cache_clear()  # the first look must not wait either
+        lookup_table.cache_clear()
         captions = Captions(DIGITS, device)
         pixels = unnormalise(images, mean, std)
         given = {"preds": labels, "probs": probs, "labels": labels}

@@ -37,7 +37,8 @@ def shorten(text: str, size: int, width: int) -> str:
     needed = text_width(text, size)
     if needed <= width:
         return text
-    kept = max(0, int(len(text) * (width - text_width("…", size)) / needed))  # then as far down as it takes
+    # Letters differ in width: start a little above the proportional length, and go down from there.
+    kept = max(0, 2 + int(len(text) * (width - text_width("…", size)) / needed))
     while kept and text_width(text[:kept] + "…", size) > width:
         kept -= 1
     return text[:kept].rstrip() + "…"
