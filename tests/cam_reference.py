@@ -67,13 +67,17 @@ class Subject:
     def grad_cam(self, cls: type, layers: list[int], *, eigen_smooth: bool = False, **options) -> np.ndarray:
         """grad-cam's heatmap (B, H, W) of the same classes."""
         targets = [ClassifierOutputTarget(c) for c in CLASSES.tolist()]
-        cam = cls(self.model, [self.layers[i] for i in layers], reshape_transform=self.to_grid, **options)
+        options = {"reshape_transform": self.to_grid, **options}
+        cam = cls(self.model, [self.layers[i] for i in layers], **options)
         return cam(self.images.clone(), targets, eigen_smooth=eigen_smooth)
 
     def heatmap(self, maps: list[Tensor]) -> np.ndarray:
-        """grad-cam's own way from the raw maps of each layer to a picture: relu, scale, resize, mean, scale."""
-        size = (self.images.shape[-1], self.images.shape[-2])
-        return scale_cam_image(np.mean([scale_cam_image(np.maximum(m.numpy(), 0), size) for m in maps], axis=0))
+        return heatmap(maps, self.images.shape[-2:])
+
+
+def heatmap(maps: list[Tensor], size: tuple[int, int]) -> np.ndarray:
+    """grad-cam's own way from the raw maps of each layer to a picture: relu, scale, resize, mean, scale."""
+    return scale_cam_image(np.mean([scale_cam_image(np.maximum(m.numpy(), 0), size[::-1]) for m in maps], axis=0))
 
 
 def run(name: str, captured: dict, **options) -> Tensor:
