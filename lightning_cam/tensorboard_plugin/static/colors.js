@@ -38,7 +38,7 @@ export const isDiverging = (name) => DIVERGING.includes(name);
 export function overlayTable(name, opacity, threshold) {
   const pixels = new Uint8ClampedArray(256 * 4);
   table(name).forEach((color, n) => {
-    const strength = isDiverging(name) ? Math.abs(n - 127.5) / 127.5 : n / 255;
+    const strength = isDiverging(name) ? (Math.abs(n - 127.5) - 0.5) / 127 : n / 255; // the middle two are 0
     pixels.set(color, 4 * n);
     pixels[4 * n + 3] = strength < threshold ? 0 : 255 * opacity * strength;
   });

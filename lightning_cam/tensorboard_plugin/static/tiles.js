@@ -108,7 +108,9 @@ export class TileBoard {
 
   #draw(slot) {
     slot.stale = false;
-    if (slot.tile) slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
+    if (!slot.tile) return;
+    slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
+    slot.figure.dataset.missing = slot.shown?.missing ?? "";
   }
 
   #seen(entries) {
