@@ -49,14 +49,15 @@ def gae(
 ) -> Tensor:
     """Attention weighted by its gradient and followed through all blocks (generic attention explainability).
 
-    `R = I`, then block by block `R <- R + E_h relu(G_l * A_l) R`, `G_l = d score / d A_l` (eqs. 5 and 6);
-    the map is `r R` at the patches. Not for the norms of a layer: it speaks of tokens at the input, through
-    all blocks at once.
+    `R = I`, then block by block `R <- R + E_h relu(G_l * A_l) R`, `G_l = d score / d A_l` (eqs. 5 and 6); the map is
+    `r (R - I)` at the patches: the identity only adds what is the same for all of them. Speaks of tokens at the input,
+    through all blocks at once: not for asking what one layer knows.
     """
-    relevance = readout[:, None, :]
+    readout = readout[:, None, :]
+    relevance = torch.zeros_like(readout)
     for attention, gradient in zip(reversed(attentions), reversed(attention_gradients), strict=True):
-        relevance = relevance + relevance @ (gradient * attention).relu().mean(dim=1)
-    return _at_patches(relevance.squeeze(1) - readout, token_layout)
+        relevance = relevance + (relevance + readout) @ (gradient * attention).relu().mean(dim=1)
+    return _at_patches(relevance.squeeze(1), token_layout)
 
 
 @register_method(
