@@ -1,6 +1,7 @@
 """The callback: when to look, on which ranks, and what to do if a look fails."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -24,16 +25,9 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
-_BASES: tuple[type, ...] = (Callback,)
-try:  # Lightning under its old name, whose Trainer takes only callbacks of its own class
-    import pytorch_lightning
-
-    _BASES += (pytorch_lightning.Callback,)
-except ImportError:
-    pass
 
 
-class TransformerCAMCallback(*_BASES):  # type: ignore[misc]
+class TransformerCAMCallback(Callback):
     """Shows, at each validation run, where a vision transformer looks.
 
     Class activation maps of a fixed probe batch, taken at the norm layers of the model's final transformer block, go
@@ -98,6 +92,7 @@ class TransformerCAMCallback(*_BASES):  # type: ignore[misc]
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         super().__init__()
+        _serve_both_lightnings()
         for argument, value in (("num_samples", num_samples), ("every_n_epochs", every_n_epochs)):
             if value < 1:
                 raise ValueError(f"{argument}: expected at least 1, got {value}")
@@ -364,3 +359,13 @@ def _warn(message: str) -> None:
         warnings.warn(message, stacklevel=2)
     except UserWarning:
         _log.error(message)
+
+
+def _serve_both_lightnings() -> None:
+    """Be a callback of `pytorch_lightning` too, whose Trainer takes only those of its own class."""
+    other = sys.modules.get("pytorch_lightning")
+    if other is not None and not issubclass(TransformerCAMCallback, other.Callback):
+        TransformerCAMCallback.__bases__ += (other.Callback,)
+
+
+_serve_both_lightnings()  # in a spawned process nothing but this runs
