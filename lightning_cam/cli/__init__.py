@@ -1,0 +1,65 @@
+"""The command `lightning-cam`."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lightning_cam.cli import commands
+from lightning_cam.cli.errors import CommandError, UsageError
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "explain": commands.explain_images,
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with 0, 1 where something failed, or 2 where the command was used wrongly.
+
+    Args:
+        args: The words after `lightning-cam`; by default those of this process.
+    """
+    logging.basicConfig(format="%(message)s")
+    try:
+        namespace = _parser().parse_args(args)
+    except ArgumentError as error:
+        sys.exit(_say(error, 2))
+    options = namespace[namespace.subcommand].as_dict()
+    options.pop("config")
+    debug = options.pop("debug")
+    try:
+        _COMMANDS[namespace.subcommand](**options)
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; the same command goes on from here", 130))
+    except Exception as error:
+        if debug:
+            raise
+        # In this package a ValueError is an argument that does not fit.
+        status = 2 if isinstance(error, (UsageError, ValueError)) else 1
+        known = isinstance(error, (CommandError, ValueError, OSError))
+        hint = "" if known else " (--debug true shows where)"
+        sys.exit(_say(f"{'' if known else type(error).__name__ + ': '}{error}{hint}", status))
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="lightning-cam", description="Where a vision transformer looks.", exit_on_error=False)
+    chosen = parser.add_subcommands(required=True, dest="subcommand")
+    for name, function in _COMMANDS.items():
+        command = ArgumentParser(description=_summary(function), exit_on_error=False)
+        command.add_argument("--config", action="config", help="A YAML file with these options.")
+        command.add_function_arguments(function, as_positional=False)
+        command.add_argument("--debug", type=bool, default=False, help="Show the traceback of an error.")
+        chosen.add_subcommand(name, command, help=_summary(function))
+    return parser
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").partition("\n")[0]
+
+
+def _say(message: object, status: int) -> int:
+    """Print a message in one line, and return the status."""
+    print(f"lightning-cam: {' '.join(str(message).split())}", file=sys.stderr)
+    return status

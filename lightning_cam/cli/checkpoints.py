@@ -1,0 +1,149 @@
+"""Weights from files of any usual form into a model."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.cli.errors import CommandError, UsageError
+
+# Where the state dict stands in a training checkpoint, as Lightning, timm and most scripts write it.
+_KEYS = ("state_dict", "model_state_dict", "model", "module", "weights")
+_COMPILED = "_orig_mod."  # what torch.compile puts into names
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What did not match when weights were loaded.
+
+    Args:
+        prefix: What stood before the model's names in the file.
+        missing: Names of the model that the file does not have.
+        unexpected: Names in the file that the model does not have.
+    """
+
+    prefix: str
+    missing: list[str]
+    unexpected: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"the prefix {self.prefix!r} taken off"] if self.prefix else []
+        parts += [
+            f"{len(names)} {kind} ({_some(names)})"
+            for kind, names in (("missing", self.missing), ("unexpected", self.unexpected))
+            if names
+        ]
+        return ", ".join(parts) or "all names match"
+
+
+def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
+    """Read a file of weights without running code from it.
+
+    Args:
+        path: A safetensors file, or what `torch.save` wrote.
+        trust: Whether to unpickle whatever the file holds. This runs any code in it.
+
+    Raises:
+        UsageError: There is no such file, or it can only be read with `trust`.
+        CommandError: The file is broken.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UsageError(f"--checkpoint: there is no file {str(path)!r}")
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise CommandError(f"{path} is broken: {error}") from error
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because that "
+            "could run code from it; if you trust its source, add --trust_checkpoint true"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CommandError(f"{path} is broken: {error}") from error
+    if isinstance(content, nn.Module):
+        return dict(content.state_dict())
+    if not isinstance(content, Mapping):
+        raise UsageError(f"--checkpoint: {path} holds a {type(content).__name__}, a state dict is needed")
+    return dict(content)
+
+
+def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the weights in what a checkpoint holds.
+
+    Raises:
+        UsageError: There are none.
+
+    Example:
+        >>> list(state_dict_of({"epoch": 3, "state_dict": {"net._orig_mod.w": torch.zeros(1)}}))
+        ['net.w']
+    """
+    for found in (*(content.get(key) for key in _KEYS), content):
+        if isinstance(found, nn.Module):
+            found = found.state_dict()
+        if isinstance(found, Mapping):
+            tensors = {str(k).replace(_COMPILED, ""): v for k, v in found.items() if isinstance(v, Tensor)}
+            if tensors:
+                return tensors
+    raise UsageError(f"--checkpoint: no weights under {', '.join(_KEYS)}; the file holds {_some(list(content))}")
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
+    """Load weights whose names may stand behind a prefix such as `model.` or `net.`.
+
+    The prefix is the one behind which most of the model's names are found, the shortest first.
+
+    Args:
+        module: The model.
+        state: By name, the weights.
+
+    Raises:
+        UsageError: No name matches, or a shape differs.
+
+    Example:
+        >>> print(load_weights(nn.Linear(1, 1), {"net.weight": torch.ones(1, 1), "loss.scale": torch.ones(1)}))
+        the prefix 'net.' taken off, 1 missing (bias), 1 unexpected (loss.scale)
+    """
+    own = module.state_dict()
+    prefixes = {""} | {name[: at + 1] for name in state for at, sign in enumerate(name) if sign == "."}
+    names = {prefix: {name for name in own if prefix + name in state} for prefix in prefixes}
+    prefix = max(sorted(prefixes, key=len), key=lambda p: len(names[p]))
+    if not names[prefix]:
+        raise UsageError(
+            f"--checkpoint: no name in it is one of the model's; it has {_some(list(state))}, "
+            f"the model {_some(list(own))}"
+        )
+    matching = {name: state[prefix + name] for name in own if name in names[prefix]}
+    differing = [
+        f"{name} is {tuple(tensor.shape)} in the checkpoint and {tuple(own[name].shape)} in the model"
+        for name, tensor in matching.items()
+        if tensor.shape != own[name].shape
+    ]
+    if differing:
+        raise UsageError(f"--checkpoint: {_some(differing)}; --model_args (such as num_classes) must be those trained")
+    module.load_state_dict(matching, strict=False)
+    taken = {prefix + name for name in matching}
+    return Loaded(prefix, [name for name in own if name not in matching], [n for n in state if n not in taken])
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Which classes a refused pickle asks for."""
+    try:
+        needed = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # a file that is not a zip archive cannot be looked into without running it
+        needed = []
+    return f"it needs {_some(sorted(needed))}" if needed else str(error).splitlines()[0]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(str, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

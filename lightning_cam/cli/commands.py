@@ -1,0 +1,145 @@
+"""The commands: what each takes, in words for `--help`. What they do is imported when they run."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning_cam.cli.errors import CommandError, UsageError
+
+
+def explain_images(
+    path: str,
+    model: str,
+    *,
+    method: str | list[str] = "all",
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    trust_checkpoint: bool = False,
+    model_args: dict[str, Any] | None = None,
+    forward: str | None = None,
+    target_layers: list[str] | None = None,
+    class_idx: int | None = None,
+    class_names: str | list[str] | None = None,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    resize: int | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    batch_size: int = 16,
+    workers: int | None = None,
+    device: str = "auto",
+    output: str = "out",
+    modelname: str | None = None,
+) -> None:
+    """Show where a model looks in each image of a folder.
+
+    Args:
+        path: A file, a folder (with all below it) or a quoted glob pattern.
+        model: A timm name, torchvision:NAME, or package.module:callable that returns a model.
+        method: One method, several as a,b,c or a list, or all that apply to the model.
+        pretrained: Load the library's weights for the model.
+        checkpoint: Weights: a state dict, a safetensors file or a Lightning .ckpt.
+        trust_checkpoint: Unpickle whatever the checkpoint holds. This runs any code in it.
+        model_args: Arguments of the model, as --model_args.num_classes 10.
+        forward: The part of the model that maps images to logits; by default found.
+        target_layers: Names of the layers to look at; by default found.
+        class_idx: The class to explain; by default the predicted one.
+        class_names: Names of the classes: a list, or a text file with one per line.
+        aug_smooth: Mean over six views of each image: flipped or not, times 0.9, 1 and 1.1.
+        eigen_smooth: First principal component in place of the sum over channels.
+        image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
+        resize: Length of the shorter side before the crop to the image size.
+        mean: Per channel, what the model's input is less by.
+        std: Per channel, what the model's input is divided by.
+        batch_size: Images that go through the model at once.
+        workers: Processes that read and threads that draw; by default one per core, at most 8.
+        device: auto, cpu, cuda, cuda:1, mps.
+        output: Folder that the results of all models go to.
+        modelname: Name of the folder in it; by default the model's name.
+    """
+    from lightning_cam.cli.folder import Explainer, explain_files
+    from lightning_cam.cli.gallery import INDEX, write_gallery
+    from lightning_cam.cli.images import find_images
+    from lightning_cam.cli.models import load_model
+    from lightning_cam.cli.preprocessing import given
+    from lightning_cam.cli.results import Results
+
+    folder = Path(output) / (modelname or model.replace(":", "_").replace("/", "_"))
+    root, files = find_images(path, exclude=folder)
+    methods = _methods(method)
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UsageError("--batch_size, --workers: expected at least 1 and 0")
+    named = load_model(
+        model,
+        model_args,
+        pretrained=pretrained,
+        checkpoint=checkpoint,
+        trust_checkpoint=trust_checkpoint,
+        class_names=class_names,
+        device=device,
+    )
+    explainer = Explainer(
+        named,
+        given(named.preprocessing, image_size, resize, mean, std),
+        methods,
+        forward,
+        target_layers,
+        class_idx,
+        aug_smooth,
+        eigen_smooth,
+    )
+    layers = explainer.find_layers()
+    options = {
+        "root": str(root.resolve()),
+        "model": model,
+        "model_args": model_args or {},
+        "pretrained": pretrained,
+        "checkpoint": None if checkpoint is None else _identity(Path(checkpoint)),
+        "method": methods,
+        "preprocessing": vars(explainer.preprocessing),
+        "forward": forward,
+        "target_layers": [layer.name for layer in layers],
+        "class_idx": class_idx,
+        "class_names": class_names,
+        "aug_smooth": aug_smooth,
+        "eigen_smooth": eigen_smooth,
+    }
+    results = Results(folder, options)
+    errors = explain_files(
+        explainer,
+        root,
+        files,
+        folder,
+        results,
+        layers,
+        batch_size=batch_size,
+        workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
+    )
+    images = results.finish({"layers": [str(layer) for layer in layers], "weights": named.weights}, errors)
+    write_gallery(folder, f"{folder.name}: {len(images)} images", images)
+    print(f"{len(files) - len(errors)} of {len(files)} images explained: {folder / INDEX}")
+    if errors:
+        for error in errors:
+            print(f"{error['file']}: {error['error']}", file=sys.stderr)
+        raise CommandError(f"{len(errors)} of {len(files)} images failed, see above")
+
+
+def _methods(method: str | list[str]) -> str | list[str]:
+    """`all`, or the list of names; checked."""
+    from lightning_cam.explanation import find_methods
+
+    names = [name.strip() for name in method.split(",")] if isinstance(method, str) else method
+    if names == ["all"]:
+        return "all"
+    try:
+        find_methods(names)
+    except ValueError as error:
+        raise UsageError(f"--method: {str(error).removeprefix('methods: ')}") from error
+    return names
+
+
+def _identity(file: Path) -> list[Any]:
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]

@@ -1,0 +1,246 @@
+"""`lightning-cam explain`: every method over a folder of images."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lightning_cam import metrics
+from lightning_cam.classifier import classifier_of
+from lightning_cam.cli.images import ImageFiles, ReadImage, read_image
+from lightning_cam.cli.models import NamedModel
+from lightning_cam.cli.pictures import contact_sheet, draw_overlay
+from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.cli.results import Results
+from lightning_cam.explanation import Explanation, explain
+from lightning_cam.render import has_evidence
+from lightning_cam.resolve import TargetLayer, find_target_layers
+
+CONTACT_SHEET = "contact.jpg"
+_TOP = 5
+_JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """What is asked of every image.
+
+    Args:
+        model: The model, on the device it is to run on.
+        preprocessing: From a picture to what the model takes.
+        methods: Name or names of methods, or "all".
+        forward: Which part of the model to call, see `classifier_of`.
+        target_layers: Names of layers; by default found.
+        class_idx: The class to explain; by default the predicted one.
+        aug_smooth: Mean over six views of the image.
+        eigen_smooth: First principal component in place of the sum over channels.
+    """
+
+    model: NamedModel
+    preprocessing: Preprocessing
+    methods: str | list[str] = "all"
+    forward: str | None = None
+    target_layers: list[str] | None = None
+    class_idx: int | None = None
+    aug_smooth: bool = False
+    eigen_smooth: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((p.device for p in self.model.module.parameters()), torch.device("cpu"))
+
+    def find_layers(self) -> list[TargetLayer]:
+        """Find the target layers, which are the same for all images."""
+        channels = len(self.preprocessing.mean)
+        images = torch.zeros(1, channels, *self.preprocessing.image_size, device=self.device)
+        forward = classifier_of(self.model.module, self.forward)
+        return find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
+
+    def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:
+        """Explain a batch (B, C, H, W)."""
+        return explain(
+            self.model.module,
+            images.to(self.device),
+            self.methods,
+            class_idx=self.class_idx,
+            target_layers=layers,
+            forward=classifier_of(self.model.module, self.forward),
+            aug_smooth=self.aug_smooth,
+            eigen_smooth=self.eigen_smooth,
+        )
+
+
+def explain_files(
+    explainer: Explainer,
+    root: Path,
+    files: Sequence[Path],
+    folder: Path,
+    results: Results,
+    layers: Sequence[TargetLayer],
+    *,
+    batch_size: int,
+    workers: int,
+) -> list[dict[str, str]]:
+    """Explain files and write their pictures; memory does not grow with their number.
+
+    Args:
+        explainer: What is asked of every image.
+        root: The folder that all files are in.
+        files: The images.
+        folder: Where pictures go, one folder per image.
+        results: Where results go; files that it has already are left out.
+        layers: The target layers.
+        batch_size: Images that go through the model at once.
+        workers: Processes that read, and threads that draw.
+
+    Returns:
+        The files that could not be read or written, each with its error.
+    """
+    stamps = {file: _stamp(file) for file in files}
+    names = {file: file.relative_to(root).as_posix() for file in files}
+    waiting = [file for file in files if not results.has(names[file], stamps[file])]
+    errors: list[dict[str, str]] = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(files), initial=len(files) - len(waiting), unit="image", disable=None))
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, workers)))
+        drawing: deque[tuple[Path, Future[dict[str, Any]]]] = deque()
+
+        def collect(limit: int) -> None:
+            while len(drawing) > limit:
+                file, future = drawing.popleft()
+                if isinstance(error := future.exception(), OSError):
+                    errors.append({"file": names[file], "error": f"{type(error).__name__}: {error}"})
+                else:
+                    results.add(future.result(), stamps[file])
+                bar.update()
+
+        for images, readable, broken in _batches(waiting, explainer.preprocessing, batch_size, workers):
+            errors += [{"file": names[read.file], "error": read.error} for read in broken]
+            bar.update(len(broken))
+            found = [] if images is None else _explained(explainer, images, layers)
+            for read, facts in zip(readable, found, strict=True):
+                file, name, box = read.file, names[read.file], explainer.preprocessing.seen(read.size)
+                drawing.append((file, pool.submit(_draw, file, name, facts, box, folder / name)))
+            collect(2 * batch_size)
+        collect(0)
+    return errors
+
+
+_Batch = tuple[Tensor | None, list[ReadImage], list[ReadImage]]
+
+
+def _batches(files: Sequence[Path], preprocessing: Preprocessing, batch_size: int, workers: int) -> Iterator[_Batch]:
+    loader: DataLoader[Any] = DataLoader(
+        ImageFiles(files, preprocessing),
+        batch_size=batch_size,
+        num_workers=min(workers, len(files)),
+        collate_fn=_collate,
+    )
+    return iter(loader)
+
+
+def _collate(items: Sequence[tuple[ReadImage, Tensor | None]]) -> _Batch:
+    """The images that could be read as (B, C, H, W), which those are, and which could not be read."""
+    images = [image for _, image in items if image is not None]
+    readable = [read for read, image in items if image is not None]
+    return torch.stack(images) if images else None, readable, [read for read, image in items if image is None]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of one explained image, on the CPU.
+
+    Args:
+        result: What `results.json` says of it.
+        caption: For the contact sheet.
+        heat: By method (h, w) in [0, 1].
+        evidence: By method, whether the map says anything.
+    """
+
+    result: dict[str, Any]
+    caption: str
+    heat: dict[str, Tensor]
+    evidence: dict[str, bool]
+
+
+def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLayer]) -> list[_Facts]:
+    explanation = explainer(images, layers)
+    assert explanation.logits is not None and explanation.class_idx is not None  # no score is given
+    maps = {method: values.cpu() for method, values in explanation.maps.items()}
+    heat = {method: explanation.heatmap(method).cpu() for method in maps}
+    probabilities = explanation.logits.softmax(1).cpu()
+    top = probabilities.topk(min(_TOP, probabilities.shape[1]))
+    explained = explanation.class_idx.tolist()
+    evidence = {method: has_evidence(values).tolist() for method, values in maps.items()}
+    measured = {
+        method: {"entropy": metrics.entropy(values).tolist(), "gini": metrics.gini(values).tolist()}
+        for method, values in maps.items()
+    }
+    names = explainer.model.class_names
+
+    def name(index: int) -> str:
+        return names[index] if names and index < len(names) else str(index)
+
+    facts = []
+    for i in range(len(images)):
+        best = [
+            {"class": name(index), "class_idx": index, "probability": round(probability, 6)}
+            for index, probability in zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
+        ]
+        result = {
+            "prediction": best[0]["class"],
+            "class_idx": best[0]["class_idx"],
+            "probability": best[0]["probability"],
+            "top5": best,
+            "explained_class": name(explained[i]),
+            "explained_class_idx": explained[i],
+            "target_layers": [layer.name for layer in layers],
+            "metrics": {
+                method: {metric: round(values[i], 6) for metric, values in by_metric.items()}
+                for method, by_metric in measured.items()
+            },
+        }
+        caption = f"{best[0]['class']} {best[0]['probability']:.0%}"
+        if explained[i] != best[0]["class_idx"]:
+            caption += f", explained: {name(explained[i])} {probabilities[i, explained[i]]:.0%}"
+        facts.append(
+            _Facts(
+                result,
+                caption,
+                {method: values[i] for method, values in heat.items()},
+                {method: values[i] for method, values in evidence.items()},
+            )
+        )
+    return facts
+
+
+def _draw(file: Path, name: str, facts: _Facts, box: tuple[int, int, int, int], folder: Path) -> dict[str, Any]:
+    """Write the pictures of one image, and return its result. The file is read again: that costs less than memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image = read_image(file)
+    pictures = [("image", image)]
+    for method, heat in facts.heat.items():
+        picture = draw_overlay(image, heat, box, facts.evidence[method])
+        picture.save(folder / f"{method}.jpg", quality=_JPEG_QUALITY)
+        picture.thumbnail((512, 512))  # what the contact sheet needs, so that not all are held at full size
+        pictures.append((method, picture))
+    image = image.copy()
+    image.thumbnail((512, 512))
+    pictures[0] = ("image", image)
+    contact_sheet(pictures, f"{name}: {facts.caption}").save(folder / CONTACT_SHEET, quality=_JPEG_QUALITY)
+    return {"file": name, **facts.result}
+
+
+def _stamp(file: Path) -> list[int]:
+    status = os.stat(file)
+    return [status.st_size, status.st_mtime_ns]

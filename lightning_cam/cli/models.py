@@ -1,0 +1,193 @@
+"""From a name on the command line to a model in evaluation mode."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_cam.cli.checkpoints import load_weights, read_checkpoint, state_dict_of
+from lightning_cam.cli.errors import UsageError
+from lightning_cam.cli.preprocessing import Preprocessing, of_module, of_torchvision
+
+_log = logging.getLogger("lightning_cam")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model and what its library knows of it.
+
+    Args:
+        module: The model.
+        preprocessing: How pictures are to be prepared; None if unknown.
+        class_names: Names of its classes; None if unknown.
+        weights: Where its weights come from, and what did not match, in words.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing | None
+    class_names: list[str] | None
+    weights: str = "random"
+
+
+def load_model(
+    name: str,
+    model_args: dict[str, Any] | None = None,
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    trust_checkpoint: bool = False,
+    class_names: str | list[str] | None = None,
+    device: str = "auto",
+) -> NamedModel:
+    """Create a model with its weights, on its device, in evaluation mode; says what did not match.
+
+    Args:
+        name: See `create_model`.
+        model_args: See `create_model`.
+        pretrained: See `create_model`.
+        checkpoint: File of weights, see `read_checkpoint`.
+        trust_checkpoint: See `read_checkpoint`.
+        class_names: Names of the classes, or a text file with one per line.
+        device: See `pick_device`.
+
+    Raises:
+        CommandError: The file is broken.
+        UsageError: Anything else does not fit.
+    """
+    model = create_model(name, model_args, pretrained)
+    model.module.to(pick_device(device)).eval()
+    weights = "pretrained" if pretrained else "random"
+    if checkpoint is not None:
+        loaded = load_weights(model.module, state_dict_of(read_checkpoint(checkpoint, trust_checkpoint)))
+        weights = f"{checkpoint}: {loaded}"
+        if loaded.missing or loaded.unexpected:
+            _log.warning("%s", weights)
+    elif not pretrained:
+        _log.warning("The weights of %s are random: give --checkpoint FILE or --pretrained true.", name)
+    names = model.class_names if class_names is None else _class_names(class_names)
+    return replace(model, class_names=names, weights=weights)
+
+
+def create_model(name: str, model_args: dict[str, Any] | None = None, pretrained: bool = False) -> NamedModel:
+    """Create a model.
+
+    Args:
+        name: A timm name, `torchvision:` and a torchvision name, or `package.module:callable` that returns a model.
+        model_args: Keyword arguments for it.
+        pretrained: Whether to load the library's weights; a callable is given `pretrained=True`.
+
+    Raises:
+        UsageError: There is no such model, or it does not take these arguments.
+
+    Example:
+        >>> create_model("vit_tiny_patch16_224", {"depth": 1}).preprocessing.resize
+        248
+    """
+    args = model_args or {}
+    try:
+        if name.startswith("torchvision:"):
+            return _from_torchvision(name.removeprefix("torchvision:"), args, pretrained)
+        if ":" in name:
+            return _from_callable(name, args | ({"pretrained": True} if pretrained else {}))
+        return _from_timm(name, args, pretrained)
+    except TypeError as error:
+        raise UsageError(f"--model, --model_args: {name} does not take these arguments: {error}") from error
+
+
+def load_object(path: str, option: str) -> Any:
+    """Import `package.module:name`; the current folder is searched too.
+
+    Args:
+        path: What to import.
+        option: The option that it was given to, for the message.
+
+    Raises:
+        UsageError: There is nothing by that name.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise UsageError(f"{option}: expected package.module:name, got {path!r}")
+    if os.getcwd() not in sys.path:  # a console script does not search it
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"{option}: cannot import {module_name!r}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"{option}: {module_name!r} has no {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; `auto` is the first accelerator, or else the CPU.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _from_timm(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
+    import timm
+    from timm.data import ImageNetInfo
+
+    if not timm.is_model(name.removeprefix("hf_hub:").removeprefix("hf-hub:")) and "hub:" not in name:
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:3])
+        hint = f"; there are {near}, …" if near else ""
+        raise UsageError(f"--model: timm has no {name!r}{hint} (torchvision:NAME and package.module:callable work too)")
+    model = timm.create_model(name, pretrained=pretrained, **args)
+    info = ImageNetInfo()
+    names = [info.index_to_description(i) for i in range(info.num_classes())] if _is_imagenet(model) else None
+    return NamedModel(model, of_module(model, args), names)
+
+
+def _is_imagenet(model: nn.Module) -> bool:
+    return getattr(model, "num_classes", None) == 1000
+
+
+def _from_torchvision(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
+    from torchvision.models import get_model, get_model_weights
+
+    try:
+        weights = get_model_weights(name)
+    except ValueError as error:
+        raise UsageError(f"--model: torchvision has no {name!r}") from error
+    default = getattr(weights, "DEFAULT", None) or next(iter(weights), None)
+    model = get_model(name, weights=default if pretrained else None, **args)
+    if default is None:
+        return NamedModel(model, None, None)
+    names = default.meta["categories"] if args.get("num_classes", 1000) == 1000 else None
+    return NamedModel(model, of_torchvision(default.transforms()), names)
+
+
+def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:
+    create: Callable[..., Any] = load_object(path, "--model")
+    if not callable(create):
+        raise UsageError(f"--model: {path} is a {type(create).__name__}, a callable that returns a model is needed")
+    model = create(**args)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"--model: {path} returned a {type(model).__name__}, a torch.nn.Module is needed")
+    return NamedModel(model, of_module(model, args), None)
+
+
+def _class_names(names: str | list[str]) -> list[str]:
+    if isinstance(names, list):
+        return names
+    file = Path(names)
+    if not file.is_file():
+        raise UsageError(f"--class_names: there is no file {names!r}; expected a list, or a file with one name a line")
+    return file.read_text(encoding="utf-8").splitlines()

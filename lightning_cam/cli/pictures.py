@@ -1,0 +1,87 @@
+"""What is drawn for one image: overlays at its own size, and the contact sheet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from lightning_cam.render import no_evidence, overlay
+from lightning_cam.render.caption import draw_lines, line_height
+from lightning_cam.render.tile import BACKGROUND
+
+_STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
+_UNSEEN = 0.4  # brightness of what a crop cut off
+_TILE = 224
+_GAP = 6
+_FONT = 14
+_COLUMNS = 8  # then the sheet goes on below
+
+
+def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int], evidence: bool) -> Image.Image:
+    """Lay heat over the part of a picture that the model saw; the rest is dimmed.
+
+    Args:
+        image: RGB, any size.
+        heat: (h, w) float32 in [0, 1] on the CPU.
+        box: Left, top, right, bottom of that part in pixels; it may reach over the border.
+        evidence: Whether the map says anything.
+
+    Returns:
+        RGB of the picture's size.
+
+    Example:
+        >>> red = Image.new("RGB", (4, 2), "red")
+        >>> draw_overlay(red, torch.zeros(1, 1), (0, 0, 2, 2), True).getpixel((3, 0))
+        (102, 0, 0)
+    """
+    left, top, right, bottom = box
+    size = bottom - top, right - left
+    full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
+    full = full[top - box[1] : bottom - box[1], left - box[0] : right - box[0]]
+    pixels = torch.from_numpy(np.array(image))
+    drawn = (pixels * _UNSEEN).round().byte()
+    seen = pixels[top:bottom, left:right].permute(2, 0, 1)
+    if evidence:
+        rows = max(1, _STRIP // max(right - left, 1))
+        strips = zip(seen.split(rows, 1), full.split(rows), strict=True)
+        laid = torch.cat([_to_uint8(overlay(strip / 255, warmth)) for strip, warmth in strips], 1)
+    else:
+        laid = _to_uint8(no_evidence(seen / 255))
+    drawn[top:bottom, left:right] = laid.permute(1, 2, 0)
+    return Image.fromarray(drawn.numpy())
+
+
+def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
+    """Put pictures of one image side by side, methods as columns, each under its name.
+
+    Args:
+        pictures: Name and picture, all of one size.
+        caption: A line under all.
+    """
+    width, height = pictures[0][1].size
+    scale = min(1.0, _TILE / max(width, height))
+    tile = max(1, round(width * scale)), max(1, round(height * scale))
+    column, line = max(tile[0], 130), line_height(_FONT)  # wide enough for the name of a method
+    columns = min(len(pictures), _COLUMNS)
+    rows = -(-len(pictures) // columns)
+    row = line + tile[1] + _GAP
+    sheet = Image.new("RGB", (columns * (column + _GAP) + _GAP, rows * row + line + 2 * _GAP), (BACKGROUND,) * 3)
+    for index, (name, picture) in enumerate(pictures):
+        left, top = _GAP + index % columns * (column + _GAP), _GAP + index // columns * row
+        _write(sheet, name, (left, top), column)
+        sheet.paste(picture.resize(tile, Image.Resampling.BOX, reducing_gap=2.0), (left, top + line))
+    _write(sheet, caption, (_GAP, _GAP + rows * row), sheet.width - 2 * _GAP)
+    return sheet
+
+
+def _write(sheet: Image.Image, text: str, at: tuple[int, int], width: int) -> None:
+    mask = Image.fromarray(draw_lines([text], _FONT, width)[0].numpy())
+    sheet.paste((235, 235, 235), at, mask)
+
+
+def _to_uint8(pixels: Tensor) -> Tensor:
+    return (pixels * 255).round().byte()

@@ -1,0 +1,147 @@
+"""From a picture to what the model takes, and where in the picture that was."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+from lightning_cam.cli.errors import UsageError
+
+_log = logging.getLogger("lightning_cam")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, crop in the centre, scale to [0, 1], normalise.
+
+    Args:
+        image_size: Height and width that the model takes.
+        resize: Length that the shorter side is resized to before the crop; None resizes to `image_size` whatever
+            the aspect ratio, so that all of the picture is seen.
+        mean: Per channel; one number makes the picture grey.
+        std: Per channel.
+        interpolation: Of the resize.
+
+    Example:
+        >>> prepare = Preprocessing((224, 224), resize=256)
+        >>> prepare(Image.new("RGB", (512, 1024))).shape
+        torch.Size([3, 224, 224])
+        >>> prepare.seen((1024, 512))  # left, top, right, bottom
+        (32, 288, 480, 736)
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    resize: int | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bicubic"
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return (C, H, W) float32."""
+        if len(self.mean) == 1:
+            image = image.convert("L")
+        size = list(self.image_size) if self.resize is None else [self.resize]
+        resized = TF.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
+        pixels = TF.to_tensor(TF.center_crop(resized, list(self.image_size)))
+        return TF.normalize(pixels, list(self.mean), list(self.std))
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The box (left, top, right, bottom) in pixels of a picture that the model sees of it.
+
+        It may reach over the picture's border where the crop pads.
+
+        Args:
+            size: Height and width of the picture.
+        """
+        if self.resize is None:
+            return 0, 0, size[1], size[0]
+        shorter = min(size)
+        resized = [int(self.resize * side / shorter) for side in size]  # as torchvision rounds
+        (top, bottom), (left, right) = (
+            (start * side / now, (start + length) * side / now)
+            for side, now, length in zip(size, resized, self.image_size, strict=True)
+            for start in [round((now - length) / 2)]
+        )
+        return round(left), round(top), round(right), round(bottom)
+
+
+def of_timm(config: dict[str, Any]) -> Preprocessing:
+    """Read the evaluation preprocessing from a timm data configuration (`timm.data.resolve_model_data_config`)."""
+    channels, height, width = config["input_size"]
+    squash = config.get("crop_mode") == "squash" or height != width
+    return Preprocessing(
+        (height, width),
+        None if squash else int(height / config["crop_pct"]),
+        tuple(config["mean"])[:channels],
+        tuple(config["std"])[:channels],
+        config["interpolation"],
+    )
+
+
+def of_torchvision(preset: Any) -> Preprocessing:
+    """Read the preprocessing from the transforms of torchvision weights (`ImageClassification`)."""
+    crop = preset.crop_size[0]
+    return Preprocessing(
+        (crop, crop), preset.resize_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value
+    )
+
+
+def of_module(module: nn.Module, args: Mapping[str, Any] | None = None) -> Preprocessing | None:
+    """Read what a module or a part of it says of itself in `pretrained_cfg`, as timm's models do.
+
+    Args:
+        module: Any module.
+        args: Arguments that it was made with: `img_size` and `in_chans` go before what the configuration says.
+
+    Returns:
+        The preprocessing, or None if nothing is said.
+    """
+    from timm.data import resolve_model_data_config
+
+    for part in module.modules():
+        if isinstance(getattr(part, "pretrained_cfg", None), dict):
+            size = getattr(getattr(part, "patch_embed", None), "img_size", None)
+            known = {} if size is None else {"img_size": size[0]}
+            return of_timm(resolve_model_data_config(part, {**known, **(args or {})}))
+    return None
+
+
+def given(
+    known: Preprocessing | None,
+    image_size: int | tuple[int, int] | None,
+    resize: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Preprocessing:
+    """Put what the user gave in place of what is known of the model.
+
+    A given size alone resizes the whole picture to it: the share that a crop would cut off is only known for the
+    model's own size.
+
+    Raises:
+        UsageError: Mean and standard deviation do not go together.
+    """
+    if known is None and (image_size is None or mean is None):
+        _log.warning(
+            "The model does not say how images are to be prepared: 224 pixels and ImageNet's mean and standard "
+            "deviation are taken where --image_size, --mean and --std are not given."
+        )
+    base = known or Preprocessing()
+    if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+        raise UsageError("--mean, --std: give both, with one number per channel each")
+    size = base.image_size if image_size is None else image_size
+    return Preprocessing(
+        (size, size) if isinstance(size, int) else size,
+        resize if resize is not None or image_size is not None else base.resize,
+        base.mean if mean is None else tuple(mean),
+        base.std if std is None else tuple(std),
+        base.interpolation,
+    )

@@ -1,0 +1,90 @@
+"""What a run has done so far, kept so that a run that was cut off goes on; and `results.json` at its end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning_cam.cli.errors import UsageError
+
+_PROGRESS = "progress.jsonl"
+RESULTS = "results.json"
+
+
+class Results:
+    """The results of a run, one line per image in `progress.jsonl`; the line comes after the pictures are written.
+
+    Args:
+        folder: Where pictures and results go; made where missing.
+        options: What the pictures depend on. A folder with results of other options is not gone on with.
+
+    Raises:
+        UsageError: The folder holds results of other options.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> Results(Path(folder), {"method": "all"}).add({"file": "a.jpg"}, [1, 2])
+        >>> Results(Path(folder), {"method": "all"}).has("a.jpg", [1, 2])
+        True
+    """
+
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        self._options = json.loads(json.dumps(options, default=str))
+        self._done: dict[str, dict[str, Any]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        progress = folder / _PROGRESS
+        lines = _whole_lines(progress)
+        if lines:
+            self._compare(lines[0])
+            self._done = {line["result"]["file"]: line for line in lines[1:]}
+        # Written anew: a line that was cut off must not be gone on with.
+        self._file = progress.open("w", encoding="utf-8")
+        for line in [self._options, *self._done.values()]:
+            self._write(line)
+
+    def has(self, file: str, stamp: list[int]) -> bool:
+        """Whether there is a result of a file with this stamp (size and time of its last change)."""
+        return file in self._done and self._done[file]["stamp"] == stamp
+
+    def add(self, result: dict[str, Any], stamp: list[int]) -> None:
+        """Enter the result of one file, whose pictures are written."""
+        line = {"stamp": stamp, "result": result}
+        self._done[result["file"]] = line
+        self._write(line)
+
+    def finish(self, head: dict[str, Any], errors: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """Write `results.json`, images in order of their names.
+
+        Returns:
+            The results of all images, those of earlier runs included.
+        """
+        self._file.close()
+        images = [self._done[name]["result"] for name in sorted(self._done)]
+        text = json.dumps({**head, "options": self._options, "errors": errors, "images": images}, indent=1)
+        (self._folder / RESULTS).write_text(text, encoding="utf-8")
+        return images
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def _compare(self, earlier: dict[str, Any]) -> None:
+        differing = [key for key in {**earlier, **self._options} if earlier.get(key) != self._options.get(key)]
+        if differing:
+            key = differing[0]
+            raise UsageError(
+                f"--output: {self._folder} holds results with another {key} ({earlier.get(key)}, now "
+                f"{self._options.get(key)}); give another --output or --modelname, or delete that folder"
+            )
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of an earlier run, up to the first that was cut off."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return found
