@@ -53,7 +53,7 @@ class TokenLayout:
     shift: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        letters = "".join(self._axes)
+        letters = "".join(self.axes)
         windowed = "h" in letters or "w" in letters
         if sorted(letters) != sorted("BCHWhw" if windowed else "BCHW"):
             raise ValueError(
@@ -62,14 +62,14 @@ class TokenLayout:
             )
         if windowed != (self.window_size is not None):
             raise ValueError(f"window_size goes with a format that has h and w; format is {self.format!r}")
-        if self._num_special and self._token_axis is None:
+        if self._num_special and self.token_axis is None:
             raise ValueError(f"format {self.format!r} has no single token axis where special tokens could be")
 
     @property
     def channel_axis(self) -> int:
         """Axis of the layer's output that holds the channels."""
-        axis = self._axes.index("C")
-        return axis if axis < len(self._axes) - 1 else -1
+        axis = self.axes.index("C")
+        return axis if axis < len(self.axes) - 1 else -1
 
     def to_grid(self, output: Tensor) -> Tensor:
         """Return the patches of `output` as a grid; special tokens are left out.
@@ -83,15 +83,15 @@ class TokenLayout:
         Raises:
             ValueError: `output` does not have the shape that this layout describes.
         """
-        axes = self._axes
+        axes = self.axes
         if output.ndim != len(axes):
             raise ValueError(self._mismatch(output))
         patches = output
-        if self._num_special and self._token_axis is not None:
-            count = output.shape[self._token_axis] - self._num_special
+        if self._num_special and self.token_axis is not None:
+            count = output.shape[self.token_axis] - self._num_special
             if count < 1:
                 raise ValueError(self._mismatch(output))
-            patches = output.narrow(self._token_axis, self.num_prefix_tokens, count)
+            patches = output.narrow(self.token_axis, self.num_prefix_tokens, count)
 
         sizes = self._sizes
         for axis in reversed(range(len(axes))):
@@ -110,7 +110,7 @@ class TokenLayout:
         return grid[:, :, : self.grid_size[0], : self.grid_size[1]]
 
     @property
-    def _axes(self) -> list[str]:
+    def axes(self) -> list[str]:
         """Letters of each axis: `"B (H W) C"` is `["B", "HW", "C"]`."""
         pattern = PATTERNS.get(self.format, self.format)
         if pattern.count("(") != pattern.count(")"):
@@ -140,9 +140,9 @@ class TokenLayout:
         return self.num_prefix_tokens + self.num_suffix_tokens
 
     @property
-    def _token_axis(self) -> int | None:
+    def token_axis(self) -> int | None:
         """The one axis with nothing but tokens in it, where special tokens can stand."""
-        found = [axis for axis, letters in enumerate(self._axes) if set(letters) <= set("HWhw")]
+        found = [axis for axis, letters in enumerate(self.axes) if set(letters) <= set("HWhw")]
         return found[0] if len(found) == 1 else None
 
     def _mismatch(self, output: Tensor) -> str:

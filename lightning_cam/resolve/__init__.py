@@ -5,24 +5,21 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cam.layout import TokenLayout
-from lightning_cam.output import logits_of
-from lightning_cam.resolve.candidates import candidates, grids_of
+from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import jittered
-from lightning_cam.resolve.light import Light
-from lightning_cam.resolve.norms import channel_axis
-from lightning_cam.resolve.watch import Call, Trace, eager, same, watch
+from lightning_cam.resolve.measure import Question, layouts
+from lightning_cam.resolve.watch import Call, Trace, eager, watch
 from lightning_cam.state import untouched
 
 log = logging.getLogger("lightning_cam")
 
 _BATCH = 2  # tells the batch axis from the others
-_TRUSTED = 0.5  # correlation below which a layout is not believed
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,23 @@ def find_target_layers(
     forward: Callable[[Tensor], Any] | None = None,
     target_layers: Sequence[str | nn.Module] | None = None,
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
+    which: Literal["first", "all"] = "first",
 ) -> list[TargetLayer]:
     """Find the layers at which a vision transformer is explained, and how their outputs lie.
 
-    By default the norm before the last token mixing at whose patches the logits have a gradient.
+    One forward and one backward of two noise images show which norms of the final block the logits feel at the
+    patches. Where their shape leaves a choice, 9 more forwards with patterns over the images settle the layout;
+    they are taken with each token attending to itself alone, and 9 further ones as the model
+    is where that shows nothing.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, 3, H, W), normalised, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalised, on the model's device; only shape, dtype and device are used.
         forward: What to call with the images; by default `model`.
         target_layers: Names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
+        which: "first" for the norm before the last token mixing (where a block normalises later: the first norm
+            after it), "all" for every norm of the final block that lives at the patches, the first in front.
 
     Returns:
         The target layers.
@@ -77,13 +80,14 @@ def find_target_layers(
     """
     run = model if forward is None else forward
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
-    if named is not None and layout is not None:
-        layouts = [layout] * len(named) if isinstance(layout, TokenLayout) else list(layout)
-        if len(layouts) != len(named):
-            raise ValueError(f"layout: {len(layouts)} given for {len(named)} target_layers")
-        return [TargetLayer(*pair, given) for pair, given in zip(named, layouts, strict=True)]
+    if layout is not None:
+        if named is None:
+            raise ValueError("layout: says how given layers lie; name them with target_layers=")
+        given = [layout] * len(named) if isinstance(layout, TokenLayout) else list(layout)
+        if len(given) != len(named):
+            raise ValueError(f"layout: {len(given)} given for {len(named)} target_layers")
+        return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
-    noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0))
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), eager()):
             stack.enter_context(context)
@@ -92,33 +96,33 @@ def find_target_layers(
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         stack.enter_context(jittered(model))
-        base = noise.to(images).clone()
-        trace = watch(model, run, base.requires_grad_() * 1)
-        calls = _living_block(trace) if named is None else _calls(trace, named)
-        grids = grids_of((images.shape[2], images.shape[3]), trace.grids)
-        found = [_layouts(call, grids) for call in calls]
-        axes = [(call.module, options[0].channel_axis if options else -1) for call, options in found]
-        light = Light(model, run, base.detach(), axes)
-        chosen = [_brightest(light, index, *option) for index, option in enumerate(found)]
-    return chosen
+        noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
+        base = noise.clone().requires_grad_() * 1
+        trace = watch(model, run, base)
+        calls = final_block(trace, _BATCH).norms if named is None else _calls(trace, named)
+        questions = layouts(model, run, base, trace, calls if named or which == "all" else calls[:1])
+    if named is None and which == "all":
+        questions = questions[:1] + [q for q in questions[1:] if q.answer is not None]
+    return [_settled(question) for question in questions]
 
 
-def _layouts(call: Call, grids: set[tuple[int, int]]) -> tuple[Call, list[TokenLayout]]:
-    assert call.output is not None
-    shape = tuple(call.output.shape)
-    return call, candidates(shape, channel_axis(call.module, shape), _BATCH, grids)
-
-
-def _brightest(light: Light, index: int, call: Call, options: list[TokenLayout]) -> TargetLayer:
-    shape = tuple(call.output.shape) if call.output is not None else None
-    scores = {option: light.score(index, option) for option in options}
-    best = max(scores, key=scores.__getitem__, default=None)
-    if best is None or scores[best] < _TRUSTED:
+def _settled(question: Question) -> TargetLayer:
+    call = question.call
+    if question.answer is not None:
+        return TargetLayer(call.name, call.module, question.answer)
+    looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {question.shape}"
+    if not question.seen:
         raise ValueError(
-            f"the output of {call.name} has shape {shape}, which fits no grid of patches; "
-            "give target_layers= and layout="
+            f"{looked} for {_BATCH} images, which is no grid of patches that this image size can give; "
+            "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
-    return TargetLayer(call.name, call.module, best)
+    best, option = question.seen[0]
+    if best < 0.8:
+        why = f"could be {option}, but its tokens do not follow their places in the image (correlation {best:.2f})"
+    else:
+        why = f"could be {option} or {question.seen[1][1]} (correlations {best:.2f}, {question.seen[1][0]:.2f})"
+    raise ValueError(f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=")
 
 
 def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
@@ -140,36 +144,3 @@ def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:
         if module not in last or last[module].output is None:
             raise ValueError(f"target_layers: {name} returned no tensor in the forward pass")
     return [last[module] for _, module in named]
-
-
-def _living_block(trace: Trace) -> list[Call]:
-    last = trace.last_calls()
-    norms = [call for call in last.values() if call.is_norm and call.output is not None]
-    mixings = trace.mixings
-    tensors = [m.output for m in mixings] + [c.output for c in norms if c.output is not None]
-    logits = logits_of(trace.output)
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2)).to(logits)
-    grads = torch.autograd.grad((logits * weights).sum(), tensors, allow_unused=True)
-    alive_mixings = [m for m, g in zip(mixings, grads, strict=False) if g is not None and g.any()]
-    living = []
-    for call, grad in zip(norms, grads[len(mixings) :], strict=True):
-        axis = channel_axis(call.module, tuple(grad.shape)) if grad is not None else None
-        if grad is not None and axis is not None:
-            alive = grad.abs().sum(axis) > 0
-            if alive.float().mean() >= 0.5 and alive.numel() > _BATCH:
-                living.append(call)
-    for mixing in reversed(alive_mixings):
-        mixer = mixing.stack[-1]
-        for block in reversed(mixing.stack):
-            inside = [
-                c
-                for c in living
-                if block.start < c.start < block.end
-                and (not mixer.start < c.start < mixer.end or same(c.input, mixer.input))
-            ]
-            before = [c for c in inside if c.start < mixing.time]
-            if before:
-                return before[-1:]
-            if inside:
-                return inside[:1]
-    raise ValueError("no attention with a norm at the image's patches was found; name the layers with target_layers=")

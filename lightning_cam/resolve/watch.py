@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_cam.resolve.norms import is_norm
+from lightning_cam.resolve.norms import channel_axis, is_norm
 
-_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, F.normalize}
-_PRODUCTS = {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm, torch.einsum, torch.baddbmm}
-_CONVOLUTIONS = {F.conv2d, torch.conv2d}
+ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
+_SOFTMAX = {"softmax", "normalize"}
+PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"}
+_SEQUENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "fft", "fft2", "rfft", "rfft2", "fftn", "rfftn"}
+
+Fingerprint = tuple[float, float]
 
 
 @dataclass
@@ -26,19 +27,29 @@ class Call:
     Args:
         name: Qualified name of the module, as in `named_modules`.
         module: The module.
-        start: Time at which it was entered; counts calls and mixings.
+        start: Time at which it was entered; time counts calls and mixings.
         end: Time at which it was left.
-        input: Permutation-invariant fingerprint of its first tensor argument, see `fingerprint`.
-        output: Its output, if that is a tensor.
+        input: Fingerprint of its first tensor argument.
+        output: The first tensor of its output.
+        input_size, output_size: Number of elements of both.
+        output_print: Fingerprint of the output.
+        is_norm: Whether it is a norm that returns one tensor.
     """
 
     name: str
     module: nn.Module
     start: int
     end: int = -1
-    input: tuple[float, float] | None = None
+    input: Fingerprint | None = None
+    input_size: int = 0
     output: Tensor | None = None
+    output_size: int = 0
+    output_print: Fingerprint | None = None
     is_norm: bool = False
+
+    def holds(self, time: int) -> bool:
+        """Tell whether something happened during this call."""
+        return self.start < time < self.end
 
 
 @dataclass
@@ -55,6 +66,14 @@ class Mixing:
     stack: list[Call]
     output: Tensor
 
+    @property
+    def mixer(self) -> Call:
+        """The innermost module that has parameters: the attention, not its softmax."""
+        for call in reversed(self.stack):
+            if next(call.module.parameters(), None) is not None:
+                return call
+        return self.stack[0]
+
 
 @dataclass
 class Trace:
@@ -63,13 +82,15 @@ class Trace:
     Args:
         calls: Module calls in the order in which they were entered.
         mixings: Token mixings in order.
-        grids: Sizes (h, w) of feature maps that convolutions returned.
+        grids: Sizes (h, w) of the feature maps that convolutions returned.
+        rolls: Rows and columns by which maps were rolled up and left.
         output: What the model returned.
     """
 
     calls: list[Call] = field(default_factory=list)
     mixings: list[Mixing] = field(default_factory=list)
     grids: set[tuple[int, int]] = field(default_factory=set)
+    rolls: set[tuple[int, int]] = field(default_factory=set)
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -83,7 +104,7 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
     Args:
         model: The module whose submodules are watched, in eval mode with frozen parameters.
         forward: What to call.
-        images: (B, 3, H, W), part of a graph.
+        images: (B, C, H, W), part of a graph.
     """
     recorder = _Recorder()
     with ExitStack() as stack:
@@ -103,13 +124,17 @@ class _Recorder(TorchFunctionMode):
         self.trace = Trace()
         self.time = 0
         self.open: list[Call] = []
+        self.normed: Call | None = None  # the last norm that ran
 
     def enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.time += 1
-            tensor = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-            call = Call(name, module, self.time, input=fingerprint(tensor))
-            call.is_norm = tensor is not None and is_norm(name, module, tensor)
+            tensor = first_tensor([*args, *kwargs.values()])
+            call = Call(name, module, self.time)
+            if tensor is not None:
+                call.input, call.input_size = fingerprint(tensor), tensor.numel()
+            with torch._C.DisableTorchFunction():  # the probing of a norm is no part of the forward pass
+                call.is_norm = is_norm(name, module, tensor)
             self.trace.calls.append(call)
             self.open.append(call)
 
@@ -117,54 +142,98 @@ class _Recorder(TorchFunctionMode):
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.time += 1
+        tensor = first_tensor(output)
         while self.open:
             call = self.open.pop()
             call.end = self.time
             if call.module is module:
-                call.output = output if isinstance(output, Tensor) else None
+                if tensor is not None:
+                    call.output, call.output_size = tensor, tensor.numel()
+                    call.output_print = fingerprint(tensor)
+                call.is_norm &= isinstance(output, Tensor)
+                if call.is_norm:
+                    self.normed = call
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._C._set_grad_enabled:
             return None
         result = func(*args, **(kwargs or {}))
-        # `multi_head_attention_forward` returns a pair.
-        tensor = result[0] if isinstance(result, tuple) and result else result
-        if not isinstance(tensor, Tensor) or not self.open:
+        tensor = first_tensor(result)
+        if tensor is None or not self.open:
             return result
-        if func in _CONVOLUTIONS and tensor.ndim == 4:
+        name = getattr(func, "__name__", "")
+        if name == "conv2d" and tensor.ndim == 4:
             self.trace.grids.add((tensor.shape[2], tensor.shape[3]))
-        if _mixes(func, args, tensor):
+        if name == "roll":
+            self._note_roll(*args[1:], **(kwargs or {}))
+        if self._mixes(name, args, kwargs or {}, tensor):
             self.time += 1
             self.trace.mixings.append(Mixing(self.time, list(self.open), tensor))
         return result
 
+    def _note_roll(self, shifts: Any = 0, dims: Any = None, **_: Any) -> None:
+        if isinstance(shifts, (tuple, list)) and len(shifts) == 2:
+            self.trace.rolls.add((-int(shifts[0]), -int(shifts[1])))
 
-def _mixes(func: Any, args: Any, result: Tensor) -> bool:
-    if func in _ATTENTION:
-        return True
-    if func in _SOFTMAX:
-        return result.ndim >= 3 and result.requires_grad
-    if func in _PRODUCTS:
-        flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
-        # Parameters are frozen during the pass, so what needs a gradient comes from the image.
-        return sum(isinstance(x, Tensor) and x.requires_grad and x.ndim >= 3 for x in flat) >= 2
-    return False
+    def _mixes(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
+        if name in ATTENTION or name in _SEQUENCES:
+            return result.requires_grad
+        if name in _SOFTMAX:
+            return result.ndim >= 3 and result.requires_grad
+        if name in PRODUCTS:
+            return len(activations_in(args)) > 1
+        if self.normed is None or self.normed.output is None or not args or not isinstance(args[0], Tensor):
+            return False
+        return _mixes_normed_tokens(name, args, kwargs, self.normed)
 
 
-def fingerprint(tensor: Tensor | None) -> tuple[float, float] | None:
+def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
+    """Mixers without attention: a linear map along the tokens of a norm's output, or its pooling."""
+    x, normed = args[0], norm.output
+    assert normed is not None
+    axis = channel_axis(norm.module, tuple(normed.shape))
+    if name == "avg_pool2d":
+        stride = args[2] if len(args) > 2 else kwargs.get("stride")
+        return stride in (1, (1, 1), [1, 1]) and same(fingerprint(x), norm.output_print)
+    if x.ndim != 3 or normed.ndim != 3 or axis != -1:
+        return False
+    if name == "linear":
+        transposed = (normed.shape[0], normed.shape[2], normed.shape[1])
+        return tuple(x.shape) == transposed and x.stride(-1) != 1
+    return name == "conv1d" and x.shape == normed.shape
+
+
+def activations_in(args: Any) -> list[Tensor]:
+    """The operands of a product that depend on the image; parameters do not need gradients in these passes."""
+    flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
+    return [x for x in flat if isinstance(x, Tensor) and x.requires_grad and x.ndim >= 3]
+
+
+def first_tensor(tree: Any) -> Tensor | None:
+    """The first floating tensor of nested tuples, lists and dictionaries."""
+    if isinstance(tree, Tensor):
+        return tree if tree.is_floating_point() else None
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, (tuple, list)):
+        return next((tensor for tensor in map(first_tensor, tree) if tensor is not None), None)
+    return None
+
+
+def fingerprint(tensor: Tensor) -> Fingerprint:
     """Two sums that stay when a tensor is reshaped, permuted or padded with zeros, and hardly else."""
-    if tensor is None or not tensor.is_floating_point():
-        return None
-    values = tensor.detach().double()
-    return float(values.sum()), float(values.square().sum())
+    with torch._C.DisableTorchFunction():
+        values = tensor.detach()
+        norm = torch.linalg.vector_norm(values, dtype=torch.float64)
+        return float(values.sum(dtype=torch.float64)), float(norm)
 
 
-def same(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
+def same(a: Fingerprint | None, b: Fingerprint | None) -> bool:
     """Tell whether two fingerprints are of the same numbers."""
     if a is None or b is None:
         return False
-    return all(abs(x - y) <= 1e-5 * (abs(x) + abs(b[1]) ** 0.5) for x, y in zip(a, b, strict=True))
+    return all(abs(x - y) <= 1e-5 * (1e-6 + b[1]) for x, y in zip(a, b, strict=True))
 
 
 @contextmanager

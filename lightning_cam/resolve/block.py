@@ -1,0 +1,117 @@
+"""Which norms a model should be explained at: those of its final block that the logits feel."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_cam.output import logits_of
+from lightning_cam.resolve.norms import channel_axis
+from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
+
+log = logging.getLogger("lightning_cam")
+
+
+@dataclass
+class FinalBlock:
+    """The final transformer block.
+
+    Args:
+        name: Of the module that is the block.
+        norms: Its living norms: first the default one, then the others in order of execution.
+    """
+
+    name: str
+    norms: list[Call]
+
+
+def final_block(trace: Trace, batch_size: int) -> FinalBlock:
+    """Find the last module that mixes tokens and holds norms which the logits feel at the patches.
+
+    Args:
+        trace: One forward pass, with its graph.
+        batch_size: Number of images in it.
+
+    Raises:
+        ValueError: There is no such module.
+    """
+    norms = [call for call in trace.last_calls().values() if call.is_norm and call.output is not None]
+    gradients = _gradients(trace, [m.output for m in trace.mixings] + [c.output for c in norms])
+    mixings = [m for m, g in zip(trace.mixings, gradients, strict=False) if g is not None and bool(g.any())]
+    if not mixings:
+        raise ValueError(
+            f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
+            "forward pass, so this is no vision transformer; name the layers to explain at with target_layers="
+        )
+    living, dead = [], []
+    for call, gradient in zip(norms, gradients[len(trace.mixings) :], strict=True):
+        (living if gradient is not None and _lives(call, gradient, batch_size) else dead).append(call)
+
+    for mixing in reversed(mixings):
+        earlier = [m for m in mixings if m.time < mixing.time and m.mixer is not mixing.mixer]
+        own = _own_norms(living, mixing)
+        for depth in range(len(mixing.stack) - 1, -1, -1):
+            block = mixing.stack[depth]
+            inside = [call for call in own if block.holds(call.start)]
+            if not inside:
+                continue
+            is_stack = any(block.holds(m.time) for m in earlier)
+            if is_stack and depth + 1 < len(mixing.stack) and _pools(mixing.stack[depth + 1]):
+                break  # a head that pools by attention: the block before it is the final one
+            before = [call for call in inside if call.start < mixing.time]
+            default = before[-1] if before else inside[0]
+            rest = [] if is_stack else [call for call in inside if call is not default]
+            _report(dead, block)
+            return FinalBlock(block.name, [default, *rest])
+    raise ValueError(
+        f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
+        "there or before it has a gradient at the image's patches; name the layers with target_layers="
+    )
+
+
+def _gradients(trace: Trace, tensors: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Gradients of random logits, so that nothing cancels as it does in the sum of probabilities."""
+    try:
+        scores = logits_of(trace.output)
+    except ValueError:
+        found = first_tensor(trace.output)
+        if found is None:
+            raise
+        scores = found  # a dense output: all of it is asked
+    if not scores.requires_grad:
+        raise ValueError(
+            "the model's output has no gradient with respect to any layer, as under torch.inference_mode or "
+            "after detach(); give forward=, a function from images to logits without it"
+        )
+    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
+    known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
+    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True))
+    return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
+
+
+def _lives(call: Call, gradient: Tensor, batch_size: int) -> bool:
+    """Tell whether the gradient reaches at least half of the tokens, of which there are several."""
+    axis = channel_axis(call.module, tuple(gradient.shape))
+    reached = gradient.abs().sum(-1 if axis is None else axis) > 0
+    return reached.numel() > batch_size and bool(reached.float().mean() >= 0.5)
+
+
+def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
+    """Living norms without those of queries, keys and values inside the mixer."""
+    mixer = mixing.mixer
+    inner = [call for call in living if mixer.holds(call.start)]
+    opening = [call for call in inner if same(call.input, mixer.input)]
+    # A mixer that opens with a norm of its own is a whole block; what follows the mixing belongs to the block too.
+    kept = opening + [call for call in inner if opening and call not in opening and call.start > mixing.time]
+    return [call for call in living if call not in inner or call in kept]
+
+
+def _pools(call: Call) -> bool:
+    return call.output_size * 2 < call.input_size
+
+
+def _report(dead: list[Call], block: Call) -> None:
+    names = [call.name for call in dead if block.holds(call.start) or call.start > block.end]
+    if names:
+        log.info("left out, no gradient reaches the patches there: %s", ", ".join(names))
