@@ -1,8 +1,7 @@
 """One forward and one short backward that serve every method and every target layer."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -10,11 +9,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import CheckpointFunction
 
 from lightning_cam.output import logits_of, tensors_in
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.state import untouched
+from lightning_cam.state import as_written, untouched
 
 Forward = Callable[[Tensor], Any]
 Score = Callable[[Any], Tensor]
@@ -88,7 +86,7 @@ def capture(
         torch.Size([2, 192, 14, 14])
     """
     forward = model if forward is None else forward
-    with torch.inference_mode(False), untouched(model), _eager(), _without_reentrant_checkpoints():
+    with torch.inference_mode(False), untouched(model), as_written():
         for module in model.modules():
             module.training = False
         # An inference tensor cannot take part in a graph, its clone can.
@@ -211,24 +209,3 @@ class _KeepGrad(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Let hooks fire in compiled modules, whose compiled code would not call them."""
-    # Importing dynamo takes seconds, and without it nothing is compiled.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _without_reentrant_checkpoints() -> Iterator[None]:
-    """Run reentrantly checkpointed code directly: its backward refuses `autograd.grad`."""
-    CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
-    try:
-        yield
-    finally:
-        del CheckpointFunction.apply  # the inherited one shows again

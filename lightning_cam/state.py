@@ -1,6 +1,7 @@
 """Leave a model as it came, whatever happens in between."""
 
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 # FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
 _NOT_OURS = "_parameters"
@@ -39,6 +41,25 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for restore in undo:
             restore()
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Run code of models as it is written: compiled code would not call hooks, and reentrant checkpoints have no graph.
+
+    Reentrantly checkpointed code runs directly, since its backward refuses `autograd.grad`. Neither changes a
+    number beyond rounding, and compiled code is kept for later.
+    """
+    CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
+    try:
+        # Importing dynamo takes seconds, and without it nothing is compiled.
+        if "torch._dynamo" in sys.modules:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        else:
+            yield
+    finally:
+        del CheckpointFunction.apply  # the inherited one shows again
 
 
 def _random_states(model: nn.Module) -> Callable[[], None]:

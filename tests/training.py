@@ -110,7 +110,8 @@ class Outcome:
     """
 
     def __init__(self, trainer, lit, logger):
-        self.trainer, self.lit, self.looks = trainer, lit, logger.looks
+        self.trainer, self.lit = trainer, lit
+        self.looks, self.introductions = logger.looks, logger.introductions
         self.same = {
             "weights": copy.deepcopy(lit.state_dict()),
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],

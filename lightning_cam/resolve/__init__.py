@@ -14,8 +14,8 @@ from lightning_cam.layout import TokenLayout
 from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.measure import Question, layouts
-from lightning_cam.resolve.watch import Call, Trace, eager, watch
-from lightning_cam.state import untouched
+from lightning_cam.resolve.watch import Call, Trace, watch
+from lightning_cam.state import as_written, untouched
 
 log = logging.getLogger("lightning_cam")
 
@@ -89,7 +89,7 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), eager()):
+        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), as_written()):
             stack.enter_context(context)
         for module in model.modules():
             module.training = False

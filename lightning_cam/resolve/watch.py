@@ -1,8 +1,7 @@
 """What happens inside a forward pass: which modules run in which order, and where tokens are mixed."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -234,14 +233,3 @@ def same(a: Fingerprint | None, b: Fingerprint | None) -> bool:
     if a is None or b is None:
         return False
     return all(abs(x - y) <= 1e-5 * (1e-6 + b[1]) for x, y in zip(a, b, strict=True))
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Let hooks fire in compiled modules, whose compiled code would not call them."""
-    # Importing dynamo takes seconds, and without it nothing is compiled.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
