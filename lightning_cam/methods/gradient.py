@@ -89,11 +89,10 @@ def gradcam_plusplus(*, activations: Tensor, gradients: Tensor, reduce: Reduce =
         >>> gradcam_plusplus(activations=torch.tensor([[[[1.0, 2.0]]]]), gradients=torch.tensor([[[[1.0, 0.0]]]]))
         tensor([[[0.2000, 0.4000]]])
     """
-    squared = gradients.square()
     sums = activations.sum(dim=_CELLS, keepdim=True)
-    alpha = squared / (2 * squared + sums * squared * gradients + 1e-6)
-    alpha = torch.where(gradients != 0, alpha, 0.0)
-    weights = (gradients.relu() * alpha).sum(dim=_CELLS, keepdim=True)
+    positive = gradients.relu()  # the others have no weight
+    squared = positive.square()
+    weights = (squared * positive / (squared * (2 + sums * positive) + 1e-6)).sum(dim=_CELLS, keepdim=True)
     return reduce(weights * activations)
 
 

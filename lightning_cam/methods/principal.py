@@ -56,7 +56,8 @@ def kpcacam(*, activations: Tensor) -> Tensor:
     grids of thousands of cells: the kernel has one entry per pair of them.
     """
     with torch.autocast(activations.device.type, enabled=False):
-        cells = centred_cells(activations.float())
+        cells, scale = centred_cells(activations.float())
+        cells = cells * scale[:, :, None]
         # tanh(1) is what equal cells have: taken off, as centring does anyway, they leave exact zeros.
         kernel = torch.tanh(cells @ cells.mT / cells.shape[2] + 1) - math.tanh(1)
         kernel = kernel - kernel.mean(dim=1, keepdim=True)

@@ -56,26 +56,32 @@ def principal_projection(weighted: Tensor) -> Tensor:
 
 
 def _principal_projection(weighted: Tensor) -> Tensor:
-    cells = centred_cells(weighted)
-    # Squares of tiny gradients would leave float32's range: work on a unit scale and multiply it back at the end.
-    scale = cells.abs().amax(dim=(1, 2), keepdim=True)
-    unit = cells / scale.clamp_min(torch.finfo(cells.dtype).tiny)
-    if unit.shape[1] <= unit.shape[2]:
-        vector = _normalise(unit.mT @ dominant_eigenvector(unit @ unit.mT))
+    cells, scale = centred_cells(weighted)
+    if cells.shape[1] <= cells.shape[2]:
+        vector = _unit_length(cells.mT @ dominant_eigenvector(cells @ cells.mT))
     else:
-        vector = dominant_eigenvector(unit.mT @ unit)
-    projection = with_meaningful_sign((unit @ vector).squeeze(2))
-    return (projection * scale.squeeze(2)).unflatten(1, weighted.shape[2:])
+        vector = dominant_eigenvector(cells.mT @ cells)
+    projection = with_meaningful_sign((cells @ vector).squeeze(2)) * scale
+    return projection.unflatten(1, weighted.shape[2:])
 
 
-def centred_cells(weighted: Tensor) -> Tensor:
-    """`(B, C, h, w)` -> its cells less their mean, `(B, h*w, C)`; exact zeros where they do not differ."""
+def centred_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
+    """The cells of each image less their mean, scaled to at most 1, because squares of gradients may leave float32.
+
+    Args:
+        weighted: `(B, C, h, w)` float32.
+
+    Returns:
+        The cells `(B, h*w, C)`, exact zeros for an image whose cells do not differ, and the scale `(B, 1)` that was
+        divided by.
+    """
     cells = weighted.flatten(2).transpose(1, 2)
-    magnitude = cells.abs().amax(dim=(1, 2), keepdim=True)
+    magnitude = torch.linalg.vector_norm(cells, torch.inf, dim=(1, 2))
     cells = cells - cells.mean(dim=1, keepdim=True)
+    scale = torch.linalg.vector_norm(cells, torch.inf, dim=(1, 2))
     # What centring leaves of equal cells is rounding: no evidence, not a picture of the rounding.
-    is_rounding = cells.abs().amax(dim=(1, 2), keepdim=True) <= _EPS * magnitude
-    return torch.where(is_rounding, 0.0, cells)
+    divisor = torch.where(scale <= _EPS * magnitude, torch.inf, scale)
+    return cells / divisor[:, None, None], scale[:, None]
 
 
 def with_meaningful_sign(projection: Tensor) -> Tensor:
@@ -87,21 +93,22 @@ def with_meaningful_sign(projection: Tensor) -> Tensor:
 def dominant_eigenvector(gram: Tensor) -> Tensor:
     """`(B, n, n)` symmetric positive semi-definite -> `(B, n, 1)` unit eigenvector of the largest eigenvalue.
 
-    `k` squarings raise the ratio of the first two eigenvalues to the power `2**k`; each keeps its
-    eigenvectors, and its rounding matters less than the one before, so the result is as exact as an
-    eigensolver's.
+    `k` squarings raise the ratio of the first two eigenvalues to the power `2**k`; each keeps its eigenvectors, and
+    its rounding matters less than the one before, so the result is as exact as an eigensolver's.
     """
     power = gram
-    for _ in range(_SQUARINGS):
-        power = _normalise(power)
+    for _ in range(_SQUARINGS // 2):
+        # With a trace of 1 the largest eigenvalue is at least 1 / n, so that two squarings stay far inside float32.
+        trace = power.diagonal(dim1=1, dim2=2).sum(dim=1)
+        power = power / trace.clamp_min(torch.finfo(power.dtype).tiny)[:, None, None]
+        power = power @ power
         power = power @ power
     # The powers tend to v v^T: every column is a multiple of v, the longest one is the most exact.
     longest = power.diagonal(dim1=1, dim2=2).argmax(dim=1)
     column = power.gather(2, longest[:, None, None].expand(-1, power.shape[1], 1))
-    return _normalise(gram @ _normalise(column))
+    return _unit_length(gram @ _unit_length(column))
 
 
-def _normalise(matrix: Tensor) -> Tensor:
-    """Divide each matrix of the batch by its Frobenius norm; zeros stay zeros."""
-    norm = torch.linalg.matrix_norm(matrix, keepdim=True)
-    return matrix / norm.clamp_min(torch.finfo(matrix.dtype).tiny)
+def _unit_length(vectors: Tensor) -> Tensor:
+    """`(B, n, 1)` vectors of length 1; zeros stay zeros."""
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
