@@ -90,7 +90,7 @@ def gradcam_plusplus(*, activations: Tensor, gradients: Tensor, reduce: Reduce =
         tensor([[[0.2000, 0.4000]]])
     """
     sums = activations.sum(dim=_CELLS, keepdim=True)
-    positive = gradients.relu()  # the others have no weight
+    positive = torch.relu(gradients)  # the others have no weight
     squared = positive.square()
     weights = (squared * positive / (squared * (2 + sums * positive) + 1e-6)).sum(dim=_CELLS, keepdim=True)
     return reduce(weights * activations)
