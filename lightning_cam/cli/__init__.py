@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_cam.cli import commands
 from lightning_cam.cli.errors import CommandError, UsageError
@@ -44,6 +44,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> ArgumentParser:
+    set_parsing_settings(add_print_completion_argument=True)
     parser = ArgumentParser(prog="lightning-cam", description="Where a vision transformer looks.", exit_on_error=False)
     chosen = parser.add_subcommands(required=True, dest="subcommand")
     for name, function in _COMMANDS.items():

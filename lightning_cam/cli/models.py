@@ -61,6 +61,7 @@ def load_model(
         CommandError: The file is broken.
         UsageError: Anything else does not fit.
     """
+    torch.manual_seed(0)  # what no file holds is at least the same in every run
     model = create_model(name, model_args, pretrained)
     model.module.to(pick_device(device)).eval()
     weights = "pretrained" if pretrained else "random"

@@ -1,0 +1,281 @@
+"""`lightning-cam explain` from the words typed to the files written."""
+
+import json
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_cam import METHODS, explain
+from lightning_cam.cli import folder as folder_module
+from lightning_cam.cli import main
+from lightning_cam.cli.images import read_image
+from lightning_cam.cli.pictures import draw_overlay
+from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.render import has_evidence
+from tests.models import class_token_vit
+
+SIZE = 32
+PREPARE = Preprocessing((SIZE, SIZE), resize=40, mean=(0.5,) * 3, std=(0.25,) * 3)
+MODEL = [
+    *("--model", "tests.models:class_token_vit", "--image_size", str(SIZE), "--resize", "40"),
+    *("--mean", "[0.5,0.5,0.5]", "--std", "[0.25,0.25,0.25]", "--workers", "0", "--device", "cpu"),
+]
+SHAPES = {"a.png": (50, 90), "sub/b.jpg": (120, 40), "sub/c.webp": (64, 64)}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    generator = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name, (height, width) in SHAPES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        # Coarse, so that JPEG keeps it.
+        small = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        small.resize((width, height), Image.Resampling.BICUBIC).save(root / name)
+    return root
+
+
+def run(*args):
+    """Run the command line in this process; its exit status."""
+    try:
+        main([str(arg) for arg in args])
+    except SystemExit as error:
+        return error.code
+    return 0
+
+
+def explain_photos(photos, out, *more):
+    return run("explain", "--path", photos, *MODEL, "--output", out, "--modelname", "vit", *more)
+
+
+def results_of(out):
+    return json.loads((out / "vit" / "results.json").read_text())
+
+
+def random_vit():
+    """The model that the command makes, whose weights are random but the same in every run."""
+    torch.manual_seed(0)
+    return class_token_vit()
+
+
+def batch_of(photos):
+    return torch.stack([PREPARE(read_image(photos / name)) for name in SHAPES])
+
+
+def test_pictures_have_the_size_of_their_images(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam,gradcam++") == 0
+    for name, (height, width) in SHAPES.items():
+        for method in ("hirescam", "gradcam++"):
+            assert Image.open(tmp_path / "out" / "vit" / name / f"{method}.jpg").size == (width, height)
+        sheet = Image.open(tmp_path / "out" / "vit" / name / "contact.jpg")
+        assert sheet.width > 3 * 130  # the image and two methods side by side
+
+
+@pytest.mark.parametrize("options", [[], ["--aug_smooth", "true"], ["--eigen_smooth", "true"]])
+def test_overlays_show_the_maps_of_the_library_where_the_model_looked(photos, tmp_path, options):
+    assert explain_photos(photos, tmp_path / "out", "--method", "[hirescam,eigencam]", *options) == 0
+    smooth = {options[0].removeprefix("--"): True} if options else {}
+    explanation = explain(random_vit(), batch_of(photos), ["hirescam", "eigencam"], **smooth)
+    for method in ("hirescam", "eigencam"):
+        heat, evidence = explanation.heatmap(method), has_evidence(explanation.maps[method]).tolist()
+        for i, (name, size) in enumerate(SHAPES.items()):
+            image = read_image(photos / name)
+            draw_overlay(image, heat[i], PREPARE.seen(size), evidence[i]).save(tmp_path / "x.jpg", quality=90)
+            assert (tmp_path / "out" / "vit" / name / f"{method}.jpg").read_bytes() == (tmp_path / "x.jpg").read_bytes()
+
+
+def test_results_are_those_of_the_model(photos, tmp_path):
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\nelk\n")
+    assert explain_photos(photos, tmp_path / "out", "--class_names", tmp_path / "names.txt") == 0
+    results = results_of(tmp_path / "out")
+    model, images = random_vit(), batch_of(photos)
+    probabilities = model(images).softmax(1)
+    expected = explain(model, images, "all")
+    assert results["errors"] == []
+    assert [image["file"] for image in results["images"]] == list(SHAPES)
+    for image, probability in zip(results["images"], probabilities, strict=True):
+        best = int(probability.argmax())
+        assert (image["class_idx"], image["prediction"]) == (best, ["ant", "bee", "cat", "dog", "elk"][best])
+        assert image["probability"] == pytest.approx(probability.max().item(), abs=1e-6)
+        assert [entry["class_idx"] for entry in image["top5"]] == probability.argsort(descending=True).tolist()
+        assert image["target_layers"] == ["blocks.2.norm1"]
+        assert list(image["metrics"]) == list(expected.maps)
+
+
+def test_all_is_every_method_that_applies(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out") == 0
+    methods = list(results_of(tmp_path / "out")["images"][0]["metrics"])
+    assert {"hirescam", "gradcam", "gradcam++", "eigencam", "layercam", "random"} <= set(methods) <= set(METHODS)
+    written = {file.stem for file in (tmp_path / "out" / "vit" / "a.png").iterdir()}
+    assert written == {*methods, "contact"}
+
+
+def test_the_given_class_is_explained(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--class_idx", "3") == 0
+    assert {image["explained_class_idx"] for image in results_of(tmp_path / "out")["images"]} == {3}
+
+
+def test_a_broken_file_is_named_at_the_end_and_does_not_stop_the_rest(photos, tmp_path, capsys):
+    (photos / "broken.jpg").write_bytes(b"no image")
+    whole = (photos / "sub" / "b.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--batch_size", "1") == 1
+    err = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in err if "Error" in line] == ["broken.jpg", "cut.jpg"]
+    assert err[-1] == "lightning-cam: 2 of 5 images failed, see above"
+    results = results_of(tmp_path / "out")
+    assert [error["file"] for error in results["errors"]] == ["broken.jpg", "cut.jpg"]
+    assert [image["file"] for image in results["images"]] == list(SHAPES)
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def interrupted(model, images, *args, **kwargs):
+        seen.append(len(images))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return explain(model, images, *args, **kwargs)
+
+    options = ("--method", "hirescam", "--batch_size", "1")
+    monkeypatch.setattr(folder_module, "explain", interrupted)
+    assert explain_photos(photos, tmp_path / "out", *options) == 130
+    assert "goes on from here" in capsys.readouterr().err
+    # The first line holds the options; the last may have been cut off in the middle.
+    progress = tmp_path / "out" / "vit" / "progress.jsonl"
+    done = len(progress.read_text().splitlines()) - 1
+    with progress.open("a") as file:
+        file.write('{"result": {"file": "sub/b.jpg", "pre')
+    assert explain_photos(photos, tmp_path / "out", *options) == 0
+    assert len(seen) == 2 + 3 - done
+    monkeypatch.undo()
+    assert explain_photos(photos, tmp_path / "whole", *options) == 0
+    assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
+
+
+def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, monkeypatch):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    seen = []
+    monkeypatch.setattr(
+        folder_module, "explain", lambda m, x, *a, **k: (seen.append(len(x)), explain(m, x, *a, **k))[1]
+    )
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    assert seen == []
+    Image.new("RGB", (20, 30), "red").save(photos / "a.png")
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    assert seen == [1]
+    assert Image.open(tmp_path / "out" / "vit" / "a.png" / "hirescam.jpg").size == (20, 30)
+
+
+def test_results_of_other_options_are_not_mixed(photos, tmp_path, capsys):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    capsys.readouterr()
+    assert explain_photos(photos, tmp_path / "out", "--method", "gradcam") == 2
+    assert "holds results with another method (['hirescam'], now ['gradcam'])" in capsys.readouterr().err
+
+
+def test_workers_in_processes_give_the_same(photos, tmp_path):
+    options = ("--method", "hirescam", "--batch_size", "2")
+    assert explain_photos(photos, tmp_path / "one", *options) == 0
+    assert explain_photos(photos, tmp_path / "two", *options, "--workers", "2") == 0
+    assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
+
+
+def test_the_gallery_holds_every_image_and_no_markup_from_names(photos, tmp_path):
+    (photos / "a.png").rename(photos / "x<script>.png")
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    page = (tmp_path / "out" / "vit" / "index.html").read_text()
+    data = page.split('type="application/json">')[1].split("</script>")[0]
+    assert "<" not in data
+    assert {image["file"] for image in json.loads(data)["images"]} == {"x<script>.png", "sub/b.jpg", "sub/c.webp"}
+
+
+def test_options_come_from_a_yaml_file(photos, tmp_path):
+    config = tmp_path / "explain.yaml"
+    config.write_text(
+        f"path: {photos}\nmodel: tests.models:class_token_vit\nmodel_args: {{depth: 2}}\nmethod: [gradcam, layercam]\n"
+        f"image_size: {SIZE}\nmean: [0.5, 0.5, 0.5]\nstd: [0.25, 0.25, 0.25]\nworkers: 0\noutput: {tmp_path / 'out'}\n"
+    )
+    assert run("explain", "--config", config, "--modelname", "vit") == 0
+    image = results_of(tmp_path / "out")["images"][0]
+    assert image["target_layers"] == ["blocks.1.norm1"]
+    assert list(image["metrics"]) == ["gradcam", "layercam"]
+
+
+def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
+    trained = random_vit()
+    with torch.no_grad():
+        trained.head.bias[4] += 100
+    state = {f"model.{name}": tensor for name, tensor in trained.state_dict().items()}
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(5)}}, tmp_path / "best.ckpt")
+    assert explain_photos(photos, tmp_path / "out", "--checkpoint", tmp_path / "best.ckpt", "--method", "hirescam") == 0
+    results = results_of(tmp_path / "out")
+    assert {image["class_idx"] for image in results["images"]} == {4}
+    assert results["weights"].endswith("the prefix 'model.' taken off, 1 unexpected (loss.weight)")
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "layer"),
+    [
+        ("vit_tiny_patch16_224", ["depth=1", "embed_dim=24", "num_heads=2"], "blocks.0.norm1"),
+        ("torchvision:vit_b_16", ["image_size=64"], "encoder.layers.encoder_layer_1.ln_1"),
+    ],
+)
+def test_models_of_the_libraries(photos, tmp_path, monkeypatch, model, args, layer):
+    if ":" in model:  # the real one takes seconds to make
+        from torchvision.models import vision_transformer as vit
+
+        monkeypatch.setattr(vit, "_vision_transformer", partial(_small, vit._vision_transformer))
+    args = [f"--model_args.{arg}" for arg in (*args, "num_classes=3")]
+    command = ["explain", "--path", photos / "a.png", "--model", model, *args, "--method", "hirescam", "--workers", "0"]
+    command += ["--image_size", "64"] if ":" in model else []
+    assert run(*command, "--output", tmp_path / "out", "--modelname", "vit") == 0
+    image = results_of(tmp_path / "out")["images"][0]
+    assert (len(image["top5"]), image["target_layers"]) == (3, [layer])
+
+
+def _small(create, *args, **kwargs):
+    return create(*args, **kwargs | {"hidden_dim": 24, "mlp_dim": 24, "num_heads": 2, "num_layers": 2})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--path", "{photos}"], "the following arguments are required: explain.model"),
+        (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "there is no 'gradcamm'; did you mean 'gradcam'?"),
+        (["--path", "{photos}/none", *MODEL], "--path: no image"),
+        (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "aug_smooth"),
+        (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "--agu_smooth"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "go from 0 to 4, got 9"),
+        (["--path", "{photos}", *MODEL, "--target_layers", "[blocks.9]"], "target_layers"),
+        (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
+        (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
+        (["--path", "{photos}", *MODEL, "--model_args.depht", "3"], "--model_args: tests.models:class_token_vit"),
+        (["--path", "{photos}", "--model", "vit_tiny_patch16_225"], "--model: timm has no 'vit_tiny_patch16_225'"),
+        (["--path", "{photos}", "--model", "torchvision:vit_z"], "--model: torchvision has no 'vit_z'"),
+        (["--path", "{photos}", "--model", "tests.none:x"], "--model: cannot import 'tests.none'"),
+        (["--path", "{photos}", "--model", "tests.models:none"], "--model: 'tests.models' has no 'none'"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line_and_status_2(photos, tmp_path, capsys, args, message):
+    args = [arg.format(photos=photos) for arg in args]
+    assert run("explain", *args, "--output", tmp_path / "out") == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if "weights of" not in line]
+    assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+
+
+def test_debug_shows_the_traceback(photos, tmp_path):
+    with pytest.raises(ValueError, match="target_layers"):
+        explain_photos(photos, tmp_path / "out", "--target_layers", "[blocks.9]", "--debug", "true")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="completion is for shells of other systems")
+def test_completion_and_help_know_the_options(capsys):
+    assert run("--print_completion", "shtab-bash") == 0
+    assert "--aug_smooth" in capsys.readouterr().out
+    assert run("explain", "--help") == 0
+    assert "Weights: a state dict, a safetensors file or a Lightning .ckpt." in capsys.readouterr().out
