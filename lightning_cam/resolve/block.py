@@ -49,25 +49,44 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
         (living if gradient is not None and _lives(call, gradient, batch_size) else dead).append(call)
 
     for mixing in reversed(mixings):
-        earlier = [m for m in mixings if m.time < mixing.time and m.mixer is not mixing.mixer]
-        own = _own_norms(living, mixing)
-        for depth in range(len(mixing.stack) - 1, -1, -1):
-            block = mixing.stack[depth]
-            inside = [call for call in own if block.holds(call.start)]
-            if not inside:
-                continue
-            is_stack = any(block.holds(m.time) for m in earlier)
-            if is_stack and depth + 1 < len(mixing.stack) and _pools(mixing.stack[depth + 1]):
-                break  # a head that pools by attention: the block before it is the final one
-            before = [call for call in inside if call.start < mixing.time]
-            default = before[-1] if before else inside[0]
-            rest = [] if is_stack else [call for call in inside if call is not default]
-            _report(dead, block)
-            return FinalBlock(block.name, [default, *rest])
+        others = [m for m in mixings if m.mixer is not mixing.mixer]
+        block = _block_of(mixing, others, living, trace)
+        if block is not None:
+            _report(dead, block.norms[0])
+            return block
     raise ValueError(
         f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
     )
+
+
+def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: Trace) -> FinalBlock | None:
+    """The block around a mixing: the first module that holds living norms and is no stack of blocks."""
+    own = _own_norms(living, mixing)
+    for depth in range(len(mixing.stack) - 1, -1, -1):
+        block = mixing.stack[depth]
+        earlier = [m.time for m in others if block.holds(m.time) and m.time < mixing.time]
+        inside = [call for call in own if block.holds(call.start)]
+        before = [call for call in inside if call.start < mixing.time]
+        if earlier:
+            child = mixing.stack[depth + 1] if depth + 1 < len(mixing.stack) else None
+            if child is None or block is mixing.mixer or child.pools:
+                return None  # a head that pools by attention: the block before it is the final one
+            # The block itself has no living norm. The last one before it belongs to a block that normalises
+            # at its end, or to a list of norms beside a list of attentions.
+            between = [call for call in before if call.start > earlier[-1]]
+            source = between[-1] if between else _source_of(child, trace)
+            return None if source is None else FinalBlock(child.name, [source])
+        if inside:
+            default = before[-1] if before else inside[0]
+            return FinalBlock(block.name, [default, *(call for call in inside if call is not default)])
+    return None
+
+
+def _source_of(block: Call, trace: Trace) -> Call | None:
+    """The last module before a block without norm modules whose output is what the block gets."""
+    sources = [c for c in trace.calls if c.end < block.start and same(c.output_print, block.input)]
+    return max(sources, key=lambda call: call.end, default=None)
 
 
 def _gradients(trace: Trace, tensors: list[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -107,11 +126,7 @@ def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
     return [call for call in living if call not in inner or call in kept]
 
 
-def _pools(call: Call) -> bool:
-    return call.output_size * 2 < call.input_size
-
-
-def _report(dead: list[Call], block: Call) -> None:
-    names = [call.name for call in dead if block.holds(call.start) or call.start > block.end]
+def _report(dead: list[Call], default: Call) -> None:
+    names = [call.name for call in dead if call.start > default.start]
     if names:
-        log.info("left out, no gradient reaches the patches there: %s", ", ".join(names))
+        log.info("left out, no gradient of the logits reaches the patches there: %s", ", ".join(names))

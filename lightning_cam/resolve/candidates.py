@@ -50,7 +50,16 @@ def _usable(grids: set[Grid], image_size: Grid) -> set[Grid]:
             for rounded in (ceil(h / 2), ceil(w / 2)), (h // 2, w // 2):
                 merged.add(rounded)
             h, w = ceil(h / 2), ceil(w / 2)
-    return {grid for grid in merged if min(grid) > 0 and grid not in ((1, 1), image_size)}
+    return {grid for grid in merged if _proportional(grid, image_size) and grid not in ((1, 1), image_size)}
+
+
+def _proportional(grid: Grid, image_size: Grid) -> bool:
+    """Tell whether one stride can give both sides, up to one row or column lost or added at the border."""
+    if min(grid) < 1:
+        return False
+    low = max(side / (cells + 1) for side, cells in zip(image_size, grid, strict=True))
+    high = min(side / max(cells - 1, 0.5) for side, cells in zip(image_size, grid, strict=True))
+    return low < high
 
 
 def plain(shape: Shape, channel_axis: int | None, batch_size: int, grids: set[Grid]) -> list[TokenLayout]:

@@ -110,11 +110,12 @@ class _OwnTokenOnly(TorchFunctionMode):
         if name in ATTENTION and len(args) > 2:
             query, key, value = args[:3]
             if query.shape == key.shape and value.shape == first_tensor(result).shape:
+                value = value.contiguous()  # as what it stands for would be, a view may be taken of it
                 return (value, *result[1:]) if isinstance(result, tuple) else value
         if name in PRODUCTS:
             operands = activations_in(args)
             # The values have the shape of the result, whichever side of the attention weights they stand on.
             values = [x for x in operands if x.shape == result.shape]
             if len(operands) == 2 and len(values) == 1:
-                return values[0]
+                return values[0].contiguous()
         return result

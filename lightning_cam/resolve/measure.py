@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_cam.layout import TokenLayout
-from lightning_cam.resolve.candidates import Grid, distinct, grids_of, plain, rolled, windowed
+from lightning_cam.resolve.candidates import distinct, grids_of, plain, rolled, windowed
 from lightning_cam.resolve.light import Light
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.rules import own_word, table_of_offsets
@@ -16,8 +16,9 @@ from lightning_cam.resolve.watch import Call, Trace
 
 log = logging.getLogger("lightning_cam")
 
-_CERTAIN = 0.8  # correlation from which a layout counts as seen
-_MARGIN = 0.02  # by which it must beat the next one
+# From this correlation on a layout counts as seen, if it beats the next one by the margin.
+_CLEAR, _CLEAR_MARGIN = 0.9, 0.02
+_SEEN, _SEEN_MARGIN = 0.6, 0.1
 
 
 @dataclass
@@ -78,8 +79,8 @@ def _ask(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Question
     backed, thinkable = grids_of(image_size, trace.grids)
     question.plain = plain(shape, axis, batch_size, backed) or plain(shape, axis, batch_size, thinkable)
     question.answer = own_word(model, call.name, question.plain)
-    if question.answer is None and not trace.rolls and _shape_tells(question.plain):
-        question.answer = question.plain[0]
+    if question.answer is None and not trace.rolls:
+        question.answer = _convolved_map(question.plain, trace)
     if question.answer is None:
         maps = [layout for layout in question.plain if len(layout.axes) == 4]
         question.others = rolled(maps, trace.rolls)
@@ -91,12 +92,10 @@ def _ask(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Question
     return question
 
 
-def _shape_tells(options: list[TokenLayout]) -> bool:
-    """A single option that is a map with sides of different length."""
-    if len(options) != 1:
-        return False
-    (h, w) = options[0].grid_size
-    return len(options[0].axes) == 4 and h != w
+def _convolved_map(options: list[TokenLayout], trace: Trace) -> TokenLayout | None:
+    """The one map whose rows and columns the model itself convolves."""
+    maps = [x for x in options if x.format in ("NHWC", "NCHW") and x.grid_size in trace.maps]
+    return maps[0] if len(maps) == 1 else None
 
 
 def _shine(forward: Callable[[Tensor], Any], images: Tensor, questions: list[Question], attention: bool) -> None:
@@ -123,15 +122,11 @@ def _shine(forward: Callable[[Tensor], Any], images: Tensor, questions: list[Que
 
 def _certain(question: Question) -> TokenLayout | None:
     best = question.seen[0][0]
-    close = [layout for score, layout in question.seen if score > best - _MARGIN]
-    if best < _CERTAIN:
+    margin = _CLEAR_MARGIN if best >= _CLEAR else _SEEN_MARGIN
+    close = [layout for score, layout in question.seen if score > best - margin]
+    if best < _SEEN:
         return None
     plain_ones = [layout for layout in close if layout in question.plain]
     if len(close) == 1 or len(plain_ones) == 1:
         return (plain_ones or close)[0]
     return None
-
-
-def describe_grid(grid: Grid) -> str:
-    """`(14, 14)` as `14×14`."""
-    return f"{grid[0]}×{grid[1]}"

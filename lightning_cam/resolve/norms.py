@@ -49,14 +49,16 @@ def _ignores_scale(module: nn.Module, input: Tensor) -> bool:
 
 
 def channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """Axis of a norm's output that holds the channels: 1 or -1, or None if its parameters do not tell.
+    """Axis of a layer's output that holds the channels: 1 or -1, or None if its parameters do not tell.
 
     Args:
-        module: A norm.
+        module: A norm, or any other layer.
         shape: Shape of its output.
     """
-    if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase)) and len(shape) > 2:
-        return 1
+    if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.modules.conv._ConvNd)):
+        return 1 if len(shape) > 2 else -1
+    if isinstance(module, nn.Linear):
+        return -1
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and type(module).forward in (
         nn.LayerNorm.forward,
         nn.RMSNorm.forward,

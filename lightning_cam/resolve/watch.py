@@ -30,7 +30,7 @@ class Call:
         end: Time at which it was left.
         input: Fingerprint of its first tensor argument.
         output: The first tensor of its output.
-        input_size, output_size: Number of elements of both.
+        pools: Whether it returns less than half of the tokens it was given.
         output_print: Fingerprint of the output.
         is_norm: Whether it is a norm that returns one tensor.
     """
@@ -40,9 +40,8 @@ class Call:
     start: int
     end: int = -1
     input: Fingerprint | None = None
-    input_size: int = 0
     output: Tensor | None = None
-    output_size: int = 0
+    pools: bool = False
     output_print: Fingerprint | None = None
     is_norm: bool = False
 
@@ -81,7 +80,8 @@ class Trace:
     Args:
         calls: Module calls in the order in which they were entered.
         mixings: Token mixings in order.
-        grids: Sizes (h, w) of the feature maps that convolutions returned.
+        grids: Sizes (h, w) of the maps that convolutions returned.
+        maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
         output: What the model returned.
     """
@@ -89,6 +89,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     mixings: list[Mixing] = field(default_factory=list)
     grids: set[tuple[int, int]] = field(default_factory=set)
+    maps: set[tuple[int, int]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
     output: Any = None
 
@@ -109,7 +110,7 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
     with ExitStack() as stack:
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(recorder.leave).remove)
+            stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
         stack.enter_context(recorder)
         recorder.trace.output = forward(images)
     return recorder.trace
@@ -131,7 +132,7 @@ class _Recorder(TorchFunctionMode):
             tensor = first_tensor([*args, *kwargs.values()])
             call = Call(name, module, self.time)
             if tensor is not None:
-                call.input, call.input_size = fingerprint(tensor), tensor.numel()
+                call.input = fingerprint(tensor)
             with torch._C.DisableTorchFunction():  # the probing of a norm is no part of the forward pass
                 call.is_norm = is_norm(name, module, tensor)
             self.trace.calls.append(call)
@@ -139,7 +140,7 @@ class _Recorder(TorchFunctionMode):
 
         return hook
 
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.time += 1
         tensor = first_tensor(output)
         while self.open:
@@ -147,7 +148,10 @@ class _Recorder(TorchFunctionMode):
             call.end = self.time
             if call.module is module:
                 if tensor is not None:
-                    call.output, call.output_size = tensor, tensor.numel()
+                    call.output = tensor
+                    inputs = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim >= 3]
+                    widths = [x.numel() for x in inputs if x.shape[-1] == tensor.shape[-1]]
+                    call.pools = tensor.numel() * 2 < max(widths, default=0)
                     call.output_print = fingerprint(tensor)
                 call.is_norm &= isinstance(output, Tensor)
                 if call.is_norm:
@@ -157,13 +161,16 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch._C._set_grad_enabled:
             return None
-        result = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        result = func(*_softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)
         if tensor is None or not self.open:
             return result
-        name = getattr(func, "__name__", "")
         if name == "conv2d" and tensor.ndim == 4:
-            self.trace.grids.add((tensor.shape[2], tensor.shape[3]))
+            size = (tensor.shape[2], tensor.shape[3])
+            self.trace.grids.add(size)
+            if min(args[1].shape[2:]) > 1:
+                self.trace.maps.add(size)
         if name == "roll":
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
@@ -187,6 +194,22 @@ class _Recorder(TorchFunctionMode):
         return _mixes_normed_tokens(name, args, kwargs, self.normed)
 
 
+def _softened(name: str, args: Any) -> Any:
+    """Bring attention scores to unit spread at most.
+
+    Random weights without normalisation saturate a softmax, whose gradient then vanishes at tokens that a trained
+    model would feel.
+    """
+    if not args or not isinstance(args[0], Tensor) or args[0].ndim < 3:
+        return args
+    if name == "softmax":
+        return (args[0] / args[0].detach().std().clamp(min=1), *args[1:])
+    if name == "scaled_dot_product_attention" and len(args) > 1:
+        spread = args[0].detach().std() * args[1].detach().std()
+        return (args[0] / spread.clamp(min=1), *args[1:])
+    return args
+
+
 def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
     """Mixers without attention: a linear map along the tokens of a norm's output, or its pooling."""
     x, normed = args[0], norm.output
@@ -198,8 +221,8 @@ def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
     if x.ndim != 3 or normed.ndim != 3 or axis != -1:
         return False
     if name == "linear":
-        transposed = (normed.shape[0], normed.shape[2], normed.shape[1])
-        return tuple(x.shape) == transposed and x.stride(-1) != 1
+        swapped = normed.transpose(1, 2)
+        return x.shape == swapped.shape and (x.shape[1] != x.shape[2] or x.stride() == swapped.stride())
     return name == "conv1d" and x.shape == normed.shape
 
 
