@@ -1,13 +1,16 @@
 """The gradient and principal-component methods, by value: against grad-cam and against slow float64 loops."""
 
+import copy
+
 import numpy as np
 import pytest
 import pytorch_grad_cam
-import timm
 import torch
-from pytorch_grad_cam.utils.image import scale_cam_image
 
+from lightning_cam import TokenLayout
 from lightning_cam.methods import METHODS, principal_projection, register_method
+from tests.cam_reference import SUBJECTS, run
+from tests.no_sync import forbid_sync
 
 GRAD_CAM = {
     "hirescam": pytorch_grad_cam.HiResCAM,
@@ -20,103 +23,27 @@ GRAD_CAM = {
     "eigengradcam": pytorch_grad_cam.EigenGradCAM,
 }
 PRINCIPAL = {"eigencam", "eigengradcam"}
-CLASSES = [1, 4, 2]
 
 
-def class_token_vit():
-    model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=(48, 32), patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=5
-    )
-
-    def to_grid(x):
-        return x[:, 1:].transpose(1, 2).unflatten(2, (6, 4))
-
-    return model, to_grid, [model.blocks[-1].norm1, model.blocks[-2].norm2], (48, 32)
-
-
-def swin():
-    model = timm.create_model(
-        "swin_tiny_patch4_window7_224",
-        img_size=32,
-        window_size=4,
-        embed_dim=12,
-        depths=(1, 2),
-        num_heads=(1, 2),
-        num_classes=5,
-    )
-
-    def to_grid(x):
-        x = x if x.dim() == 4 else x.unflatten(1, (4, 4))
-        return x.permute(0, 3, 1, 2)
-
-    return model, to_grid, [model.layers[-1].blocks[-1].norm1, model.layers[-1].blocks[-1].norm2], (32, 32)
-
-
-@pytest.fixture(scope="module", params=[class_token_vit, swin], ids=["vit", "swin"])
+@pytest.fixture(scope="module", params=SUBJECTS)
 def subject(request):
-    """A tiny model with its target layers, and what they put out, captured in the plainest way."""
-    torch.manual_seed(0)
-    model, to_grid, layers, size = request.param()
-    for parameter in model.parameters():  # away from zero biases and small weights: every path carries something
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.eval()
-    images = torch.randn(len(CLASSES), 3, *size)
-    outputs = []
-    handles = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in layers]
-    logits = model(images)
-    for handle in handles:
-        handle.remove()
-    score = logits[torch.arange(len(CLASSES)), CLASSES].sum()
-    by_layer = []
-    for output, gradient in zip(outputs, torch.autograd.grad(score, outputs), strict=True):
-        by_layer.append({"activations": to_grid(output.detach()), "gradients": to_grid(gradient)})
-    order = [0, 1] if model.__class__.__name__ == "SwinTransformer" else [1, 0]
-    return model, to_grid, layers, images, [by_layer[i] for i in order]
-
-
-def run(name, captured, **options):
-    method = METHODS[name]
-    return method.function(**{need: captured[need] for need in method.needs}, **options)
-
-
-def heatmap(maps, size):
-    """grad-cam's own way from raw maps to a picture: relu, scale, resize, mean over layers, scale."""
-    scaled = [scale_cam_image(np.maximum(m.numpy(), 0), size[::-1]) for m in maps]
-    return scale_cam_image(np.mean(scaled, axis=0))
-
-
-def grad_cam(cls, model, layers, to_grid, images, **options):
-    targets = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(c) for c in CLASSES]
-    with cls(model, layers, reshape_transform=to_grid) as cam:
-        return cam(images.clone(), targets, **options)
+    return SUBJECTS[request.param]()
 
 
 @pytest.mark.parametrize("name", sorted(GRAD_CAM.keys() - PRINCIPAL))
-@pytest.mark.parametrize("count", [1, 2], ids=["layer", "stack"])
-def test_agrees_with_grad_cam(subject, name, count):
-    model, to_grid, layers, images, captured = subject
-    expected = grad_cam(GRAD_CAM[name], model, layers[:count], to_grid, images)
-    got = heatmap([run(name, c) for c in captured[:count]], images.shape[-2:])
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+@pytest.mark.parametrize("layers", [[1], [0, 1]], ids=["layer", "stack"])
+def test_agrees_with_grad_cam(subject, name, layers):
+    got = subject.heatmap([run(name, subject.captured(i)) for i in layers])
+    np.testing.assert_allclose(got, subject.grad_cam(GRAD_CAM[name], layers), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", sorted(PRINCIPAL))
-def test_principal_methods_agree_with_grad_cam_up_to_the_sign(subject, name):
-    model, to_grid, layers, images, captured = subject
-    expected = grad_cam(GRAD_CAM[name], model, layers[:1], to_grid, images)
-    maps = run(name, captured[0])
-    either = np.stack([heatmap([sign * maps], images.shape[-2:]) for sign in (1, -1)])
-    error = np.abs(either - expected).max(axis=(2, 3)).min(axis=0)
-    assert error.max() < 1e-4
-
-
-@pytest.mark.parametrize("name", sorted(GRAD_CAM.keys() - PRINCIPAL))
-def test_eigen_smooth_agrees_with_grad_cam_up_to_the_sign(subject, name):
-    model, to_grid, layers, images, captured = subject
-    expected = grad_cam(GRAD_CAM[name], model, layers[:1], to_grid, images, eigen_smooth=True)
-    maps = run(name, captured[0], reduce=principal_projection)
-    either = np.stack([heatmap([sign * maps], images.shape[-2:]) for sign in (1, -1)])
-    error = np.abs(either - expected).max(axis=(2, 3)).min(axis=0)
+@pytest.mark.parametrize("name", sorted(GRAD_CAM))
+def test_principal_components_agree_with_grad_cam_up_to_the_sign(subject, name):
+    """EigenCAM, EigenGradCAM, and eigen-smoothing of the others."""
+    options, smooth = ({}, False) if name in PRINCIPAL else ({"reduce": principal_projection}, True)
+    maps = run(name, subject.captured(1), **options)
+    either = np.stack([subject.heatmap([sign * maps]) for sign in (1, -1)])
+    error = np.abs(either - subject.grad_cam(GRAD_CAM[name], [1], eigen_smooth=smooth)).max(axis=(2, 3)).min(axis=0)
     assert error.max() < 1e-4
 
 
@@ -221,6 +148,80 @@ def test_principal_projection_ignores_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = principal_projection(weighted)
     assert torch.equal(inside, principal_projection(weighted))
+
+
+def everything_needed(device="cpu"):
+    """Made-up values for every need, on a device: two images, two layers and two blocks, one class token."""
+    generator = torch.Generator(device=device).manual_seed(6)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, device=device)
+
+    def attention():
+        return [draw(2, 3, 13, 13).softmax(dim=-1) for _ in range(2)]
+
+    return {
+        "activations": draw(2, 5, 3, 4),
+        "gradients": draw(2, 5, 3, 4),
+        "hvp": draw(2, 5, 3, 4),
+        "layer_output": draw(2, 13, 5),
+        "channel_axis": -1,
+        "score_outputs": lambda outputs, image: outputs.clamp_min(-9).mean(dim=(1, 2)) * (1 + image),
+        "images": draw(2, 3, 24, 32),
+        "image_size": (24, 32),
+        "scores": draw(2),
+        "score_images": lambda images, image: images.mean(dim=(1, 2, 3)) * (1 + image),
+        "layer_activations": [draw(2, 5, 6, 8), draw(2, 5, 3, 4)],
+        "layer_gradients": [draw(2, 5, 6, 8), draw(2, 5, 3, 4)],
+        "input_gradients": draw(2, 3, 24, 32),
+        "bias_gradients": [draw(2, 5, 3, 4), draw(2, 7, 6, 8)],
+        "attentions": attention(),
+        "attention_gradients": attention(),
+        "block_attention_gradients": attention(),
+        "readout": torch.ones(2, 13, device=device) / 13,
+        "token_layout": TokenLayout("NLC", (3, 4), num_prefix_tokens=1),
+    }
+
+
+def on_image(name):
+    """Whether the map has the size of the image."""
+    return name in {"refinecam", "fullgrad"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_keeps_to_the_contract(name):
+    """It waits for no device, changes nothing that it is given, and returns finite float32 of the stated shape."""
+    needs = everything_needed()
+    before = copy.deepcopy({key: value for key, value in needs.items() if not callable(value)})
+    with forbid_sync():
+        maps = run(name, needs)
+    assert maps.shape == ((2, 24, 32) if on_image(name) else (2, 3, 4))
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    assert maps.std() > 0
+    for key in before.keys() - {"token_layout"}:
+        torch.testing.assert_close(needs[key], before[key], rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_never_waits_for_the_gpu(name):
+    needs = everything_needed("cuda")
+    run(name, needs)  # libraries that are loaded on first use may wait
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        maps = run(name, needs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert maps.is_cuda
+    if name != "random":
+        host = {
+            key: value.cpu() if isinstance(value, torch.Tensor) else [v.cpu() for v in value]
+            for key, value in needs.items()
+            if isinstance(value, torch.Tensor | list)
+        }
+        torch.testing.assert_close(maps.cpu(), run(name, {**needs, **host}), rtol=1e-3, atol=1e-4)
 
 
 def test_register_refuses_a_taken_name_and_an_unknown_need():

@@ -51,8 +51,9 @@ def ablationcam(
     channels_last = layer_output.movedim(channel_axis, -1)
     without = []
     for image, channel in _rows(len(layer_output), count, micro_batch, layer_output.device):
-        taken = F.one_hot(channel, count).bool().view(len(image), *[1] * (channels_last.dim() - 2), count)
-        filler = value[image].view(-1, *[1] * (channels_last.dim() - 1))
+        one_per_row = [-1, *[1] * (channels_last.dim() - 1)]
+        taken = torch.arange(count, device=channel.device) == channel.view(one_per_row)
+        filler = value[image].view(one_per_row)
         outputs = torch.where(taken, filler, channels_last[image])
         without.append(score_outputs(outputs.movedim(-1, channel_axis), image))
     lost = scores[:, None] - torch.cat(without).float().view(len(scores), count)
