@@ -122,6 +122,7 @@ class TransformerCAMCallback(Callback):
         self._off = False  # after a fault
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
+        self._said_too_large = False
         self._probe: ProbeBatch | None = None
         self._history = History()
         self._last_step = -1
@@ -163,6 +164,11 @@ class TransformerCAMCallback(Callback):
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
 
+    def flush(self) -> None:
+        """Wait until the looks so far are written; they are written while the training goes on."""
+        if self._session is not None and self._session.worker is not None:
+            self._session.worker.flush()
+
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._attempt(self._close)
@@ -177,10 +183,12 @@ class TransformerCAMCallback(Callback):
             return {}
         size = self._probe.num_bytes + self._history.num_bytes
         if size > _MAX_STATE_BYTES:
-            _warn(
-                f"The probe and history of {size / 2**20:.0f} MiB are not saved in checkpoints (at most "
-                f"{_MAX_STATE_BYTES / 2**20:.0f} MiB); a resumed run will take a new probe."
-            )
+            if not self._said_too_large:
+                self._said_too_large = True
+                _warn(
+                    f"The probe and history of {size / 2**20:.0f} MiB are not saved in checkpoints (at most "
+                    f"{_MAX_STATE_BYTES / 2**20:.0f} MiB); a resumed run will take a new probe."
+                )
             return {}
         return {"probe": self._probe.state_dict(), "history": self._history.state_dict()}
 
