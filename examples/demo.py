@@ -16,7 +16,7 @@ from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
 from lightning_cam import TransformerCAMCallback
 
-EPOCHS = 10
+EPOCHS = 12
 # Xavier initialisation leaves the plateau of the first epochs sooner than timm's default at this width.
 SMALL_VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3, "weight_init": "moco"}
 
@@ -31,7 +31,9 @@ def train(log_dir: str | Path = "demo_logs", *, epochs: int = EPOCHS, train_size
     """
     seed_everything(0, verbose=False)
     data = DigitsOnPhotos(train_size=train_size)
-    classifier = Classifier("vit_tiny_patch16_224", img_size=data.image_size, model_kwargs=SMALL_VIT)
+    classifier = Classifier(
+        "vit_tiny_patch16_224", img_size=data.image_size, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=0.3
+    )
     logger = TensorBoardLogger(log_dir, name="")
     trainer = Trainer(
         callbacks=[TransformerCAMCallback()],
