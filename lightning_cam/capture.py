@@ -1,13 +1,14 @@
 """One forward and one short backward that serve every method and every target layer."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.output import logits_of, tensors_in
@@ -25,10 +26,17 @@ class LayerCapture:
     Args:
         activations: (B, C, h, w) float32, the layer's output on the token grid.
         gradients: (B, C, h, w) float32, gradient of the score with respect to it; None if not asked for.
+        hvp: (B, C, h, w) float32, Hessian of the score with respect to the whole output, times that output; None if
+            not asked for.
+        layer_output: The layer's output as it came.
+        channel_axis: The axis of `layer_output` that holds the channels.
     """
 
     activations: Tensor
     gradients: Tensor | None
+    hvp: Tensor | None
+    layer_output: Tensor
+    channel_axis: int
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,25 @@ class Capture:
         layers: One entry per target layer, in their order.
         logits: (B, classes) float32, or None if a `score` was given and the output holds no logits.
         class_idx: (B,) int64, the explained classes, or None with a `score`.
+        scores: (B,) float32, what was differentiated.
     """
 
     layers: list[LayerCapture]
     logits: Tensor | None
     class_idx: Tensor | None
+    scores: Tensor
+
+
+@contextmanager
+def looking(model: nn.Module) -> Iterator[None]:
+    """Let the body run and differentiate the model as in evaluation, and leave it untouched.
+
+    It holds in every grad, inference or compile mode of the caller.
+    """
+    with torch.inference_mode(False), untouched(model), as_written():
+        for module in model.modules():
+            module.training = False
+        yield
 
 
 def capture(
@@ -54,12 +76,12 @@ def capture(
     forward: Forward | None = None,
     class_idx: Tensor | int | None = None,
     score: Score | None = None,
-    gradients: bool = True,
+    needs: Collection[str] = ("gradients",),
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
     The graph begins at the first target layer: everything before it runs without gradients, and parameters get
-    none. The model is left untouched, in every grad, inference or compile mode of the caller.
+    none. To be called inside `looking(model)`.
 
     Args:
         model: The module that holds the layers, on the device of `images`.
@@ -68,7 +90,7 @@ def capture(
         forward: What to call with the images; by default the model.
         class_idx: Explained class, an int or (B,); None for the predicted one.
         score: From the model's output to (B,) scalars, in place of a class.
-        gradients: Whether any method needs gradients; without, there is no backward.
+        needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -82,28 +104,44 @@ def capture(
         >>> from lightning_cam import find_target_layers
         >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
         >>> images = torch.zeros(2, 3, 224, 224)
-        >>> capture(model, images, find_target_layers(model, images)).layers[0].gradients.shape
+        >>> with looking(model):
+        ...     captured = capture(model, images, find_target_layers(model, images))
+        >>> captured.layers[0].gradients.shape
         torch.Size([2, 192, 14, 14])
     """
     forward = model if forward is None else forward
-    with torch.inference_mode(False), untouched(model), as_written():
-        for module in model.modules():
-            module.training = False
-        # An inference tensor cannot take part in a graph, its clone can.
-        images = images.clone() if images.is_inference() else images
-        output, tensors = _forward(model, forward, images, layers, gradients)
-        with torch.set_grad_enabled(gradients):
-            logits, classes, scores = _scores(output, len(images), class_idx, score)
-            grads = _gradients(scores, tensors, layers) if gradients else [None] * len(layers)
-        captured = [
-            LayerCapture(_grid(layer, tensor.detach()), None if grad is None else _grid(layer, grad))
-            for layer, tensor, grad in zip(layers, tensors, grads, strict=True)
-        ]
-    return Capture(captured, logits, classes)
+    differentiate = "gradients" in needs or "hvp" in needs
+    # The fused attention kernels have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH) if "hvp" in needs else nullcontext():
+        output, tensors = _forward(model, forward, images, layers, differentiate)
+    with torch.set_grad_enabled(differentiate):
+        logits, classes, scores = scores_of(output, len(images), class_idx, score)
+        grads = _gradients(scores, tensors, layers, create_graph="hvp" in needs) if differentiate else None
+        products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)] if "hvp" in needs else None
+    captured = [
+        LayerCapture(
+            activations=_grid(layer, tensors[index].detach()),
+            gradients=None if grads is None else _grid(layer, grads[index].detach()),
+            hvp=None if products is None else _grid(layer, products[index]),
+            layer_output=tensors[index].detach(),
+            channel_axis=layer.layout.channel_axis,
+        )
+        for index, layer in enumerate(layers)
+    ]
+    return Capture(captured, logits, classes, scores.detach())
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
     return layer.layout.to_grid(output).float()
+
+
+def _hvp(gradient: Tensor, output: Tensor) -> Tensor:
+    """Hessian of the score at a layer's output, times that output; zero where the score is linear in it."""
+    directed = (gradient * output.detach()).sum()
+    if not directed.requires_grad:
+        return torch.zeros_like(output)
+    (product,) = torch.autograd.grad(directed, output, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(output) if product is None else product
 
 
 def _forward(
@@ -116,7 +154,7 @@ def _forward(
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             if keep_grad:
-                stack.enter_context(_KeepGrad())
+                stack.enter_context(KeepGrad())
             for index, layer in enumerate(layers):
                 stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, gradients)).remove)
             output = forward(images)
@@ -144,7 +182,7 @@ def _recorder(tensors: dict[int, Tensor], index: int, gradients: bool) -> Callab
             # A later in-place operation must not reach the record.
             tensors[index] = output.clone()
             return None
-        with torch._C.DisableTorchFunction():  # or _KeepGrad would swallow this too
+        with torch._C.DisableTorchFunction():  # or KeepGrad would swallow this too
             torch.set_grad_enabled(True)
         tensors[index] = output if output.requires_grad else output.detach().requires_grad_()
         return tensors[index].clone()
@@ -152,7 +190,7 @@ def _recorder(tensors: dict[int, Tensor], index: int, gradients: bool) -> Callab
     return hook
 
 
-def _scores(
+def scores_of(
     output: Any, batch_size: int, class_idx: Tensor | int | None, score: Score | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Logits (B, classes) and classes (B,) where there are any, and the scores (B,) to differentiate, in float32."""
@@ -194,17 +232,19 @@ def _outside(class_idx: Tensor | int, num_classes: int) -> str:
     )
 
 
-def _gradients(scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer]) -> Sequence[Tensor]:
+def _gradients(
+    scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], create_graph: bool
+) -> Sequence[Tensor]:
     if not scores.requires_grad:
         raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
-    grads = torch.autograd.grad(scores.sum(), tensors, allow_unused=True)
+    grads = torch.autograd.grad(scores.sum(), tensors, allow_unused=True, create_graph=create_graph)
     for layer, grad in zip(layers, grads, strict=True):
         if grad is None:
             raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
     return grads
 
 
-class _KeepGrad(TorchFunctionMode):
+class KeepGrad(TorchFunctionMode):
     """Ignores every switch of the grad mode: a frozen backbone run under `no_grad` still gets a graph."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

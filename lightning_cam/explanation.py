@@ -1,8 +1,9 @@
 """The whole path in one call, without Lightning: from a model and images to class activation maps."""
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,10 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cam.capture import Capture, Forward, LayerCapture, Score, capture
+from lightning_cam.attention import DoesNotApply
+from lightning_cam.capture import Capture, Forward, Score, looking
 from lightning_cam.layout import TokenLayout
 from lightning_cam.methods import METHODS, Method, principal_projection
 from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.supply import Supply
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class Explanation:
     """Class activation maps of a batch.
 
     Args:
-        layer_maps: For each method one tensor per target layer, (V, B, h, w) float32: raw signed relevance on the
-            layer's token grid for each of V views of the images (1 without `aug_smooth`).
+        layer_maps: For each method one tensor per target layer (one in all, if it is not about a layer), (V, B, h, w)
+            float32: raw signed relevance on the token grid for each of V views of the images (1 without `aug_smooth`).
         logits: (B, classes) float32, or None if a `score` was explained and the output holds no logits.
         class_idx: (B,) int64, the explained classes; None with a `score`.
         layers: The target layers.
@@ -40,14 +45,14 @@ class Explanation:
         """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
 
         Nothing is clipped or scaled, so magnitudes can be compared between calls. Layers of different grids are
-        brought to the finest of them.
+        brought to the finest of them. Methods that are about no layer may have a map of another size (`fullgrad`
+        that of the image).
         """
-        grids = [layer.layout.grid_size for layer in self.layers]
-        finest = max(grids, key=lambda grid: grid[0] * grid[1])
-        return {
-            method: torch.stack([_resize(maps, finest).mean(0) for maps in layers]).mean(0)
-            for method, layers in self.layer_maps.items()
-        }
+        means = {}
+        for method, layers in self.layer_maps.items():
+            finest = max(((maps.shape[2], maps.shape[3]) for maps in layers), key=lambda size: size[0] * size[1])
+            means[method] = torch.stack([_resize(maps, finest).mean(0) for maps in layers]).mean(0)
+        return means
 
     def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
         """The map as grad-cam returns it, ready to be laid over the image.
@@ -121,21 +126,23 @@ def explain(
     chosen = find_methods(methods)
     _check(images, batch_size)
     layers = _target_layers(model, images, target_layers, layout, forward)
-    run = partial(
-        capture,
+    supply = partial(
+        Supply,
         model,
+        forward or model,
         layers=layers,
-        forward=forward,
         score=score,
-        gradients=any("gradients" in method.needs for method in chosen),
+        needs=frozenset[str]().union(*(method.needs for method in chosen)),
     )
     views = _VIEWS if aug_smooth else _VIEWS[:1]
     step = batch_size or len(images)
     parts = []
-    for start in range(0, len(images), step):
-        chunk = slice(start, start + step)
-        classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
-        parts.append(_explain_batch(run, images[chunk], classes, chosen, views, eigen_smooth))
+    with looking(model):
+        for start in range(0, len(images), step):
+            chunk = slice(start, start + step)
+            classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
+            parts.append(_explain_batch(supply, images[chunk], classes, chosen, views, eigen_smooth, methods == "all"))
+            chosen = [method for method in chosen if method.name in parts[0][1]]
     plain, maps = zip(*parts, strict=True)
     return Explanation(
         {
@@ -168,32 +175,36 @@ _VIEWS = [_View(flipped, brightness) for flipped in (False, True) for brightness
 
 
 def _explain_batch(
-    run: Callable[..., Capture],
+    supply: Callable[..., Supply],
     images: Tensor,
     class_idx: Tensor | int | None,
     methods: Sequence[Method],
     views: Sequence[_View],
     eigen_smooth: bool,
+    skip: bool,
 ) -> tuple[Capture, dict[str, list[Tensor]]]:
-    """The pass of the plain images, and for each method the (V, B, h, w) maps of each layer."""
-    passes = [run(images, class_idx=class_idx)]
-    passes += [run(view.of(images), class_idx=passes[0].class_idx) for view in views[1:]]
+    """The pass of the plain images, and for each method the (V, B, h, w) maps of each layer.
+
+    With `skip`, methods that do not apply to the model are left out.
+    """
+    supplies = [supply(images, class_idx=class_idx)]
+    plain = supplies[0].captured
+    supplies += [supply(view.of(images), class_idx=plain.class_idx) for view in views[1:]]
     maps = {}
     for method in methods:
-        reduce = {"reduce": principal_projection} if eigen_smooth and method.can_eigen_smooth else {}
-        by_view = [
-            [view.back(method.function(**_needs(method, layer), **reduce)) for layer in captured.layers]
-            for view, captured in zip(views, passes, strict=True)
-        ]
+        options = {"reduce": principal_projection} if eigen_smooth and method.can_eigen_smooth else {}
+        try:
+            by_view = [
+                [view.back(layer) for layer in one.maps(method, **options)]
+                for view, one in zip(views, supplies, strict=True)
+            ]
+        except DoesNotApply as error:
+            if not skip:
+                raise
+            _log.info("%s", error)
+            continue
         maps[method.name] = [torch.stack(layer) for layer in zip(*by_view, strict=True)]
-    return passes[0], maps
-
-
-def _needs(method: Method, layer: LayerCapture) -> dict[str, Tensor]:
-    return {need: getattr(layer, need) for need in method.needs}
-
-
-_SUPPLIED = frozenset(field.name for field in fields(LayerCapture))
+    return plain, maps
 
 
 def find_methods(names: str | Sequence[str]) -> list[Method]:
@@ -203,18 +214,16 @@ def find_methods(names: str | Sequence[str]) -> list[Method]:
         names: One name, several, or "all".
 
     Raises:
-        ValueError: A name is not in `METHODS`, stands twice, needs what the pass does not supply, or there is none.
+        ValueError: A name is not in `METHODS`, stands twice, or there is none.
     """
     if names == "all":
-        return [method for method in METHODS.values() if method.needs <= _SUPPLIED]
+        return list(METHODS.values())
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in METHODS:
             near = difflib.get_close_matches(str(name), METHODS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)} and 'all')")
-        if missing := METHODS[name].needs - _SUPPLIED:
-            raise ValueError(f"methods: {name!r} needs {', '.join(sorted(missing))}, which the pass does not supply")
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"methods: expected one or more different names, got {names!r}")
     return [METHODS[name] for name in chosen]

@@ -1,0 +1,154 @@
+"""Run again only what follows a module, with another output in its place: the trunk before it runs once."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.capture import Forward
+from lightning_cam.output import tensors_in
+
+
+@dataclass
+class _Call:
+    module: nn.Module
+    start: int
+    end: int = 0
+    output: Any = None
+
+
+class Replay:
+    """The model from one module on.
+
+    The forward pass is recorded once. In a replay every module that was done before the given one hands out its
+    record, so that only the given module's successors (and cheap operations outside of modules) run. Records are taken
+    only of modules whose outputs begin with the batch axis; if they turn out to lie otherwise, the whole model runs.
+    To be used inside `looking(model)`.
+
+    Args:
+        model: The module that holds `module`.
+        forward: What to call with the images.
+        images: (B, C, H, W).
+        module: Its last call in the forward pass is replaced. Its output, or the first of a tuple, begins with the
+            batch axis.
+
+    Raises:
+        ValueError: The forward pass does not call `module`, or its output does not begin with the batch axis.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward, images: Tensor, module: nn.Module) -> None:
+        self._forward, self._images, self._module = forward, images, module
+        calls = _record(model, forward, images)
+        own = [call for call in calls if call.module is module]
+        if not own:
+            raise ValueError(f"target_layers: the forward pass does not call {type(module).__name__}")
+        self._count, last = len(own), own[-1]
+        output = _first(last.output)
+        if len(output) != len(images):
+            raise ValueError(
+                f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
+                f"batch axis of {len(images)}, so it cannot be replaced image by image"
+            )
+        self._records: dict[nn.Module, Any] = {}
+        done = [call for call in calls if call.end < last.start and _begins_with(call.output, len(images))]
+        for call in done:
+            covered = any(other.start < call.start and call.end < other.end for other in done)
+            if not covered and sum(other.module is call.module for other in calls) == 1:
+                self._records[call.module] = call.output
+        if not self._is_exact(output):
+            self._records = {}
+
+    def __call__(self, outputs: Tensor, image: Tensor) -> Any:
+        """Run the model with `outputs` in place of the module's.
+
+        Args:
+            outputs: (N, ...), rows of the form of the module's output.
+            image: (N,) int64, which of the images each row belongs to.
+
+        Returns:
+            What the model returns for N images.
+        """
+        with self._replaced(outputs, image):
+            return self._forward(self._images[image])
+
+    @contextmanager
+    def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:
+        calls = 0
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls < self._count:
+                return None
+            return (outputs, *output[1:]) if isinstance(output, tuple) else outputs
+
+        with ExitStack() as stack:
+            for module, record in self._records.items():
+                stack.enter_context(_instead(module, _rows(record, image)))
+            stack.callback(self._module.register_forward_hook(hook).remove)
+            yield
+
+    def _is_exact(self, output: Tensor) -> bool:
+        """Whether a replay of the images in reverse order gives the reverse of the forward pass."""
+        back = torch.arange(len(self._images), device=self._images.device).flip(0)
+        with torch.no_grad():
+            expected = _first(self._forward(self._images)).flip(0)
+            found = _first(self(output[back], back))
+        return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def _record(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]:
+    calls: list[_Call] = []
+    open_calls: list[_Call] = []
+    time = 0
+
+    def enter(module: nn.Module, args: Any) -> None:
+        nonlocal time
+        time += 1
+        call = _Call(module, time)
+        calls.append(call)
+        open_calls.append(call)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal time
+        time += 1
+        call = open_calls.pop()
+        call.end, call.output = time, output
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        forward(images)
+    return calls
+
+
+@contextmanager
+def _instead(module: nn.Module, output: Any) -> Iterator[None]:
+    """Let `module` return `output` without running; `untouched` would put back what an error leaves behind."""
+    before = vars(module).get("forward")
+    vars(module)["forward"] = lambda *args, **kwargs: output
+    try:
+        yield
+    finally:
+        del vars(module)["forward"]
+        if before is not None:
+            vars(module)["forward"] = before
+
+
+def _first(output: Any) -> Tensor:
+    return next(tensor for tensor in tensors_in(output) if tensor.ndim and tensor.is_floating_point())
+
+
+def _begins_with(output: Any, count: int) -> bool:
+    """Whether all of an output are tensors that begin with the batch axis."""
+    if isinstance(output, Tensor):
+        return output.ndim > 0 and len(output) == count
+    return isinstance(output, tuple) and type(output) is tuple and all(_begins_with(part, count) for part in output)
+
+
+def _rows(output: Any, image: Tensor) -> Any:
+    return output[image] if isinstance(output, Tensor) else tuple(_rows(part, image) for part in output)

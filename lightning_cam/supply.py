@@ -1,0 +1,128 @@
+"""What methods may need of one batch; each thing is worked out once, when a method first asks for it."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.attention import AttentionPass, DoesNotApply, InputPass, attention_pass, input_pass
+from lightning_cam.capture import Capture, Forward, Score, capture, scores_of
+from lightning_cam.methods import Method
+from lightning_cam.methods.registry import LAYER_NEEDS
+from lightning_cam.replay import Replay
+from lightning_cam.resolve import TargetLayer
+
+
+class Supply:
+    """One batch and all that can be known of it. To be used inside `looking(model)`.
+
+    Args:
+        model: The module that holds the layers.
+        forward: What to call with the images.
+        images: (B, C, H, W).
+        layers: The target layers.
+        class_idx: Explained class, an int or (B,); None for the predicted one.
+        score: From the model's output to (B,) scalars, in place of a class.
+        needs: All that any method will ask for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Forward,
+        images: Tensor,
+        layers: Sequence[TargetLayer],
+        *,
+        class_idx: Tensor | int | None,
+        score: Score | None,
+        needs: Collection[str],
+    ) -> None:
+        self._model, self._forward, self._score, self._needs = model, forward, score, needs
+        self.layers = layers
+        # An inference tensor cannot take part in a graph, its clone can.
+        self.images = images.clone() if images.is_inference() else images
+        basic = {need for need in needs if need in ("gradients", "hvp")}
+        if "layer_gradients" in needs:
+            basic.add("gradients")
+        self.captured: Capture = capture(
+            model, self.images, layers, forward=forward, class_idx=class_idx, score=score, needs=basic
+        )
+
+    def maps(self, method: Method, **options: Any) -> list[Tensor]:
+        """Run a method: one map (B, h, w) per target layer, or one in all if it is not about a layer.
+
+        Raises:
+            DoesNotApply: The method is not defined for the model.
+        """
+        try:
+            if not method.per_layer:
+                return [method.function(**{need: _OF_MODEL[need](self) for need in method.needs}, **options)]
+            return [
+                method.function(**{need: self._of_layer(need, index) for need in method.needs}, **options)
+                for index in range(len(self.layers))
+            ]
+        except DoesNotApply as error:
+            raise DoesNotApply(f"methods: {method.name} does not apply to this model: {error}") from None
+
+    def _of_layer(self, need: str, index: int) -> Any:
+        if need == "score_outputs":
+            return self._score_outputs(index)
+        return getattr(self.captured.layers[index], need) if need in LAYER_NEEDS else _OF_MODEL[need](self)
+
+    def _score_outputs(self, index: int) -> Callable[[Tensor, Tensor], Tensor]:
+        layer = self.layers[index]
+        if layer.layout.axes[0] != "B":
+            raise DoesNotApply(f"{layer.name} is of layout {layer.layout}, one that begins with the batch is needed")
+        replay = Replay(self._model, self._forward, self.images, layer.module)
+        return self._scorer(replay)
+
+    def score_images(self, images: Tensor, image: Tensor) -> Tensor:
+        """Scores (N,) of other images (N, C, H, W) for the classes of the images (N,) that they belong to."""
+        return self._scorer(lambda rows, _: self._forward(rows))(images, image)
+
+    def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
+        def score_rows(rows: Tensor, image: Tensor) -> Tensor:
+            with torch.no_grad():
+                return self._scores(run(rows, image), image)
+
+        return score_rows
+
+    def _scores(self, output: Any, image: Tensor | None = None) -> Tensor:
+        """Scores (N,) of the classes explained in the images (N,) that the rows of an output belong to."""
+        classes = self.captured.class_idx
+        if classes is not None and image is not None:
+            classes = classes[image]
+        count = len(self.images) if image is None else len(image)
+        return scores_of(output, count, classes, self._score)[2]
+
+    @cached_property
+    def input_pass(self) -> InputPass:
+        """Gradients at the images and biases."""
+        return input_pass(self._model, self._forward, self.images, self._scores)
+
+    @cached_property
+    def attention_pass(self) -> AttentionPass:
+        """Attention of all blocks and its gradients."""
+        of_blocks = "block_attention_gradients" in self._needs
+        return attention_pass(
+            self._model, self._forward, self.images, self.layers[-1], self._scores, of_blocks=of_blocks
+        )
+
+
+_OF_MODEL: dict[str, Callable[[Supply], Any]] = {
+    "images": lambda supply: supply.images,
+    "image_size": lambda supply: tuple(supply.images.shape[2:]),
+    "scores": lambda supply: supply.captured.scores,
+    "score_images": lambda supply: supply.score_images,
+    "layer_activations": lambda supply: [layer.activations for layer in supply.captured.layers],
+    "layer_gradients": lambda supply: [layer.gradients for layer in supply.captured.layers],
+    "input_gradients": lambda supply: supply.input_pass.input_gradients,
+    "bias_gradients": lambda supply: supply.input_pass.bias_gradients,
+    "attentions": lambda supply: supply.attention_pass.attentions,
+    "attention_gradients": lambda supply: supply.attention_pass.attention_gradients,
+    "block_attention_gradients": lambda supply: supply.attention_pass.block_attention_gradients,
+    "readout": lambda supply: supply.attention_pass.readout,
+    "token_layout": lambda supply: supply.layers[-1].layout,
+}
