@@ -19,6 +19,7 @@ from lightning_cam.metrics import (
     share_inside,
     ssim,
 )
+from tests.no_sync import forbid_sync
 
 IMAGE = (24, 36)
 GRID = (3, 4)
@@ -217,3 +218,17 @@ def test_outlier_token_norm():
     activations[0, :, 1, 1] = 10.0
     torch.testing.assert_close(outlier_token_norm(activations), torch.tensor([10.0, 1.0]))
     assert outlier_token_norm(torch.zeros(1, 4, 3, 3)).tolist() == [1.0]
+
+
+def test_no_metric_waits_for_the_device():
+    maps, others, boxes, masks = random_maps(), random_maps(seed=1), BOXES.clone(), torch.ones(4, *IMAGE)
+    with forbid_sync():
+        coverage = box_coverage(boxes, GRID, IMAGE)
+        mask_coverage(masks, GRID)
+        for metric in (share_inside, pointing_game, best_iou):
+            metric(maps, coverage)
+        for metric in (entropy, gini):
+            metric(maps)
+        for metric in (cosine_similarity, rank_correlation, ssim):
+            metric(maps, others)
+        outlier_token_norm(maps[:, None])

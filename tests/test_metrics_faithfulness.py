@@ -16,7 +16,9 @@ from lightning_cam.metrics import (
     randomised_copy,
     rank_correlation,
     road,
+    token_deletion_auc,
 )
+from tests.models import average_pool_vit, class_token_vit
 
 CLASSES = torch.tensor([2, 0, 1])
 
@@ -106,6 +108,35 @@ def test_a_map_that_knows_the_model_beats_its_opposite(images):
 def test_one_cell_goes_from_one_end_to_the_other(model, images):
     maps = torch.ones(3, 1, 1)
     torch.testing.assert_close(deletion_auc(maps, images, model, CLASSES), insertion_auc(maps, images, model, CLASSES))
+
+
+@pytest.mark.parametrize("make", [class_token_vit, average_pool_vit])
+@pytest.mark.parametrize("steps", [4, 50])
+@torch.no_grad()
+def test_token_deletion_equals_a_loop_over_shorter_sequences(make, steps):
+    vit = make()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    maps = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(5))
+    prefix = vit.num_prefix_tokens
+    expected = []
+    for m, image, class_idx in zip(maps, images, CLASSES.tolist(), strict=True):
+        tokens = vit._pos_embed(vit.patch_embed(image[None]))
+        order = np.argsort(-m.numpy().ravel(), kind="stable")
+        curve = {}
+        for count in sorted({round(15 * s / min(steps, 15)) for s in range(min(steps, 15) + 1)}):
+            kept = [*range(prefix), *(prefix + i for i in range(16) if i not in order[:count])]
+            logits = vit.forward_head(vit.norm(vit.blocks(tokens[:, kept])))
+            curve[count] = logits.softmax(dim=1)[0, class_idx].item()
+        expected.append(np.interp(np.linspace(0, 15, 3001), list(curve), list(curve.values())))
+    expected = [(line[:-1] + line[1:]).mean() / 2 for line in expected]
+    got = token_deletion_auc(maps, images, vit, CLASSES, vit.norm_pre, num_prefix_tokens=prefix, steps=steps)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert not vit.norm_pre._forward_hooks
+
+
+def test_token_deletion_needs_two_cells(model, images):
+    with pytest.raises(ValueError, match="`maps` must have at least two cells"):
+        token_deletion_auc(torch.ones(3, 1, 1), images, model, CLASSES, model[0])
 
 
 def softmax_model(model):

@@ -3,7 +3,7 @@
 Everything is batched and stays on the device of the maps, `road` excepted.
 """
 
-from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc, road
+from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc, road, token_deletion_auc
 from lightning_cam.metrics.localisation import best_iou, box_coverage, mask_coverage, pointing_game, share_inside
 from lightning_cam.metrics.sanity import randomisation_similarity, randomised_copy
 from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation, ssim
@@ -27,4 +27,5 @@ __all__ = [
     "road",
     "share_inside",
     "ssim",
+    "token_deletion_auc",
 ]

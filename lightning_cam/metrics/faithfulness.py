@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 Forward = Callable[[Tensor], Tensor]
@@ -46,16 +46,80 @@ def insertion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Ten
     return _auc(maps, blurred, images, forward, class_idx, steps)
 
 
+def token_deletion_auc(
+    maps: Tensor,
+    images: Tensor,
+    forward: Forward,
+    class_idx: Tensor,
+    tokens: nn.Module,
+    *,
+    num_prefix_tokens: int = 0,
+    steps: int = 10,
+) -> Tensor:
+    """Area under the probability as the most relevant patches' tokens are dropped first: lower is better.
+
+    As `deletion_auc`, but the patches are taken out of the sequence instead of being painted over, so that nothing
+    unnatural is put in their place. For models that take any number of tokens once their positions are added: plain
+    vision transformers, not windowed or pyramidal ones, nor those that add positions in the attention. The last patch
+    always stays. Cost: `steps + 1` forwards, ever shorter ones.
+
+    Args:
+        maps: `(B, h, w)` raw signed relevance.
+        images: `(B, C, H, W)`, normalised as the model expects.
+        forward: from images to logits, through `tokens`.
+        class_idx: `(B,)` int64, the explained classes.
+        tokens: the module that puts out all tokens with their positions, `(B, num_prefix_tokens + h * w, D)`; timm's
+            vision transformers have one in `model.norm_pre`.
+        num_prefix_tokens: tokens before the patches, never dropped.
+        steps: in how many equal parts the patches are dropped; at most `h * w - 1`.
+
+    Returns:
+        `(B,)` in [0, 1]: trapezoidal mean of the probability over the dropped patches, none to all but one.
+
+    Raises:
+        ValueError: if the grid has a single cell.
+    """
+    cells = maps.shape[1] * maps.shape[2]
+    if cells == 1:
+        raise ValueError("`maps` must have at least two cells: the last patch always stays, so there is none to drop")
+    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
+
+    def without(count: int) -> Tensor:
+        kept = order[:, count:].sort(dim=1).values + num_prefix_tokens
+
+        def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            patches = output.gather(1, kept[:, :, None].expand(-1, -1, output.shape[2]))
+            return torch.cat([output[:, :num_prefix_tokens], patches], dim=1)
+
+        handle = tokens.register_forward_hook(drop)
+        try:
+            return _probability(images, forward, class_idx)
+        finally:
+            handle.remove()
+
+    return _area(without, cells - 1, steps)
+
+
 def _auc(maps: Tensor, start: Tensor, end: Tensor, forward: Forward, class_idx: Tensor, steps: int) -> Tensor:
     """Mean probability on the way from `start` to `end`, patch by patch in falling order of relevance."""
-    cells = maps.shape[1] * maps.shape[2]
-    steps = min(steps, cells)
     rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(maps.shape)
     at_pixels = F.interpolate(rank[:, None].float(), size=start.shape[-2:], mode="nearest-exact")
-    counts = [round(cells * step / steps) for step in range(steps + 1)]
-    curve = torch.stack([_probability(torch.where(at_pixels < n, end, start), forward, class_idx) for n in counts])
-    fractions = torch.tensor(counts, device=maps.device) / cells
-    return torch.trapezoid(curve, fractions, dim=0)
+    return _area(
+        lambda count: _probability(torch.where(at_pixels < count, end, start), forward, class_idx),
+        maps.shape[1] * maps.shape[2],
+        steps,
+    )
+
+
+def _area(score_after: Callable[[int], Tensor], most: int, steps: int) -> Tensor:
+    """Trapezoidal mean of `score_after(count)` `(B,)` over counts from 0 to `most` in equal steps."""
+    steps = min(steps, most)
+    counts = [round(most * step / steps) for step in range(steps + 1)]
+    scores = [score_after(count) for count in counts]
+    areas = [
+        (counts[i + 1] - counts[i]) / most * (scores[i] + scores[i + 1]) / 2 for i in range(steps)
+    ]  # fmt: skip
+    return torch.stack(areas).sum(dim=0)
 
 
 def _blur(images: Tensor, grid_size: torch.Size) -> Tensor:
