@@ -40,6 +40,8 @@ def overlay_grid(
     preds: Tensor,
     probs: Tensor,
     labels: Tensor | None = None,
+    tile: int = TILE,
+    font_size: int = FONT_SIZE,
 ) -> Tensor:
     """Draw each image under its heat, with a caption, framed by right or wrong.
 
@@ -51,17 +53,19 @@ def overlay_grid(
         preds: (B,) predicted classes, negative where nothing was predicted.
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
+        tile: Pixels of the longer side of an image.
+        font_size: Of the captions.
 
     Returns:
         (3, H', W') uint8, on the device of `images`.
     """
-    images = fit(images, TILE)
+    images = fit(images, tile)
     pictures = pad_width(evidence_or_none(images, heat), MIN_WIDTH)
     width = pictures.shape[-1] - 8
     if labels is None:
-        text = captions.prediction(preds, probs, FONT_SIZE, width)
+        text = captions.prediction(preds, probs, font_size, width)
     else:
-        text = captions.label_and_prediction(labels, preds, probs, FONT_SIZE, width)
+        text = captions.label_and_prediction(labels, preds, probs, font_size, width)
     tiles = frame(pictures, text, frame_colours(preds, labels), border=4)
     return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from lightning_cam.timeline import Timeline, read_timeline
 
 _FRAMES = 100  # more looks are thinned out evenly
 _IMAGES = 16
-_WIDTH = 640  # pixels
-_HEADING = 18  # font size
+_TILE = 148  # pixels of the longer side of an image
+_CAPTION, _HEADING = 12, 17  # font sizes
 _SECONDS = 12  # for the whole, of which the last look gets two
 
 
@@ -63,29 +64,30 @@ def write_timelapse(
 def _frames(timeline: Timeline, method: str) -> list[Image.Image]:
     photos = torch.from_numpy(timeline.images[:_IMAGES].copy()).permute(0, 3, 1, 2) / 255
     heat = scale_common(torch.from_numpy(timeline.maps[method][:, :_IMAGES]))
-    classes = int(max(timeline.top_classes.max(), timeline.labels.max())) + 1
-    names = timeline.class_names or [str(index) for index in range(classes)]
-    captions = Captions(names, photos.device)
+    classes = int(max(timeline.top_classes.max(initial=-1), timeline.labels.max(initial=-1))) + 1
+    captions = Captions(timeline.class_names or [str(index) for index in range(classes)], photos.device)
     preds = torch.from_numpy(timeline.predictions[:, :_IMAGES].copy())
     probs = torch.from_numpy(timeline.top_probabilities[:, :_IMAGES, 0].copy())
-    labels = torch.from_numpy(timeline.labels[:_IMAGES])
-    known = labels if (labels >= 0).any() else None
+    labels = torch.from_numpy(timeline.labels[:_IMAGES]) if (timeline.labels >= 0).any() else None
     total = len(timeline.steps)
     chosen = torch.linspace(0, total - 1, min(total, _FRAMES)).round().int().unique().tolist()
-    return [
-        _frame(
-            overlay_grid(photos, heat[t], captions, preds=preds[t], probs=probs[t], labels=known),
-            f"step {timeline.steps[t]:,} · epoch {timeline.epochs[t]} · {method}",
+    frames = []
+    for t in chosen:
+        grid = overlay_grid(
+            photos,
+            heat[t],
+            captions,
+            preds=preds[t],
+            probs=probs[t],
+            labels=labels,
+            tile=_TILE,
+            font_size=_CAPTION,
         )
-        for t in chosen
-    ]
+        heading = f"step {timeline.steps[t]:,} · epoch {timeline.epochs[t]} · {method}"
+        frames.append(Image.fromarray(_under_heading(grid, heading).permute(1, 2, 0).numpy()))
+    return frames
 
 
-def _frame(grid: Tensor, heading: str) -> Image.Image:
-    height = grid.shape[1] * _WIDTH // grid.shape[2]
-    picture = Image.fromarray(grid.permute(1, 2, 0).numpy()).resize((_WIDTH, height), Image.Resampling.LANCZOS)
-    line = text_on_background(draw_lines([heading], _HEADING, _WIDTH - 16)[0]).permute(1, 2, 0).numpy()
-    frame = Image.new("RGB", (_WIDTH, height + line.shape[0] + 8), tuple(line[0, 0].tolist()))
-    frame.paste(Image.fromarray(line), (8, 4))
-    frame.paste(picture, (0, line.shape[0] + 8))
-    return frame
+def _under_heading(grid: Tensor, heading: str) -> Tensor:
+    line = draw_lines([heading], _HEADING, grid.shape[2] - 16)[0]
+    return torch.cat([text_on_background(F.pad(line, (8, 8, 4, 4))), grid], 1)

@@ -25,9 +25,11 @@ export async function start(source) {
   const app = new App(source);
   document.body.append(app.element);
   await app.load();
-  if (source.live) {
-    setInterval(() => document.visibilityState === "visible" && app.load(), POLL);
-  }
+  const poll = async () => {
+    if (document.visibilityState === "visible") await app.load();
+    setTimeout(poll, POLL);
+  };
+  if (source.live) setTimeout(poll, POLL);
 }
 
 class App {
@@ -36,7 +38,7 @@ class App {
     this.listed = [];
     this.timelines = new Map();
     this.state = restore(null);
-    this.loading = null;
+    this.loading = Promise.resolve();
     this.message = h("div", { class: "message", role: "status" });
     this.controls = new Controls(this);
     this.player = new Player(this);
@@ -63,9 +65,9 @@ class App {
     if (patch.timeline || patch.runs || patch.view) this.load();
   }
 
-  /** Ask for news: new records, new looks. One at a time. */
+  /** Ask for news: new records, new looks. One after the other, so that no record is read twice at a time. */
   load() {
-    this.loading ??= this.#load().finally(() => (this.loading = null));
+    this.loading = this.loading.then(() => this.#load());
     return this.loading;
   }
 
@@ -152,7 +154,10 @@ class App {
     const texts = errors.map(({ label, error }) => `${label}: ${error}`);
     if (this.failure) texts.push(this.failure);
     if (!texts.length && !this.listed.length) texts.push("No CAM timeline here yet. The callback writes one at its first validation.");
-    else if (!texts.length && !shown.length) texts.push("No look yet: the first one comes with the next validation.");
+    else if (!texts.length && !shown.length) {
+      const unread = this.listed.some(({ id, bytes }) => wanted.includes(id) && bytes > 0 && !this.timelines.get(id).offset);
+      texts.push(unread ? "Reading the record …" : "No look yet: the first one comes with the next validation.");
+    }
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
   }
