@@ -116,9 +116,7 @@ def _area(score_after: Callable[[int], Tensor], most: int, steps: int) -> Tensor
     steps = min(steps, most)
     counts = [round(most * step / steps) for step in range(steps + 1)]
     scores = [score_after(count) for count in counts]
-    areas = [
-        (counts[i + 1] - counts[i]) / most * (scores[i] + scores[i + 1]) / 2 for i in range(steps)
-    ]  # fmt: skip
+    areas = [(counts[i + 1] - counts[i]) / most * (scores[i] + scores[i + 1]) / 2 for i in range(steps)]
     return torch.stack(areas).sum(dim=0)
 
 
