@@ -278,4 +278,5 @@ def test_completion_and_help_know_the_options(capsys):
     assert run("--print_completion", "shtab-bash") == 0
     assert "--aug_smooth" in capsys.readouterr().out
     assert run("explain", "--help") == 0
-    assert "Weights: a state dict, a safetensors file or a Lightning .ckpt." in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Weights: a state dict, a safetensors file or a Lightning .ckpt." in said

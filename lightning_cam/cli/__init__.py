@@ -12,7 +12,14 @@ from lightning_cam.cli.errors import CommandError, UsageError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": commands.explain_images,
+    "replay": commands.replay_checkpoints,
+    "layers": commands.show_layers,
+    "methods": commands.show_methods,
+    "board": commands.start_board,
+    "report": commands.make_report,
 }
+
+_POSITIONAL = ("layers", "board", "report")  # what they are about needs no option before it
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -50,7 +57,7 @@ def _parser() -> ArgumentParser:
     for name, function in _COMMANDS.items():
         command = ArgumentParser(description=_summary(function), exit_on_error=False)
         command.add_argument("--config", action="config", help="A YAML file with these options.")
-        command.add_function_arguments(function, as_positional=False)
+        command.add_function_arguments(function, as_positional=name in _POSITIONAL)
         command.add_argument("--debug", type=bool, default=False, help="Show the traceback of an error.")
         chosen.add_subcommand(name, command, help=_summary(function))
     return parser

@@ -1,6 +1,7 @@
 """Weights from files of any usual form into a model."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         except SafetensorError as error:
             raise CommandError(f"{path} is broken: {error}") from error
     try:
-        content = torch.load(file, map_location="cpu", weights_only=not trust)
+        # Mapped, so that looking for a step in a large file reads little of it; only the zip format can be.
+        content = torch.load(file, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because that "

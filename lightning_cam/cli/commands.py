@@ -1,11 +1,15 @@
 """The commands: what each takes, in words for `--help`. What they do is imported when they run."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from lightning_cam.cli.errors import CommandError, UsageError
+
+# TensorBoard keeps ten pictures and a thousand numbers of each tag; it takes room only for those that are there.
+_KEEP_ALL = "images=1000000,scalars=1000000"
 
 
 def explain_images(
@@ -124,6 +128,160 @@ def explain_images(
         for error in errors:
             print(f"{error['file']}: {error['error']}", file=sys.stderr)
         raise CommandError(f"{len(errors)} of {len(files)} images failed, see above")
+
+
+def replay_checkpoints(
+    checkpoints: str,
+    module: str,
+    *,
+    probe: str | None = None,
+    data: str | None = None,
+    data_args: dict[str, Any] | None = None,
+    module_args: dict[str, Any] | None = None,
+    trust_checkpoint: bool = False,
+    method: str | list[str] = "hirescam",
+    num_samples: int = 16,
+    forward: str | None = None,
+    target_layers: list[str] | None = None,
+    class_idx: int | None = None,
+    class_names: list[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: int | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    batch_size: int | None = None,
+    precision: str = "32-true",
+    device: str = "auto",
+    name: str = "cam",
+    output: str = "replay",
+) -> None:
+    """Make the timeline, filmstrip, scalars and report from a row of Lightning checkpoints.
+
+    Args:
+        checkpoints: A quoted glob pattern, or a folder with .ckpt files; they are ordered by their steps.
+        module: The LightningModule, as package.module:Class.
+        probe: A folder of images to look at.
+        data: In place of it a LightningDataModule, as package.module:Class: its first validation batch is looked at.
+        data_args: Arguments of the data module.
+        module_args: Arguments of the module that go before the hyperparameters in the checkpoint.
+        trust_checkpoint: Unpickle whatever the checkpoints hold. This runs any code in them.
+        method: One method, several as a,b,c or a list, or all that apply to the model.
+        num_samples: Images to look at.
+        forward: The part of the module that maps images to logits; by default found.
+        target_layers: Names of the layers to look at; by default found.
+        class_idx: The class to explain; by default the image's label, or without labels the predicted one.
+        class_names: Names of the classes; by default found in the data module.
+        image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
+        resize: Length of the shorter side before the crop to the image size.
+        mean: Per channel, what the model's input is less by.
+        std: Per channel, what the model's input is divided by.
+        batch_size: Images that go through the model at once; by default all.
+        precision: That of the training, as its Trainer took it.
+        device: auto, cpu, cuda, cuda:1, mps.
+        name: First part of all tags.
+        output: Log directory, for TensorBoard and the report.
+    """
+    from lightning_cam.callback import TransformerCAMCallback
+    from lightning_cam.cli import replay
+    from lightning_cam.cli.models import load_object, pick_device
+    from lightning_cam.cli.preprocessing import given, of_module
+
+    if (probe is None) == (data is None):
+        raise UsageError("--probe, --data: give one of them")
+    row = replay.find_checkpoints(checkpoints, trust_checkpoint)
+    lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
+    if data is not None:
+        batch, names = replay.first_batch(load_object(data, "--data")(**data_args or {}))
+    else:
+        assert probe is not None
+        preprocessing = given(of_module(lit), image_size, resize, mean, std)
+        batch, names = replay.folder_batch(probe, num_samples, preprocessing), None
+        mean, std = list(preprocessing.mean), list(preprocessing.std)
+    callback = TransformerCAMCallback(
+        methods=_methods(method),
+        num_samples=num_samples,
+        class_idx=class_idx,
+        target_layers=target_layers,
+        forward=forward,
+        mean=mean,
+        std=std,
+        class_names=class_names or names,
+        batch_size=batch_size,
+        name=name,
+        on_error="raise",
+    )
+    replay.replay(
+        lit,
+        row,
+        batch,
+        callback,
+        Path(output),
+        device=pick_device(device),
+        precision=precision,
+        trust=trust_checkpoint,
+    )
+    print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {output}")
+
+
+def show_layers(
+    model: str,
+    *,
+    model_args: dict[str, Any] | None = None,
+    forward: str | None = None,
+    target_layers: list[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> None:
+    """Show which layers of a model would be looked at, and why.
+
+    Args:
+        model: A timm name, torchvision:NAME, or package.module:callable that returns a model.
+        model_args: Arguments of the model, as --model_args.num_classes 10.
+        forward: The part of the model that maps images to logits; by default found.
+        target_layers: Names of layers to look at instead of those found.
+        image_size: Side of the model's input, or [height, width].
+    """
+    from lightning_cam.cli.models import create_model
+    from lightning_cam.cli.show import describe_layers
+
+    print(describe_layers(create_model(model, model_args), forward, target_layers, image_size))
+
+
+def show_methods() -> None:
+    """List the methods: what each does, what it costs, where it was published."""
+    from lightning_cam.cli.show import describe_methods
+
+    print(describe_methods())
+
+
+def start_board(logdir: str, *, port: int = 6006, host: str = "localhost") -> None:
+    """Start TensorBoard so that it keeps every step of every picture.
+
+    Args:
+        logdir: The log directory.
+        port: Where it listens.
+        host: To whom it listens; 0.0.0.0 to all.
+    """
+    if not Path(logdir).is_dir():
+        raise UsageError(f"there is no folder {logdir!r}")
+    options = ["--logdir", logdir, "--port", str(port), "--host", host, "--samples_per_plugin", _KEEP_ALL]
+    status = subprocess.call([sys.executable, "-m", "tensorboard.main", *options])
+    if status:
+        raise CommandError(f"TensorBoard ended with status {status}")
+
+
+def make_report(logdir: str, *, output: str | None = None) -> None:
+    """Write the timeline of a log directory as one HTML file.
+
+    Args:
+        logdir: The log directory, of one run or several.
+        output: The file; by default cam_report.html in that directory.
+    """
+    from lightning_cam.sinks.report import write_report
+
+    try:
+        print(write_report(logdir, output))
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
 
 
 def _methods(method: str | list[str]) -> str | list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from queue import Full, Queue
 from typing import Any
@@ -34,6 +34,7 @@ class SinkWorker:
         self._introduction = _to_host(introduction)
         self._arrived = _event(introduction.photos.device)
         self._error: Exception | None = None
+        self._failed = False
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="lightning_cam", daemon=True)
         self._thread.start()
@@ -54,6 +55,15 @@ class SinkWorker:
                 _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
             self._dropped += 1
 
+    def flush(self) -> None:
+        """Wait until all looks submitted so far are written.
+
+        Raises:
+            Exception: What a sink raised, if no other call has raised it before.
+        """
+        self._queue.join()
+        self._raise_error()
+
     def close(self) -> None:
         """Write what waits, end the thread, close the sinks. More calls do nothing.
 
@@ -70,23 +80,34 @@ class SinkWorker:
 
     def _run(self) -> None:
         try:
-            if self._arrived is not None:
-                self._arrived.synchronize()
-            for sink in self._sinks:
-                sink.introduce(self._introduction)
-            while (item := self._queue.get()) is not None:
-                look, arrived = item
-                if arrived is not None:
-                    arrived.synchronize()
-                for sink in self._sinks:
-                    sink.write(look)
-        except Exception as error:  # told to the training thread, which decides
-            self._error = error
-            while self._queue.get() is not None:  # nobody must wait for a place in the queue
-                pass
+            self._unless_failed(self._introduce)
+            for look, arrived in iter(self._queue.get, None):
+                self._unless_failed(self._write, look, arrived)
+                self._queue.task_done()
         finally:
             for sink in self._sinks:
                 sink.close()
+
+    def _unless_failed(self, action: Callable[..., None], *args: Any) -> None:
+        """After a failure only take looks from the queue: nobody must wait for a place in it."""
+        if self._failed:
+            return
+        try:
+            action(*args)
+        except Exception as error:  # told to the training thread, which decides
+            self._failed, self._error = True, error
+
+    def _introduce(self) -> None:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        for sink in self._sinks:
+            sink.introduce(self._introduction)
+
+    def _write(self, look: Look, arrived: "torch.cuda.Event | None") -> None:
+        if arrived is not None:
+            arrived.synchronize()
+        for sink in self._sinks:
+            sink.write(look)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

@@ -1,0 +1,208 @@
+"""`lightning-cam replay`: from existing Lightning checkpoints what the callback would have shown."""
+
+import glob
+import inspect
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tqdm import tqdm
+
+from lightning_cam.callback import TransformerCAMCallback
+from lightning_cam.cli.checkpoints import load_weights, read_checkpoint
+from lightning_cam.cli.errors import UsageError
+from lightning_cam.cli.images import find_images, read_image
+from lightning_cam.cli.models import load_object
+from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.look import Look
+from lightning_cam.pipeline import find_class_names
+from lightning_cam.sinks import Introduction, Sink, register_sink
+from lightning_cam.sinks.tensorboard import TensorBoardSink
+from lightning_cam.sinks.timeline import TimelineSink
+
+_log = logging.getLogger("lightning_cam")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Lightning checkpoint's place in its training.
+
+    Args:
+        file: The file.
+        step: Step of the validation metrics that were logged before it was written.
+        epoch: Its epoch.
+    """
+
+    file: Path
+    step: int
+    epoch: int
+
+
+def find_checkpoints(pattern: str, trust: bool = False) -> list[Checkpoint]:
+    """Find checkpoints and order them by their step; of several at one step the last by name is taken.
+
+    Args:
+        pattern: A glob pattern, a folder or a file.
+        trust: See `read_checkpoint`.
+
+    Raises:
+        UsageError: There is none, or one is not of Lightning.
+    """
+    path = Path(pattern).expanduser()
+    names = sorted(path.rglob("*.ckpt") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))
+    if not names:
+        raise UsageError(f"--checkpoints: there is no file {pattern!r}; expected a quoted glob pattern or a folder")
+    found: dict[int, Checkpoint] = {}
+    for name in names:
+        content = read_checkpoint(name, trust)
+        if "global_step" not in content or "state_dict" not in content:
+            raise UsageError(f"--checkpoints: {name} is no Lightning checkpoint (it has no global_step and state_dict)")
+        step = _metrics_step(content)
+        if step in found:
+            _log.info("%s and %s are both of step %d; the latter is taken.", found[step].file, name, step)
+        found[step] = Checkpoint(name, step, content.get("epoch", 0))
+    return [found[step] for step in sorted(found)]
+
+
+def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool = False) -> LightningModule:
+    """Make a LightningModule with the hyperparameters that a checkpoint holds.
+
+    Args:
+        path: `package.module:Class`.
+        checkpoint: Whose hyperparameters are taken.
+        args: Arguments that go before them.
+        trust: See `read_checkpoint`.
+
+    Raises:
+        UsageError: The class is no LightningModule or needs other arguments.
+    """
+    cls = load_object(path, "--module")
+    if not (isinstance(cls, type) and issubclass(cls, LightningModule)):
+        raise UsageError(f"--module: {path} is no LightningModule")
+    accepted = inspect.signature(cls).parameters.values()
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted)
+    known = dict(read_checkpoint(checkpoint, trust).get("hyper_parameters", {}))
+    names = {parameter.name for parameter in accepted}
+    try:
+        module: LightningModule = cls(**{k: v for k, v in known.items() if open_ended or k in names} | args)
+    except TypeError as error:
+        raise UsageError(f"--module, --module_args: {path} cannot be made: {error}") from error
+    return module
+
+
+def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Read the first images of a folder as a batch."""
+    _, files = find_images(path)
+    return {"image": torch.stack([preprocessing(read_image(file)) for file in files[:num_samples]])}
+
+
+def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
+    """The first validation batch of a data module, and the names of its classes."""
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.val_dataloader()
+    loader = loader[0] if isinstance(loader, (list, tuple)) else loader
+    return data.on_after_batch_transfer(next(iter(loader)), 0), find_class_names([loader, data])
+
+
+def replay(
+    module: LightningModule,
+    checkpoints: list[Checkpoint],
+    batch: Any,
+    callback: TransformerCAMCallback,
+    output: Path,
+    *,
+    device: torch.device,
+    precision: str = "32-true",
+    trust: bool = False,
+) -> None:
+    """Look at each checkpoint with the callback, whose hooks are called as a Trainer's validation calls them.
+
+    Args:
+        module: Takes the weights of one checkpoint after the other.
+        checkpoints: In the order of their steps.
+        batch: What the first validation batch was.
+        callback: Does all the rest.
+        output: Log directory.
+        device: Where to run.
+        precision: That of the training, as the Trainer takes it.
+        trust: See `read_checkpoint`.
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # no word on idle devices
+    trainer = Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=precision,  # type: ignore[arg-type]
+        logger=ReplayLogger(output, name="", version=""),
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module.to(device).eval()
+    module.trainer = trainer
+    batch = trainer.precision_plugin.convert_input(move_data_to_device(batch, device))
+    try:
+        callback.setup(trainer, module, "validate")
+        for checkpoint in tqdm(checkpoints, unit="checkpoint", disable=None):
+            content = read_checkpoint(checkpoint.file, trust)
+            module.on_load_checkpoint(content)
+            loaded = load_weights(module, content["state_dict"])
+            if loaded.missing or loaded.unexpected:
+                _log.warning("%s: %s", checkpoint.file, loaded)
+            trainer.fit_loop.epoch_loop._batches_that_stepped = checkpoint.step
+            trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
+            callback.on_validation_batch_start(trainer, module, batch, 0)
+            callback.on_validation_batch_end(trainer, module, None, batch, 0)
+            callback.flush()  # a training would rather lose a look than wait
+    finally:
+        callback.teardown(trainer, module, "validate")
+        for logger in trainer.loggers:
+            logger.finalize("success")
+
+
+class ReplayLogger(TensorBoardLogger):
+    """TensorBoard's event file, and next to it the timeline with its report."""
+
+
+@register_sink("ReplayLogger")
+class ReplaySink(Sink):
+    """Writes what a training's log directory holds.
+
+    Args:
+        logger: The logger.
+    """
+
+    def __init__(self, logger: ReplayLogger) -> None:
+        self._sinks: list[Sink] = [TensorBoardSink(logger), TimelineSink(logger.log_dir)]
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Write the text card and the probe images."""
+        for sink in self._sinks:
+            sink.introduce(introduction)
+
+    def write(self, look: Look) -> None:
+        """Write one look."""
+        for sink in self._sinks:
+            sink.write(look)
+
+    def close(self) -> None:
+        """Write the report."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def _metrics_step(content: dict[str, Any]) -> int:
+    """The step that the validation before this checkpoint logged its metrics at."""
+    loop = content.get("loops", {}).get("fit_loop")
+    if loop is None:  # saved with `save_weights_only`
+        return max(int(content["global_step"]) - 1, 0)
+    # Lightning counts a batch after the validation that follows it: a checkpoint of the end of an epoch is one further.
+    progress = loop["epoch_progress"]["current"]
+    ended = progress["processed"] > progress["completed"]
+    return int(loop["epoch_loop.state_dict"]["_batches_that_stepped"]) - ended

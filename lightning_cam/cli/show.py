@@ -1,0 +1,78 @@
+"""What `lightning-cam layers` and `lightning-cam methods` print."""
+
+import logging
+import textwrap
+from collections.abc import Sequence
+
+import torch
+
+from lightning_cam.classifier import classifier_of
+from lightning_cam.cli.models import NamedModel
+from lightning_cam.cli.preprocessing import given
+from lightning_cam.methods import METHODS
+from lightning_cam.resolve import find_target_layers
+
+
+def describe_layers(
+    model: NamedModel,
+    forward: str | None = None,
+    target_layers: Sequence[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> str:
+    """Say which layers would be looked at, how their outputs lie, and which were left out.
+
+    Args:
+        model: The model.
+        forward: See `classifier_of`.
+        target_layers: Names of layers to take instead of those found.
+        image_size: Side of the model's input, or height and width; by default the model's own.
+    """
+    preprocessing = given(model.preprocessing, image_size, None, None, None)
+    images = torch.zeros(1, len(preprocessing.mean), *preprocessing.image_size)
+    reasons = _Reasons()
+    logger = logging.getLogger("lightning_cam")
+    before = logger.level, logger.propagate
+    logger.addHandler(reasons)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        layers = find_target_layers(
+            model.module,
+            images,
+            forward=classifier_of(model.module, forward),
+            target_layers=target_layers,
+            which="all",
+        )
+    finally:
+        logger.removeHandler(reasons)
+        logger.level, logger.propagate = before
+    hooked = layers if target_layers else layers[:1]
+    height, width = preprocessing.image_size
+    lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in hooked)]
+    if not target_layers:
+        lines += ["  the norm before the last mixing of tokens at whose patches the logits have a gradient"]
+        lines += [f"alive too: {layer}" for layer in layers[1:]]
+    return "\n".join([*lines, *reasons.said])
+
+
+def describe_methods() -> str:
+    """One entry per method: name, what it does, extra passes, paper."""
+    wide = max(map(len, METHODS)) + 2
+    entries = []
+    for method in METHODS.values():
+        lines = textwrap.wrap(method.summary, 88)
+        lines += textwrap.wrap(f"extra forward passes: {method.cost}; {method.paper}", 88)
+        first, *rest = lines
+        entries += [method.name.ljust(wide) + first, *(" " * wide + line for line in rest)]
+    return "\n".join(entries)
+
+
+class _Reasons(logging.Handler):
+    """Keeps what the search for layers says of its choice."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())

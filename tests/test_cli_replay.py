@@ -1,0 +1,186 @@
+"""`lightning-cam replay`: checkpoints of a training show what the callback would have shown."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchvision import transforms
+
+from lightning_cam import TransformerCAMCallback, read_timeline
+from lightning_cam.cli.replay import find_checkpoints
+from tests.test_cli_explain import run
+from tests.training import Lit, MemoryLogger, Pictures, loader, tiny_vit
+
+EPOCHS = 3
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+
+
+class Replayed(Lit):
+    """Has a hyperparameter, so that the checkpoint must tell how it was made."""
+
+    def __init__(self, depth=2):
+        super().__init__(tiny_vit(depth=depth))
+        self.save_hyperparameters()
+
+
+class Data(LightningDataModule):
+    class_names = ("ant", "bee", "cat")
+
+    def __init__(self, count=12):
+        super().__init__()
+        self.count = count
+
+    def val_dataloader(self):
+        return loader(self.count)
+
+
+class Folder(Pictures):
+    """The usual data, with the transform that a probe folder goes through."""
+
+    transform = transforms.Compose(
+        [
+            transforms.Resize((16, 16), transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A folder of photos, and a training that looked at them and at its own data, with all its checkpoints."""
+    root = tmp_path_factory.mktemp("training")
+    (root / "photos").mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(3):
+        picture = Image.fromarray(generator.integers(0, 256, (30, 20, 3), dtype=np.uint8))
+        picture.save(root / "photos" / f"{index}.png")
+    loggers = [MemoryLogger(), MemoryLogger()]
+    torch.manual_seed(0)
+    trainer = Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=loggers[0],
+        default_root_dir=root,
+        callbacks=[
+            TransformerCAMCallback(probe=str(root / "photos"), name="photos", methods=["hirescam", "gradcam"]),
+            TransformerCAMCallback(num_samples=4, name="data"),
+            ModelCheckpoint(root / "ckpts", save_top_k=-1, filename="{epoch}", save_last=True),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    val = torch.utils.data.DataLoader(Folder(12), 4)
+    trainer.fit(Replayed(depth=3), loader(), val)
+    looks = {
+        name: [look for look in loggers[0].looks if next(iter(look.scalars)).startswith(name)]
+        for name in ("photos", "data")
+    }
+    assert all(len(found) == EPOCHS for found in looks.values())
+    return root, looks
+
+
+@pytest.fixture(scope="module")
+def replayed(training):
+    root, looks = training
+    status = run(
+        *("replay", "--checkpoints", f"{root}/ckpts/*.ckpt", "--module", "tests.test_cli_replay:Replayed"),
+        *("--probe", root / "photos", "--image_size", "16", "--mean", str(MEAN), "--std", str(STD)),
+        *("--method", "hirescam,gradcam", "--name", "photos", "--device", "cpu", "--output", root / "replay"),
+    )
+    assert status == 0
+    return root / "replay", looks["photos"]
+
+
+def test_maps_equal_those_of_the_live_run(replayed):
+    folder, live = replayed
+    timeline = read_timeline(folder)
+    assert timeline.steps.tolist() == [look.step for look in live]
+    assert timeline.epochs.tolist() == [look.epoch for look in live] == [0, 1, 2]
+    for t, look in enumerate(live):
+        for method, maps in look.maps.items():
+            step = maps.abs().amax((1, 2)).numpy()[:, None, None] / 127  # what the record rounds to
+            assert np.all(np.abs(timeline.maps[method][t] - maps.numpy()) <= step / 2 * 1.001), method
+        assert np.allclose(timeline.top_probabilities[t, :, 0], look.probabilities.max(1).values, atol=1 / 65535)
+
+
+def test_pictures_and_scalars_equal_those_of_the_live_run(replayed):
+    from lightning_cam.render import encode_jpeg
+
+    folder, live = replayed
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+    for tag in live[-1].pictures:
+        written = {event.step: event.encoded_image_string for event in events.Images(tag)}
+        assert written == {look.step: encode_jpeg(look.pictures[tag]) for look in live}
+    for tag in live[-1].scalars:
+        expected = {look.step: look.scalars[tag].item() for look in live if tag in look.scalars}
+        assert {event.step: event.value for event in events.Scalars(tag)} == expected
+
+
+@pytest.mark.parametrize("options", [{"save_on_train_epoch_end": False}, {"save_weights_only": True}])
+def test_the_step_is_that_of_the_metrics_however_a_checkpoint_was_saved(tmp_path, options):
+    logger = MemoryLogger()
+    trainer = Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=logger,
+        default_root_dir=tmp_path,
+        callbacks=[ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", **options)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Replayed(), loader(), loader())
+    logged = [step for step, metrics in logger.metrics if "val_loss" in metrics]
+    assert [(found.step, found.epoch) for found in find_checkpoints(str(tmp_path))] == [(logged[0], 0), (logged[1], 1)]
+
+
+def test_the_report_is_written(replayed):
+    folder, _ = replayed
+    assert "<title>CAM Timeline" in (folder / "photos_report.html").read_text()
+
+
+def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
+    root, looks = training
+    status = run(
+        *("replay", "--checkpoints", root / "ckpts", "--module", "tests.test_cli_replay:Replayed"),
+        *("--data", "tests.test_cli_replay:Data", "--data_args.count", "8", "--num_samples", "4"),
+        *("--name", "data", "--device", "cpu", "--output", tmp_path),
+    )
+    assert status == 0
+    timeline = read_timeline(tmp_path)
+    assert timeline.labels.tolist() == [0, 1, 2, 0]
+    assert timeline.class_names == list(Data.class_names)
+    assert timeline.class_idx.tolist() == [[0, 1, 2, 0]] * EPOCHS
+    for t, look in enumerate(looks["data"]):
+        maps = look.maps["hirescam"].numpy()
+        step = np.abs(maps).max((1, 2), keepdims=True) / 127
+        assert np.all(np.abs(timeline.maps["hirescam"][t] - maps) <= step / 2 * 1.001)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--checkpoints", "{root}/ckpts"], "--probe, --data: give one of them"),
+        (["--checkpoints", "{root}/none/*.ckpt", "--probe", "{root}/photos"], "--checkpoints: there is no file"),
+        (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is no Lightning checkpoint"),
+        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module_args.width", "3"], "cannot be made"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, message):
+    root, _ = training
+    torch.save({"weight": torch.zeros(1)}, root / "bare.ckpt")
+    capsys.readouterr()
+    args = [arg.format(root=root) for arg in args]
+    assert run("replay", "--module", "tests.test_cli_replay:Replayed", *args, "--output", tmp_path / "out") == 2
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+
+
+def test_a_module_must_be_of_lightning(training, tmp_path, capsys):
+    root, _ = training
+    args = ["--checkpoints", root / "ckpts", "--probe", root / "photos", "--module", "tests.models:swin"]
+    assert run("replay", *args) == 2
+    assert "is no LightningModule" in capsys.readouterr().err
