@@ -1,0 +1,184 @@
+"""What methods are supplied with, in place: through `explain`, against grad-cam and against models that show it."""
+
+import pytest
+import pytorch_grad_cam
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer
+from transformers import ViTConfig, ViTForImageClassification
+
+from lightning_cam import METHODS, explain, find_target_layers
+from lightning_cam.attention import DoesNotApply
+from lightning_cam.capture import capture, looking
+from lightning_cam.replay import Replay
+from lightning_cam.supply import Supply
+from tests.models import class_token_vit, jitter, swin
+from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
+
+ALL_NEEDS = frozenset[str]().union(*(method.needs for method in METHODS.values()))
+GRAD_CAM = {
+    "ablationcam": pytorch_grad_cam.AblationCAM,
+    "scorecam": pytorch_grad_cam.ScoreCAM,
+    "fullgrad": pytorch_grad_cam.FullGrad,
+}
+
+
+@pytest.mark.parametrize("method", GRAD_CAM)
+@pytest.mark.parametrize("kind", ["class token", "swin"])
+def test_heatmaps_equal_those_of_grad_cam(kind, method):
+    model = (class_token_vit if kind == "class token" else swin)()
+    size = 32 if kind == "class token" else 64
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([0, 3])
+    layers = find_target_layers(model, images)
+    targets = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(c) for c in classes.tolist()]
+    options = {"ablation_layer": pytorch_grad_cam.ablation_layer.AblationLayerVit()} if method == "ablationcam" else {}
+    # FullGrad chooses its layers itself, convolutions whose outputs are grids already.
+    reshape = None if method == "fullgrad" else layers[0].layout.to_grid
+    with GRAD_CAM[method](model, [layers[0].module], reshape, **options) as cam:
+        expected = torch.from_numpy(cam(images.clone(), targets))
+    found = explain(model, images, method, class_idx=classes, target_layers=layers).heatmap(method)
+    assert expected.std() > 0.05
+    assert (found - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("make", [class_token_vit, average_pool_vit])
+def test_attention_that_a_fused_kernel_hides(make):
+    """The same model with and without fused kernels: what is recomputed is what was hidden."""
+    seen = Attended(make)
+    model = seen.model
+    for block in model.blocks:
+        block.attn.fused_attn = True
+    images = torch.randn(len(CLASSES), 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    layers = find_target_layers(model, images)
+    with looking(model):
+        found = Supply(model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS).attention_pass
+    for name in ("attentions", "attention_gradients", "block_attention_gradients"):
+        torch.testing.assert_close(getattr(found, name), getattr(seen, name), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.readout, seen.readout)
+
+
+def _torchvision():
+    torch.manual_seed(0)
+    model = jitter(VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5)).eval()
+
+    def attentions(images):
+        found, handles = [], []
+        for block in model.encoder.layers:
+
+            def hook(module, args, output):
+                weights = nn.MultiheadAttention.forward(module, *args, need_weights=True, average_attn_weights=False)
+                found.append(weights[1])
+
+            handles.append(block.self_attention.register_forward_hook(hook))
+        model(images)
+        for handle in handles:
+            handle.remove()
+        return found
+
+    return model, attentions
+
+
+def _hugging_face():
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
+    config = ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=5)
+    model = jitter(ViTForImageClassification(config)).eval()
+    eager = ViTForImageClassification._from_config(config, attn_implementation="eager").eval()
+    eager.load_state_dict(model.state_dict())
+    return model, lambda images: list(eager(images, output_attentions=True).attentions)
+
+
+@pytest.mark.parametrize("make", [_torchvision, _hugging_face])
+def test_attention_of_other_libraries(make):
+    model, attentions = make()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    layers = find_target_layers(model, images)
+    with looking(model):
+        found = Supply(model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS).attention_pass
+    expected = [attention.detach() for attention in attentions(images)]
+    torch.testing.assert_close(found.attentions, expected, rtol=1e-4, atol=1e-6)
+    assert all(gradient.abs().max() > 0 for gradient in found.attention_gradients + found.block_attention_gradients)
+
+
+def test_the_hessian_vector_product_by_finite_differences():
+    model = class_token_vit()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    layers = find_target_layers(model, images)
+    step, every = 1e-2, torch.arange(2)
+    with looking(model):
+        layer = capture(model, images, layers, class_idx=3, needs={"hvp"}).layers[0]
+        replay = Replay(model, model, images, layers[0].module)
+        ends = []
+        for sign in (1, -1):
+            moved = (layer.layer_output * (1 + sign * step)).requires_grad_()
+            ends.append(torch.autograd.grad(replay(moved, every)[:, 3].sum(), moved)[0])
+    expected = layers[0].layout.to_grid((ends[0] - ends[1]) / (2 * step))
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(layer.hvp, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
+
+
+def test_attention_inside_windows_is_refused_in_words():
+    model, images = swin(), torch.randn(1, 3, 64, 64)
+    for method in ("attention_rollout", "gae", "legrad"):
+        with pytest.raises(DoesNotApply, match=f"methods: {method} does not apply .* attention over all 64 tokens"):
+            explain(model, images, method)
+    assert set(METHODS) - set(explain(model, images, "all").maps) == {"attention_rollout", "gae", "legrad"}
+
+
+def test_a_replay_runs_the_trunk_once():
+    model = class_token_vit()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    calls = []
+    for index, block in enumerate(model.blocks):
+        block.mlp.register_forward_hook(lambda *_, index=index: calls.append(index))
+    with looking(model), torch.no_grad():
+        outputs = []
+        handle = model.blocks[-1].norm1.register_forward_hook(lambda m, i, out: outputs.append(out))
+        expected = model(images)
+        handle.remove()
+        replay = Replay(model, model, images, model.blocks[-1].norm1)
+        calls.clear()
+        rows = torch.tensor([2, 0, 0, 1])
+        found = replay(outputs[0][rows], rows)
+    assert calls == [2]
+    torch.testing.assert_close(found, expected[rows])
+    torch.testing.assert_close(model(images), expected)  # no forward is left replaced
+
+
+def test_a_replay_of_what_does_not_begin_with_the_batch_runs_the_whole_model():
+    class TokensFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv2d(3, 24, 8, 8)
+            self.first = nn.TransformerEncoderLayer(24, 2, 48, 0.0, norm_first=True)
+            self.norm = nn.LayerNorm(24)
+            self.head = nn.Linear(24, 5)
+
+        def forward(self, images):
+            tokens = self.first(self.embed(images).flatten(2).permute(2, 0, 1))
+            return self.head(self.norm(tokens.mean(0)))
+
+    model = jitter(TokensFirst()).eval()
+    images = torch.randn(16, 3, 32, 32)  # as many images as tokens: the batch axis cannot be told by its length
+    with looking(model), torch.no_grad():
+        expected = model(images)
+        rows = torch.tensor([5, 1, 1])
+        normed = []
+        handle = model.norm.register_forward_hook(lambda m, i, out: normed.append(out))
+        model(images)
+        handle.remove()
+        found = Replay(model, model, images, model.norm)(normed[0][rows], rows)
+    torch.testing.assert_close(found, expected[rows])
+
+
+def test_all_methods_leave_the_model_as_it_was():
+    model = class_token_vit().train()
+    model.blocks[0].requires_grad_(False)
+    before = {name: (p.clone(), p.requires_grad, p.grad) for name, p in model.named_parameters()}
+    explain(model, torch.randn(2, 3, 32, 32), "all")
+    for name, parameter in model.named_parameters():
+        value, requires_grad, grad = before[name]
+        assert torch.equal(parameter, value) and parameter.requires_grad == requires_grad and parameter.grad is grad
+    assert all(module.training and "forward" not in vars(module) for module in model.modules())
+    assert torch.nn.functional.softmax.__module__ == "torch.nn.functional"
