@@ -186,7 +186,7 @@ def test_signed_maps_are_diverging(page, runs):
     plain = pixels(page, 0, row, column)
     page.check("input[name=signed]")
     settle(page)
-    assert page.locator("select[name=colormap]").input_value() == "berlin"
+    assert page.locator("select[name=colormap]").input_value() == "coolwarm"
     against = pixels(page, 0, row, column)
     assert against != plain and against[2] > against[0] + 20  # blue: it speaks against the class
 

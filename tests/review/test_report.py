@@ -66,9 +66,10 @@ def test_timelapse_plays_all_looks_and_grows_hotter(tmp_path, file_format):
     assert np.diff(heat).min() > 5  # from blue-grey ground to inferno's pale yellow
 
 
-def test_timelapse_thins_a_long_training_and_names_what_is_missing(tmp_path):
-    run = Run(tmp_path, count=2, size=16).looks(130)
-    assert Image.open(write_timelapse(tmp_path, tmp_path / "x.webp")).n_frames == 100
+def test_timelapse_thins_a_long_training_and_names_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_cam.sinks.timelapse._FRAMES", 5)
+    run = Run(tmp_path, count=2, size=16).looks(13)
+    assert Image.open(write_timelapse(tmp_path, tmp_path / "x.webp")).n_frames == 5
     with pytest.raises(ValueError, match=r"method: 'x' is not in .*, there are hirescam, gradcam"):
         write_timelapse(run.path, method="x")
     Run(tmp_path / "empty")

@@ -1,15 +1,17 @@
 // Colormaps as even control points from 0 to 1 (or -1 to 1), all perceptually uniform and safe for colour-blind readers.
-// inferno, viridis: S. van der Walt and N. Smith; cividis: J. Nuñez et al.; berlin, managua: F. Crameri.
+// inferno, viridis: S. van der Walt and N. Smith; cividis: J. Nuñez et al.; coolwarm: K. Moreland;
+// berlin, managua: F. Crameri.
 
 const POINTS = {
   inferno: "000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d24644 e45a31 f1731d f98e09 fcac11 f9cb35 f2ea69 fcffa4",
   viridis: "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725",
   cividis: "00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838",
+  coolwarm: "3b4cc0 4e68d8 6282ea 779af7 8db0fe a3c2fe b9d0f9 ccd9ed dddcdc ecd3c5 f5c4ac f7b093 f4987a eb7d62 dd5f4b ca3b37 b40426",
   berlin: "9eb0ff 79abed 519fd3 3685ad 286886 1d4b61 14303e 111a20 190c09 2b0e01 411201 5b1d08 7d341e 9e513f be6f63 df8f89 ffadad",
   managua: "81e7ff 76c7ec 6baada 608ec7 5775b3 505d9c 4c457f 4e3260 582948 6a2c3b 823a39 9c4d3d b26343 c67b4b d99554 ecb15d ffcf67",
 };
 export const SEQUENTIAL = ["inferno", "viridis", "cividis"];
-export const DIVERGING = ["berlin", "managua"];
+export const DIVERGING = ["coolwarm", "berlin", "managua"];
 
 // Okabe and Ito's palette: told apart with any colour vision.
 export const SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#999999"];

@@ -38,7 +38,7 @@ function check(app, name, title) {
 
 const SCALES = { image: "per image", row: "over time", common: "common" };
 const SCALE_NOTES = {
-  image: "Full colour: the largest value of this map. Shapes compare, strengths do not.",
+  image: "Full colour: the largest value of this map. Shapes compare; strength is the bar at a tile's right.",
   row: "Full colour: the largest value of this image at any step.",
   common: "Full colour: the largest value of any image at any step.",
 };
@@ -55,7 +55,7 @@ export class Controls {
     this.fields = {
       timeline: choice(app, "timeline", "Run"),
       method: choice(app, "method", "Method"),
-      reference: choice(app, "reference", "Compared with"),
+      reference: choice(app, "reference", "Versus"),
       opacity: range(app, "opacity", "Opacity", share, percent),
       threshold: range(app, "threshold", "Threshold", share, percent),
       colormap: choice(app, "colormap", "Colours", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),

@@ -38,5 +38,6 @@ export function number(value, digits = 3) {
 }
 
 export function percent(share) {
-  return share >= 0.995 && share < 1 ? ">99 %" : `${Math.round(share * 100)} %`;
+  if (share >= 0.995 && share < 1) return ">99 %";
+  return share > 0 && share < 0.005 ? "<1 %" : `${Math.round(share * 100)} %`;
 }

@@ -126,7 +126,7 @@ export function drawOutline(canvas, path) {
   const whole = new Path2D();
   whole.addPath(path, { a: canvas.width, d: canvas.height });
   for (const [line, color] of [[2.5, "rgba(0, 0, 0, 0.4)"], [1, "rgba(255, 255, 255, 0.85)"]]) {
-    context.lineWidth = (line * canvas.width) / 176;
+    context.lineWidth = line * Math.max(1, canvas.width / 400);
     context.strokeStyle = color;
     context.stroke(whole);
   }

@@ -13,10 +13,10 @@ export const DEFAULTS = {
   opacity: 0.75,
   threshold: 0,
   sequential: "inferno",
-  diverging: "berlin",
+  diverging: "coolwarm",
   signed: false, // also show what speaks against the class
   smooth: true,
-  scale: "row", // "image", "row" over time, "common"
+  scale: "image", // "image", "row" over time, "common"
   outlines: true, // of the object, where known
   size: 176, // CSS pixels of a tile's width
   label: null, // class filter

@@ -3,6 +3,7 @@
 import { overlayTable } from "./colors.js";
 import { h, number, percent, setText } from "./dom.js";
 import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
+import { extent } from "./record.js";
 import { activeColormap, describeValue, tileValues } from "./scale.js";
 
 /** How maps are drawn now: {table, colormap, smooth}. */
@@ -61,6 +62,7 @@ export class TileBoard {
     const slot = {
       canvas: h("canvas"),
       bar: h("div", { class: "bar" }),
+      strength: h("div", { class: "strength", title: "largest value, as a share of this image's largest at any step" }),
       first: h("div", { class: "first" }),
       second: h("div", { class: "second" }),
       visible: false,
@@ -77,7 +79,7 @@ export class TileBoard {
         onpointermove: (event) => this.#hover(slot, event),
         onpointerleave: () => (this.tip.hidden = true),
       },
-      slot.canvas,
+      h("div", { class: "picture" }, slot.canvas, slot.strength),
       h("div", { class: "track" }, slot.bar),
       h("figcaption", {}, slot.first, slot.second),
     );
@@ -111,6 +113,7 @@ export class TileBoard {
     if (!slot.tile) return;
     slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
     slot.figure.dataset.missing = slot.shown?.missing ?? "";
+    slot.strength.style.height = `${100 * strength(slot.tile, this.app.state.signed)}%`;
   }
 
   #seen(entries) {
@@ -124,6 +127,13 @@ export class TileBoard {
   #hover(slot, event) {
     hover(this.tip, this.app.state, slot.canvas, slot.tile, slot.shown, event);
   }
+}
+
+/** A map's largest value as a share of the image's largest at any step: what a scale per image does not show. */
+function strength({ timeline, t, i, method }, signed) {
+  const map = timeline.looks[t].maps[method];
+  const peak = map ? timeline.peaks(method, signed)[i] : 0;
+  return peak ? extent(map, i, signed) / peak : 0;
 }
 
 /** Show the value under the pointer in `tip`. */
