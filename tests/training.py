@@ -25,13 +25,17 @@ def tiny_vit(**changes):
     return class_token_vit(**{**options, **changes})
 
 
+def _pair(image, label):
+    return image, label
+
+
 class Pictures(Dataset):
     """Fixed noise; `pack` makes an item's form."""
 
     def __init__(self, count=12, pack=None, size=SIZE):
         self.images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
         self.labels = torch.arange(count) % CLASSES
-        self.pack = pack or (lambda image, label: (image, label))
+        self.pack = pack or _pair
 
     def __len__(self):
         return len(self.images)

@@ -1,10 +1,11 @@
 """Make a freshly built model behave like a trained one for the time of a look."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _SPREAD = 0.2
 
@@ -14,7 +15,8 @@ def jittered(model: nn.Module) -> Iterator[None]:
     """Replace each constant parameter by noise around its value while the body runs.
 
     Heads, gammas and layer scales that start at zero or near it block every gradient and every signal, although
-    the trained model will let them through. The parameters themselves are not written to: others stand in.
+    the trained model will let them through. The parameters themselves are not written to: others stand in. Where
+    parameters are split over ranks nothing is replaced.
 
     Args:
         model: A model whose parameters do not need gradients at the moment.
@@ -23,9 +25,10 @@ def jittered(model: nn.Module) -> Iterator[None]:
     stand_ins: dict[nn.Parameter, nn.Parameter] = {}
     swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
     try:
-        for module in model.modules():
+        for module in () if _is_split(model) else model.modules():
             for name, parameter in module._parameters.items():
-                if parameter is None or not parameter.is_floating_point() or not _constant(parameter):
+                # A zero bias blocks nothing; noise there would drown a signal that small weights leave faint.
+                if parameter is None or name.endswith("bias") or not _constant(parameter):
                     continue
                 if parameter not in stand_ins:
                     noise = torch.randn(parameter.shape, generator=generator).to(parameter)
@@ -38,6 +41,49 @@ def jittered(model: nn.Module) -> Iterator[None]:
             module._parameters[name] = parameter
 
 
+def calibrate(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) -> None:
+    """Give batch norms that never saw a batch the statistics of these images, in one forward.
+
+    With the mean 0 and variance 1 they start with, they normalise nothing: in a deep model with random weights
+    the image is lost on the way. The caller puts the buffers back.
+
+    Args:
+        model: A model in eval mode.
+        forward: What to call.
+        images: (B, C, H, W).
+    """
+    fresh = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and not isinstance(module, nn.SyncBatchNorm)  # would wait for ranks that do not look
+        and module.running_mean is not None
+        and module.running_var is not None
+        and not module.running_mean.any()
+        and bool((module.running_var == 1).all())
+    ]
+    if not fresh:
+        return
+    momenta = [module.momentum for module in fresh]
+    for module in fresh:
+        module.training, module.momentum = True, 1.0
+    with torch.no_grad():
+        forward(images)
+    for module, momentum in zip(fresh, momenta, strict=True):
+        module.training, module.momentum = False, momentum
+
+
+def _is_split(model: nn.Module) -> bool:
+    """Whether FSDP, DeepSpeed or tensor parallelism hold the parameters and put them into modules by themselves."""
+    classes = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    classes |= {type(parameter).__name__ for parameter in model.parameters()}
+    return bool(classes & {"FSDPModule", "FullyShardedDataParallel", "DTensor"}) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    )
+
+
 def _constant(parameter: nn.Parameter) -> bool:
+    if parameter.numel() == 0 or not parameter.is_floating_point():
+        return False
     low, high = parameter.aminmax()
     return bool(low == high)

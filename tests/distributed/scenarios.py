@@ -1,0 +1,165 @@
+"""Trainings on two processes, one after the other; each rank writes down what came of each.
+
+Run as `python -m tests.distributed.scenarios FOLDER cpu` or `gpu`: the first Trainer starts the second process.
+"""
+
+import sys
+import time
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from lightning_cam import TransformerCAMCallback
+from tests.training import Lit, loader, tiny_vit, train
+
+SAMPLES = 3  # not a multiple of the number of ranks
+METHODS = ["hirescam", "eigencam"]
+_TIMEOUT = timedelta(seconds=60)  # a rank that waits in vain ends the test
+
+
+def fresh_vit():
+    """As it comes from its constructor: norms and biases are constant."""
+    model = tiny_vit()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    return model
+
+
+class Sharded(Lit):
+    """Parameters are split over the ranks, block by block."""
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for block in self.model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
+
+
+def look(cls=TransformerCAMCallback, **options):
+    return cls(methods=METHODS, num_samples=SAMPLES, **options)
+
+
+class Slow(TransformerCAMCallback):
+    """The first rank takes its time in a look: no other may wait for it."""
+
+    def _show(self, trainer, explanation):
+        time.sleep(0.3)
+        super()._show(trainer, explanation)
+
+
+class FailsOnOneRank(TransformerCAMCallback):
+    """The second look fails on one rank, before any rank needs another."""
+
+    rank = 1
+
+    def _explain(self, trainer, module):
+        if trainer.global_rank == self.rank and self._last_step >= 0:
+            raise RuntimeError("only here")
+        return super()._explain(trainer, module)
+
+
+class CannotBeginOnOneRank(TransformerCAMCallback):
+    rank = 1
+
+    def _open(self, trainer, module):
+        session = super()._open(trainer, module)
+        if trainer.global_rank == self.rank:
+            raise RuntimeError("only here")
+        return session
+
+
+class CannotBeginOnTheFirst(CannotBeginOnOneRank):
+    rank = 0
+
+
+class CannotShow(TransformerCAMCallback):
+    """The first rank fails in what only it does."""
+
+    def _show(self, trainer, explanation):
+        raise RuntimeError("only here")
+
+
+DDP = {
+    "alone": lambda: None,
+    "looks": lambda: look(Slow, on_error="raise"),
+    "shares": lambda: look(shard_probe=True, on_error="raise"),
+    "shares in micro-batches": lambda: look(shard_probe=True, batch_size=1, on_error="raise"),
+    "shares and fails": lambda: look(FailsOnOneRank, shard_probe=True),
+    "shares and cannot begin": lambda: look(CannotBeginOnOneRank, shard_probe=True),
+}
+FSDP = {
+    "alone": lambda: None,
+    "looks": lambda: look(on_error="raise"),
+    "shares": lambda: look(shard_probe=True, on_error="raise"),
+    "cannot begin": lambda: look(CannotBeginOnOneRank),
+    "cannot begin on the first rank": lambda: look(CannotBeginOnTheFirst),
+    "fails": lambda: look(FailsOnOneRankEarly),
+    "cannot show": lambda: look(CannotShow),
+}
+
+
+class FailsOnOneRankEarly(TransformerCAMCallback):
+    """Between two looks something goes wrong on one rank."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.global_rank == 1 and trainer.current_epoch == 1:
+            self._attempt(self._fail)
+
+    def _fail(self):
+        raise RuntimeError("only here")
+
+
+def _local(value):
+    """The same nested value with each sharded tensor replaced by what this rank holds."""
+    if isinstance(value, DTensor):
+        return value.to_local().clone()
+    if isinstance(value, dict):
+        return {key: _local(inner) for key, inner in value.items()}
+    return [_local(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def strategy(kind, accelerator):
+    backend = "gloo" if accelerator == "cpu" else "nccl"
+    if kind == "ddp":
+        return DDPStrategy(timeout=_TIMEOUT, process_group_backend=backend)
+    return ModelParallelStrategy(2, 1, timeout=_TIMEOUT, process_group_backend=backend)
+
+
+def main(folder, accelerator):
+    for kind, scenarios in (("ddp", DDP), ("fsdp", FSDP)):
+        for name, make in scenarios.items():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                outcome = train(
+                    folder,
+                    make(),
+                    (lambda: Sharded(fresh_vit())) if kind == "fsdp" else lambda: Lit(fresh_vit()),
+                    val_loader=lambda: loader(8),
+                    strategy=strategy(kind, accelerator),
+                    accelerator=accelerator,
+                    devices=2,
+                    accumulate_grad_batches=2,
+                    val_check_interval=1,
+                )
+            record = {
+                "same": _local(outcome.same),
+                "plain": _local({**outcome.plain, "progress": outcome.plain["progress"][:2]}),
+                "looks": [(one.step, one.maps, one.class_idx, one.probabilities) for one in outcome.looks],
+                "said": [str(w.message) for w in caught if "TransformerCAM" in str(w.message)],
+            }
+            record = move_data_to_device(record, "cpu")
+            torch.save(record, folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

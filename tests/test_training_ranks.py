@@ -1,0 +1,128 @@
+"""Trainings on two processes: nobody waits for a look in vain, and weights end the same on each rank."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+from lightning_cam import TransformerCAMCallback
+from tests.distributed.scenarios import DDP, FSDP, METHODS, SAMPLES, fresh_vit
+from tests.training import Lit, loader, options
+
+SCENARIOS = [("ddp", name) for name in DDP] + [("fsdp", name) for name in FSDP]
+LOOKS = ("looks", "shares", "shares in micro-batches")
+HERE, ELSEWHERE = "only here", "another rank"
+FAULTS = {
+    ("ddp", "shares and fails"): (1, [ELSEWHERE, HERE]),
+    ("ddp", "shares and cannot begin"): (0, [ELSEWHERE, HERE]),
+    ("fsdp", "cannot begin"): (0, [ELSEWHERE, HERE]),
+    ("fsdp", "cannot begin on the first rank"): (0, [HERE, ELSEWHERE]),
+    ("fsdp", "fails"): (1, [ELSEWHERE, HERE]),
+    ("fsdp", "cannot show"): (0, [HERE, ELSEWHERE]),
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, worker_id):
+    """What each scenario left on each rank. Test processes that run side by side share one run of them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "ranks"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        deadline = time.monotonic() + 240
+        while not (folder / "done").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+    else:
+        try:
+            _launch(folder, "cpu")
+        finally:
+            (folder / "done").touch()
+    return _read(folder)
+
+
+def _read(folder):
+    return {path.stem: torch.load(path, weights_only=False) for path in folder.glob("*.pt")}
+
+
+def _launch(folder, accelerator):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.scenarios", str(folder), accelerator]
+    done = subprocess.run(command, env=environment, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+
+
+@pytest.mark.parametrize(("kind", "name"), SCENARIOS)
+def test_training_is_the_same_on_each_rank(records, kind, name):
+    for rank in (0, 1):
+        with_callback, without = records[f"{kind} {name} {rank}"], records[f"{kind} alone {rank}"]
+        assert with_callback["plain"] == without["plain"]
+        assert_close(with_callback["same"], without["same"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in SCENARIOS if pair[1] in LOOKS])
+def test_the_first_rank_logs_and_all_see_the_same_maps(records, kind, name):
+    here, other = (records[f"{kind} {name} {rank}"] for rank in (0, 1))
+    assert here["said"] == other["said"] == other["looks"] == []
+    expected = records["ddp looks 0"]["looks"]
+    assert [look[0] for look in here["looks"]] == [look[0] for look in expected] == [0, 1]
+    for (_, maps, classes, probabilities), (_, reference, *others) in zip(here["looks"], expected, strict=True):
+        assert maps["hirescam"].shape == (SAMPLES, 4, 4) and set(maps) == set(METHODS)
+        assert_close(maps, reference, rtol=1e-4, atol=1e-5)
+        assert_close([classes, probabilities], others, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), FAULTS)
+def test_a_fault_on_one_rank_switches_all_off_and_stops_none(records, kind, name):
+    looks, reasons = FAULTS[kind, name]
+    for rank, reason in enumerate(reasons):
+        (said,) = records[f"{kind} {name} {rank}"]["said"]
+        assert reason in said
+    assert len(records[f"{kind} {name} 0"]["looks"]) == looks
+
+
+def test_the_ranks_differ(records):
+    """The comparison above means something: ranks hold other parameters and see other images."""
+    one, other = (records[f"fsdp alone {rank}"]["same"]["weights"] for rank in (0, 1))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_spawned_processes(records, tmp_path):
+    """The callback travels to spawned processes; the first writes the event file."""
+    seed_everything(0, verbose=False)
+    lit = Lit(fresh_vit())
+    trainer = Trainer(
+        strategy="ddp_spawn",
+        devices=2,
+        callbacks=[TransformerCAMCallback(methods=METHODS, num_samples=SAMPLES, on_error="raise")],
+        logger=TensorBoardLogger(tmp_path),
+        accumulate_grad_batches=2,
+        val_check_interval=1,
+        **options(tmp_path),
+    )
+    trainer.fit(lit, loader(shuffle=True), loader(8))
+    assert_close(lit.state_dict(), records["ddp alone 0"]["same"]["weights"], rtol=0, atol=0)
+    (folder,) = {path.parent for path in tmp_path.rglob("events.*")}
+    log = EventAccumulator(str(folder), {"images": 0}).Reload()
+    assert [event.step for event in log.Images("cam/hirescam")] == [0, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus(tmp_path):
+    _launch(tmp_path, "gpu")
+    records = _read(tmp_path)
+    for kind, name in SCENARIOS:
+        test_training_is_the_same_on_each_rank(records, kind, name)
+        if name in LOOKS:
+            test_the_first_rank_logs_and_all_see_the_same_maps(records, kind, name)
+    for kind, name in FAULTS:
+        test_a_fault_on_one_rank_switches_all_off_and_stops_none(records, kind, name)
