@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_cam.layout import TokenLayout
 from lightning_cam.resolve.block import final_block
-from lightning_cam.resolve.jitter import jittered
+from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.measure import Question, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
 from lightning_cam.state import as_written, untouched
@@ -51,7 +51,8 @@ def find_target_layers(
 ) -> list[TargetLayer]:
     """Find the layers at which a vision transformer is explained, and how their outputs lie.
 
-    One forward and one backward of two noise images show which norms of the final block the logits feel at the
+    One forward and one backward of two noise images (after another forward if there are batch norms without
+    statistics) show which norms of the final block the logits feel at the
     patches. Where their shape leaves a choice, 9 more forwards with patterns over the images settle the layout;
     they are taken with each token attending to itself alone, and 9 further ones as the model
     is where that shows nothing.
@@ -97,6 +98,7 @@ def find_target_layers(
             parameter.requires_grad_(False)
         stack.enter_context(jittered(model))
         noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        calibrate(model, run, noise)
         # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
         base = noise.clone().requires_grad_() * 1
         trace = watch(model, run, base)

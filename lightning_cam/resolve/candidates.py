@@ -22,7 +22,7 @@ _PLAIN: dict[tuple[int, int], tuple[str, ...]] = {
     (-1, 2): ("(B H W) C", "(H W B) C"),
 }
 _WINDOWED: dict[tuple[int, int], tuple[str, ...]] = {
-    (-1, 3): ("(B H W) (h w) C", "(B h w) (H W) C", "B (H W h w) C"),
+    (-1, 3): ("(B H W) (h w) C", "(B h w) (H W) C", "B (H W h w) C", "B (h w H W) C"),
     (-1, 4): ("B (H W) (h w) C", "B (h w) (H W) C", "(B H W) h w C", "(B h w) H W C"),
     (1, 4): ("B C (H W) (h w)", "B C (h w) (H W)", "(B H W) C h w", "(B h w) C H W"),
     (1, 3): ("(B H W) C (h w)", "(B h w) C (H W)"),
@@ -136,7 +136,7 @@ def _windows(format: str, grid: Grid, shape: Shape) -> Iterator[Grid]:
         pairs = iter([(grid[0] // sizes["H"], grid[1] // sizes["W"])])
     else:  # all in one axis: square windows that divide the grid
         pairs = ((s, s) for s in range(2, min(grid)) if not grid[0] % s and not grid[1] % s)
-    return ((h, w) for h, w in pairs if 0 < h <= grid[0] and 0 < w <= grid[1] and (h, w) not in ((1, 1), grid))
+    return ((h, w) for h, w in pairs if 0 < h <= grid[0] and 0 < w <= grid[1] and (h, w) != (1, 1))
 
 
 def _factors(number: int) -> Iterator[Grid]:

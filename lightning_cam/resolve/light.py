@@ -58,15 +58,20 @@ class Light:
             layout: The candidate.
 
         Returns:
-            The correlation of answers and patterns, 1 at best; that of the pattern which fits worst.
+            The correlation of answers and patterns, 1 at best: mean over the patterns of an axis, that of the
+            axis which fits worse.
         """
         h, w = layout.grid_size
-        expected = [wave[:, None].expand(h, w) for wave in _waves(h)] + [wave.expand(h, w) for wave in _waves(w)]
-        return min(
-            _correlation(layout.to_grid(answer).mean((0, 1)).cpu(), wave)
-            for answer, wave in zip(self._answers[index], expected, strict=True)
-            if wave.std() > 1e-3  # on a grid of one or two rows some cosines are flat
-        )
+        answers = [layout.to_grid(answer).mean((0, 1)).cpu() for answer in self._answers[index]]
+        rows = [(a, wave[:, None].expand(h, w)) for a, wave in zip(answers[:_WAVES], _waves(h), strict=True)]
+        columns = [(a, wave.expand(h, w)) for a, wave in zip(answers[_WAVES:], _waves(w), strict=True)]
+        return min(fit for fit in map(_fit, (rows, columns)) if fit is not None)
+
+
+def _fit(pairs: list[tuple[Tensor, Tensor]]) -> float | None:
+    # On a grid of one or two rows some cosines are flat.
+    scores = [_correlation(answer, wave) for answer, wave in pairs if wave.std() > 1e-3]
+    return sum(scores) / len(scores) if scores else None
 
 
 def _patterns(images: Tensor) -> list[Tensor]:
@@ -82,7 +87,7 @@ def _waves(size: int) -> list[Tensor]:
 
 def _correlation(a: Tensor, b: Tensor) -> float:
     a, b = a.flatten().double() - a.double().mean(), b.flatten().double() - b.double().mean()
-    return float((a * b).sum() / (a.norm() * b.norm() + 1e-12))
+    return float(((a * b).sum() / (a.norm() * b.norm() + 1e-12)).nan_to_num())
 
 
 def _outputs(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:

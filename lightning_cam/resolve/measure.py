@@ -19,6 +19,8 @@ log = logging.getLogger("lightning_cam")
 # From this correlation on a layout counts as seen, if it beats the next one by the margin.
 _CLEAR, _CLEAR_MARGIN = 0.9, 0.02
 _SEEN, _SEEN_MARGIN = 0.6, 0.1
+# A four-dimensional map can only be transposed or a pile of windows, both of which are far off.
+_MAP, _MAP_MARGIN = 0.3, 0.3
 
 
 @dataclass
@@ -84,8 +86,8 @@ def _ask(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Question
     if question.answer is None:
         maps = [layout for layout in question.plain if len(layout.axes) == 4]
         question.others = rolled(maps, trace.rolls)
-        # A map (B, h, w, C) with the grid of a convolution is no pile of windows.
-        if not any(layout.grid_size in backed for layout in maps):
+        # A map of a size that the model convolves is no pile of windows.
+        if not any(layout.grid_size in trace.maps for layout in maps):
             question.others += windowed(shape, axis, batch_size, backed, trace.rolls)
         question.plain = distinct(question.plain, shape)
         question.others = distinct([*question.plain, *question.others], shape)[len(question.plain) :]
@@ -121,12 +123,13 @@ def _shine(forward: Callable[[Tensor], Any], images: Tensor, questions: list[Que
 
 
 def _certain(question: Question) -> TokenLayout | None:
-    best = question.seen[0][0]
-    margin = _CLEAR_MARGIN if best >= _CLEAR else _SEEN_MARGIN
-    close = [layout for score, layout in question.seen if score > best - margin]
-    if best < _SEEN:
+    best, first = question.seen[0]
+    for least, margin in ((_CLEAR, _CLEAR_MARGIN), (_SEEN, _SEEN_MARGIN), (_MAP, _MAP_MARGIN)):
+        if best < least or (least == _MAP and first.format not in ("NCHW", "NHWC")):
+            continue
+        close = [layout for score, layout in question.seen if score > best - margin]
+        plain_ones = [layout for layout in close if layout in question.plain]
+        if len(close) == 1 or len(plain_ones) == 1:
+            return (plain_ones or close)[0]
         return None
-    plain_ones = [layout for layout in close if layout in question.plain]
-    if len(close) == 1 or len(plain_ones) == 1:
-        return (plain_ones or close)[0]
     return None

@@ -50,7 +50,7 @@ def _has_distances_of(table: Tensor, layout: TokenLayout) -> bool:
     h, w = layout.grid_size
     if table.shape != (h * w, h * w) or layout.num_prefix_tokens or layout.num_suffix_tokens:
         return False
-    if "HW" not in layout.axes and "BHW" not in layout.axes and "HWB" not in layout.axes:
+    if layout.format not in ("NLC", "LNC", "NHWC", "NCHW", "B C (H W)", "(B H W) C"):
         return False
     place = torch.cartesian_prod(torch.arange(h), torch.arange(w))
     distance = (place[:, None] - place[None]).abs()
