@@ -32,7 +32,7 @@ def train(log_dir: str | Path = "demo_logs", *, epochs: int = EPOCHS, train_size
     seed_everything(0, verbose=False)
     data = DigitsOnPhotos(train_size=train_size)
     classifier = Classifier(
-        "vit_tiny_patch16_224", img_size=data.image_size, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=0.3
+        "vit_tiny_patch16_224", img_size=data.image_size, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=1.0
     )
     logger = TensorBoardLogger(log_dir, name="")
     trainer = Trainer(
