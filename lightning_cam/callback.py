@@ -51,6 +51,8 @@ class TransformerCAMCallback(Callback):
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
+        report: Write `{name}_report.html`, a page to review the whole run offline, next to the event file at the end.
+        timelapse: Write `{name}_timelapse` in this format as well; None for none.
         name: First part of all tags; two callbacks in one trainer need different names.
         on_error: "warn" says once why a look failed and switches the callback off; "raise" is for tests.
 
@@ -88,6 +90,8 @@ class TransformerCAMCallback(Callback):
         every_n_epochs: int = 1,
         batch_size: int | None = None,
         shard_probe: bool = False,
+        report: bool = True,
+        timelapse: Literal["webp", "gif"] | None = "webp",
         name: str = "cam",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
@@ -117,6 +121,8 @@ class TransformerCAMCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.shard_probe = shard_probe
+        self.report = report
+        self.timelapse = timelapse
         self.name = name
         self.on_error = on_error
         self._off = False  # after a fault
@@ -298,6 +304,8 @@ class TransformerCAMCallback(Callback):
             mean=self.mean,
             std=self.std,
             class_names=self.class_names,
+            report=self.report,
+            timelapse=self.timelapse,
         )
 
     def _target(self) -> str:

@@ -1,9 +1,10 @@
 """What the looks of one run share: found out at the first, used by all."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,7 +14,9 @@ from lightning_cam.pipeline import as_statistics, find_class_names, find_normali
 from lightning_cam.probe import ProbeBatch
 from lightning_cam.render import Captions, unnormalise
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.sinks import SINKS, Introduction, SinkWorker, sink_of
+from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
+
+_log = logging.getLogger(__name__)
 
 _ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
 
@@ -68,6 +71,8 @@ def open_session(
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
     class_names: list[str] | None,
+    report: bool,
+    timelapse: Literal["webp", "gif"] | None,
 ) -> Session:
     """Find out what stays the same over all looks of a run, and open what they are written to.
 
@@ -83,9 +88,11 @@ def open_session(
         mean: Mean that the images were normalised with; None to find it.
         std: Standard deviation that the images were normalised with; None to find it.
         class_names: Names of the classes; None to find them.
+        report: Whether to write the report when the run ends.
+        timelapse: Format of the timelapse to write when the run ends, or None.
 
     Raises:
-        ValueError: No logger of the trainer takes images.
+        ValueError: The trainer has no logger.
     """
     loaders = loaders_of(trainer)
     means, stds = as_statistics(mean, probe.images), as_statistics(std, probe.images)
@@ -108,17 +115,31 @@ def open_session(
         regions=probe.regions,
         class_names=class_names,
     )
-    return Session(forward, layers, photos, class_names, _open_worker(trainer, introduction))
+    worker = _open_worker(trainer, introduction, report, timelapse)
+    return Session(forward, layers, photos, class_names, worker)
 
 
-def _open_worker(trainer: Trainer, introduction: Introduction) -> SinkWorker | None:
+def _open_worker(
+    trainer: Trainer, introduction: Introduction, report: bool, timelapse: Literal["webp", "gif"] | None
+) -> SinkWorker | None:
     if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
         return None
-    sinks = [sink for logger in trainer.loggers if (sink := sink_of(logger)) is not None]
-    if not sinks:
-        came = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-        raise ValueError(f"Trainer(logger=...): a logger that takes images is needed ({', '.join(SINKS)}), got {came}")
-    return SinkWorker(sinks, introduction)
+    if not trainer.loggers:
+        raise ValueError(
+            "Trainer(logger=False): a logger is needed to show the maps "
+            f"({', '.join(SINKS)}; any other gets files in its directory)"
+        )
+    directory = directory_of(trainer.loggers[0])
+    # First, so that the report is there when the loggers' sinks are closed.
+    sinks: list[Sink] = [TimelineSink(directory, report=report, timelapse=timelapse)]
+    for logger in trainer.loggers:
+        sink = sink_of(logger)
+        if sink is None:
+            sink = FilesSink(logger)
+            _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, directory_of(logger))
+        sinks.append(sink)
+    written = directory / f"{introduction.name}_report.html" if report else None
+    return SinkWorker(sinks, replace(introduction, report=written))
 
 
 def loaders_of(trainer: Trainer) -> Any:

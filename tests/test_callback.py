@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -30,7 +30,9 @@ class Blobs(Dataset):
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(count, 3, SIZE, SIZE, generator=generator) * 0.3
         self.labels = torch.arange(count) % 4
-        self.boxes = torch.stack([torch.tensor([4, 4, 12, 12]) + 16 * torch.tensor([c % 2, c // 2] * 2) for c in self.labels])
+        self.boxes = torch.stack(
+            [torch.tensor([4, 4, 12, 12]) + 16 * torch.tensor([c % 2, c // 2] * 2) for c in self.labels]
+        )
         for image, (x1, y1, x2, y2) in zip(self.images, self.boxes, strict=True):
             image[:, y1:y2, x1:x2] += 0.7
 
@@ -123,7 +125,9 @@ def test_logged_numbers_are_those_of_the_final_model(tmp_path):
                 inside += relevance[index, y, x].item() * wide / 64
         shares.append(inside / max(relevance[index].sum().item(), 1e-12))
     assert log.Scalars("cam/hirescam/share_inside")[-1].value == pytest.approx(np.mean(shares), abs=1e-5)
-    assert log.Scalars("cam/hirescam/target_probability")[-1].value == pytest.approx(probabilities.mean().item(), abs=1e-5)
+    assert log.Scalars("cam/hirescam/target_probability")[-1].value == pytest.approx(
+        probabilities.mean().item(), abs=1e-5
+    )
 
 
 def test_the_filmstrip_grows_and_the_grid_shows_every_image(tmp_path):
@@ -145,7 +149,7 @@ def _train(tmp_path, *callbacks):
         "weights": lit.state_dict(),
         "optimizer": fitted.optimizers[0].state_dict()["state"],
         "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()),
-        "metrics": {k: v for k, v in fitted.logged_metrics.items()},
+        "metrics": dict(fitted.logged_metrics),
     }
 
 
@@ -202,7 +206,7 @@ def _warned(tmp_path, lit=None, callback=None, validation=None, **options):
 
 
 def test_no_logger(tmp_path):
-    assert "a logger that takes images is needed" in _warned(tmp_path, logger=False)
+    assert "a logger is needed" in _warned(tmp_path, logger=False)
 
 
 def test_a_batch_without_images(tmp_path):
@@ -221,7 +225,9 @@ def test_a_batch_without_images(tmp_path):
 
 
 def test_a_model_without_transformer_blocks(tmp_path):
-    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    convolutions = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
     said = _warned(tmp_path, Lit(convolutions))
     assert "target_layers=" in said
 
@@ -285,7 +291,7 @@ def test_a_map_that_is_not_finite_is_marked_and_training_goes_on(tmp_path):
 
 
 def test_on_error_raise(tmp_path):
-    with pytest.raises(ValueError, match="a logger that takes images is needed"):
+    with pytest.raises(ValueError, match="a logger is needed"):
         trainer(tmp_path, TransformerCAMCallback(on_error="raise"), logger=False).fit(Lit(), *loaders())
 
 
@@ -333,7 +339,3 @@ def test_a_look_on_the_gpu_never_waits(tmp_path):
     looks = Watched(methods="all", on_error="raise")
     trainer(tmp_path, looks, accelerator="gpu", devices=1).fit(Lit(), *loaders())
     assert looks.watched
-
-
-def test_a_logger_that_takes_no_images(tmp_path):
-    assert "CSVLogger" in _warned(tmp_path, logger=CSVLogger(tmp_path))

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -22,6 +23,7 @@ class Introduction:
         labels: (B,) int64, or None.
         regions: (B, H, W) bool, where the objects are, or None.
         class_names: Names of the classes, or None.
+        report: Where the report will lie when the sinks are closed, or None if none is written.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Introduction:
     labels: Tensor | None
     regions: Tensor | None
     class_names: list[str] | None
+    report: Path | None = None
 
 
 class Sink(ABC):

@@ -1,5 +1,7 @@
 """TensorBoard: pictures as JPEG, scalars and a text card in the run's event file."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -8,6 +10,8 @@ from torch import Tensor
 from lightning_cam.look import Look
 from lightning_cam.render import encode_jpeg
 from lightning_cam.sinks.base import Introduction, Sink, register_sink
+
+_RESERVE = 16 * 2**20  # bytes
 
 
 @register_sink("TensorBoardLogger")
@@ -33,8 +37,21 @@ class TensorBoardSink(Sink):
         writer = self._logger.experiment
         values = [Summary.Value(tag=tag, image=_image(picture)) for tag, picture in look.pictures.items()]
         values += [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in look.scalars.items()]
-        writer._get_file_writer().add_summary(Summary(value=values), look.step)
+        summary = Summary(value=values)
+        _check_space(writer.get_logdir(), summary.ByteSize())
+        writer._get_file_writer().add_summary(summary, look.step)
         writer.flush()
+
+
+def _check_space(folder: str, size: int) -> None:
+    """Refuse to fill the disk: a failed write would break the event file for the trainer's own metrics, and the run."""
+    if not Path(folder).is_dir():  # in the cloud
+        return
+    free = shutil.disk_usage(folder).free
+    if free < size + _RESERVE:
+        raise OSError(
+            f"only {free / 2**20:.1f} MiB are free under {folder}, and {_RESERVE >> 20} MiB are left to others"
+        )
 
 
 def _image(picture: Tensor) -> Summary.Image:

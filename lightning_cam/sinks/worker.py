@@ -86,7 +86,13 @@ class SinkWorker:
                 self._queue.task_done()
         finally:
             for sink in self._sinks:
-                sink.close()
+                self._close_sink(sink)
+
+    def _close_sink(self, sink: Sink) -> None:
+        try:
+            sink.close()
+        except Exception as error:
+            self._error = self._error or error
 
     def _unless_failed(self, action: Callable[..., None], *args: Any) -> None:
         """After a failure only take looks from the queue: nobody must wait for a place in it."""

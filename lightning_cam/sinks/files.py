@@ -1,0 +1,51 @@
+"""Plain files: for loggers that cannot take pictures."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning_cam.look import Look
+from lightning_cam.render import encode_jpeg
+from lightning_cam.sinks.base import Introduction, Sink
+
+
+class FilesSink(Sink):
+    """Writes pictures and a table of scalars into a folder of the callback's name.
+
+    `{directory}/{name}/{method}/{step}.jpg`, `…/{method}/filmstrip/{step}.jpg` and `{directory}/{name}/metrics.csv`
+    with one row per scalar and look.
+
+    Args:
+        logger: Any logger of Lightning's.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._directory = directory_of(logger)
+        self._table = self._directory
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Write the description as `about.md`."""
+        folder = self._directory / introduction.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "about.md").write_text(introduction.text, encoding="utf-8")
+        self._table = folder / "metrics.csv"
+
+    def write(self, look: Look) -> None:
+        """Write one file per picture and one line of the table."""
+        for tag, picture in look.pictures.items():
+            path = self._directory / tag / f"{look.step:08d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(picture))
+        begins = not self._table.exists()
+        with self._table.open("a", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            if begins:
+                table.writerow(["step", "epoch", "tag", "value"])
+            table.writerows([look.step, look.epoch, tag, float(value)] for tag, value in look.scalars.items())
+
+
+def directory_of(logger: Any) -> Path:
+    """Where a logger, or Lightning's `ModelCheckpoint` for it, keeps the files of this run."""
+    if getattr(logger, "log_dir", None):
+        return Path(logger.log_dir)
+    return Path(logger.save_dir or ".") / str(logger.name) / str(logger.version)

@@ -1,0 +1,44 @@
+"""MLflow: pictures as time-stepped images of the run, scalars as metrics, the report as an artifact."""
+
+from typing import Any
+
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cam.look import Look
+from lightning_cam.sinks.base import Introduction, Sink, register_sink
+
+
+@register_sink("MLFlowLogger")
+class MLFlowSink(Sink):
+    """Writes through an `MLFlowLogger`, with its client's `log_image`.
+
+    Args:
+        logger: The trainer's logger.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._introduction: Introduction | None = None
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Write the description as an artifact."""
+        self._introduction = introduction
+        self._logger.experiment.log_text(self._logger.run_id, introduction.text, f"{introduction.name}/about.md")
+
+    def write(self, look: Look) -> None:
+        """Write the pictures under their tags and the scalars, all at the step of the validation metrics."""
+        client, run = self._logger.experiment, self._logger.run_id
+        for tag, picture in look.pictures.items():
+            client.log_image(run, to_pil_image(picture), key=_key(tag), step=look.step)
+        self._logger.log_metrics({_key(tag): float(value) for tag, value in look.scalars.items()}, step=look.step)
+
+    def close(self) -> None:
+        """Attach the report, where one was written."""
+        introduction = self._introduction
+        if introduction is not None and introduction.report is not None and introduction.report.exists():
+            self._logger.experiment.log_artifact(self._logger.run_id, str(introduction.report), introduction.name)
+
+
+def _key(tag: str) -> str:
+    """MLflow allows no plus sign in names (`gradcam++`)."""
+    return tag.replace("+", "p")

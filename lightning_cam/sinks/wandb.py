@@ -1,0 +1,44 @@
+"""Weights & Biases: pictures as media of the run, scalars in its history, the report as an artifact."""
+
+from typing import Any
+
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cam.look import Look
+from lightning_cam.sinks.base import Introduction, Sink, register_sink
+
+
+@register_sink("WandbLogger")
+class WandbSink(Sink):
+    """Writes through a `WandbLogger`, with `log_image` and the logger's own step.
+
+    Args:
+        logger: The trainer's logger.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._introduction: Introduction | None = None
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Keep what is needed at the end; the description goes to the run's summary."""
+        self._introduction = introduction
+        self._logger.experiment.summary[f"{introduction.name}/about"] = introduction.text
+
+    def write(self, look: Look) -> None:
+        """Write the pictures under their tags and the scalars, all at the step of the validation metrics."""
+        for tag, picture in look.pictures.items():
+            self._logger.log_image(tag, [to_pil_image(picture)], step=look.step, file_type=["jpg"])
+        self._logger.log_metrics({tag: float(value) for tag, value in look.scalars.items()}, step=look.step)
+
+    def close(self) -> None:
+        """Attach the report, where one was written."""
+        introduction = self._introduction
+        if introduction is None or introduction.report is None or not introduction.report.exists():
+            return
+        run = self._logger.experiment
+        from wandb import Artifact  # only there if the logger is
+
+        artifact = Artifact(f"{introduction.name}-report-{run.id}", type="report")
+        artifact.add_file(str(introduction.report))
+        run.log_artifact(artifact)

@@ -1,0 +1,142 @@
+"""Every logger gets the looks in its own way: tested against the real packages, offline."""
+
+import csv
+import json
+import logging
+import struct
+
+import mlflow
+import numpy as np
+import pytest
+import wandb
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
+from wandb.proto import wandb_internal_pb2
+
+from lightning_cam import TransformerCAMCallback, read_timeline
+from tests.test_callback import Lit, events, loaders, trainer
+
+
+def fit(tmp_path, logger, **arguments):
+    looks = TransformerCAMCallback(on_error="raise", **arguments)
+    trainer(tmp_path, looks, logger=logger, max_epochs=2).fit(Lit(), *loaders())
+
+
+def test_the_record_report_and_timelapse_lie_with_the_event_file(tmp_path):
+    fit(tmp_path, TensorBoardLogger(tmp_path), methods=["hirescam", "gradcam"])
+    folder = next(tmp_path.rglob("events.*")).parent
+    timeline = read_timeline(folder)
+    assert timeline.steps.tolist() == [event.step for event in events(tmp_path).Scalars("cam/hirescam/entropy")]
+    assert timeline.maps["gradcam"].shape == (2, 8, 4, 4)
+    report = (folder / "cam_report.html").read_text()
+    assert "data-timeline" in report and len(report) < 2e6
+    with Image.open(folder / "cam_timelapse.webp") as timelapse:
+        assert timelapse.n_frames == 2
+
+
+def test_no_report_and_another_timelapse(tmp_path):
+    fit(tmp_path, TensorBoardLogger(tmp_path), report=False, timelapse="gif")
+    assert not list(tmp_path.rglob("*report.html")) and len(list(tmp_path.rglob("cam_timelapse.gif"))) == 1
+
+
+def test_the_report_is_written_when_training_is_cut_short(tmp_path):
+    class Fails(Lit):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                raise RuntimeError("no more data")
+
+    looks = TransformerCAMCallback(on_error="raise")
+    with pytest.raises(RuntimeError, match="no more data"):
+        trainer(tmp_path, looks).fit(Fails(), *loaders())
+    assert len(list(tmp_path.rglob("cam_report.html"))) == 1
+
+
+def test_plain_files_and_one_line_for_loggers_without_pictures(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "lightning_cam"):
+        fit(tmp_path, CSVLogger(tmp_path))
+    said = [record.getMessage() for record in caplog.records if "takes no pictures" in record.getMessage()]
+    assert len(said) == 1 and "CSVLogger" in said[0]
+    (folder,) = tmp_path.rglob("cam/hirescam")
+    steps = [int(path.stem) for path in sorted(folder.glob("*.jpg"))]
+    assert len(steps) == 2
+    with Image.open(folder / f"{steps[0]:08d}.jpg") as picture:
+        assert picture.format == "JPEG" and np.asarray(picture).std() > 10
+    assert len(list((folder / "filmstrip").glob("*.jpg"))) == 2
+    rows = list(csv.DictReader((folder.parent / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row["tag"] == "cam/hirescam/entropy"] == steps
+
+
+def wandb_records(path):
+    """Records of an offline run: LevelDB's log format behind a header of 7 bytes."""
+    data, offset, parts = path.read_bytes(), 7, b""
+    while offset + 7 <= len(data):
+        if 32768 - offset % 32768 < 7:  # the rest of a block is padding
+            offset += 32768 - offset % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, offset)
+        parts += data[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # full, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def test_weights_and_biases_offline(tmp_path):
+    logger = WandbLogger(project="cam", save_dir=tmp_path, offline=True)
+    fit(tmp_path, logger)
+    wandb.finish()
+    (path,) = tmp_path.rglob("*.wandb")
+    records = list(wandb_records(path))
+    artifacts = [r for r in records if r.HasField("artifact") or r.request.HasField("log_artifact")]
+    history = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.HasField("history")
+    ]
+    shown = [row for row in history if "cam/hirescam/_type" in row]
+    assert [row["cam/hirescam/_type"] for row in shown] == ["images/separated"] * 2
+    assert [row["cam/hirescam/format"] for row in shown] == ["jpg"] * 2
+    entropies = {
+        row["trainer/global_step"]: row["cam/hirescam/entropy"] for row in history if "cam/hirescam/entropy" in row
+    }
+    assert list(entropies) == [row["trainer/global_step"] for row in shown] == [2, 5]
+    assert artifacts
+
+
+def test_mlflow_with_a_local_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need all of MLflow
+    logger = MLFlowLogger(experiment_name="cam", tracking_uri=f"file:{tmp_path}/store")
+    fit(tmp_path, logger, methods=["gradcam++"])
+    client = mlflow.MlflowClient(f"file:{tmp_path}/store")
+    metrics = client.get_metric_history(logger.run_id, "cam/gradcampp/entropy")
+    assert [metric.step for metric in metrics] == [2, 5]
+    stored = [str(path) for path in (tmp_path / "store").rglob("images/*gradcampp*")]
+    assert len([path for path in stored if "filmstrip" not in path and path.endswith(".png")]) == 2
+    assert len([path for path in stored if "filmstrip" in path and path.endswith(".png")]) == 2
+    assert {item.path for item in client.list_artifacts(logger.run_id, "cam")} == {
+        "cam/about.md",
+        "cam/cam_report.html",
+    }
+
+
+def test_several_loggers_at_once(tmp_path):
+    fit(tmp_path, [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "board")])
+    assert len(list((tmp_path / "csv").rglob("cam/hirescam/*.jpg"))) == 2
+    assert len(events(tmp_path / "board").Images("cam/hirescam")) == 2
+    assert len(list(tmp_path.rglob("*.lcam"))) == 1
+
+
+def test_a_logger_of_the_users_own(tmp_path):
+    class Own(Logger):
+        name, version, save_dir = "own", 3, str(tmp_path)
+
+        def log_metrics(self, metrics, step=None):
+            pass
+
+        def log_hyperparams(self, params, *args, **kwargs):
+            pass
+
+    fit(tmp_path, Own())
+    assert len(list((tmp_path / "own/3/cam/hirescam").glob("*.jpg"))) == 2
