@@ -57,7 +57,7 @@ def filmstrip(
     if len(columns) != len(maps):
         raise ValueError(f"columns must name {len(maps)} looks, got {len(columns)}: {list(columns)}")
     images = fit(images, TILE)
-    looks = evidence_or_none(images, scale_common(maps))
+    looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
     pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
