@@ -192,6 +192,9 @@ def test_a_look_waits_for_nothing(tmp_path):
     assert looks.watched
 
 
+# What cannot be looked at: said once, and the training goes on.
+
+
 def _warned(tmp_path, lit=None, callback=None, validation=None, **options):
     """What a training with a callback that cannot look says; the training itself goes on."""
     lit = lit or Lit()
