@@ -44,9 +44,7 @@ BUILDERS = {
     "DINOv2 with registers": lambda: hf.Dinov2WithRegistersForImageClassification(
         hf.Dinov2WithRegistersConfig(**DINO, num_register_tokens=4)
     ),
-    "DINOv3": lambda: FeatureClassifier(
-        hf.DINOv3ViTModel(_vit(hf.DINOv3ViTConfig, num_register_tokens=4)), 32
-    ),
+    "DINOv3": lambda: FeatureClassifier(hf.DINOv3ViTModel(_vit(hf.DINOv3ViTConfig, num_register_tokens=4)), 32),
     "I-JEPA": lambda: hf.IJepaForImageClassification(_vit(hf.IJepaConfig)),
     "CLIP": lambda: hf.CLIPForImageClassification(
         hf.CLIPConfig(
@@ -106,8 +104,14 @@ BUILDERS = {
     ),
     "SwiftFormer": lambda: hf.SwiftFormerForImageClassification(hf.SwiftFormerConfig(num_labels=5)),
     "Perceiver": lambda: hf.PerceiverForImageClassificationConvProcessing(
-        hf.PerceiverConfig(num_latents=49, d_latents=32, num_self_attends_per_block=2, num_self_attention_heads=4,
-                           num_cross_attention_heads=1, num_labels=5)
+        hf.PerceiverConfig(
+            num_latents=49,
+            d_latents=32,
+            num_self_attends_per_block=2,
+            num_self_attention_heads=4,
+            num_cross_attention_heads=1,
+            num_labels=5,
+        )
     ),
     "ResNet": lambda: hf.ResNetForImageClassification(
         hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1], num_labels=5)
@@ -121,7 +125,9 @@ IMAGE_SIZES = {
     **dict.fromkeys(("CLIP", "SigLIP"), (64, 64)),
     "Swin": (224, 224),
     "SwinV2": (160, 96),
-    **dict.fromkeys(("PVT", "LeViT", "LeViT with teacher", "Hiera", "Hiera, last stage of one block", "Perceiver"), (224, 224)),
+    **dict.fromkeys(
+        ("PVT", "LeViT", "LeViT with teacher", "Hiera", "Hiera, last stage of one block", "Perceiver"), (224, 224)
+    ),
     **dict.fromkeys(("PVTv2", "CvT", "SegFormer", "PoolFormer", "FocalNet"), (224, 160)),
     **dict.fromkeys(("SwiftFormer", "ResNet", "ConvNeXt"), (224, 160)),
     **dict.fromkeys(("MobileViT", "MobileViTv2"), (256, 192)),

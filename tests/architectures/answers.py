@@ -1,0 +1,90 @@
+"""What is right for a model, known without the resolver: answers by family, and a planted signal."""
+
+import re
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import nn
+
+from lightning_cam import TargetLayer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the paper and the source of a model say.
+
+    Args:
+        layer: Pattern of the names of layers that are right.
+        format: Of the layer's output.
+        stride: Pixels per row and column of the grid, which is rounded up.
+        prefix, suffix: Number of special tokens.
+        grid: In place of `stride`, where the model resizes its input.
+    """
+
+    layer: str
+    format: str = "NLC"
+    stride: int = 16
+    prefix: int = 0
+    suffix: int = 0
+    grid: tuple[int, int] | None = None
+
+    def objections(self, found: TargetLayer, size: tuple[int, int]) -> list[str]:
+        """What is wrong about a target layer that was found for images of this size."""
+        grid = self.grid or (ceil(size[0] / self.stride), ceil(size[1] / self.stride))
+        layout = found.layout
+        checks = {
+            f"layer {found.name}, expected {self.layer}": re.fullmatch(self.layer, found.name),
+            f"format {layout.format}, expected {self.format}": layout.format == self.format,
+            f"grid {layout.grid_size}, expected {grid}": layout.grid_size == grid,
+            f"{layout.num_prefix_tokens} prefix tokens, expected {self.prefix}": layout.num_prefix_tokens
+            == self.prefix,
+            f"{layout.num_suffix_tokens} suffix tokens, expected {self.suffix}": layout.num_suffix_tokens
+            == self.suffix,
+        }
+        return [text for text, holds in checks.items() if not holds]
+
+
+def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], tolerance: int) -> bool | None:
+    """Change the image in one cell of the grid and look whether the layer changes most in that cell.
+
+    Args:
+        model: The model; it is left in double precision, with its constant parameters moved.
+        found: The layer and its layout.
+        size: Of the images.
+        tolerance: Cells by which the largest change may be off, for convolutions that look over borders.
+
+    Returns:
+        None if the change is everywhere the same, as behind attention with random weights.
+    """
+    model.eval().double()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():  # zero gammas and the like hide everything
+            if parameter.numel() and parameter.min() == parameter.max() and parameter.ndim <= 4:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator).double()
+    outputs = []
+    handle = found.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
+    image = torch.randn(1, 3, *size, generator=generator).double()
+    rows, columns = found.layout.grid_size
+    height, width = size
+    hits = []
+    with torch.no_grad():
+        model(image)
+        still = found.layout.to_grid(outputs[-1])
+        for row, column in ((0, columns - 1), (rows - 1, 0), (rows // 3, columns // 2)):
+            moved = image.clone()
+            area = (
+                ...,
+                slice(row * height // rows, (row + 1) * height // rows),
+                slice(column * width // columns, (column + 1) * width // columns),
+            )
+            moved[area] = 2 * torch.randn(moved[area].shape, generator=generator).double()
+            model(moved)
+            change = (found.layout.to_grid(outputs[-1]) - still).square().sum(1)[0]
+            if change.max() < 4 * change.median():
+                continue
+            top, left = divmod(int(change.argmax()), columns)
+            hits.append(abs(top - row) <= tolerance and abs(left - column) <= tolerance)
+    handle.remove()
+    return all(hits) if hits else None

@@ -1,0 +1,38 @@
+"""Collects what the sweep found and writes it into docs/architectures.md."""
+
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs" / "architectures.md"
+_rows: list[list[str]] = []
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        _rows.extend(value.split("\t") for key, value in report.user_properties if key == "architecture")
+
+
+def pytest_sessionfinish(session):
+    is_worker = hasattr(session.config, "workerinput")
+    # A selection of models must not replace the table of all.
+    if is_worker or session.config.option.markexpr != "architectures" or session.config.option.keyword:
+        return
+    if len(_rows) > 300:
+        DOCS.write_text(_page(sorted(_rows)))
+
+
+def _page(rows: list[list[str]]) -> str:
+    verdicts = [row[-1] for row in rows]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
+    head = (
+        "# Architectures\n\n"
+        "Which layer is explained in which model, and how its output lies. Written by `make test-architectures`, "
+        "which builds each model small and with random weights and compares with answers by family from papers "
+        "and sources and with a signal planted in the image.\n\n"
+        f"{len(rows)} models: {counts}.\n\n"
+        "*Right*: layer, layout, grid and special tokens are those of the known answer, and the planted signal was "
+        "found in its cell, or `drowned` by attention with random weights. *Refused as it should be*: its tokens "
+        "are mixed by convolutions only, or are no image. All sizes are those of the small models of the test.\n\n"
+        "| model | image | layer | layout | left out, dead at the patches | planted signal | verdict |\n"
+        "|---|---|---|---|---|---|---|\n"
+    )
+    return head + "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -1,0 +1,42 @@
+"""All structurally different models of timm, and those of Hugging Face, torchvision and users."""
+
+from pathlib import Path
+
+import hf_cases
+import pytest
+import timm_models
+import torchvision_models
+import user_cases
+from check import check
+
+pytestmark = [pytest.mark.architectures, pytest.mark.timeout(400)]
+
+TIMM = Path(__file__).with_name("timm_variants.txt").read_text().split()
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name, caplog, record_property):
+    model, size = timm_models.build(name)
+    row = check(model, size, timm_models.answer(name, model), caplog)
+    record_property("architecture", "\t".join([f"timm {name}", *row]))
+
+
+@pytest.mark.parametrize("name", torchvision_models.CASES)
+def test_torchvision(name, caplog, record_property):
+    model, size, answer = torchvision_models.build(name)
+    row = check(model, size, answer, caplog)
+    record_property("architecture", "\t".join([f"torchvision {name}", *row]))
+
+
+@pytest.mark.parametrize("name", hf_cases.CASES)
+def test_hugging_face(name, caplog, record_property):
+    model, size, answer = hf_cases.build(name)
+    row = check(model, size, answer, caplog)
+    record_property("architecture", "\t".join([f"Hugging Face {name}", *row]))
+
+
+@pytest.mark.parametrize("name", user_cases.CASES)
+def test_user(name, caplog, record_property):
+    model, size, answer = user_cases.build(name)
+    row = check(model, size, answer, caplog, tolerance=0)
+    record_property("architecture", "\t".join([f"user {name}", *row]))
