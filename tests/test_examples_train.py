@@ -36,7 +36,7 @@ def test_the_demo_learns_and_keeps_its_filmstrip(tmp_path: Path) -> None:
     assert len(losses) == 2
 
 
-@pytest.mark.parametrize("config", ["vit", "swin"])
+@pytest.mark.parametrize("config", ["vit", "swin", "crossformer"])
 def test_the_config_trains_and_looks_every_epoch(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [
         "--trainer.max_epochs=2",
