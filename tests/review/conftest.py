@@ -47,9 +47,14 @@ def tensorboard(logdir: Path, *arguments: str) -> Iterator[str]:
         process.communicate()
 
 
+def chromium() -> str | None:
+    """Return the path of an installed Chromium."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    path = chromium()
     if path is None:
         missing = "no Chromium here: the page cannot be tested (apt-get install chromium)"
         if os.environ.get("CI"):

@@ -129,7 +129,7 @@ class App {
 
   redraw() {
     this.pending = null;
-    performance.mark("cam-redraw");
+    const start = performance.now();
     this.drawn = true;
     const arrangement = arrange(this);
     const { timelines } = arrangement;
@@ -144,7 +144,8 @@ class App {
     if (!this.charts.element.hidden) {
       this.charts.show(timelines, state.view === "methods" ? timelines[0].methods : [state.method], steps, state.step);
     }
-    performance.measure("cam-redraw", "cam-redraw");
+    performance.clearMeasures("cam-redraw"); // the newest one is for whoever wants to know: benchmarks/review.py
+    performance.measure("cam-redraw", { start });
   }
 
   /** Say what is missing, if anything is. */
