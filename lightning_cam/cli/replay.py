@@ -19,11 +19,7 @@ from lightning_cam.cli.errors import UsageError
 from lightning_cam.cli.images import find_images, read_image
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
-from lightning_cam.look import Look
 from lightning_cam.pipeline import find_class_names
-from lightning_cam.sinks import Introduction, Sink, register_sink
-from lightning_cam.sinks.tensorboard import TensorBoardSink
-from lightning_cam.sinks.timeline import TimelineSink
 
 _log = logging.getLogger("lightning_cam")
 
@@ -138,7 +134,7 @@ def replay(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision=precision,  # type: ignore[arg-type]
-        logger=ReplayLogger(output, name="", version=""),
+        logger=TensorBoardLogger(output, name="", version=""),
         callbacks=[callback],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -164,37 +160,6 @@ def replay(
         callback.teardown(trainer, module, "validate")
         for logger in trainer.loggers:
             logger.finalize("success")
-
-
-class ReplayLogger(TensorBoardLogger):
-    """TensorBoard's event file, and next to it the timeline with its report."""
-
-
-@register_sink("ReplayLogger")
-class ReplaySink(Sink):
-    """Writes what a training's log directory holds.
-
-    Args:
-        logger: The logger.
-    """
-
-    def __init__(self, logger: ReplayLogger) -> None:
-        self._sinks: list[Sink] = [TensorBoardSink(logger), TimelineSink(logger.log_dir)]
-
-    def introduce(self, introduction: Introduction) -> None:
-        """Write the text card and the probe images."""
-        for sink in self._sinks:
-            sink.introduce(introduction)
-
-    def write(self, look: Look) -> None:
-        """Write one look."""
-        for sink in self._sinks:
-            sink.write(look)
-
-    def close(self) -> None:
-        """Write the report."""
-        for sink in self._sinks:
-            sink.close()
 
 
 def _metrics_step(content: dict[str, Any]) -> int:
