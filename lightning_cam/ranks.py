@@ -41,8 +41,11 @@ def on_all_ranks(trainer: Trainer, action: Callable[[], T]) -> T:
         result = action()
     except Exception as raised:
         error = raised
-    if not all_agree(trainer, error is None):
-        raise error or RuntimeError("the look failed on another rank")
+    try:
+        if not all_agree(trainer, error is None):
+            raise error or RuntimeError("the look failed on another rank")
+    finally:
+        del error  # its traceback holds this frame, and the tensors of the look until the next garbage collection
     return result
 
 

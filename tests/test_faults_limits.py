@@ -1,0 +1,204 @@
+"""What long runs, slow disks and killed processes do: nothing grows, nothing is lost without a word."""
+
+import gc
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_cam import TransformerCAMCallback
+from lightning_cam.look import Look
+from lightning_cam.sinks import Introduction, Sink, SinkWorker, register_sink
+from tests.training import Lit, MemoryLogger, MemorySink, loader, tiny_vit, train
+
+EARLY, LOOKS = 400, 1000  # at the first of them the caches of drawn captions, which are bounded, are full
+
+
+class Usage(Callback):
+    """Counts what could leak, early and at the end."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step in (EARLY, LOOKS):
+            gc.collect()
+            objects = gc.get_objects()
+            self.counts[trainer.global_step] = {
+                "tensors": sum(isinstance(item, torch.Tensor) for item in objects),
+                "objects": len(objects),
+                "hooks": sum(len(v) for m in pl_module.modules() for k, v in vars(m).items() if k.endswith("_hooks")),
+                "threads": threading.active_count(),
+                "files": len(os.listdir("/proc/self/fd")),
+                "memory": _resident(),
+                "cuda": torch.cuda.memory_allocated() if torch.cuda.is_available() else 0,
+            }
+
+
+def _resident():
+    """Resident memory in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class ForgetfulLogger(MemoryLogger):
+    def log_metrics(self, metrics, step=None):
+        pass
+
+
+@register_sink("ForgetfulLogger")
+class ForgetfulSink(MemorySink):
+    def write(self, look):
+        pass
+
+
+def _thousand(tmp_path, **options):
+    usage, look = Usage(), TransformerCAMCallback(num_samples=1, on_error="raise")
+    outcome = train(
+        tmp_path,
+        look,
+        lambda: Lit(tiny_vit(depth=1, embed_dim=8, num_heads=1)),
+        callbacks=lambda looks: [*looks, usage],
+        train_loader=lambda: loader(100, 1),
+        val_loader=lambda: loader(1, 1),
+        val_check_interval=1,
+        max_epochs=-1,
+        max_steps=LOOKS + 1,
+        num_sanity_val_steps=0,
+        logger=ForgetfulLogger(),
+        **options,
+    )
+    assert look._last_step >= LOOKS - 1 and look._history.steps[0] == 0
+    return usage.counts, outcome
+
+
+def test_a_thousand_looks_leak_nothing(tmp_path):
+    threads = threading.active_count()
+    counts, _ = _thousand(tmp_path)
+    early, late = counts[EARLY], counts[LOOKS]
+    for what in ("hooks", "threads", "files", "cuda"):
+        assert late[what] == early[what], what
+    # A look under way on the worker thread, and Lightning's own progress, are worth a few.
+    assert late["tensors"] - early["tensors"] < 20
+    assert late["objects"] - early["objects"] < 500
+    assert late["memory"] - early["memory"] < 20
+    assert threading.active_count() == threads
+
+
+class Slow(Sink):
+    def __init__(self):
+        self.written, self.gate = [], threading.Event()
+
+    def introduce(self, introduction):
+        pass
+
+    def write(self, look):
+        self.gate.wait()
+        self.written.append(look.step)
+
+
+def _look(step):
+    return Look(step, step, {"picture": torch.zeros(3, 2, 2)}, {}, {"hirescam": torch.zeros(1, 2, 2)}, None, None)
+
+
+def _worker(*sinks, capacity=8):
+    introduction = Introduction("cam", ["hirescam"], "", torch.zeros(1, 3, 2, 2, dtype=torch.uint8), None, None, None)
+    return SinkWorker(sinks, introduction, capacity)
+
+
+def test_a_disk_slower_than_the_looks_bounds_the_queue_and_says_what_is_missing(caplog):
+    sink = Slow()
+    worker = _worker(sink, capacity=4)
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING, "lightning_cam"):
+        for step in range(50):
+            worker.submit(_look(step))
+        assert time.monotonic() - started < 5  # the training does not wait for the disk
+        assert worker._queue.qsize() <= 4
+        sink.gate.set()
+        worker.close()
+    first, last = (record.getMessage() for record in caplog.records)
+    left_out = 50 - len(sink.written)
+    assert 45 <= left_out <= 46 and sink.written == list(range(len(sink.written)))
+    assert f"step {len(sink.written)} is not logged" in first
+    assert f"{left_out} looks were not logged" in last
+
+
+def test_a_fast_disk_gets_every_look_in_order():
+    sink = Slow()
+    sink.gate.set()
+    worker = _worker(sink)
+    for step in range(200):
+        worker.submit(_look(step))
+        worker.flush()
+    worker.close()
+    assert sink.written == list(range(200))
+
+
+SCRIPT = """
+import sys
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning_cam import TransformerCAMCallback
+from tests.training import loader, train
+assert "pytorch_lightning" not in sys.modules  # who does not use it pays nothing for it
+train(
+    sys.argv[1], TransformerCAMCallback(methods=["hirescam", "gradcam"]), logger=TensorBoardLogger(sys.argv[1]),
+    max_epochs=100000, val_check_interval=1,
+)
+"""
+
+
+def _events(folder):
+    return EventAccumulator(str(folder), {"images": 0, "scalars": 0}).Reload()
+
+
+def test_event_files_of_a_killed_run_are_complete_up_to_the_last_look(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            folders = {path.parent for path in tmp_path.rglob("events.*")}
+            if folders and len(_images(_events(next(iter(folders))), "cam/gradcam")) >= 5:
+                break
+            time.sleep(0.1)
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    log = _events(next(iter(folders)))
+    steps = [event.step for event in _images(log, "cam/hirescam")]
+    assert len(steps) >= 5 and steps == list(range(len(steps)))
+    for tag in ("cam/hirescam", "cam/gradcam", "cam/hirescam/filmstrip", "cam/gradcam/filmstrip"):
+        events = _images(log, tag)
+        assert [event.step for event in events] == steps
+        for event in events:
+            Image.open(io.BytesIO(event.encoded_image_string)).load()
+    assert [event.step for event in log.Scalars("cam/hirescam/entropy")] == steps
+
+
+def _images(log, tag):
+    return log.Images(tag) if tag in log.Tags()["images"] else []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_thousand_looks_on_the_gpu_leak_nothing(tmp_path):
+    counts, _ = _thousand(tmp_path, accelerator="gpu", devices=1)
+    assert counts[LOOKS]["cuda"] <= counts[EARLY]["cuda"] + 2**20
