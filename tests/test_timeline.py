@@ -96,6 +96,19 @@ def test_everything_comes_back(tmp_path):
     assert np.isnan(timeline.metrics["y"]).all()
 
 
+def test_metrics_known_later_join_the_look_of_their_step(tmp_path):
+    writer = TimelineWriter(tmp_path)
+    writer.probe(pictures(2))
+    for step in (1, 2):
+        writer.append(step, 0, {"m": np.ones((2, 2, 2))}, metrics={"early": step})
+        writer.add_metrics(step, {"val_acc": step / 4, "val_loss": float("inf")})
+    writer.add_metrics(99, {"val_acc": 1.0})  # of a step without a look
+    timeline = read_timeline(tmp_path)
+    np.testing.assert_array_equal(timeline.metrics["early"], [1, 2])
+    np.testing.assert_array_equal(timeline.metrics["val_acc"], [0.25, 0.5])
+    assert np.isnan(timeline.metrics["val_loss"]).all()
+
+
 def test_images_come_back_as_a_person_sees_them_and_large_ones_smaller(tmp_path):
     ramp = np.linspace(0, 255, 900, dtype=np.uint8)
     picture = np.broadcast_to(ramp, (1, 3, 600, 900)).copy()

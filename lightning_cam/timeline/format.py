@@ -3,7 +3,7 @@
 A file `{name}.lcam` starts with 16 bytes (`LCAM`, uint32 version, 8 random bytes that tell this file from
 another one under the same path) and goes on with records: uint32 length, uint32 CRC-32, payload, all numbers
 little-endian. A payload is uint32 length of a JSON text, the text, then raw arrays. The first record holds the
-probe images, each further one a look:
+probe images, each further one a look, or metrics that belong to the look of their step. Of a look:
 
 =================  ====================  ===============================================================
 array              type and shape        meaning

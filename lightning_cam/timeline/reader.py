@@ -119,6 +119,11 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
 def _kept(found: Iterator[tuple[dict[str, Any], memoryview, int]]) -> list[tuple[dict[str, Any], memoryview]]:
     looks: list[tuple[dict[str, Any], memoryview]] = []
     for head, body, _ in found:
+        if head["kind"] == "metrics":
+            for own, _ in reversed(looks):
+                if own["step"] == head["step"]:
+                    own["metrics"].update(head["metrics"])
+            continue
         while looks and looks[-1][0]["step"] >= head["step"]:
             looks.pop()
         looks.append((head, body))

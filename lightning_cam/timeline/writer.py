@@ -144,10 +144,22 @@ class TimelineWriter:
             "time": round(time.time(), 1),
             "methods": shapes,
             "top": top.shape[1],
-            "metrics": {tag: _finite_or_none(value) for tag, value in (metrics or {}).items()},
+            "metrics": _as_json(metrics or {}),
             **({} if predicted else {"class_idx": True}),
         }
         file.write(frame(head, b"".join(array.tobytes() for array in body)))
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add values to the look of this step, such as those that are known only when the validation has ended.
+
+        Args:
+            step: The step of a look written before.
+            metrics: Values by tag.
+
+        Raises:
+            RuntimeError: :meth:`probe` was not called, or the writer is closed.
+        """
+        self._opened().write(frame({"kind": "metrics", "step": int(step), "metrics": _as_json(metrics)}, b""))
 
     def close(self) -> None:
         """Close the file; a closed writer can be opened again with :meth:`probe`."""
@@ -208,9 +220,10 @@ def _summarize(probabilities: np.ndarray | None, labels: np.ndarray) -> tuple[np
     return best.astype("<i4"), as_stored(np.take_along_axis(values, best, 1)), as_stored(own)
 
 
-def _finite_or_none(value: float) -> float | None:
-    value = float(value)
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    # JSON has no NaN; six digits are more than a chart shows
+    values = {tag: float(value) for tag, value in metrics.items()}
+    return {tag: float(f"{value:.6g}") if math.isfinite(value) else None for tag, value in values.items()}
 
 
 def _encode(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:

@@ -72,7 +72,8 @@ class Run:
         logits[np.arange(len(self.labels)), self.labels] += 5 * share
         shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         metrics = {f"{self.tag}/{method}/entropy": 1 - share / (n + 2) for n, method in enumerate(maps)}
-        self.writer.append(step, step // 10, maps, probabilities=shares, metrics={**metrics, "val_acc": share})
+        self.writer.append(step, step // 10, maps, probabilities=shares, metrics=metrics)
+        self.writer.add_metrics(step, {"val_acc": share})
         self.maps.append(maps)
         self.shares.append(shares)
         self.steps.append(step)

@@ -71,6 +71,10 @@ export class Timeline {
   #add(head, take) {
     if (head.kind === "probe") this.#addProbe(head, take);
     else if (head.kind === "look") this.#addLook(head, take);
+    else if (head.kind === "metrics") {
+      const look = this.looks.find(({ step }) => step === head.step);
+      if (look) Object.assign(look.metrics, head.metrics);
+    }
   }
 
   #addProbe(head, take) {
