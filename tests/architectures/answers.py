@@ -33,26 +33,25 @@ class Answer:
         """What is wrong about a target layer that was found for images of this size."""
         grid = self.grid or (ceil(size[0] / self.stride), ceil(size[1] / self.stride))
         layout = found.layout
+        special, expected = (layout.num_prefix_tokens, layout.num_suffix_tokens), (self.prefix, self.suffix)
         checks = {
             f"layer {found.name}, expected {self.layer}": re.fullmatch(self.layer, found.name),
             f"format {layout.format}, expected {self.format}": layout.format == self.format,
             f"grid {layout.grid_size}, expected {grid}": layout.grid_size == grid,
-            f"{layout.num_prefix_tokens} prefix tokens, expected {self.prefix}": layout.num_prefix_tokens
-            == self.prefix,
-            f"{layout.num_suffix_tokens} suffix tokens, expected {self.suffix}": layout.num_suffix_tokens
-            == self.suffix,
+            f"special tokens {special}, expected {expected}": special == expected,
         }
         return [text for text, holds in checks.items() if not holds]
 
 
 def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], tolerance: int) -> bool | None:
-    """Change the image in one cell of the grid and look whether the layer changes most in that cell.
+    """Change the image in one cell of the grid and look whether the layer changes around that cell.
 
     Args:
         model: The model; it is left in double precision, with its constant parameters moved.
         found: The layer and its layout.
         size: Of the images.
-        tolerance: Cells by which the largest change may be off, for convolutions that look over borders.
+        tolerance: Cells by which the centre of the change may be off, on a grid of 7, for convolutions
+            that look over borders.
 
     Returns:
         None if the change is everywhere the same, as behind attention with random weights.
@@ -60,8 +59,8 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
     model.eval().double()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in model.parameters():  # zero gammas and the like hide everything
-            if parameter.numel() and parameter.min() == parameter.max() and parameter.ndim <= 4:
+        for name, parameter in model.named_parameters():  # zero gammas and the like hide everything
+            if parameter.numel() and parameter.min() == parameter.max() and not name.endswith("bias"):
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator).double()
     outputs = []
     handle = found.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
@@ -84,7 +83,11 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
             change = (found.layout.to_grid(outputs[-1]) - still).square().sum(1)[0]
             if change.max() < 4 * change.median():
                 continue
-            top, left = divmod(int(change.argmax()), columns)
-            hits.append(abs(top - row) <= tolerance and abs(left - column) <= tolerance)
+            weight = (change - change.median()).clamp(min=0).square()
+            weight = weight / weight.sum()
+            top = (weight.sum(1) * torch.arange(rows)).sum()
+            left = (weight.sum(0) * torch.arange(columns)).sum()
+            off = max(abs(top - row), abs(left - column)) / max(1, min(rows, columns) / 7)
+            hits.append(bool(off < tolerance + 0.5))
     handle.remove()
     return all(hits) if hits else None

@@ -38,7 +38,7 @@ def check(
         return [picture, "", reason, "", "", "refused as it should be"]
     assert answer is not None, f"found {layers[0]}, expected a refusal"
     assert len(layers) == 1
-    assert not answer.objections(layers[0], size)
+    assert answer.objections(layers[0], size) == []
     seen = planted_signal(model, layers[0], size, tolerance)
     assert seen is not False, f"{layers[0]}: the planted signal is in another cell"
     dead = re.findall(r"patches there: (.*)", caplog.text)

@@ -19,7 +19,7 @@ CASES = {
     **dict.fromkeys(("Swin", "SwinV2", "PVTv2", "SegFormer", "Hiera"), _STAGE),
     "Hiera, last stage of one block": Answer(r".*\.3\.layers\.0\.layernorm_before", "B (h w H W) C", 16),
     "PVT": Answer(_STAGE.layer, stride=32, prefix=1),
-    "CvT": Answer(r".*stages\.2\.layers\.1\.layernorm_before", prefix=1),
+    "CvT": Answer(r".*stages\.2\.layers\.2\.layernorm_before", prefix=1),
     **dict.fromkeys(("LeViT", "LeViT with teacher"), Answer(r".*stages\.2\..*batch_norm", "(B H W) C", 64)),
     "MobileViT": Answer(r".*layer\.4\.transformer\.layer\.2\.layernorm_before", "(B h w) (H W) C", 32),
     "MobileViTv2": Answer(r".*layer\.4\.transformer\.layer\.2\.layernorm_before", "B C (h w) (H W)", 32),

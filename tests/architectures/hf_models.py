@@ -75,7 +75,7 @@ BUILDERS = {
         hf.PvtV2Config(image_size=224, hidden_sizes=[16, 16, 40, 64], depths=[1, 1, 1, 2], num_labels=5)
     ),
     "CvT": lambda: hf.CvtForImageClassification(
-        hf.CvtConfig(embed_dim=[16, 24, 48], num_heads=[1, 3, 6], depth=[1, 1, 10], num_labels=5)
+        hf.CvtConfig(embed_dim=[16, 24, 48], num_heads=[1, 3, 6], depth=[1, 2, 3], num_labels=5)
     ),
     "LeViT": lambda: hf.LevitForImageClassification(hf.LevitConfig(num_labels=5, depths=[1, 1, 2])),
     "LeViT with teacher": lambda: hf.LevitForImageClassificationWithTeacher(
@@ -125,9 +125,8 @@ IMAGE_SIZES = {
     **dict.fromkeys(("CLIP", "SigLIP"), (64, 64)),
     "Swin": (224, 224),
     "SwinV2": (160, 96),
-    **dict.fromkeys(
-        ("PVT", "LeViT", "LeViT with teacher", "Hiera", "Hiera, last stage of one block", "Perceiver"), (224, 224)
-    ),
+    **dict.fromkeys(("PVT", "LeViT", "LeViT with teacher", "Perceiver"), (224, 224)),
+    **dict.fromkeys(("Hiera", "Hiera, last stage of one block"), (224, 224)),
     **dict.fromkeys(("PVTv2", "CvT", "SegFormer", "PoolFormer", "FocalNet"), (224, 160)),
     **dict.fromkeys(("SwiftFormer", "ResNet", "ConvNeXt"), (224, 160)),
     **dict.fromkeys(("MobileViT", "MobileViTv2"), (256, 192)),

@@ -13,36 +13,31 @@ from torch import nn
 # of so many patches, for those that take any image size.
 _VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 SMALLER: dict[str, dict] = {
-    **dict.fromkeys(
-        ("vision_transformer", "eva", "deit", "beit", "vision_transformer_relpos"), {**_VIT, "patches": (6, 4)}
-    ),
+    **{family: {**_VIT, "patches": (6, 4)} for family in ("vision_transformer", "eva", "deit", "beit")},
+    "vision_transformer_relpos": {**_VIT, "patches": (6, 4)},
     "vision_transformer_hybrid": _VIT,
     "vision_transformer_sam": {**_VIT, "depth": 3, "global_attn_indexes": (2,), "img_size": 256},
-    **dict.fromkeys(("deepseek_vit", "qwen3_vit", "gemma4_vit", "naflexvit", "tnt", "xcit"), {"depth": 2}),
+    **{family: {"depth": 2} for family in ("deepseek_vit", "qwen3_vit", "gemma4_vit", "naflexvit", "tnt", "xcit")},
     "cait": {"depth": 1},
     "convit": {"depth": 2, "local_up_to_layer": 1},
     "swin_transformer": {"depths": (1, 1, 2, 2), "embed_dim": 24, "img_size": (224, 160)},
     "swin_transformer_v2": {"depths": (1, 1, 2, 2), "embed_dim": 24, "img_size": (256, 192)},
     "swin_transformer_v2_cr": {"depths": (1, 1, 2, 2), "embed_dim": 24},
     "twins": {"depths": (1, 1, 2, 2)},
-    **dict.fromkeys(("pvt_v2", "davit", "gcvit", "mvitv2", "metaformer", "focalnet"), {"depths": (1, 1, 1, 1)}),
+    **{family: {"depths": (1, 1, 1, 1)} for family in ("pvt_v2", "davit", "gcvit", "mvitv2", "metaformer", "focalnet")},
     "hiera": {"stages": (1, 1, 2, 1)},
     "nest": {"depths": (1, 1, 2)},
     "maxxvit": {"depths": (1, 1, 1, 2), "embed_dim": (32, 32, 64, 64)},
 }
 # Models that allow other image sizes without being told so are looked at in portrait.
+# fmt: off
 ANY_SIZE = {
-    "byoanet",
-    "coat",
-    "edgenext",
-    "efficientformer_v2",
-    "efficientvim",
-    "efficientvit_mit",
-    "fastvit",
-    "iformer",
+    "byoanet", "coat", "edgenext", "efficientformer_v2", "efficientvim", "efficientvit_mit",
+    "fastvit", "iformer", "lowformer", "mobilenetv3", "mobilenetv5", "nextvit", "pvt_v2", "repvit",
+    "shvit", "swiftformer", "twins", "metaformer", "cpubone", "convmixer", "davit", "xcit",
+    "mvitv2", "starnet", "inception_next", "mambaout",
 }
-ANY_SIZE |= {"lowformer", "mobilenetv3", "mobilenetv5", "nextvit", "pvt_v2", "repvit", "shvit", "swiftformer", "twins"}
-ANY_SIZE |= {"metaformer", "cpubone", "convmixer", "davit", "xcit", "mvitv2", "starnet", "inception_next", "mambaout"}
+# fmt: on
 
 _NORM1 = r"(.*\.)?blocks\.\d+\.(norm1|in_norm)"
 _CONV = Answer(r".*", "NCHW", 32)
@@ -136,7 +131,6 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "efficientformer_v2": Answer(r"stages\.3\.blocks\.\d+\..*", "NCHW", 32),
     "fastvit": {
         "fastvit_(t|s|ma)\\d": None,
-        "fastvit_mci": _CONV,
         "": Answer(r"stages\.3\.blocks\.\d\.norm", "NCHW", 32),
     },
     "iformer": Answer(r"stages\.3\.blocks\.\d+\..*", "NCHW", 32),

@@ -29,8 +29,8 @@ CASES = {
         Answer(r"features\.7\.1\.norm1", "NHWC", 32),
     ),
     "maxvit_t": (
-        lambda: models.MaxVit((224, 224), 16, 7, [16, 16, 32, 32], [1, 1, 1, 1], 16, num_classes=5),
-        (224, 224),
+        lambda: models.MaxVit((448, 448), 16, 7, [16, 16, 32, 32], [1, 1, 1, 1], 16, 0.0, num_classes=5),
+        (448, 448),
         Answer(r"blocks\.3\.layers\.0\.layers\.grid_attention\.attn_layer\.0", "B (h w) (H W) C", 32),
     ),
     "resnet18": (models.resnet18, (96, 64), None),
