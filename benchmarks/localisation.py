@@ -1,0 +1,264 @@
+"""Where each method's relevance lies and whether the model uses it, for every choice of layers; the table of the docs.
+
+Small models are trained on digits pasted on photographs (`examples.data`), whose positions are known, once per seed
+(which also draws the images). What is explained is the logit of the true class on held-out images. Trained weights
+are kept in `--cache`, so that a second run only measures; so is `localisation.md`, the tables of all trainings
+measured so far.
+
+    python -m benchmarks.localisation --cache runs/localisation --workers 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor, nn
+
+from examples.classifier import Classifier
+from examples.data import DigitsOnPhotos
+from lightning_cam import METHODS, explain, find_target_layers
+from lightning_cam.metrics import box_coverage, deletion_auc, insertion_auc, pointing_game, share_inside
+from lightning_cam.state import untouched
+
+METRICS = ("share inside", "pointing game", "deletion", "insertion")
+DEFAULT_LAYERS = "before attention"
+NO_LAYERS = "–"
+STEPS = 5  # of deletion and insertion
+COSTLY = ("ablationcam", "scorecam")  # one run per channel and image: on the first `COSTLY_IMAGES` only
+COSTLY_IMAGES = 25
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build and train a model, and the names of its last two blocks."""
+
+    model_name: str
+    model_kwargs: dict[str, Any]
+    epochs: int
+    blocks: tuple[str, str]
+    lr: float = 2e-3
+    weight_decay: float = 1.0
+
+    @property
+    def layers(self) -> dict[str, list[str]]:
+        """Names of the target layers of each choice."""
+        before, last = self.blocks
+        return {
+            DEFAULT_LAYERS: [f"{last}.norm1"],
+            "before MLP": [f"{last}.norm2"],
+            "both": [f"{last}.norm1", f"{last}.norm2"],
+            "last two blocks": [f"{before}.norm1", f"{last}.norm1"],
+        }
+
+
+_VIT = {"patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2, "weight_init": "moco"}
+_SWIN = {"window_size": 7, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "weight_init": "moco"}
+_COATNET = {"embed_dim": (32, 64), "depths": (1, 2), "block_type": ("C", "T"), "stem_width": (16, 32)}
+
+RECIPES = {
+    "ViT, class token": Recipe("vit_tiny_patch16_224", _VIT, 10, ("blocks.1", "blocks.2")),
+    "ViT, average pool, 4 registers": Recipe(
+        "vit_tiny_patch16_224",
+        {**_VIT, "class_token": False, "reg_tokens": 4, "global_pool": "avg"},
+        10,
+        ("blocks.1", "blocks.2"),
+    ),
+    "Swin": Recipe("swin_tiny_patch4_window7_224", _SWIN, 6, ("layers.1.blocks.0", "layers.1.blocks.1")),
+    "CoAtNet": Recipe("coatnet_0_rw_224", _COATNET, 5, ("stages.1.blocks.0", "stages.1.blocks.1")),
+}
+
+Row = tuple[str, str]  # method, choice of layers
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one trained model scored: a tuple in the order of `METRICS` for each row."""
+
+    accuracy: float
+    rows: dict[Row, tuple[float, ...]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of trained weights and tables")
+    parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--train-size", type=int, default=6_000)
+    parser.add_argument("--images", type=int, default=200, help="held-out images that are explained")
+    parser.add_argument("--faithful-images", type=int, default=50, help="of these, for deletion and insertion")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread")
+    options = parser.parse_args(arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Result]] = {name: [] for name in options.models}
+    # Seed after seed, so that a run cut off has as many of each model as can be.
+    jobs = [(name, seed) for seed in options.seeds for name in options.models]
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), _one_thread) as pool:
+        names = {pool.submit(_train_and_measure, RECIPES[name], name, seed, options): name for name, seed in jobs}
+        for done in as_completed(names):
+            results[names[done]].append(done.result())
+            (options.cache / "localisation.md").write_text(report(results))
+    print(report(results))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    for host in ("lightning.pytorch", "lightning.fabric", "lightning_cam"):
+        logging.getLogger(host).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning on a newer torch
+
+
+def _train_and_measure(recipe: Recipe, name: str, seed: int, options: argparse.Namespace) -> Result:
+    began = time.monotonic()
+    data = DigitsOnPhotos(train_size=options.train_size, val_size=max(500, options.images), seed=seed)
+    data.setup("fit")
+    model = trained(recipe, data, options.cache / f"{name}-{seed}.pt", seed)
+    print(f"{name}, seed {seed}: trained or loaded after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    held_out = list(data.val_dataloader())
+    batch = {key: torch.cat([part[key] for part in held_out]) for key in held_out[0]}
+    with torch.no_grad():
+        predicted = torch.cat([model(images) for images in batch["image"].split(64)]).argmax(1)
+    accuracy = (predicted == batch["label"]).float().mean().item()
+    explained = {key: value[: options.images] for key, value in batch.items()}
+    rows = dict(measure(model, recipe.layers, explained, options.faithful_images))
+    print(f"{name}, seed {seed}: measured after {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return Result(accuracy, rows)
+
+
+def trained(recipe: Recipe, data: DigitsOnPhotos, checkpoint: Path, seed: int) -> nn.Module:
+    """The model in eval mode, from the checkpoint where there is one, else trained and saved there."""
+    seed_everything(seed, verbose=False)
+    classifier = Classifier(
+        recipe.model_name,
+        img_size=data.image_size,
+        model_kwargs=recipe.model_kwargs,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+    )
+    if checkpoint.exists():
+        classifier.load_state_dict(torch.load(checkpoint, weights_only=True))
+    else:
+        trainer = Trainer(
+            max_epochs=recipe.epochs,
+            accelerator="cpu",
+            logger=False,
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(classifier, data)
+        torch.save(classifier.state_dict(), checkpoint)
+    return classifier.model.eval()
+
+
+def measure(
+    model: nn.Module, layers: Mapping[str, Sequence[str]], batch: Mapping[str, Tensor], num_faithful: int
+) -> Iterator[tuple[Row, tuple[float, ...]]]:
+    """Score every method that applies at every choice of layers; methods that are about no layer once.
+
+    Args:
+        model: In eval mode.
+        layers: Names of the target layers of each choice.
+        batch: `image` (B, 3, H, W), `label` (B,), `boxes` (B, 4).
+        num_faithful: Of how many images deletion and insertion are the mean.
+    """
+    image, label, size = batch["image"], batch["label"], tuple(batch["image"].shape[2:])
+    found = {choice: find_target_layers(model, image, target_layers=names) for choice, names in layers.items()}
+    first = explain(model, image[:1], "all", target_layers=found[DEFAULT_LAYERS]).maps
+    grid = first["hirescam"].shape[1:]
+    for choice, targets in found.items():
+        for costly, count in ((False, len(image)), (True, COSTLY_IMAGES)):
+            methods = [
+                name
+                for name in first
+                if (name in COSTLY) == costly and (choice == DEFAULT_LAYERS or _about_layers(name))
+            ]
+            explanation = explain(
+                model, image[:count], methods, class_idx=label[:count], target_layers=targets, batch_size=50
+            )
+            coverage = box_coverage(batch["boxes"][:count], tuple(grid), size)
+            for method, maps in explanation.maps.items():
+                # Maps of pixels are held against the others on the grid of these.
+                maps = F.adaptive_avg_pool2d(maps, grid)
+                few = slice(min(count, num_faithful))
+                with torch.no_grad(), untouched(model):
+                    scores = (
+                        share_inside(maps, coverage),
+                        pointing_game(maps, coverage),
+                        deletion_auc(maps[few], image[few], model, label[few], steps=STEPS),
+                        insertion_auc(maps[few], image[few], model, label[few], steps=STEPS),
+                    )
+                row = (method, choice if _about_layers(method) else NO_LAYERS)
+                yield row, tuple(score.mean().item() for score in scores)
+
+
+def _about_layers(method: str) -> bool:
+    needs = METHODS[method].needs
+    return method != "random" and (METHODS[method].per_layer or "layer_activations" in needs)
+
+
+def report(results: Mapping[str, Sequence[Result]]) -> str:
+    """All tables as Markdown: an overview at the default layers, then one table per model."""
+    measured = {name: trainings for name, trainings in results.items() if trainings}
+    lines = [
+        f"Share inside the box / pointing game at the norm {DEFAULT_LAYERS}, mean over seeds:",
+        "",
+        f"| method | {' | '.join(measured)} |",
+        f"|---|{'---|' * len(measured)}",
+    ]
+    for method in METHODS:
+        row = (method, DEFAULT_LAYERS if _about_layers(method) else NO_LAYERS)
+        cells = [_overview(trainings, row) for trainings in measured.values()]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    for name, trainings in measured.items():
+        accuracy = _spread([training.accuracy for training in trainings])
+        lines += ["", f"### {name}", "", f"{len(trainings)} seeds, held-out accuracy {accuracy}.", ""]
+        lines += [f"| method | norm | {' | '.join(METRICS)} |", f"|---|---|{'---|' * len(METRICS)}"]
+        for method, choice in sorted(trainings[0].rows, key=lambda row: list(METHODS).index(row[0])):
+            columns = zip(*(training.rows[method, choice] for training in trainings), strict=True)
+            lines.append(f"| {method} | {choice} | {' | '.join(_spread(column) for column in columns)} |")
+        lines += ["", f"Less inside the box than random in every seed: {', '.join(_worse(trainings)) or 'none'}."]
+    return "\n".join(lines) + "\n"
+
+
+def _overview(trainings: Sequence[Result], row: Row) -> str:
+    if row not in trainings[0].rows:
+        return "does not apply"
+    share, pointing, *_ = (
+        statistics.mean(column) for column in zip(*(training.rows[row] for training in trainings), strict=True)
+    )
+    return f"{share:.2f} / {pointing:.2f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and, of several, standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def _worse(trainings: Sequence[Result]) -> list[str]:
+    """Rows whose share inside is below that of `random` on the same layers in all trainings."""
+    return [
+        row[0] if row[1] == NO_LAYERS else f"{row[0]} ({row[1]})"
+        for row in trainings[0].rows
+        if all(t.rows[row][0] < t.rows["random", NO_LAYERS][0] for t in trainings)
+    ]
+
+
+if __name__ == "__main__":
+    main()
