@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils import checkpoint
 
 # FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
 _NOT_OURS = "_parameters"
+_AROUND_CHECKPOINTS = "_checkpoint_without_reentrant_generator"
 
 
 @contextmanager
@@ -45,12 +46,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def as_written() -> Iterator[None]:
-    """Run code of models as it is written: compiled code would not call hooks, and reentrant checkpoints have no graph.
+    """Run code of models as it is written: neither compiled nor under activation checkpointing.
 
-    Reentrantly checkpointed code runs directly, since its backward refuses `autograd.grad`. Neither changes a
-    number beyond rounding, and compiled code is kept for later.
+    Compiled code would not call hooks. Of the two kinds of checkpoints, the backward of the one refuses
+    `autograd.grad`, and that of the other calls hooks again. Neither changes a number beyond rounding, and compiled
+    code is kept for later.
     """
-    CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
+    # What runs before and after the checkpointed code; the name has a suffix in newer versions.
+    around = {name: value for name, value in vars(checkpoint).items() if name.startswith(_AROUND_CHECKPOINTS)}
+    vars(checkpoint).update(dict.fromkeys(around, lambda *args, **kwargs: iter((None,))))
+    outer = vars(checkpoint.CheckpointFunction).get("apply")  # if this is a look within another
+    checkpoint.CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
     try:
         # Importing dynamo takes seconds, and without it nothing is compiled.
         if "torch._dynamo" in sys.modules:
@@ -59,7 +65,10 @@ def as_written() -> Iterator[None]:
         else:
             yield
     finally:
-        del CheckpointFunction.apply  # the inherited one shows again
+        vars(checkpoint).update(around)
+        del checkpoint.CheckpointFunction.apply  # the inherited one shows again
+        if outer is not None:
+            checkpoint.CheckpointFunction.apply = outer
 
 
 def _random_states(model: nn.Module) -> Callable[[], None]:

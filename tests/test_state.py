@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_cam import untouched
+from lightning_cam.state import as_written
 
 
 class Meddler(nn.Module):
@@ -93,3 +95,26 @@ def test_buffers_made_under_inference_mode():
     with untouched(model), torch.inference_mode():
         model(torch.randn(2, 3))
     assert model.count == 0 and torch.equal(model.scratch, torch.ones(3))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoints_are_off_within_and_on_after(use_reentrant):
+    calls = []
+
+    def code(x):
+        calls.append(x.requires_grad)
+        return x.exp()
+
+    def times():
+        calls.clear()
+        x = torch.ones(2, requires_grad=True)
+        checkpoint(code, x * 1, use_reentrant=use_reentrant).sum().backward()
+        torch.testing.assert_close(x.grad, torch.ones(2).exp())
+        return len(calls)
+
+    assert times() == 2
+    with as_written():
+        with as_written():
+            assert times() == 1
+        assert times() == 1
+    assert times() == 2
