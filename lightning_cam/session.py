@@ -129,14 +129,15 @@ def _open_worker(
             "Trainer(logger=False): a logger is needed to show the maps "
             f"({', '.join(SINKS)}; any other gets files in its directory)"
         )
-    directory = directory_of(trainer.loggers[0])
+    directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
     # First, so that the report is there when the loggers' sinks are closed.
     sinks: list[Sink] = [TimelineSink(directory, report=report, timelapse=timelapse)]
     for logger in trainer.loggers:
         sink = sink_of(logger)
         if sink is None:
-            sink = FilesSink(logger)
-            _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, directory_of(logger))
+            files = directory_of(logger, trainer.default_root_dir)
+            sink = FilesSink(files)
+            _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
         sinks.append(sink)
     written = directory / f"{introduction.name}_report.html" if report else None
     return SinkWorker(sinks, replace(introduction, report=written))

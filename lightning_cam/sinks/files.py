@@ -16,12 +16,11 @@ class FilesSink(Sink):
     with one row per scalar and look.
 
     Args:
-        logger: Any logger of Lightning's.
+        directory: Where the run's files lie.
     """
 
-    def __init__(self, logger: Any) -> None:
-        self._directory = directory_of(logger)
-        self._table = self._directory
+    def __init__(self, directory: Path) -> None:
+        self._directory = self._table = directory
 
     def introduce(self, introduction: Introduction) -> None:
         """Write the description as `about.md`."""
@@ -44,8 +43,13 @@ class FilesSink(Sink):
             table.writerows([look.step, look.epoch, tag, float(value)] for tag, value in look.scalars.items())
 
 
-def directory_of(logger: Any) -> Path:
-    """Where a logger, or Lightning's `ModelCheckpoint` for it, keeps the files of this run."""
+def directory_of(logger: Any, default_root_dir: str) -> Path:
+    """Where a logger, or Lightning's `ModelCheckpoint` for it, keeps the files of this run.
+
+    Args:
+        logger: Any logger of Lightning's.
+        default_root_dir: The trainer's, for loggers that keep nothing on this machine.
+    """
     if getattr(logger, "log_dir", None):
         return Path(logger.log_dir)
-    return Path(logger.save_dir or ".") / str(logger.name) / str(logger.version)
+    return Path(logger.save_dir or default_root_dir) / str(logger.name) / str(logger.version)
