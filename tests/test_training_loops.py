@@ -308,3 +308,10 @@ def test_looks_of_every_n_epochs(tmp_path):
     )
     assert [look.epoch for look in outcome.looks] == [0, 2]
     assert outcome.looks[0].probabilities.shape[1] == CLASSES
+
+
+def test_a_logger_without_a_folder_leaves_files_under_the_trainers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(tmp_path / "root", TransformerCAMCallback(timelapse=None, on_error="raise"))
+    assert {path.name for path in tmp_path.iterdir()} == {"root"}
+    assert list((tmp_path / "root").rglob("cam_report.html"))
