@@ -74,11 +74,11 @@ RECIPES = {
     "ViT, average pool, 4 registers": Recipe(
         "vit_tiny_patch16_224",
         {**_VIT, "class_token": False, "reg_tokens": 4, "global_pool": "avg"},
-        10,
+        7,
         ("blocks.1", "blocks.2"),
     ),
-    "Swin": Recipe("swin_tiny_patch4_window7_224", _SWIN, 6, ("layers.1.blocks.0", "layers.1.blocks.1")),
-    "CoAtNet": Recipe("coatnet_0_rw_224", _COATNET, 5, ("stages.1.blocks.0", "stages.1.blocks.1")),
+    "Swin": Recipe("swin_tiny_patch4_window7_224", _SWIN, 4, ("layers.1.blocks.0", "layers.1.blocks.1")),
+    "CoAtNet": Recipe("coatnet_0_rw_224", _COATNET, 2, ("stages.1.blocks.0", "stages.1.blocks.1")),
 }
 
 Row = tuple[str, str]  # method, choice of layers
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train-size", type=int, default=6_000)
     parser.add_argument("--images", type=int, default=200, help="held-out images that are explained")
-    parser.add_argument("--faithful-images", type=int, default=50, help="of these, for deletion and insertion")
+    parser.add_argument("--faithful-images", type=int, default=40, help="of these, for deletion and insertion")
     parser.add_argument("--workers", type=int, default=1, help="processes, each of one thread")
     options = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
@@ -177,10 +177,11 @@ def measure(
         batch: `image` (B, 3, H, W), `label` (B,), `boxes` (B, 4).
         num_faithful: Of how many images deletion and insertion are the mean.
     """
-    image, label, size = batch["image"], batch["label"], tuple(batch["image"].shape[2:])
+    image, label = batch["image"], batch["label"]
+    size = (image.shape[2], image.shape[3])
     found = {choice: find_target_layers(model, image, target_layers=names) for choice, names in layers.items()}
     first = explain(model, image[:1], "all", target_layers=found[DEFAULT_LAYERS]).maps
-    grid = first["hirescam"].shape[1:]
+    grid = (first["hirescam"].shape[1], first["hirescam"].shape[2])
     for choice, targets in found.items():
         for costly, count in ((False, len(image)), (True, COSTLY_IMAGES)):
             methods = [
@@ -191,7 +192,7 @@ def measure(
             explanation = explain(
                 model, image[:count], methods, class_idx=label[:count], target_layers=targets, batch_size=50
             )
-            coverage = box_coverage(batch["boxes"][:count], tuple(grid), size)
+            coverage = box_coverage(batch["boxes"][:count], grid, size)
             for method, maps in explanation.maps.items():
                 # Maps of pixels are held against the others on the grid of these.
                 maps = F.adaptive_avg_pool2d(maps, grid)
