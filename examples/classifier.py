@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+import examples.models  # noqa: F401  (makes them known to timm)
+
 
 class Classifier(LightningModule):
     """A timm model trained with AdamW: warm-up over the first tenth of the steps, then cosine decay to 0.

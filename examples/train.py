@@ -5,7 +5,6 @@ from __future__ import annotations
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import examples.models  # noqa: F401  (makes them known to timm)
 from examples.classifier import Classifier
 
 

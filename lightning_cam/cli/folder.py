@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def explain_files(
     errors: list[dict[str, str]] = []
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(files), initial=len(files) - len(waiting), unit="image", disable=None))
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, workers)))
+        # One thread per picture: several that each share their work among all cores only wait for one another.
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, workers), initializer=partial(torch.set_num_threads, 1)))
         drawing: deque[tuple[Path, Future[dict[str, Any]]]] = deque()
 
         def collect(limit: int) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from lightning_cam.classifier import classifier_of
 from lightning_cam.cli.models import NamedModel
-from lightning_cam.cli.preprocessing import given
+from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.methods import METHODS
 from lightning_cam.resolve import find_target_layers
 
@@ -25,10 +25,12 @@ def describe_layers(
         model: The model.
         forward: See `classifier_of`.
         target_layers: Names of layers to take instead of those found.
-        image_size: Side of the model's input, or height and width; by default the model's own.
+        image_size: Side of the model's input, or height and width; by default the model's own, or 224.
     """
-    preprocessing = given(model.preprocessing, image_size, None, None, None)
-    images = torch.zeros(1, len(preprocessing.mean), *preprocessing.image_size)
+    known = model.preprocessing or Preprocessing()
+    size = known.image_size if image_size is None else image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.zeros(1, len(known.mean), height, width)
     reasons = _Reasons()
     logger = logging.getLogger("lightning_cam")
     before = logger.level, logger.propagate
@@ -47,7 +49,6 @@ def describe_layers(
         logger.removeHandler(reasons)
         logger.level, logger.propagate = before
     hooked = layers if target_layers else layers[:1]
-    height, width = preprocessing.image_size
     lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in hooked)]
     if not target_layers:
         lines += ["  the norm before the last mixing of tokens at whose patches the logits have a gradient"]
