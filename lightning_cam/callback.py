@@ -4,10 +4,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_cam.classifier import classifier_of
@@ -20,6 +21,7 @@ from lightning_cam.probe import ProbeBatch
 from lightning_cam.ranks import all_agree, gather, look_together, on_all_ranks, share_of
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.session import Session, at_precision, loaders_of, open_session, unlogged
+from lightning_cam.trunk import Ride, Trunk, can_ride
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -151,6 +153,8 @@ class TransformerCAMCallback(Callback):
     ) -> None:
         if self._probe is None and trainer.is_global_zero:
             self._attempt(self._take_probe, trainer, pl_module, batch)
+        if batch_idx == 0 and dataloader_idx == 0 and self._ride is not None and self._probe is not None:
+            self._attempt(self._ride.begin, self._probe.images)
 
     @override
     def on_validation_batch_end(
@@ -165,7 +169,11 @@ class TransformerCAMCallback(Callback):
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         if batch_idx == 0 and dataloader_idx == 0 and self._is_due(trainer) and self._is_ready(trainer):
+            if self._ride is not None:
+                self._attempt(self._ride.arrive)
             self._attempt(self._look, trainer, pl_module)
+        if self._ride is not None:
+            self._ride.end()
 
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
@@ -283,16 +291,21 @@ class TransformerCAMCallback(Callback):
         if trainer.is_global_zero:
             self._show(trainer, explanation)
 
+    @property
+    def _ride(self) -> Ride | None:
+        return None if self._session is None else self._session.ride
+
     def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
         return on_all_ranks(trainer, action) if self._together else action()
 
     def _open(self, trainer: Trainer, module: LightningModule) -> Session:
         assert self._probe is not None
-        forward = at_precision(trainer, classifier_of(module, self.forward))
+        classifier = classifier_of(module, self.forward)
+        forward = at_precision(trainer, classifier)
         layers = find_target_layers(
             module, self._probe.images, forward=forward, target_layers=self.target_layers, layout=self.layout
         )
-        return open_session(
+        session = open_session(
             trainer,
             module,
             self._probe,
@@ -307,6 +320,11 @@ class TransformerCAMCallback(Callback):
             report=self.report,
             timelapse=self.timelapse,
         )
+        alone = not self._together and self.batch_size is None
+        if alone and can_ride(module, find_methods(self.methods)):
+            trunk = Trunk(module, forward, self._probe.images[:2], layers)
+            session.ride = Ride(trunk, classifier if isinstance(classifier, nn.Module) else None)
+        return session
 
     def _target(self) -> str:
         if self.score is not None:
@@ -323,7 +341,8 @@ class TransformerCAMCallback(Callback):
             share = share_of(trainer, len(images))
             images = images[share]
             classes = classes[share] if isinstance(classes, Tensor) else classes
-        explanation = explain(
+        run = partial(
+            explain,
             module,
             images,
             self.methods,
@@ -333,6 +352,7 @@ class TransformerCAMCallback(Callback):
             forward=session.forward,
             batch_size=self.batch_size,
         )
+        explanation = run() if session.ride is None else session.ride.explain(run)
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and self.class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
@@ -360,6 +380,8 @@ class TransformerCAMCallback(Callback):
     def _close(self) -> None:
         """Write what waits; the next run of this callback begins a session of its own."""
         session, self._session = self._session, None
+        if session is not None and session.ride is not None:
+            session.ride.end()
         if session is not None and session.worker is not None:
             session.worker.close()
 

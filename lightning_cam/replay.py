@@ -13,7 +13,9 @@ from lightning_cam.output import tensors_in
 
 
 @dataclass
-class _Call:
+class Call:
+    """One call of a module in a forward pass, with the times at which it began and ended."""
+
     module: nn.Module
     start: int
     end: int = 0
@@ -41,7 +43,7 @@ class Replay:
 
     def __init__(self, model: nn.Module, forward: Forward, images: Tensor, module: nn.Module) -> None:
         self._forward, self._images, self._module = forward, images, module
-        calls = _record(model, forward, images)
+        calls = calls_of(model, forward, images)
         own = [call for call in calls if call.module is module]
         if not own:
             raise ValueError(f"target_layers: the forward pass does not call {type(module).__name__}")
@@ -52,12 +54,8 @@ class Replay:
                 f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
                 f"batch axis of {len(images)}, so it cannot be replaced image by image"
             )
-        self._records: dict[nn.Module, Any] = {}
-        done = [call for call in calls if call.end < last.start and _begins_with(call.output, len(images))]
-        for call in done:
-            covered = any(other.start < call.start and call.end < other.end for other in done)
-            if not covered and sum(other.module is call.module for other in calls) == 1:
-                self._records[call.module] = call.output
+        given = {call.module: call.output for call in calls}
+        self._records: dict[nn.Module, Any] = {part: given[part] for part in trunk_of(calls, last.start, len(images))}
         if not self._is_exact(output):
             self._records = {}
 
@@ -87,7 +85,7 @@ class Replay:
 
         with ExitStack() as stack:
             for module, record in self._records.items():
-                stack.enter_context(_instead(module, _rows(record, image)))
+                stack.enter_context(instead(module, rows_of(record, image)))
             stack.callback(self._module.register_forward_hook(hook).remove)
             yield
 
@@ -100,15 +98,16 @@ class Replay:
         return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def _record(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]:
-    calls: list[_Call] = []
-    open_calls: list[_Call] = []
+def calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[Call]:
+    """Run the forward pass without gradients and return all calls of modules in the order in which they began."""
+    calls: list[Call] = []
+    open_calls: list[Call] = []
     time = 0
 
     def enter(module: nn.Module, args: Any) -> None:
         nonlocal time
         time += 1
-        call = _Call(module, time)
+        call = Call(module, time)
         calls.append(call)
         open_calls.append(call)
 
@@ -126,9 +125,20 @@ def _record(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]:
     return calls
 
 
+def trunk_of(calls: list[Call], start: int, batch_size: int) -> list[nn.Module]:
+    """The outermost modules that were done before `start`, called once, with outputs that begin with the batch axis."""
+    done = [call for call in calls if call.end < start and begins_with(call.output, batch_size)]
+    return [
+        call.module
+        for call in done
+        if not any(other.start < call.start and call.end < other.end for other in done)
+        and sum(other.module is call.module for other in calls) == 1
+    ]
+
+
 @contextmanager
-def _instead(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let `module` return `output` without running; `untouched` would put back what an error leaves behind."""
+def instead(module: nn.Module, output: Any) -> Iterator[None]:
+    """Let `module` return `output` without running."""
     before = vars(module).get("forward")
     vars(module)["forward"] = lambda *args, **kwargs: output
     try:
@@ -139,16 +149,17 @@ def _instead(module: nn.Module, output: Any) -> Iterator[None]:
             vars(module)["forward"] = before
 
 
-def _first(output: Any) -> Tensor:
-    return next(tensor for tensor in tensors_in(output) if tensor.ndim and tensor.is_floating_point())
-
-
-def _begins_with(output: Any, count: int) -> bool:
-    """Whether all of an output are tensors that begin with the batch axis."""
+def begins_with(output: Any, count: int) -> bool:
+    """Whether an output is one tensor, or a plain tuple of tensors, that begins with an axis of this length."""
     if isinstance(output, Tensor):
         return output.ndim > 0 and len(output) == count
-    return isinstance(output, tuple) and type(output) is tuple and all(_begins_with(part, count) for part in output)
+    return type(output) is tuple and all(begins_with(part, count) for part in output)
 
 
-def _rows(output: Any, image: Tensor) -> Any:
-    return output[image] if isinstance(output, Tensor) else tuple(_rows(part, image) for part in output)
+def rows_of(output: Any, rows: Tensor | slice) -> Any:
+    """These rows of a tensor, or of all tensors of a tuple."""
+    return output[rows] if isinstance(output, Tensor) else tuple(rows_of(part, rows) for part in output)
+
+
+def _first(output: Any) -> Tensor:
+    return next(tensor for tensor in tensors_in(output) if tensor.ndim and tensor.is_floating_point())

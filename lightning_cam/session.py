@@ -15,6 +15,7 @@ from lightning_cam.probe import ProbeBatch
 from lightning_cam.render import Captions, unnormalise
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
+from lightning_cam.trunk import Ride
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Session:
         class_names: Names of the classes, or None.
         worker: Writes the looks; None on ranks that only take part, and in a `fast_dev_run`.
         captions: Set at the first look, when the number of classes is known.
+        ride: How to use the validation forward that runs anyway, or None.
     """
 
     forward: Callable[[Tensor], Any]
@@ -49,6 +51,7 @@ class Session:
     class_names: list[str] | None
     worker: SinkWorker | None
     captions: Captions | None = None
+    ride: Ride | None = None
 
     def captions_for(self, num_classes: int) -> Captions:
         """The names of the classes, or their numbers, drawn once."""

@@ -174,12 +174,18 @@ def test_the_comparison_sees_one_random_number(tmp_path):
         torch.testing.assert_close(changed, without, rtol=0, atol=0)
 
 
+def prepared(looks):
+    """The first look finds out and draws names; the second compares its maps with those of the validation forward."""
+    session = looks._session
+    return session is not None and session.captions is not None and session.ride._trusted is not None
+
+
 def test_a_look_waits_for_nothing(tmp_path):
     """No value is read on the host between the model and the sink, which on a GPU would stall the training."""
 
     class Watched(TransformerCAMCallback):
         def _look(self, trainer, module):
-            if self._session is None or self._session.captions is None:  # the first look finds out and prepares
+            if not prepared(self):
                 super()._look(trainer, module)
                 return
             with forbid_sync():
@@ -329,7 +335,7 @@ def test_a_folder_as_probe(tmp_path):
 def test_a_look_on_the_gpu_never_waits(tmp_path):
     class Watched(TransformerCAMCallback):
         def _look(self, trainer, module):
-            if self._session is None or self._session.captions is None:
+            if not prepared(self):
                 super()._look(trainer, module)
                 return
             torch.cuda.set_sync_debug_mode("error")

@@ -1,0 +1,243 @@
+"""Take what runs before the target layers from a forward pass that runs anyway, and pay only for the rest."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.capture import Forward, looking
+from lightning_cam.explanation import Explanation
+from lightning_cam.methods import Method
+from lightning_cam.output import tensors_in
+from lightning_cam.replay import begins_with, calls_of, instead, rows_of, trunk_of
+from lightning_cam.resolve import TargetLayer
+
+_log = logging.getLogger(__name__)
+
+
+class Trunk:
+    """The modules that are done before the first target layer, and what they gave in somebody else's forward pass.
+
+    Nothing of that pass changes: hooks keep references to outputs. Whatever is unusual makes `matches` false: a module
+    that was called more than once or not at all, other images, outputs that were written to afterwards.
+
+    Args:
+        model: The module that holds the layers.
+        forward: What maps images to logits.
+        images: (B, C, H, W), a few are enough; one forward finds out the order of calls.
+        layers: The target layers.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer]) -> None:
+        with looking(model), torch.no_grad():
+            calls = calls_of(model, forward, images)
+            targets = {layer.module for layer in layers}
+            first = min(call.start for call in calls if call.module in targets)
+            # Hooks of others would see, and perhaps change, what is handed out a second time.
+            modules = [m for m in trunk_of(calls, first, len(images)) if not m._forward_hooks | m._forward_pre_hooks]
+            given = {call.module: call.output for call in calls}
+            # Of the trunk usually only the last module's output is used outside of it: keeping all would take memory.
+            self._unused = {module: given[module] for module in modules[:-1]}
+            expected = forward(images)
+            with ExitStack() as stack:
+                for module in modules:
+                    last = module is modules[-1]
+                    stack.enter_context(instead(module, given[module] if last else _blank(given[module], len(images))))
+                if not modules or not _agree(forward(images), expected):
+                    self._unused = {}
+        self._kept = [module for module in modules if module not in self._unused]
+        self._outputs: dict[nn.Module, list[_Kept]] = {}
+        self._shown: list[_Flag] = []
+        self._hooks = ExitStack()
+        self._images = images
+        self._first = modules[:1]
+
+    def listen(self, images: Tensor, entrance: nn.Module | None = None) -> None:
+        """Keep what the next forward pass gives, until `stop`.
+
+        Args:
+            images: (B, C, H, W), the first images that the pass should see.
+            entrance: The module that takes the images, besides the trunk's first one.
+        """
+        self.forget()
+        self._images = images
+        self._outputs = {module: [] for module in self._kept}
+        for module in (entrance, *self._first):
+            if module is not None:
+                self._hooks.callback(module.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+        for module in self._kept:
+            self._hooks.callback(module.register_forward_hook(self._keep).remove)
+
+    def stop(self) -> None:
+        """Take the hooks away."""
+        self._hooks.close()
+
+    def forget(self) -> None:
+        """Take the hooks away and let go of the outputs, which are large."""
+        self.stop()
+        self._outputs, self._shown = {}, []
+
+    def matches(self) -> bool:
+        """Whether the pass that was listened to began with the images and can be gone on from.
+
+        This waits for the device to reach the beginning of that pass, where the images were compared.
+        """
+        kept = list(self._outputs.values())
+        if not kept or any(len(calls) != 1 or not calls[0].is_whole(len(self._images)) for calls in kept):
+            return False
+        return any(flag.is_true() for flag in self._shown)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Let the trunk's modules hand out what they gave for the images, without running."""
+        count = len(self._images)
+        with ExitStack() as stack:
+            for module, (kept,) in self._outputs.items():
+                stack.enter_context(instead(module, rows_of(kept.output, slice(count))))
+            for module, output in self._unused.items():
+                stack.enter_context(instead(module, _blank(output, count)))
+            yield
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        count, *form = self._images.shape
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.dtype == self._images.dtype and [*value.shape[1:]] == form:
+                self._shown += [_Flag.of((value[:count] == self._images).all())] if len(value) >= count else []
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._outputs[module].append(_Kept(output, _versions(output)))
+
+
+class _Flag(NamedTuple):
+    """A truth value on its way from the device, and what tells that it has arrived."""
+
+    value: Tensor
+    arrived: "torch.cuda.Event | None"
+
+    @classmethod
+    def of(cls, value: Tensor) -> "_Flag":
+        arrived = torch.cuda.Event() if value.is_cuda else None
+        flag = cls(value.to("cpu", non_blocking=True), arrived)
+        if arrived is not None:
+            arrived.record(torch.cuda.current_stream(value.device))
+        return flag
+
+    def is_true(self) -> bool:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return bool(self.value)
+
+
+class _Kept(NamedTuple):
+    """A module's output, and the counters that rise when it is written to."""
+
+    output: Any
+    versions: list[int] | None
+
+    def is_whole(self, count: int) -> bool:
+        """Whether it has rows for that many images and was not written to since; inference tensors do not tell."""
+        tensors = list(tensors_in(self.output))
+        return (
+            self.versions is not None
+            and self.versions == _versions(self.output)
+            and begins_with(self.output, len(tensors[0]))
+            and len(tensors[0]) >= count
+        )
+
+
+def _blank(output: Any, count: int) -> Any:
+    """Something of the same form without content, NaN so that its use would show, and without memory of its own."""
+    if isinstance(output, tuple):
+        return tuple(_blank(part, count) for part in output)
+    return output.new_full((), torch.nan if output.is_floating_point() else 0).expand(count, *output.shape[1:])
+
+
+def _agree(output: Any, expected: Any) -> bool:
+    pairs = zip(tensors_in(output), tensors_in(expected), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in pairs if a.is_floating_point())
+
+
+def _versions(output: Any) -> list[int] | None:
+    tensors = list(tensors_in(output))
+    if not tensors or any(tensor.is_inference() or tensor.ndim == 0 for tensor in tensors):
+        return None
+    return [tensor._version for tensor in tensors]
+
+
+class Ride:
+    """Explains on a validation forward that ran anyway, where that is safe, and by a pass of its own where it is not.
+
+    The first time both are done and compared: only maps that agree are taken this way from then on.
+
+    Args:
+        trunk: Of the model and layers that are explained.
+        entrance: The module that takes the images, or None.
+    """
+
+    def __init__(self, trunk: Trunk, entrance: nn.Module | None) -> None:
+        self._trunk, self._entrance = trunk, entrance
+        self._trusted: bool | None = None
+        self._arrived = False
+
+    def begin(self, images: Tensor) -> None:
+        """Listen to the forward pass of a validation batch that should begin with `images`."""
+        self._arrived = False
+        if self._trusted is not False:
+            self._trunk.listen(images, self._entrance)
+
+    def arrive(self) -> None:
+        """Find out, after the pass, whether it can be gone on from."""
+        self._trunk.stop()
+        self._arrived = self._trunk.matches()
+
+    def end(self) -> None:
+        """Let go of the pass."""
+        self._arrived = False
+        self._trunk.forget()
+
+    def explain(self, run: Callable[[], Explanation]) -> Explanation:
+        """Return what `run` explains, if possible without running the trunk.
+
+        Args:
+            run: Calls `explain` with the images.
+        """
+        if not self._arrived or self._trusted is False:
+            return run()
+        if self._trusted:
+            with self._trunk.replayed():
+                return run()
+        own = run()
+        self._trusted = self._is_same(run, own)
+        return own
+
+    def _is_same(self, run: Callable[[], Explanation], own: Explanation) -> bool:
+        try:
+            with self._trunk.replayed():
+                ridden = run()
+        except Exception as error:  # the model does something with the trunk that cannot be handed out
+            _log.debug("No ride on the validation forward: %s", error)
+            return False
+        return all(_close(ridden.maps[method], maps) for method, maps in own.maps.items())
+
+
+_AFTER_THE_TRUNK = {"activations", "gradients", "hvp", "layer_output", "channel_axis", "scores", "image_size"} | {
+    "layer_activations",
+    "layer_gradients",
+}
+
+
+def can_ride(model: nn.Module, methods: Sequence[Method]) -> bool:
+    """Whether all methods need only what follows the trunk, and the model's modules run as they are written."""
+    # A hook that comes and goes must not make compiled code compile again.
+    compiled = getattr(model, "_compiler_ctx", None) is not None or any(
+        module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
+        for module in model.modules()
+    )
+    return not compiled and all(method.needs <= _AFTER_THE_TRUNK for method in methods)
+
+
+def _close(maps: Tensor, own: Tensor) -> bool:
+    return bool((maps - own).abs().max() <= 1e-3 * own.abs().max())
