@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lightning_cam.sinks.report import write_report
 from lightning_cam.timeline import TimelineWriter, read_timeline
@@ -48,7 +51,7 @@ _REDRAW = """async (flush) => {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=500, help="picture bytes beside the records of each run")
+    parser.add_argument("--megabytes", type=int, default=100, help="picture bytes in each run's event file")
     arguments = parser.parse_args()
     print(f"writing a look of 16 images: {writing()}")
     with sync_playwright() as playwright:
@@ -90,12 +93,15 @@ def writing(looks: int = 300) -> str:
 
 
 def records(folder: Path, runs: int, looks: int, images: int, megabytes: int) -> list[Path]:
-    """Write runs, each with a file of pictures beside it as large as an event file may get."""
+    """Write runs, each with an event file full of pictures beside the record."""
     paths = []
     for n in range(runs):
         run = Run(folder / f"run_{n}", seed=n, count=images, size=224, grid=14, methods=["hirescam"]).looks(looks)
-        with open(run.folder / "pictures.bin", "wb") as file:
-            file.truncate(megabytes << 20)
+        writer = EventFileWriter(str(run.folder))
+        for step in range(megabytes):
+            picture = Summary.Image(encoded_image_string=np.random.default_rng(step).bytes(1 << 20))
+            writer.add_event(Event(step=step, summary=Summary(value=[Summary.Value(tag="cam", image=picture)])))
+        writer.close()
         paths.append(run.path)
     return paths
 

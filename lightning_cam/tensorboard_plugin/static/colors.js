@@ -1,4 +1,4 @@
-// Colormaps as even control points from 0 to 1 (or -1 to 1), all perceptually uniform and safe for colour-blind readers.
+// Colormaps as even control points from 0 to 1 (or -1 to 1), made for even steps to the eye and for colour-blind readers.
 // inferno, viridis: S. van der Walt and N. Smith; cividis: J. Nuñez et al.; coolwarm: K. Moreland;
 // berlin, managua: F. Crameri.
 

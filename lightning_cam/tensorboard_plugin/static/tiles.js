@@ -73,6 +73,7 @@ export class TileBoard {
       "figure",
       {
         class: "tile",
+        role: "button",
         tabindex: 0,
         onclick: open,
         onkeydown: (event) => event.key === "Enter" && open(),
