@@ -143,6 +143,8 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
 def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:
     last = trace.last_calls()
     for name, module in named:
-        if module not in last or last[module].output is None:
-            raise ValueError(f"target_layers: {name} returned no tensor in the forward pass")
+        if module not in last:
+            raise ValueError(f"target_layers: {name!r} was not called by the forward pass")
+        if not last[module].is_layer:
+            raise ValueError(f"target_layers: {name!r} does not return a floating tensor; name a layer that does")
     return [last[module] for _, module in named]

@@ -85,7 +85,7 @@ def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: T
 
 def _source_of(block: Call, trace: Trace) -> Call | None:
     """The last module before a block without norm modules whose output is what the block gets."""
-    sources = [c for c in trace.calls if c.end < block.start and same(c.output_print, block.input)]
+    sources = [c for c in trace.calls if c.is_layer and c.end < block.start and same(c.output_print, block.input)]
     return max(sources, key=lambda call: call.end, default=None)
 
 

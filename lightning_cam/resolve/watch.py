@@ -32,7 +32,8 @@ class Call:
         output: The first tensor of its output.
         pools: Whether it returns less than half of the tokens it was given.
         output_print: Fingerprint of the output.
-        is_norm: Whether it is a norm that returns one tensor.
+        is_layer: Whether its output is one tensor, as a target layer's must be.
+        is_norm: Whether it is such a layer and a norm.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Call:
     output: Tensor | None = None
     pools: bool = False
     output_print: Fingerprint | None = None
+    is_layer: bool = False
     is_norm: bool = False
 
     def holds(self, time: int) -> bool:
@@ -153,7 +155,8 @@ class _Recorder(TorchFunctionMode):
                     widths = [x.numel() for x in inputs if x.shape[-1] == tensor.shape[-1]]
                     call.pools = tensor.numel() * 2 < max(widths, default=0)
                     call.output_print = fingerprint(tensor)
-                call.is_norm &= isinstance(output, Tensor)
+                call.is_layer = tensor is not None and output is tensor
+                call.is_norm &= call.is_layer
                 if call.is_norm:
                     self.normed = call
                 break

@@ -5,10 +5,10 @@ import re
 
 import pytest
 import torch
-from answers import Answer, planted_signal
 from torch import nn
 
 from lightning_cam import find_target_layers
+from tests.architectures.answers import Answer, planted_signal
 
 
 def check(

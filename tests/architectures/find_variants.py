@@ -1,6 +1,6 @@
 """Find the structurally different models of timm that hold a transformer or another token mixer.
 
-    python tests/architectures/find_variants.py > tests/architectures/timm_variants.txt
+    python -m tests.architectures.find_variants > tests/architectures/timm_variants.txt
 
 Builds every model of the families in `timm_models.FAMILIES` without memory for its weights, and keeps the smallest
 of those that are put together from the same classes under the same names.
@@ -12,7 +12,8 @@ from collections import defaultdict
 import timm
 import torch
 from timm.models._registry import _model_to_module
-from timm_models import FAMILIES
+
+from tests.architectures.timm_models import FAMILIES
 
 LARGEST = 120e6  # parameters; what is larger is built small by `timm_models.SMALLER` or left to its smaller kin
 

@@ -1,8 +1,9 @@
 """What is right for each Hugging Face classifier."""
 
-import hf_models
-from answers import Answer
 from torch import nn
+
+from tests.architectures import hf_models
+from tests.architectures.answers import Answer
 
 _STAGE = Answer(r".*\.3\.(layers|blocks|layer)?\.?1\.(layernorm_before|layer_norm_1|before_norm)", stride=32)
 

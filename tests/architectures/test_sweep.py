@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import hf_cases
 import pytest
-import timm_models
-import torchvision_models
-import user_cases
-from check import check
+
+from tests.architectures import hf_cases, timm_models, torchvision_models, user_cases
+from tests.architectures.check import check
 
 pytestmark = [pytest.mark.architectures, pytest.mark.timeout(400)]
 

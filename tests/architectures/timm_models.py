@@ -5,9 +5,10 @@ from math import gcd
 
 import timm
 import torch
-from answers import Answer
 from timm.models._registry import _model_to_module
 from torch import nn
+
+from tests.architectures.answers import Answer
 
 # What makes a family's models cheap to run without changing what they are made of. `patches` stands for an image
 # of so many patches, for those that take any image size.

@@ -1,9 +1,10 @@
 """torchvision's vision transformers, small, and CNNs that are to be refused."""
 
 import torch
-from answers import Answer
 from torch import nn
 from torchvision import models
+
+from tests.architectures.answers import Answer
 
 _SWIN = {"patch_size": [4, 4], "embed_dim": 24, "depths": [1, 1, 2, 2], "num_heads": [1, 2, 4, 8], "num_classes": 5}
 

@@ -3,9 +3,10 @@
 from functools import partial
 
 import torch
-import user_models as m
-from answers import Answer
 from torch import nn
+
+from tests.architectures import user_models as m
+from tests.architectures.answers import Answer
 
 SIZE = (48, 32)  # 6×4 patches of 8 pixels
 
