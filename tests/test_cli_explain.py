@@ -72,7 +72,10 @@ def test_pictures_have_the_size_of_their_images(photos, tmp_path):
         for method in ("hirescam", "gradcam++"):
             assert Image.open(tmp_path / "out" / "vit" / name / f"{method}.jpg").size == (width, height)
         sheet = Image.open(tmp_path / "out" / "vit" / name / "contact.jpg")
-        assert sheet.width > 3 * 130  # the image and two methods side by side
+        # The image and two methods side by side, the longer side of each 224 pixels, under their names.
+        tile = round(width * 224 / max(width, height))
+        assert 3 * tile < sheet.width < 3 * max(tile, 100) + 40
+        assert 224 * height / max(width, height) < sheet.height < 224 * height / max(width, height) + 80
 
 
 @pytest.mark.parametrize("options", [[], ["--aug_smooth", "true"], ["--eigen_smooth", "true"]])

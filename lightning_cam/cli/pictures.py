@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_cam.render import no_evidence, overlay
-from lightning_cam.render.caption import draw_lines, line_height
+from lightning_cam.render.caption import draw_lines, line_height, text_width
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
@@ -63,9 +63,10 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> 
         caption: A line under all.
     """
     width, height = pictures[0][1].size
-    scale = min(1.0, _TILE / max(width, height))
+    scale = _TILE / max(width, height)
     tile = max(1, round(width * scale)), max(1, round(height * scale))
-    column, line = max(tile[0], 130), line_height(_FONT)  # wide enough for the name of a method
+    line = line_height(_FONT)
+    column = max(tile[0], *(text_width(name, _FONT) for name, _ in pictures))
     columns = min(len(pictures), _COLUMNS)
     rows = -(-len(pictures) // columns)
     row = line + tile[1] + _GAP
@@ -73,7 +74,7 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> 
     for index, (name, picture) in enumerate(pictures):
         left, top = _GAP + index % columns * (column + _GAP), _GAP + index // columns * row
         _write(sheet, name, (left, top), column)
-        sheet.paste(picture.resize(tile, Image.Resampling.BOX, reducing_gap=2.0), (left, top + line))
+        sheet.paste(picture.resize(tile, Image.Resampling.BICUBIC), (left, top + line))
     _write(sheet, caption, (_GAP, _GAP + rows * row), sheet.width - 2 * _GAP)
     return sheet
 
