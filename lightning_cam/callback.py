@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -271,7 +272,8 @@ class TransformerCAMCallback(Callback):
             self._probe = ProbeBatch.from_batch(batch, self.num_samples)
         else:
             probe = ProbeBatch.from_folder(self.probe, self.num_samples, find_transform(loaders_of(trainer)))
-            self._probe = trainer.precision_plugin.convert_input(probe.to(module.device))
+            images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
+            self._probe = replace(probe, images=images)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         with unlogged(module):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from torchmetrics import CatMetric, MeanMetric
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.modeling_outputs import ImageClassifierOutput
 
@@ -122,6 +124,21 @@ class Stateful(nn.Module):
         return logits - self.mean
 
 
+class Metered(nn.Module):
+    """Counts with torchmetrics in its forward, as `validation_step` does with the whole batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.vit = tiny_vit()
+        self.mean, self.all = MeanMetric(), CatMetric()
+
+    def forward(self, images):
+        logits = self.vit(images)
+        self.mean.update(logits.detach())
+        self.all.update(logits.detach())
+        return logits + self.mean.compute() + self.all.compute().mean()
+
+
 def timm_model(name, **options):
     return jitter(timm.create_model(name, num_classes=CLASSES, **options))
 
@@ -180,6 +197,7 @@ MODELS = {
     "reentrant checkpoints": (lambda: Checkpointed(use_reentrant=True), SIZE),
     "built-in checkpoints": (built_in_checkpoints, SIZE),
     "stateful": (Stateful, SIZE),
+    "metrics": (Metered, SIZE),
     "levit": (levit, 128),
     "tiny_vit": (tiny_vit_with_cache, 64),
     "eva02": (eva, 32),
@@ -340,20 +358,27 @@ def test_outputs(tmp_path, name):
 PRECISIONS = {"32-true": 1e-5, "64-true": 1e-5, "bf16-mixed": 0.1, "bf16-true": 0.1, "16-mixed": 0.1}
 
 
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", pytest.param("gpu", marks=ON_GPU)])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_precisions(tmp_path, precision):
+def test_precisions(tmp_path, precision, accelerator):
+    """On a CPU Lightning runs `16-mixed` as `bf16-mixed`."""
     methods = ["hirescam", "gradcam++", "eigencam"]
     outcome = compare(
         tmp_path,
         2,
         callback=lambda: TransformerCAMCallback(methods=methods, num_samples=3, on_error="raise"),
         precision=precision,
+        accelerator=accelerator,
+        devices=1,
         # After the last look the weights stay as they are.
         limit_train_batches=1,
         val_check_interval=1,
     )
     assert_finite(outcome.looks)
-    look, lit = outcome.looks[-1], outcome.lit.float().eval()
+    look, lit = outcome.looks[-1], outcome.lit.float().cpu().eval()
     assert look.probabilities.dtype == torch.float32
     data = Pictures(3)
     expected = explain(lit, data.images, methods, class_idx=data.labels)
@@ -391,6 +416,15 @@ def test_a_look_runs_at_the_trainers_precision(tmp_path):
         max_epochs=1,
     )
     assert set(kinds) == {torch.bfloat16, (False, torch.bfloat16)}
+
+
+def test_a_folder_of_images_is_brought_to_the_trainers_precision(tmp_path):
+    for index in range(3):
+        Image.new("RGB", (SIZE, SIZE), (80 * index, 20, 60)).save(tmp_path / f"{index}.png")
+    make = lambda: TransformerCAMCallback(probe=str(tmp_path), on_error="raise")  # noqa: E731
+    outcome = compare(tmp_path / "runs", 1, callback=make, precision="bf16-true", max_epochs=1)
+    assert outcome.trainer.callbacks[0]._probe.images.dtype == torch.bfloat16
+    assert_finite(outcome.looks)
 
 
 def test_the_normalisation_is_found_in_full_precision(tmp_path):

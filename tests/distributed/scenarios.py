@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from lightning_cam import TransformerCAMCallback
 from tests.training import Lit, loader, tiny_vit, train
@@ -43,6 +44,15 @@ class Sharded(Lit):
         for block in self.model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
+
+
+class Parallel(Lit):
+    """The matrices of each block's MLP are split over the ranks, and multiplied together."""
+
+    def configure_model(self):
+        for block in self.model.blocks:
+            plan = {"fc1": ColwiseParallel(), "fc2": RowwiseParallel()}
+            parallelize_module(block.mlp, self.device_mesh["tensor_parallel"], plan)
 
 
 def look(cls=TransformerCAMCallback, **options):
@@ -106,6 +116,8 @@ FSDP = {
     "fails": lambda: look(FailsOnOneRankEarly),
     "cannot show": lambda: look(CannotShow),
 }
+TP = {"alone": lambda: None, "looks": lambda: look(on_error="raise")}
+MODULES = {"ddp": Lit, "fsdp": Sharded, "tp": Parallel}
 
 
 class FailsOnOneRankEarly(TransformerCAMCallback):
@@ -132,33 +144,39 @@ def strategy(kind, accelerator):
     backend = "gloo" if accelerator == "cpu" else "nccl"
     if kind == "ddp":
         return DDPStrategy(timeout=_TIMEOUT, process_group_backend=backend)
-    return ModelParallelStrategy(2, 1, timeout=_TIMEOUT, process_group_backend=backend)
+    sizes = (2, 1) if kind == "fsdp" else (1, 2)
+    return ModelParallelStrategy(*sizes, timeout=_TIMEOUT, process_group_backend=backend)
+
+
+OPTIONS = {"val_loader": lambda: loader(8), "accumulate_grad_batches": 2, "val_check_interval": 1}
+
+
+def record(outcome, caught=()):
+    """What is kept of a training, on the CPU and without what cannot be compared between processes."""
+    kept = {
+        "same": _local(outcome.same),
+        "plain": _local({**outcome.plain, "progress": outcome.plain["progress"][:2]}),
+        "looks": [(one.step, one.maps, one.class_idx, one.probabilities) for one in outcome.looks],
+        "said": [str(w.message) for w in caught if "TransformerCAM" in str(w.message)],
+    }
+    return move_data_to_device(kept, "cpu")
 
 
 def main(folder, accelerator):
-    for kind, scenarios in (("ddp", DDP), ("fsdp", FSDP)):
+    for kind, scenarios in (("ddp", DDP), ("fsdp", FSDP), ("tp", TP)):
         for name, make in scenarios.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 outcome = train(
                     folder,
                     make(),
-                    (lambda: Sharded(fresh_vit())) if kind == "fsdp" else lambda: Lit(fresh_vit()),
-                    val_loader=lambda: loader(8),
+                    lambda: MODULES[kind](fresh_vit()),  # noqa: B023  (called at once)
                     strategy=strategy(kind, accelerator),
                     accelerator=accelerator,
                     devices=2,
-                    accumulate_grad_batches=2,
-                    val_check_interval=1,
+                    **OPTIONS,
                 )
-            record = {
-                "same": _local(outcome.same),
-                "plain": _local({**outcome.plain, "progress": outcome.plain["progress"][:2]}),
-                "looks": [(one.step, one.maps, one.class_idx, one.probabilities) for one in outcome.looks],
-                "said": [str(w.message) for w in caught if "TransformerCAM" in str(w.message)],
-            }
-            record = move_data_to_device(record, "cpu")
-            torch.save(record, folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
+            torch.save(record(outcome, caught), folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
