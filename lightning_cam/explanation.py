@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cam.adapter import grad_cam_method
 from lightning_cam.attention import DoesNotApply
 from lightning_cam.capture import Capture, Forward, Score, looking
 from lightning_cam.layout import TokenLayout
@@ -80,7 +81,7 @@ class Explanation:
 def explain(
     model: nn.Module,
     images: Tensor,
-    methods: str | Sequence[str] = "hirescam",
+    methods: str | type | Sequence[str | type] = "hirescam",
     *,
     class_idx: int | Tensor | None = None,
     score: Score | None = None,
@@ -98,7 +99,8 @@ def explain(
     Args:
         model: A classifier, on the device of `images`, in any mode.
         images: (B, C, H, W), normalised as the model expects.
-        methods: Name or names of methods (see `METHODS`), or "all".
+        methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
+            runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
         class_idx: What to explain: a class, a (B,) tensor of classes, or None for the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: Names, modules or `TargetLayer`s; by default found by `find_target_layers`.
@@ -207,26 +209,33 @@ def _explain_batch(
     return plain, maps
 
 
-def find_methods(names: str | Sequence[str]) -> list[Method]:
+def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
     """Return the methods of these names.
 
     Args:
-        names: One name, several, or "all".
+        names: One name, several, or "all"; a class of `pytorch_grad_cam`, or its dotted path, in place of a name.
 
     Raises:
         ValueError: A name is not in `METHODS`, stands twice, or there is none.
     """
     if names == "all":
         return list(METHODS.values())
-    chosen = [names] if isinstance(names, str) else list(names)
-    for name in chosen:
-        if name not in METHODS:
-            near = difflib.get_close_matches(str(name), METHODS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)} and 'all')")
-    if not chosen or len(set(chosen)) < len(chosen):
+    chosen = [_find_method(name) for name in ([names] if isinstance(names, str | type) else names)]
+    if not chosen or len({method.name for method in chosen}) < len(chosen):
         raise ValueError(f"methods: expected one or more different names, got {names!r}")
-    return [METHODS[name] for name in chosen]
+    return chosen
+
+
+def _find_method(name: str | type) -> Method:
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    if isinstance(name, type) or "." in str(name):
+        return grad_cam_method(name)
+    near = difflib.get_close_matches(str(name), METHODS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', and classes of pytorch_grad_cam)"
+    )
 
 
 def _target_layers(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.adapter import run_grad_cam
 from lightning_cam.attention import AttentionPass, DoesNotApply, InputPass, attention_pass, input_pass
 from lightning_cam.capture import Capture, Forward, Score, capture, scores_of
 from lightning_cam.methods import Method
@@ -97,6 +98,19 @@ class Supply:
         count = len(self.images) if image is None else len(image)
         return scores_of(output, count, classes, self._score)[2]
 
+    def grad_cam(self, cls: type, *, eigen_smooth: bool) -> Tensor:
+        """Map (B, H, W) of a class of `pytorch_grad_cam`."""
+        return run_grad_cam(
+            cls,
+            self._model,
+            self._forward,
+            self.images,
+            self.layers,
+            self.captured,
+            self._score,
+            eigen_smooth=eigen_smooth,
+        )
+
     @cached_property
     def input_pass(self) -> InputPass:
         """Gradients at the images and biases."""
@@ -125,4 +139,5 @@ _OF_MODEL: dict[str, Callable[[Supply], Any]] = {
     "block_attention_gradients": lambda supply: supply.attention_pass.block_attention_gradients,
     "readout": lambda supply: supply.attention_pass.readout,
     "token_layout": lambda supply: supply.layers[-1].layout,
+    "grad_cam": lambda supply: supply.grad_cam,
 }

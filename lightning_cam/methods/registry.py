@@ -45,6 +45,7 @@ MODEL_NEEDS: dict[str, str] = {
     "readout": "(B, N) float32, rows adding up to 1: the share of each token in what the head reads; all on the "
     "class token, or even over the patches",
     "token_layout": "TokenLayout of the N tokens as (B, N, C)",
+    "grad_cam": "callable (class of pytorch_grad_cam, eigen_smooth=bool) -> (B, H, W) float32 in [0, 1]: its result",
 }
 """What a method may need of the model as a whole, and its form. Tensors come detached."""
 
