@@ -39,11 +39,13 @@ class TransformerCAMCallback(Callback):
     look fails, that is said once and the callback switches itself off.
 
     Args:
-        methods: Name or names of methods (see `METHODS`), or "all".
+        methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
+            such as "pytorch_grad_cam.AblationCAM", can stand for a name.
         num_samples: How many images of the first validation batch ever seen are kept as the probe.
         probe: A folder of images to look at instead; they go through the validation transform.
         class_idx: The class to explain; by default each image's label, or without labels the predicted class.
-        score: In place of a class: a function from the model's output to (B,) scalars.
+        score: In place of a class: a function from the model's output to (B,) scalars, such as those of
+            `lightning_cam.scores`.
         target_layers: Names of the layers to look at; by default found.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: Which part of the LightningModule maps images to logits: the name of a submodule or method such as
@@ -79,11 +81,11 @@ class TransformerCAMCallback(Callback):
     def __init__(
         self,
         *,
-        methods: str | list[str] = "hirescam",
+        methods: str | type | list[str | type] = "hirescam",
         num_samples: int = 16,
         probe: str | None = None,
         class_idx: int | None = None,
-        score: Callable[[Any], Tensor] | None = None,
+        score: Callable[[Any], Any] | None = None,  # returns a Tensor, but jsonargparse would then build a Tensor
         target_layers: list[str] | None = None,
         layout: TokenLayout | list[TokenLayout] | None = None,
         forward: str | Callable[[Tensor], Any] | None = None,
