@@ -20,6 +20,7 @@ from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
 from examples.demo import SMALL_VIT
 from lightning_cam import TransformerCAMCallback
+from lightning_cam.sinks.timelapse import write_timelapse
 from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 
 IMAGES = Path(__file__).parent / "images"
@@ -32,7 +33,7 @@ def train(logs: Path, weight_decay: float, epochs: int = 10) -> None:
     classifier = Classifier(
         "vit_tiny_patch16_224", img_size=56, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=weight_decay
     )
-    callback = TransformerCAMCallback(methods=["hirescam", "gradcam", "layercam"], num_samples=24, timelapse="webp")
+    callback = TransformerCAMCallback(methods=["hirescam", "gradcam", "layercam"], num_samples=24)
     trainer = Trainer(
         callbacks=[callback],
         max_epochs=epochs,
@@ -123,6 +124,9 @@ def main() -> None:
                 page.wait_for_timeout(1000)
                 save(page.screenshot(), IMAGES / f"review_{shot.__name__}.jpg")
         browser.close()
+        record = max(logs.rglob("*.lcam"), key=lambda path: path.stat().st_mtime)
+        timelapse = write_timelapse(record, IMAGES / "review_timelapse.webp")
+        print(f"{timelapse}: {timelapse.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -56,14 +56,14 @@ def write_timelapse(
     # at most half a second a look, so that a short training does not drag
     durations = [min(500, 1000 * _SECONDS // len(frames))] * len(frames)
     durations[-1] = 2000
-    options = {"quality": 60, "method": 2} if file_format == "webp" else {"optimize": True}
+    options = {"quality": 50, "method": 2} if file_format == "webp" else {"optimize": True}
     frames[0].save(path, file_format, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
     return path
 
 
 def _frames(timeline: Timeline, method: str) -> list[Image.Image]:
     photos = torch.from_numpy(timeline.images[:_IMAGES].copy()).permute(0, 3, 1, 2) / 255
-    heat = scale_common(torch.from_numpy(timeline.maps[method][:, :_IMAGES]))
+    heat = scale_common(torch.from_numpy(timeline.maps[method][:, :_IMAGES])).sqrt()  # weak cells show, order stays
     classes = int(max(timeline.top_classes.max(initial=-1), timeline.labels.max(initial=-1))) + 1
     captions = Captions(timeline.class_names or [str(index) for index in range(classes)], photos.device)
     preds = torch.from_numpy(timeline.predictions[:, :_IMAGES].copy())

@@ -159,6 +159,23 @@ def test_a_cell_has_the_colour_of_its_value(page, runs):
     assert pixels(page, 0, 0, 0) == hidden
 
 
+def test_weak_evidence_can_be_brought_out(page, runs):
+    page.uncheck("input[name=smooth]")
+    page.uncheck("input[name=outlines]")
+    set_range(page, "opacity", 1)
+    maps = runs["fast"].maps[-1]["hirescam"]
+    n, row, column = (int(k) for k in np.argwhere((maps / maps.max((1, 2), keepdims=True)).round(1) == 0.3)[0])
+    share = float(maps[n, row, column] / maps[n].max())
+    set_range(page, "opacity", 0)
+    ground = np.array(pixels(page, n, row, column))
+    set_range(page, "opacity", 1)
+    for expected in (share, share**0.5):
+        color = np.array(inferno(expected))
+        assert np.allclose(pixels(page, n, row, column), ground + (color - ground) * expected, atol=5)
+        page.check("input[name=root]")
+        settle(page)
+
+
 @pytest.mark.parametrize("scale", ["per image", "over time", "common"])
 def test_hover_shows_the_value_and_its_share_of_the_scale(page, runs, scale):
     page.select_option("select[name=scale]", label=scale)
@@ -366,7 +383,7 @@ def test_follows_a_live_run_and_finds_new_ones(special, open_page):
     page.wait_for_function("() => document.querySelector('.place').textContent.includes('of 3')")
     assert place(page) == 0  # who looks back is left in peace
     Run(logdir / "z_new").look(0, 0.5)
-    page.wait_for_function("() => document.querySelector('select[name=timeline]').innerText.includes('z_new')")
+    page.wait_for_function("() => document.querySelector('select[name=timeline]')?.innerText.includes('z_new')")
 
 
 def test_a_newer_format_is_named_and_the_rest_still_shown(special, open_page):
@@ -376,7 +393,7 @@ def test_a_newer_format_is_named_and_the_rest_still_shown(special, open_page):
     struct.pack_into("<I", data, 4, 99)
     newer.write_bytes(data)
     page = open_page(address + ENTRY)
-    page.wait_for_function("() => document.querySelector('select[name=timeline]').innerText.includes('z_newer')")
+    page.wait_for_function("() => document.querySelector('select[name=timeline]')?.innerText.includes('z_newer')")
     page.select_option("select[name=timeline]", label="z_newer")
     page.wait_for_selector(".message:visible")
     assert "version 99" in page.inner_text(".message") and "upgrade lightning-cam" in page.inner_text(".message")

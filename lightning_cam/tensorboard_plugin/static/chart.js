@@ -88,8 +88,8 @@ function collect(timelines, methods) {
   timelines.forEach((timeline, n) => {
     const images = Array.from({ length: timeline.count }, (_, i) => i);
     const said = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
-    add("right predictions", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
-    add("probability of the label", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
+    add("accuracy on the probe", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
+    add("label probability", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
     const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
     const order = (method) => (method === null ? -1 : methods.indexOf(method));
     const shown = tags.map((tag) => ({ tag, ...split(tag, timeline) })).filter(({ method }) => method === null || methods.includes(method));
@@ -97,7 +97,7 @@ function collect(timelines, methods) {
     for (const { tag, title, method } of shown) {
       add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
     }
-    for (const method of methods) add("change since the last look", timeline, n, method, timeline.driftSeries(method).map(mean));
+    for (const method of methods) add("drift since the last look", timeline, n, method, timeline.driftSeries(method).map(mean));
   });
   return [...panels].map(([title, series]) => ({ title, series }));
 }

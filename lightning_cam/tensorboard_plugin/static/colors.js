@@ -35,15 +35,20 @@ export const isDiverging = (name) => DIVERGING.includes(name);
 
 /**
  * 256 pixels of RGBA: the stronger, the more opaque, so that regions without evidence show the image as it is.
- * Index 0 to 255 stands for 0 to 1, with a diverging colormap for -1 to 1.
+ * Index 0 to 255 stands for 0 to 1, with a diverging colormap for -1 to 1. With `root`, a value has the colour of its
+ * square root: weak evidence shows, the order stays.
  */
-export function overlayTable(name, opacity, threshold) {
+export function overlayTable(name, { opacity, threshold, root }) {
+  const colors = table(name);
   const pixels = new Uint8ClampedArray(256 * 4);
-  table(name).forEach((color, n) => {
-    const strength = isDiverging(name) ? (Math.abs(n - 127.5) - 0.5) / 127 : n / 255; // the middle two are 0
-    pixels.set(color, 4 * n);
-    pixels[4 * n + 3] = strength < threshold ? 0 : 255 * opacity * strength;
-  });
+  for (let n = 0; n < 256; n++) {
+    const sign = isDiverging(name) ? Math.sign(n - 127.5) : 1;
+    const value = isDiverging(name) ? (Math.abs(n - 127.5) - 0.5) / 127 : n / 255; // the middle two are 0
+    const strength = root ? Math.sqrt(value) : value;
+    const place = isDiverging(name) ? 127.5 + sign * (0.5 + 127 * strength) : 255 * strength;
+    pixels.set(colors[Math.round(place)], 4 * n);
+    pixels[4 * n + 3] = value < threshold ? 0 : 255 * opacity * strength;
+  }
   return new Uint32Array(pixels.buffer);
 }
 

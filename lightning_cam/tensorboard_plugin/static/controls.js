@@ -60,8 +60,9 @@ export class Controls {
       threshold: range(app, "threshold", "Threshold", share, percent),
       colormap: choice(app, "colormap", "Colours", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),
       scale: choice(app, "scale", "Scale"),
+      root: check(app, "root", "bring out weak evidence"),
       smooth: check(app, "smooth", "smooth between cells"),
-      signed: check(app, "signed", "also what speaks against (signed)"),
+      signed: check(app, "signed", "signed: also what is against"),
       outlines: check(app, "outlines", "outline of the object"),
       size: range(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
       label: choice(app, "label", "Class"),
@@ -69,7 +70,7 @@ export class Controls {
       sort: choice(app, "sort", "Sort by"),
       charts: check(app, "charts", "metrics under the slider"),
     };
-    const { timeline, method, reference, opacity, threshold, colormap, scale, smooth, signed, outlines, size, label, show, sort, charts } =
+    const { timeline, method, reference, opacity, threshold, colormap, scale, root, smooth, signed, outlines, size, label, show, sort, charts } =
       this.fields;
     this.runs = h("div", { class: "runs" });
     this.thumbs = h("div", { class: "thumbs" });
@@ -93,6 +94,7 @@ export class Controls {
         this.legend,
         scale.element,
         this.scaleNote,
+        root.element,
         signed.element,
         smooth.element,
         outlines.element,
@@ -119,7 +121,7 @@ export class Controls {
     fields.sort.show(Object.entries(sorts));
     const steps = (timeline?.looks ?? []).map(({ step, epoch }) => [step, `step ${number(step)} · epoch ${epoch}`]);
     fields.reference.show([[null, "the first look"], ...steps]);
-    for (const name of ["opacity", "threshold", "smooth", "signed", "outlines", "size", "charts"]) fields[name].show();
+    for (const name of ["opacity", "threshold", "root", "smooth", "signed", "outlines", "size", "charts"]) fields[name].show();
 
     const { view } = state;
     fields.timeline.element.hidden = view === "runs";

@@ -9,7 +9,7 @@ import { activeColormap, describeValue, tileValues } from "./scale.js";
 /** How maps are drawn now: {table, colormap, smooth}. */
 export function drawingStyle(state) {
   const colormap = activeColormap(state);
-  return { colormap, table: overlayTable(colormap, state.opacity, state.threshold), smooth: state.smooth };
+  return { colormap, table: overlayTable(colormap, state), smooth: state.smooth };
 }
 
 /** Draw one tile into a canvas; return what it shows (see tileValues), or null for a plain image. */
