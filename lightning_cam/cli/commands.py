@@ -197,8 +197,9 @@ def replay_checkpoints(
         preprocessing = given(of_module(lit), image_size, resize, mean, std)
         batch, names = replay.folder_batch(probe, num_samples, preprocessing), None
         mean, std = list(preprocessing.mean), list(preprocessing.std)
+    methods: Any = _methods(method)  # the callback takes functions too
     callback = TransformerCAMCallback(
-        methods=_methods(method),
+        methods=methods,
         num_samples=num_samples,
         class_idx=class_idx,
         target_layers=target_layers,
