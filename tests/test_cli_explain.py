@@ -188,6 +188,15 @@ def test_workers_in_processes_give_the_same(photos, tmp_path):
     assert results_of(tmp_path / "one") == results_of(tmp_path / "two")
 
 
+@pytest.mark.parametrize("output", [".", "out"])
+def test_pictures_of_earlier_runs_are_not_explained(photos, output):
+    for name in ("one", "two"):
+        args = [*MODEL, "--method", "hirescam", "--output", photos / output, "--modelname", name]
+        assert run("explain", "--path", photos if output == "out" else photos / "sub", *args) == 0
+    files = {image["file"] for image in json.loads((photos / output / "two" / "results.json").read_text())["images"]}
+    assert files == (set(SHAPES) if output == "out" else {"b.jpg", "c.webp"})
+
+
 def test_the_gallery_holds_every_image_and_no_markup_from_names(photos, tmp_path):
     (photos / "a.png").rename(photos / "x<script>.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0

@@ -71,7 +71,9 @@ def explain_images(
     from lightning_cam.cli.results import Results
 
     folder = Path(output) / (modelname or model.replace(":", "_").replace("/", "_"))
-    root, files = find_images(path, exclude=folder)
+    # Pictures of earlier runs are no images to explain; but the images themselves may lie in the output folder.
+    inside = Path(path).resolve().is_relative_to(Path(output).resolve())
+    root, files = find_images(path, exclude=folder if inside else Path(output))
     methods = _methods(method)
     if batch_size < 1 or (workers is not None and workers < 0):
         raise UsageError("--batch_size, --workers: expected at least 1 and 0")
