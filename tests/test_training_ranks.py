@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from lightning_cam import TransformerCAMCallback
+from lightning_cam import TransformerCAMCallback, explain
 from tests.distributed.scenarios import DDP, FSDP, METHODS, OPTIONS, SAMPLES, TP, fresh_vit
-from tests.training import Lit, loader, options
+from tests.training import Lit, Pictures, loader, options
 
 SCENARIOS = [("ddp", name) for name in DDP] + [("fsdp", name) for name in FSDP] + [("tp", name) for name in TP]
 LOOKS = ("looks", "shares", "shares in micro-batches")
@@ -73,9 +73,13 @@ def test_the_first_rank_logs_and_all_see_the_same_maps(records, kind, name):
     here, other = (records[f"{kind} {name} {rank}"] for rank in (0, 1))
     assert here["said"] == other["said"] == other["looks"] == []
     expected = records["ddp looks 0"]["looks"]
-    if kind == "tp":  # no batch is split, so there are more; at the first look the weights are still those of all
+    if kind == "tp":  # the data are not split; at the first look the weights are still the initial ones
         assert [look[0] for look in here["looks"]] == [0, 1, 2, 3]
-        here["looks"], expected = here["looks"][:1], expected[:1]
+        seed_everything(0, verbose=False)
+        data = Pictures(SAMPLES)
+        alone = explain(fresh_vit(), data.images, METHODS, class_idx=data.labels)
+        here["looks"] = here["looks"][:1]
+        expected = [(0, alone.maps, alone.class_idx, alone.logits.softmax(1))]
     assert [look[0] for look in here["looks"]] == [look[0] for look in expected]
     for (_, maps, classes, probabilities), (_, reference, *others) in zip(here["looks"], expected, strict=True):
         assert maps["hirescam"].shape == (SAMPLES, 4, 4) and set(maps) == set(METHODS)
