@@ -120,7 +120,7 @@ def _settled(question: Question) -> TargetLayer:
             "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
     best, option = question.seen[0]
-    if best < 0.6:
+    if len(question.seen) == 1 or best < 0.6:
         why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
     else:
         why = f"could be {option} or {question.seen[1][1]} (correlations {best:.2f}, {question.seen[1][0]:.2f})"

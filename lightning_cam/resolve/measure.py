@@ -16,11 +16,9 @@ from lightning_cam.resolve.watch import Call, Trace
 
 log = logging.getLogger("lightning_cam")
 
-# From this correlation on a layout counts as seen, if it beats the next one by the margin.
-_CLEAR, _CLEAR_MARGIN = 0.9, 0.02
-_SEEN, _SEEN_MARGIN = 0.6, 0.1
-# A four-dimensional map can only be transposed or a pile of windows, both of which are far off.
-_MAP, _MAP_MARGIN = 0.3, 0.3
+# A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter light needs a
+# wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed.
+_CLEAR, _SEEN, _FAINT, _MAP = (0.9, 0.02), (0.6, 0.1), (0.45, 0.3), (0.3, 0.3)
 
 
 @dataclass
@@ -124,12 +122,12 @@ def _shine(forward: Callable[[Tensor], Any], images: Tensor, questions: list[Que
 
 def _certain(question: Question) -> TokenLayout | None:
     best, first = question.seen[0]
-    for least, margin in ((_CLEAR, _CLEAR_MARGIN), (_SEEN, _SEEN_MARGIN), (_MAP, _MAP_MARGIN)):
-        if best < least or (least == _MAP and first.format not in ("NCHW", "NHWC")):
-            continue
-        close = [layout for score, layout in question.seen if score > best - margin]
-        plain_ones = [layout for layout in close if layout in question.plain]
-        if len(close) == 1 or len(plain_ones) == 1:
-            return (plain_ones or close)[0]
-        return None
+    tiers = [_CLEAR, _SEEN]
+    if first in question.plain:
+        tiers.append(_MAP if first.format in ("NCHW", "NHWC") else _FAINT)
+    for least, margin in tiers:
+        if best >= least:
+            close = [layout for score, layout in question.seen if score > best - margin]
+            plain_ones = [layout for layout in close if layout in question.plain]
+            return (plain_ones or close)[0] if 1 in (len(close), len(plain_ones)) else None
     return None

@@ -33,7 +33,7 @@ SMALLER: dict[str, dict] = {
 # Models that allow other image sizes without being told so are looked at in portrait.
 # fmt: off
 ANY_SIZE = {
-    "byoanet", "coat", "edgenext", "efficientformer_v2", "efficientvim", "efficientvit_mit",
+    "coat", "edgenext", "efficientformer_v2", "efficientvim", "efficientvit_mit",
     "fastvit", "iformer", "lowformer", "mobilenetv3", "mobilenetv5", "nextvit", "pvt_v2", "repvit",
     "shvit", "swiftformer", "twins", "metaformer", "cpubone", "convmixer", "davit", "xcit",
     "mvitv2", "starnet", "inception_next", "mambaout",
