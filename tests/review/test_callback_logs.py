@@ -8,9 +8,8 @@ from lightning.pytorch import Callback
 
 from lightning_cam import TransformerCAMCallback, read_timeline
 from tests.review.conftest import tensorboard
+from tests.review.driving import ENTRY
 from tests.test_callback import Blobs, Lit, loaders, trainer
-
-ENTRY = "/data/plugin_entry.html?name=cam_timeline"
 
 
 class FailAfter(Callback):

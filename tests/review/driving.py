@@ -1,0 +1,66 @@
+"""How the tests drive the page, and what they read from it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from lightning_cam.render.colormap import INFERNO
+from tests.review.records import GRID
+
+ENTRY = "/data/plugin_entry.html?name=cam_timeline"
+
+
+def tiles(page):
+    return page.locator(".tile:visible")
+
+
+def texts(page, selector):
+    return page.locator(f".tile:visible {selector}").all_inner_texts()
+
+
+def set_range(page, name, value):
+    page.locator(f"input[name={name}]").evaluate(
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+    )
+    settle(page)
+
+
+def settle(page):
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def go(page, index):
+    page.locator(".player input[type=range]").evaluate(
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", index
+    )
+    settle(page)
+
+
+def view(page, name):
+    page.click(f"[data-view={name}]")
+    settle(page)
+
+
+def place(page):
+    return int(re.search(r"step ([\d,]+)", page.inner_text(".place"))[1].replace(",", ""))
+
+
+def pixels(page, n, row, column):
+    """The colour in the middle of a cell of tile n."""
+    return (
+        page.locator(".tile:visible canvas")
+        .nth(n)
+        .evaluate(
+            """(canvas, [row, column, grid]) => Array.from(canvas.getContext("2d").getImageData(
+            Math.floor((column + 0.5) / grid * canvas.width),
+            Math.floor((row + 0.5) / grid * canvas.height), 1, 1).data).slice(0, 3)""",
+            [row, column, GRID],
+        )
+    )
+
+
+def inferno(share):
+    points = np.frombuffer(bytes.fromhex(INFERNO), np.uint8).reshape(-1, 3)
+    return [np.interp(share * 16, np.arange(17), points[:, c]) for c in range(3)]
