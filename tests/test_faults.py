@@ -275,6 +275,22 @@ def test_an_interrupt_in_a_look_ends_the_run_and_leaves_the_model(tmp_path):
     assert_same(interrupted, expected)
 
 
+def test_an_error_of_the_users_own_in_validation_leaves_no_hook_behind(tmp_path):
+    class Fails(Lit):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            if self.trainer.global_step > 3:
+                raise ValueError("the user's own")
+
+    def fit(trainer, lit, *loaders):
+        with pytest.raises(ValueError, match="the user's own"):
+            trainer.fit(lit, *loaders)
+
+    failed, said = run(tmp_path, TransformerCAMCallback(num_samples=SAMPLES), Fails, run=fit)
+    assert said == [] and len(failed.looks) == 3
+    assert_same(failed, run(tmp_path, None, Fails, run=fit)[0])
+
+
 def test_where_warnings_are_errors_the_reason_is_logged(tmp_path, caplog):
     make = after_two_looks(fails(RuntimeError("in the look")))
     with caplog.at_level(logging.ERROR, "lightning_cam"), warnings.catch_warnings():

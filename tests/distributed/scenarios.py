@@ -62,9 +62,9 @@ def look(cls=TransformerCAMCallback, **options):
 class Slow(TransformerCAMCallback):
     """The first rank takes its time in a look: no other may wait for it."""
 
-    def _show(self, trainer, explanation):
+    def _show(self, *args):
         time.sleep(0.3)
-        super()._show(trainer, explanation)
+        super()._show(*args)
 
 
 class FailsOnOneRank(TransformerCAMCallback):
@@ -95,7 +95,7 @@ class CannotBeginOnTheFirst(CannotBeginOnOneRank):
 class CannotShow(TransformerCAMCallback):
     """The first rank fails in what only it does."""
 
-    def _show(self, trainer, explanation):
+    def _show(self, *args):
         raise RuntimeError("only here")
 
 
