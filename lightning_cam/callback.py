@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_cam.checks import FEW, Checks, class_similarity, faithfulness
 from lightning_cam.classifier import classifier_of
 from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.history import History
@@ -56,6 +57,8 @@ class TransformerCAMCallback(Callback):
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
+        faithfulness_every_n_looks: At every n-th look, the first included, also log whether the model uses what the
+            maps point at, which costs 24 forwards of the probe per method. By default never.
         report: Write `{name}_report.html`, a page to review the whole run offline, next to the event file at the end.
         timelapse: Write `{name}_timelapse` in this format as well; None for none.
         name: First part of all tags; two callbacks in one trainer need different names.
@@ -70,6 +73,8 @@ class TransformerCAMCallback(Callback):
     - `{name}/{method}/filmstrip`: images in rows, epochs in columns, one scale per row
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
       images; and with `boxes` or `masks` in the batch `share_inside`, `pointing_game`
+    - `{name}/{method}/deletion_auc`, `insertion_auc`, `average_drop`, with `faithfulness_every_n_looks`
+    - `{name}/random/{metric}`: what maps of chance score in those, for comparison
     - `{name}/about`: a text card
 
     Example:
@@ -95,6 +100,7 @@ class TransformerCAMCallback(Callback):
         every_n_epochs: int = 1,
         batch_size: int | None = None,
         shard_probe: bool = False,
+        faithfulness_every_n_looks: int | None = None,
         report: bool = True,
         timelapse: Literal["webp", "gif"] | None = "webp",
         name: str = "cam",
@@ -107,6 +113,13 @@ class TransformerCAMCallback(Callback):
                 raise ValueError(f"{argument}: expected at least 1, got {value}")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size: expected None or at least 1, got {batch_size}")
+        if faithfulness_every_n_looks is not None:
+            if faithfulness_every_n_looks < 1:
+                raise ValueError(
+                    f"faithfulness_every_n_looks: expected None or at least 1, got {faithfulness_every_n_looks}"
+                )
+            if score is not None:
+                raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {on_error!r}")
         if (mean is None) != (std is None):
@@ -126,6 +139,7 @@ class TransformerCAMCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.shard_probe = shard_probe
+        self.faithfulness_every_n_looks = faithfulness_every_n_looks
         self.report = report
         self.timelapse = timelapse
         self.name = name
@@ -291,9 +305,10 @@ class TransformerCAMCallback(Callback):
             explanation = self._on_looking_ranks(trainer, lambda: self._explain(trainer, module))
             if self._together and self.shard_probe:
                 explanation = gather(trainer, explanation, len(self._session.photos))
+            checks = self._check(trainer, module, explanation)
         self._last_step = _metrics_step(trainer)
         if trainer.is_global_zero:
-            self._show(trainer, explanation)
+            self._show(trainer, explanation, checks)
 
     @property
     def _ride(self) -> Ride | None:
@@ -365,7 +380,33 @@ class TransformerCAMCallback(Callback):
             )
         return explanation
 
-    def _show(self, trainer: Trainer, explanation: Explanation) -> None:
+    def _check(self, trainer: Trainer, module: LightningModule, explanation: Explanation) -> Checks:
+        """What is too dear for every look; of all images, on every rank that looks."""
+        probe, session = self._probe, self._session
+        assert probe is not None and session is not None
+        first, every = session.looks == 0, self.faithfulness_every_n_looks
+        thorough = every is not None and session.looks % every == 0
+        session.looks += 1
+        if not first and not thorough:
+            return Checks()
+        again = partial(
+            explain,
+            module,
+            probe.images[:FEW],
+            self.methods,
+            target_layers=session.layers,
+            forward=session.forward,
+            batch_size=self.batch_size,
+        )
+        return self._on_looking_ranks(
+            trainer,
+            lambda: Checks(
+                faithfulness(module, session.forward, probe.images, explanation, self.batch_size) if thorough else {},
+                class_similarity(lambda classes: again(class_idx=classes), explanation),
+            ),
+        )
+
+    def _show(self, trainer: Trainer, explanation: Explanation, checks: Checks) -> None:
         probe, session = self._probe, self._session
         assert probe is not None and session is not None
         look = compose(
@@ -377,6 +418,7 @@ class TransformerCAMCallback(Callback):
             name=self.name,
             step=self._last_step,
             epoch=trainer.current_epoch,
+            checks=checks,
         )
         if session.worker is not None:
             session.worker.submit(look)

@@ -1,11 +1,12 @@
 """One look: from an explanation of the probe to the pictures and numbers that are logged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lightning_cam import metrics
+from lightning_cam.checks import CONTROL, Checks, with_control
 from lightning_cam.explanation import Explanation
 from lightning_cam.history import History
 from lightning_cam.probe import ProbeBatch
@@ -26,6 +27,8 @@ class Look:
         maps: By method, (B, h, w) float32, raw signed relevance.
         probabilities: (B, classes) float32.
         class_idx: (B,) int64, the explained classes; None with a `score`.
+        class_similarity: By method, (b,) float32: cosine between the first maps and those of another class. Empty at
+            most looks.
     """
 
     step: int
@@ -35,6 +38,7 @@ class Look:
     maps: dict[str, Tensor]
     probabilities: Tensor | None
     class_idx: Tensor | None
+    class_similarity: dict[str, Tensor] = field(default_factory=dict)
 
 
 def compose(
@@ -47,6 +51,7 @@ def compose(
     name: str,
     step: int,
     epoch: int,
+    checks: Checks | None = None,
 ) -> Look:
     """Draw and measure one look, and add it to the history. Nothing here waits for the device.
 
@@ -59,7 +64,9 @@ def compose(
         name: First part of all tags.
         step: Step of the validation metrics.
         epoch: The epoch.
+        checks: What this look has found out besides, if it has.
     """
+    checks = checks or Checks()
     maps = explanation.maps
     logits = explanation.logits
     probabilities = None if logits is None else logits.softmax(1)
@@ -72,6 +79,16 @@ def compose(
         f"{name}/{method}/{metric}": values.nanmean()
         for method, relevance in maps.items()
         for metric, values in _measure(relevance, history.maps.get(method), probe, explanation, probabilities).items()
+    }
+    if probe.regions is not None and CONTROL not in maps:  # what chance scores, for comparison
+        control = with_control(explanation).maps[CONTROL]
+        scalars |= {
+            f"{name}/{CONTROL}/{metric}": values.nanmean() for metric, values in _inside(control, probe.regions).items()
+        }
+    scalars |= {
+        f"{name}/{method}/{metric}": values.nanmean()
+        for method, found in checks.faithfulness.items()
+        for metric, values in found.items()
     }
     history.append(step, epoch, maps, preds, probs)
     pictures = {}
@@ -91,7 +108,7 @@ def compose(
             probs=history.probs[:, rows],
             labels=None if probe.labels is None else probe.labels[rows],
         )
-    return Look(step, epoch, pictures, scalars, maps, probabilities, explanation.class_idx)
+    return Look(step, epoch, pictures, scalars, maps, probabilities, explanation.class_idx, checks.class_similarity)
 
 
 def _measure(
@@ -110,11 +127,18 @@ def _measure(
         values["similarity_to_previous"] = metrics.cosine_similarity(relevance, past[-1])
         values["similarity_to_first"] = metrics.cosine_similarity(relevance, past[0])
     if probe.regions is not None:
-        height, width = relevance.shape[-2:]
-        coverage = metrics.mask_coverage(probe.regions, (height, width))
-        values["share_inside"] = metrics.share_inside(relevance, coverage)
-        values["pointing_game"] = metrics.pointing_game(relevance, coverage)
+        values |= _inside(relevance, probe.regions)
     return values
+
+
+def _inside(relevance: Tensor, regions: Tensor) -> dict[str, Tensor]:
+    """By metric, (B,): how much of the maps lies on the objects."""
+    height, width = relevance.shape[-2:]
+    coverage = metrics.mask_coverage(regions, (height, width))
+    return {
+        "share_inside": metrics.share_inside(relevance, coverage),
+        "pointing_game": metrics.pointing_game(relevance, coverage),
+    }
 
 
 def _headings(history: History) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_cam.health import Health
 from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation
 from lightning_cam.probe import ProbeBatch
 from lightning_cam.render import Captions, unnormalise
@@ -42,6 +43,7 @@ class Session:
         class_names: Names of the classes, or None.
         worker: Writes the looks; None on ranks that only take part, and in a `fast_dev_run`.
         captions: Set at the first look, when the number of classes is known.
+        looks: How many there were.
         ride: How to use the validation forward that runs anyway, or None.
     """
 
@@ -51,6 +53,7 @@ class Session:
     class_names: list[str] | None
     worker: SinkWorker | None
     captions: Captions | None = None
+    looks: int = 0
     ride: Ride | None = None
 
     def captions_for(self, num_classes: int) -> Captions:
@@ -133,8 +136,8 @@ def _open_worker(
             f"({', '.join(SINKS)}; any other gets files in its directory)"
         )
     directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
-    # First, so that the report is there when the loggers' sinks are closed.
-    sinks: list[Sink] = [TimelineSink(directory, report=report, timelapse=timelapse)]
+    # Before the loggers', so that the report is there when the loggers' sinks are closed.
+    sinks: list[Sink] = [Health(), TimelineSink(directory, report=report, timelapse=timelapse)]
     for logger in trainer.loggers:
         sink = sink_of(logger)
         if sink is None:

@@ -1,0 +1,111 @@
+"""Is a map worth anything? The random control, the faithfulness to the model, the dependence on the class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_cam import metrics
+from lightning_cam.capture import Forward, looking
+from lightning_cam.explanation import Explanation
+from lightning_cam.methods import METHODS
+from lightning_cam.output import logits_of
+
+CONTROL = "random"
+FEW = 4  # images tell whether maps depend on the class
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What only some looks find out, by method.
+
+    Args:
+        faithfulness: By metric, (B,) float32.
+        class_similarity: (b,) float32, cosine between the maps of the first images and those of another class.
+    """
+
+    faithfulness: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    class_similarity: dict[str, Tensor] = field(default_factory=dict)
+
+
+def with_control(explanation: Explanation) -> Explanation:
+    """Return the explanation with the maps of `random` on the finest grid among the target layers.
+
+    Example:
+        >>> from lightning_cam import TargetLayer, TokenLayout
+        >>> layer = TargetLayer("norm", nn.Identity(), TokenLayout("NLC", (2, 2)))
+        >>> explained = Explanation({"hirescam": [torch.zeros(1, 3, 2, 2)]}, None, None, [layer], (8, 8))
+        >>> with_control(explained).maps["random"].shape
+        torch.Size([3, 2, 2])
+    """
+    if CONTROL in explanation.layer_maps:
+        return explanation
+    any_maps = next(iter(explanation.layer_maps.values()))[0]
+    like = any_maps.new_empty(any_maps.shape[1], 1, *_finest(explanation))
+    control = METHODS[CONTROL].function(activations=like)
+    return replace(explanation, layer_maps={**explanation.layer_maps, CONTROL: [control[None]]})
+
+
+def faithfulness(
+    model: nn.Module, forward: Forward, images: Tensor, explanation: Explanation, batch_size: int | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """Deletion AUC, insertion AUC and average drop of every method's maps, and of the random control.
+
+    Maps finer than the target layers (those of image size) are brought to the layers' grid, so that all methods take
+    away the same patches. Cost: 24 forwards per method.
+
+    Args:
+        model: Left untouched.
+        forward: What to call with the images.
+        images: (B, C, H, W), those explained.
+        explanation: Of classes, not of a score.
+        batch_size: Images that go through the model at once; by default all.
+
+    Returns:
+        By method and metric, (B,) float32; NaN for a map that is not finite.
+    """
+    classes = explanation.class_idx
+    assert classes is not None
+    explanation = with_control(explanation)
+    images = images.clone() if images.is_inference() else images
+
+    def logits(changed: Tensor) -> Tensor:
+        parts = changed.to(images.dtype).split(batch_size or len(changed))
+        return torch.cat([logits_of(forward(part)) for part in parts])
+
+    found = {}
+    with looking(model), torch.no_grad():
+        for method, maps in explanation.maps.items():
+            on_grid = F.adaptive_avg_pool2d(maps, _finest(explanation))
+            heat = explanation.heatmap(method)
+            values = {
+                "deletion_auc": metrics.deletion_auc(on_grid, images, logits, classes),
+                "insertion_auc": metrics.insertion_auc(on_grid, images, logits, classes),
+                "average_drop": metrics.average_drop(heat, images, logits, classes),
+            }
+            finite = maps.flatten(1).isfinite().all(1)
+            found[method] = {metric: torch.where(finite, value, torch.nan) for metric, value in values.items()}
+    return found
+
+
+def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanation: Explanation) -> dict[str, Tensor]:
+    """Cosine between the first images' maps and those of the next class; 1 where a map does not depend on the class.
+
+    Args:
+        explain_classes: Explains the first `FEW` images for classes (b,), by the same methods.
+        explanation: Of all images.
+
+    Returns:
+        By method, (b,) float32; nothing where there is no other class.
+    """
+    if explanation.logits is None or explanation.class_idx is None or explanation.logits.shape[1] < 2:
+        return {}
+    others = explain_classes((explanation.class_idx[:FEW] + 1) % explanation.logits.shape[1]).maps
+    maps = explanation.maps
+    return {method: metrics.cosine_similarity(maps[method][:FEW], other) for method, other in others.items()}
+
+
+def _finest(explanation: Explanation) -> tuple[int, int]:
+    return max((layer.layout.grid_size for layer in explanation.layers), key=lambda size: size[0] * size[1])

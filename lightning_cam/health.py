@@ -1,0 +1,101 @@
+"""Says once, in the log, what is wrong with maps: blank, not finite, the same for every class, frozen."""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lightning_cam.checks import CONTROL
+from lightning_cam.look import Look
+from lightning_cam.sinks.base import Introduction, Sink
+
+_log = logging.getLogger(__name__)
+
+_SAME_LOOKS = 4  # so many equal looks in a row are frozen
+_SAME_CLASS = 0.9999  # cosine; rounding leaves 1 - 1e-6, the maps of two classes that nearly agree differ by more
+
+_WORDS = {
+    "not finite": "the maps of {methods} are not finite for {count} of {total} images at step {step}: the forward pass "
+    "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
+    "'32-true' in place of 16-mixed or 16-true.",
+    "blank": "the maps of {methods} are blank for all images at step {step}: at the target layers nothing speaks for "
+    "the class. Give another layer with target_layers= (the norm before the last attention is alive in most models), "
+    "and see that the head is not all zeros.",
+    "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
+    "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
+    "if that is the one, the head does not tell classes apart.",
+    "frozen": f"the maps of {{methods}} have not changed over {_SAME_LOOKS} looks, up to step {{step}}: what they "
+    "depend on is not trained. See that the learning rate is not zero and the weights up to the target layer are not "
+    "frozen; if they are meant to be, give target_layers= further on, or a method that follows the class.",
+}
+
+
+class Health(Sink):
+    """A sink that writes nothing but warnings; it runs where looks have arrived on the host, so that none waits.
+
+    Each fault is said once for each method. The `random` control is blank, frozen and blind to the class by right.
+    """
+
+    def __init__(self) -> None:
+        self._name = "cam"
+        self._said: set[tuple[str, str]] = set()
+        self._last: dict[str, Tensor] = {}
+        self._equal: dict[str, int] = {}
+
+    def introduce(self, introduction: Introduction) -> None:
+        """Take the name that warnings begin with."""
+        self._name = introduction.name
+
+    def write(self, look: Look) -> None:
+        """Warn of what is wrong with the maps of this look."""
+        maps = {method: relevance for method, relevance in look.maps.items() if method != CONTROL}
+        broken = {method: int((~_finite(relevance)).sum()) for method, relevance in maps.items()}
+        faulty = {method for method, count in broken.items() if count}
+        self._say(
+            "not finite",
+            faulty,
+            look,
+            count=max(broken.values(), default=0),
+            total=max(map(len, maps.values()), default=0),
+        )
+        blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
+        self._say("blank", blank, look)
+        sound = maps.keys() - faulty - blank
+        self._say(
+            "class", {m for m in sound & look.class_similarity.keys() if _is_blind(look.class_similarity[m])}, look
+        )
+        for method in sound:
+            same = method in self._last and _unchanged(self._last[method], maps[method])
+            self._equal[method] = self._equal.get(method, 0) + 1 if same else 1
+        self._last = maps
+        self._say("frozen", {method for method in sound if self._equal[method] >= _SAME_LOOKS}, look)
+
+    def _say(self, fault: str, methods: Iterable[str], look: Look, **numbers: int) -> None:
+        new = sorted(method for method in methods if (fault, method) not in self._said)
+        self._said.update((fault, method) for method in new)
+        if new:
+            words = _WORDS[fault].format(methods=", ".join(new), step=look.step, **numbers)
+            _log.warning("%s: %s", self._name, words)
+
+
+def _finite(maps: Tensor) -> Tensor:
+    return maps.flatten(1).isfinite().all(1)
+
+
+def _is_blank(maps: Tensor) -> bool:
+    """Nothing to be seen on any image: no positive relevance, or the same everywhere."""
+    cells = maps.flatten(1)
+    return bool(((cells.amax(1) <= 0) | (cells.amax(1) == cells.amin(1))).all())
+
+
+def _is_blind(similarity: Tensor) -> bool:
+    """The same map for another class, on every image that has one."""
+    return bool((similarity.nan_to_num(1) > _SAME_CLASS).all())
+
+
+def _unchanged(before: Tensor, after: Tensor) -> bool:
+    """Up to the rounding of a device that does not add in a fixed order."""
+    return before.shape == after.shape and torch.allclose(
+        after, before, rtol=1e-5, atol=1e-6 * float(after.abs().max())
+    )
