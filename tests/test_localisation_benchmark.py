@@ -13,6 +13,8 @@ RECIPE = Recipe(
     {"patch_size": 14, "embed_dim": 16, "depth": 2, "num_heads": 2, "global_pool": "avg", "class_token": False},
     epochs=1,
     blocks=("blocks.0", "blocks.1"),
+    lr=1e-3,
+    weight_decay=0.05,
 )
 
 
@@ -79,7 +81,7 @@ def test_report_states_spread_and_what_is_worse_than_random():
         )
 
     text = report({"ViT": [result(0.7, 0.8), result(0.8, 0.9)], "Swin": []})
-    assert "2 seeds, held-out accuracy 0.75 ± 0.07." in text
+    assert "Seeds: 2. Held-out accuracy: 0.75 ± 0.07." in text
     assert "| hirescam | before attention | 0.85 ± 0.07 | 0.90 ± 0.00 | 0.20 ± 0.00 | 0.60 ± 0.00 |" in text
     assert "| hirescam | 0.85 / 0.90 |" in text
     assert "| gae | does not apply |" in text
