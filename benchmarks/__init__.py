@@ -1,0 +1,1 @@
+"""Figures that the documentation states, and how they are measured."""

@@ -1,12 +1,14 @@
 """What a look costs, as a ratio to a plain forward of the same batch.
 
 All contenders run in turn, round after round, in one process; a ratio is the median over rounds of the time of a
-contender by the time of the plain forward of the same round. Peak memory is measured on a GPU only.
+contender by the time of the plain forward of the same round. Peak memory is what a contender takes on top of what was
+taken before it (of the GPU, or of the process), by what the plain forward takes.
 
     python -m benchmarks.speed --model vit_base_patch16_224 --images 16 --rounds 7
 """
 
 import argparse
+import gc
 import logging
 import statistics
 import tempfile
@@ -26,8 +28,9 @@ from lightning_cam.history import History
 from lightning_cam.look import compose
 from lightning_cam.render import Captions
 from lightning_cam.sinks import Introduction, SinkWorker, sink_of
+from lightning_cam.trunk import Trunk
 
-ONE_PASS = [
+EIGHT = [
     "hirescam",
     "gradcam",
     "layercam",
@@ -37,6 +40,12 @@ ONE_PASS = [
     "eigencam",
     "eigengradcam",
 ]
+# Those that share one forward and one short backward.
+ONE_PASS = sorted(
+    name
+    for name, method in METHODS.items()
+    if method.needs <= {"activations", "gradients", "hvp", "layer_activations", "layer_gradients", "image_size"}
+)
 SEED_SET = {
     "gradcam": pytorch_grad_cam.GradCAM,
     "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
@@ -65,16 +74,18 @@ def main() -> None:
     classes = torch.arange(arguments.images, device=device)
     with tempfile.TemporaryDirectory() as folder:
         contenders, worker = _contenders(model, images, classes, Path(folder))
-        times = _measure(contenders, arguments.rounds, device)
+        times, memory = _measure(contenders, arguments.rounds, device)
         worker.close()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     forward = statistics.median(times["plain forward"])
     print(f"{arguments.model}, {arguments.images} images of {size} px, {where}, torch {torch.__version__}")
     print(f"plain forward: {forward * 1000:.0f} ms (median of {arguments.rounds})\n")
-    print("| work | forwards (median) | lowest to highest |\n|---|---|---|")
+    print("| work | forwards (median) | lowest to highest | peak memory |\n|---|---|---|---|")
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(seconds, times["plain forward"], strict=True)]
-        print(f"| {name} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
+        share = statistics.median(memory[name]) / statistics.median(memory["plain forward"])
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} | {share:.2f} |")
 
 
 def _contenders(
@@ -94,12 +105,23 @@ def _contenders(
             for name in methods
         ]
 
+    trunk = Trunk(model, model, images[:2], layers)
+    trunk.listen(images)
+    forward()
+    trunk.stop()
+    assert trunk.matches()
+
+    def ride() -> None:
+        with trunk.replayed():
+            ours(["hirescam"])()
+
     return {
         "plain forward": forward,
-        "lightning-cam, hirescam": ours(["hirescam"]),
-        "lightning-cam, gradcam": ours(["gradcam"]),
-        f"lightning-cam, {len(ONE_PASS)} methods together": ours(ONE_PASS),
+        **{f"lightning-cam, {name}": ours([name]) for name in ONE_PASS},
+        "lightning-cam, the first eight together": ours(EIGHT),
+        f"lightning-cam, all {len(ONE_PASS)} one-pass methods together": ours(ONE_PASS),
         "lightning-cam, the seed set together": ours(list(SEED_SET)),
+        "lightning-cam, hirescam on a validation forward that ran anyway": ride,
         "a whole look, hirescam (maps, grid, filmstrip, logging)": look,
         "grad-cam, gradcam": lambda: _grad_cam(model, layers, images, classes, ["gradcam"]),
         "grad-cam, the seed set": lambda: _grad_cam(model, layers, images, classes, list(SEED_SET)),
@@ -167,19 +189,43 @@ class _ShowsGrid(nn.Module):
         return torch.cat([output[:, : self.layout.num_prefix_tokens], grid.flatten(2).transpose(1, 2)], 1)
 
 
-def _measure(contenders: dict[str, Contender], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def _measure(
+    contenders: dict[str, Contender], rounds: int, device: torch.device
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds and bytes of each contender in each round."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    memory: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, contender in contenders.items():
+            before = _reset_peak(device)
             began = time.perf_counter()
             contender()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:  # the first round warms up
                 times[name].append(time.perf_counter() - began)
-    return times
+                memory[name].append(_peak(device) - before)
+    return times, memory
+
+
+def _reset_peak(device: torch.device) -> int:
+    """Begin to measure the peak anew; returns the bytes taken now."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak of the resident set to its size
+    return _resident("VmRSS")
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+
+
+def _resident(field: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":
-    assert set(ONE_PASS) <= set(METHODS)
     main()
