@@ -50,8 +50,7 @@ def train(logs: Path, weight_decay: float, epochs: int = 10) -> None:
 def open_tab(page: Page, address: str) -> Frame:
     """Open the tab as a user would and wait for its tiles."""
     page.goto(f"{address}/#cam_timeline")
-    page.wait_for_selector("iframe", state="attached", timeout=120_000)
-    frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
+    frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=120_000).content_frame()
     frame.wait_for_selector(".tile")
     return frame
 

@@ -28,8 +28,7 @@ def special(tmp_path_factory):
 def test_opens_as_a_tab_and_follows_the_theme(special, open_page):
     address, _ = special
     page = open_page(address + "/#cam_timeline")
-    page.wait_for_selector("iframe", state="attached", timeout=60_000)
-    frame = next(frame for frame in page.frames if "plugin_entry" in frame.url)
+    frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
     frame.wait_for_selector(".tile")
     assert frame.evaluate("document.documentElement.dataset.theme") == "light"
     page.evaluate("document.body.classList.add('dark-mode')")
