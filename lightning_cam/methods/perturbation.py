@@ -44,7 +44,8 @@ def ablationcam(
     it (minus 1e7), which the next normalisation brings back to size. So not in float16, whose range it
     leaves. Dividing by `s` turns the map over for a negative score. Needs `C` runs of the last block per
     image: costly for wide models. Measured on small models (docs/methods.md) it was worse than `random` before
-    the last attention of a class-token ViT (share inside 0.16, chance 0.27) and at every layer of a CoAtNet.
+    the last attention of one of two class-token ViTs (share inside 0.16, chance 0.27) and before the MLP of all
+    others.
     """
     lowest = layer_output.flatten(1).amin(dim=1)
     value = torch.where(lowest == 0, lowest, lowest - _FAR_BELOW)
