@@ -63,7 +63,8 @@ class ForgetfulSink(MemorySink):
 
 
 def _thousand(tmp_path, **options):
-    usage, look = Usage(), TransformerCAMCallback(num_samples=1, on_error="raise")
+    usage = Usage()
+    look = TransformerCAMCallback(num_samples=1, report=False, timelapse=None, on_error="raise")
     outcome = train(
         tmp_path,
         look,
