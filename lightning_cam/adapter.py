@@ -93,7 +93,7 @@ def run_grad_cam(
     Returns:
         (B, H, W) float32 in [0, 1] on the device of `images`.
     """
-    adapted = _Adapted(model, forward, score)
+    adapted = _Adapted(model, forward, score, images.dtype)
     options = {"ablation_layer": _ablation_layer(layers)} if _is(cls, "AblationCAM") else {}
     if _is(cls, "FullGrad"):  # takes all layers with a bias, and says that it ignores others
         layers = []
@@ -113,17 +113,19 @@ def run_grad_cam(
 class _Adapted(nn.Module):
     """The model as grad-cam expects one: a module that maps images to (B, classes) float32, or to (B, 1) scores."""
 
-    def __init__(self, model: nn.Module, forward: Forward, score: Score | None) -> None:
+    def __init__(self, model: nn.Module, forward: Forward, score: Score | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.model = model  # a child, so that a class that replaces layers finds them
         self._run = partial(forward)  # not a second child, whose layers FullGrad would count twice
-        self._score = score
+        self._score, self._dtype = score, dtype
         self.train(False)
 
     def forward(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not images.requires_grad:  # a copy that the class made has to begin the graph
+            images = images.detach().requires_grad_()
         # What the user runs without gradients (a frozen backbone) gets them where they are asked for.
         with KeepGrad() if torch.is_grad_enabled() else nullcontext():
-            output = self._run(images)
+            output = self._run(images.to(self._dtype))  # NumPy gives back float32
         return logits_of(output).float() if self._score is None else self._score(output).float()[:, None]
 
 

@@ -131,6 +131,22 @@ def test_shapley_is_given_the_grid_that_grad_cam_forgets():
     assert adapted.maps["shapleycam"].std() > 0.01
 
 
+def test_sess_whose_patches_begin_graphs_of_their_own():
+    model = class_token_vit()
+    sess = explain(model, IMAGES, "pytorch_grad_cam.SESS", class_idx=torch.tensor([3, 1])).maps["sess"]
+    expected = by_hand(pytorch_grad_cam.SESS, model, reshape_transform=_patches)
+    assert_close(sess, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "ScoreCAM", "AblationCAM"])
+def test_half_precision_models(name):
+    model = class_token_vit()
+    path, classes = f"pytorch_grad_cam.{name}", torch.tensor([3, 1])
+    full = explain(model, IMAGES, path, class_idx=classes).maps[name.lower()]
+    half = explain(model.bfloat16(), IMAGES.bfloat16(), path, class_idx=classes).maps[name.lower()]
+    assert torch.corrcoef(torch.stack([full.flatten(), half.flatten()]))[0, 1] > 0.98  # eight bits of precision
+
+
 def test_a_mixed_list_and_a_score():
     model = class_token_vit()
     explanation = explain(
