@@ -20,7 +20,7 @@ USER = [name for name in user_cases.CASES if "tokens first" not in name or "norm
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name, caplog):
     model, size = timm_models.build(name)
-    check(model, size, timm_models.answer(name, model), caplog)
+    check(model, size, timm_models.answer(name, model), caplog, may_refuse=name in timm_models.REFUSED)
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_v2_t", "resnet18"])

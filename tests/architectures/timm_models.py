@@ -1,6 +1,7 @@
 """timm models for the sweep: how they are built small, and what is right for them."""
 
 import re
+from dataclasses import replace
 from math import gcd
 
 import timm
@@ -25,9 +26,8 @@ SMALLER: dict[str, dict] = {
     "swin_transformer_v2": {"depths": (1, 1, 2, 2), "embed_dim": 24, "img_size": (256, 192)},
     "swin_transformer_v2_cr": {"depths": (1, 1, 2, 2), "embed_dim": 24},
     "twins": {"depths": (1, 1, 2, 2)},
-    **{family: {"depths": (1, 1, 1, 1)} for family in ("pvt_v2", "davit", "gcvit", "mvitv2", "metaformer", "focalnet")},
+    **{family: {"depths": (1, 1, 1, 1)} for family in ("pvt_v2", "davit", "gcvit", "focalnet")},
     "hiera": {"stages": (1, 1, 2, 1)},
-    "nest": {"depths": (1, 1, 2)},
     "maxxvit": {"depths": (1, 1, 1, 2), "embed_dim": (32, 32, 64, 64)},
 }
 # Models that allow other image sizes without being told so are looked at in portrait.
@@ -91,16 +91,18 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "pvt_v2": Answer(r"stages\.3\.blocks\.0\.norm1", stride=32),
     "davit": Answer(r"stages\.3\.blocks\.0\.1\.norm1", stride=32),
     "gcvit": Answer(r"stages\.3\.blocks\.\d+\.norm1", "NHWC", 32),
-    # The first block of a stage normalises before it pools its queries.
-    "mvitv2": {".*cls": Answer(r"stages\.3\.blocks\.0\.norm1", prefix=1), "": Answer(r"stages\.3\.blocks\.0\.norm1")},
+    "mvitv2": {
+        ".*cls": Answer(r"stages\.3\.blocks\.LAST\.norm1", stride=32, prefix=1),
+        "": Answer(r"stages\.3\.blocks\.LAST\.norm1", stride=32),
+    },
     "hiera": Answer(r"blocks\.4\.norm1", "B (h w H W) C"),
     "hieradet_sam2": Answer(r"blocks\.\d+\.norm1", "NHWC", 32),
-    "nest": Answer(r"levels\.2\.transformer_encoder\.1\.norm1", "B (H W) (h w) C"),
+    "nest": Answer(r"levels\.2\.transformer_encoder\.\d+\.norm1", "B (H W) (h w) C"),
     "maxxvit": {
-        "coatnet_nano_cc|coatnext": Answer(r"stages\.3\.blocks\.\d\.norm1(\.norm)?", "NCHW", 32),
-        "coatne": Answer(r"stages\.3\.blocks\.1\.norm1(\.norm)?", "NCHW", 32),
-        "test_coatnet": Answer(r"stages\.3\.blocks\.1\.norm1(\.norm)?", "NCHW", 32),
-        "": Answer(r"stages\.3\.blocks\.1\.(attn_grid|attn)\.norm1", "NHWC", 32),
+        "coatnet_nano_cc|coatnext": Answer(r"stages\.3\.blocks\.LAST\.norm1(\.norm)?", "NCHW", 32),
+        "coatne": Answer(r"stages\.3\.blocks\.LAST\.norm1(\.norm)?", "NCHW", 32),
+        "test_coatnet": Answer(r"stages\.3\.blocks\.LAST\.norm1(\.norm)?", "NCHW", 32),
+        "": Answer(r"stages\.3\.blocks\.LAST\.(attn_grid|attn)\.norm1", "NHWC", 32),
     },
     "tiny_vit": Answer(r"stages\.3\.blocks\.1\.attn\.norm", stride=32),
     "csatv2": Answer(r"stages\.3\.\d+\.norm1", stride=64),
@@ -118,8 +120,8 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "mlp_mixer": {"gmlp": Answer(r"blocks\.29\.mlp_channels\.gate\.norm"), "": Answer(r"blocks\.\d+\.norm1")},
     "metaformer": {
         "convformer": None,
-        "caformer": Answer(r"stages\.3\.blocks\.0\.norm1", stride=32),
-        "": Answer(r"stages\.3\.blocks\.0\.norm1", "NCHW", 32),
+        "caformer": Answer(r"stages\.3\.blocks\.LAST\.norm1", stride=32),
+        "": Answer(r"stages\.3\.blocks\.LAST\.norm1", "NCHW", 32),
     },
     "sequencer": Answer(r"stages\.3\.blocks\.\d\.norm1", "NHWC", 14),
     "visformer": Answer(r"stage3\.\d\.norm1", "NCHW", 32),
@@ -142,6 +144,10 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     # Tokens are mixed by convolutions only: to be refused.
     **dict.fromkeys(("focalnet", "inception_next", "mambaout", "convmixer", "starnet", "repvit")),
 }
+
+# Attention over halos with random weights forgets every place, and nothing but the class of the norm says that its
+# output is a map: refused rather than believed.
+REFUSED = {"halonet_h1", "haloregnetz_b"}
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
@@ -182,6 +188,9 @@ def answer(name: str, model: nn.Module) -> Answer | None:
     family = FAMILIES[_model_to_module[name]]
     if isinstance(family, dict):
         family = next(value for key, value in family.items() if re.match(key, name))
+    if family is not None and "LAST" in family.layer:
+        last = str(len(model.stages[-1].blocks) - 1)
+        return replace(family, layer=family.layer.replace("LAST", last))
     if family is None or not family.layer.startswith(_NORM1) or family.format != "NLC":
         return family
     # Plain ViTs: the tokens that are in their state, and the stride of their patches.
