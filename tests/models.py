@@ -15,6 +15,7 @@ def jitter(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def class_token_vit(**changes) -> nn.Module:
+    torch.manual_seed(0)
     options = dict(img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=2, num_classes=5)
     return jitter(timm.create_model("vit_tiny_patch16_224", **{**options, **changes})).eval()
 
@@ -24,6 +25,7 @@ def average_pool_vit(**changes) -> nn.Module:
 
 
 def swin(**changes) -> nn.Module:
+    torch.manual_seed(0)
     options = dict(
         img_size=64, patch_size=4, window_size=4, embed_dim=16, depths=(1, 2), num_heads=(2, 2), num_classes=5
     )
