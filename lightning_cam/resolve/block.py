@@ -1,6 +1,7 @@
 """Which norms a model should be explained at: those of its final block that the logits feel."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,14 +38,15 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
         ValueError: There is no such module.
     """
     norms = [call for call in trace.last_calls().values() if call.is_norm and call.output is not None]
-    gradients = _gradients(trace, [m.output for m in trace.mixings] + [c.output for c in norms])
+    gradients = _gradients(trace, [*(m.output for m in trace.mixings), *(c.output for c in norms)])
     mixings = [m for m, g in zip(trace.mixings, gradients, strict=False) if g is not None and bool(g.any())]
     if not mixings:
         raise ValueError(
             f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
             "forward pass, so this is no vision transformer; name the layers to explain at with target_layers="
         )
-    living, dead = [], []
+    living: list[Call] = []
+    dead: list[Call] = []
     for call, gradient in zip(norms, gradients[len(trace.mixings) :], strict=True):
         (living if gradient is not None and _lives(call, gradient, batch_size) else dead).append(call)
 
@@ -89,7 +91,7 @@ def _source_of(block: Call, trace: Trace) -> Call | None:
     return max(sources, key=lambda call: call.end, default=None)
 
 
-def _gradients(trace: Trace, tensors: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Gradients of random logits, so that nothing cancels as it does in the sum of probabilities."""
     try:
         scores = logits_of(trace.output)

@@ -71,7 +71,7 @@ def plain(shape: Shape, channel_axis: int | None, batch_size: int, grids: set[Gr
         batch_size: Number of images.
         grids: Patch grids that may occur.
     """
-    found = []
+    found: list[TokenLayout] = []
     for axis in (-1, 1) if channel_axis is None else (channel_axis,):
         for format in _PLAIN.get((axis, len(shape)), ()):
             for grid in grids:
@@ -101,7 +101,7 @@ def windowed(
         grids: Patch grids that may occur.
         rolls: Shifts seen in the forward pass.
     """
-    found = []
+    found: list[TokenLayout] = []
     for axis in (-1, 1) if channel_axis is None else (channel_axis,):
         for format in _WINDOWED.get((axis, len(shape)), ()):
             for grid in grids:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.layout import TokenLayout
-from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in, first_tensor
+from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in
 
 _WAVES = 2  # per image axis: a half and a whole period of a cosine
 
@@ -114,7 +114,7 @@ class _OwnTokenOnly(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ATTENTION and len(args) > 2:
             query, key, value = args[:3]
-            if query.shape == key.shape and value.shape == first_tensor(result).shape:
+            if query.shape == key.shape and value.shape == (result[0] if isinstance(result, tuple) else result).shape:
                 value = value.contiguous()  # as what it stands for would be, a view may be taken of it
                 return (value, *result[1:]) if isinstance(result, tuple) else value
         if name in PRODUCTS:

@@ -40,7 +40,7 @@ ANY_SIZE = {
 }
 # fmt: on
 
-_NORM1 = r"(.*\.)?blocks\.\d+\.(norm1|in_norm)"
+_NORM1 = r"(.*\.)?blocks\.\d+\.(norm1|in_norm|attns\.1\.norm)"
 _CONV = Answer(r".*", "NCHW", 32)
 
 # A family is either one answer for all its models or several by name, the first that matches.
@@ -48,11 +48,9 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     **dict.fromkeys(
         (
             "vision_transformer",
-            "eva",
             "deit",
             "beit",
             "vision_transformer_relpos",
-            "deepseek_vit",
             "qwen3_vit",
             "gemma4_vit",
             "naflexvit",
@@ -67,6 +65,9 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     },
     "mobilenetv3": {".*hybrid": _CONV, "": None},
     "mobilenetv5": _CONV,
+    # A class token, and norms behind attention and MLP: the last block is dead at the patches.
+    "eva": {"eva02_enormous": Answer(r"blocks\.0\.norm2", stride=14, prefix=1), "": Answer(_NORM1)},
+    "deepseek_vit": Answer(_NORM1, stride=14),
     "vision_transformer_sam": Answer(_NORM1, "NHWC"),
     "cait": Answer(r"blocks_token_only\.1\.norm1", prefix=1),
     "xcit": {
@@ -80,7 +81,10 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
         "coat_lite": Answer(r"serial_blocks4\.\d\.norm1", stride=32, prefix=1),
         "": Answer(r"parallel_blocks\.5\.norm1[234]", stride=32, prefix=1),
     },
+    # The patches of pit_b are 14 pixels wide, 7 apart.
     "pit": {
+        "pit_b_distilled": Answer(r"transformers\.2\.blocks\.3\.norm1", prefix=2, grid=(8, 8)),
+        "pit_b": Answer(r"transformers\.2\.blocks\.3\.norm1", prefix=1, grid=(8, 8)),
         ".*distilled": Answer(r"transformers\.2\.blocks\.3\.norm1", stride=32, prefix=2),
         "": Answer(r"transformers\.2\.blocks\.\d+\.norm1", stride=32, prefix=1),
     },
@@ -89,7 +93,7 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "swin_transformer_v2_cr": Answer(r"stages\.3\.blocks\.1\.norm1", "NHWC", 32),
     "twins": Answer(r"blocks\.3\.1\.norm1", stride=32),
     "pvt_v2": Answer(r"stages\.3\.blocks\.0\.norm1", stride=32),
-    "davit": Answer(r"stages\.3\.blocks\.0\.1\.norm1", stride=32),
+    "davit": Answer(r"stages\.3\.blocks\.0\.(1|channel_block)\.norm1", stride=32),
     "gcvit": Answer(r"stages\.3\.blocks\.\d+\.norm1", "NHWC", 32),
     "mvitv2": {
         ".*cls": Answer(r"stages\.3\.blocks\.LAST\.norm1", stride=32, prefix=1),
@@ -194,7 +198,8 @@ def answer(name: str, model: nn.Module) -> Answer | None:
     if family is None or not family.layer.startswith(_NORM1) or family.format != "NLC":
         return family
     # Plain ViTs: the tokens that are in their state, and the stride of their patches.
-    special = [getattr(model, key, None) for key in ("cls_token", "dist_token", "reg_token")]
+    holder = getattr(model, "embeds", model)
+    special = [getattr(holder, key, None) for key in ("cls_token", "dist_token", "reg_token")]
     prefix = sum(token.shape[-2] for token in special if isinstance(token, torch.Tensor) and token.ndim == 3)
     return Answer(family.layer, prefix=prefix, stride=_stride(model) or family.stride)
 
