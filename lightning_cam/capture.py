@@ -199,7 +199,11 @@ def scores_of(
         classes = _classes(logits.detach(), class_idx)
         scores = logits.gather(1, classes.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
         # A device tensor is not read here, that would stall the device: a class that does not exist scores NaN.
-        return logits.detach(), classes, scores * torch.where(classes < logits.shape[1], 1.0, torch.nan)
+        return (
+            logits.detach(),
+            classes,
+            scores * torch.where((classes >= 0) & (classes < logits.shape[1]), 1.0, torch.nan),
+        )
     scores = score(output)
     if not isinstance(scores, Tensor) or scores.shape != (batch_size,):
         came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__

@@ -121,7 +121,9 @@ def _measure(
     """By metric, (B,) values of one method's maps; `past` are the maps (T, B, h, w) of earlier looks."""
     values = {"entropy": metrics.entropy(relevance)}
     if probabilities is not None and explanation.class_idx is not None:
-        values["target_probability"] = probabilities.gather(1, explanation.class_idx[:, None])[:, 0]
+        values["target_probability"] = probabilities.gather(
+            1, explanation.class_idx.clamp(0, probabilities.shape[1] - 1)[:, None]
+        )[:, 0]
     if past is not None and past.shape[1:] == relevance.shape:
         past = past.to(relevance.device)
         values["similarity_to_previous"] = metrics.cosine_similarity(relevance, past[-1])

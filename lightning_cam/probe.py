@@ -1,5 +1,6 @@
 """The fixed images that every look of a training looks at."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
+
+_log = logging.getLogger(__name__)
 
 # In the order of preference, as the field names them.
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
@@ -57,7 +60,7 @@ class ProbeBatch:
         leaves = list(_leaves(batch))
         images = _first(leaves, _IMAGE_KEYS, _is_images)
         if images is None:
-            shapes = ", ".join(f"{key or 'tensor'} {tuple(value.shape)}" for key, value in leaves) or "no tensor"
+            shapes = ", ".join(f"{key or 'tensor'} {_form(value)}" for key, value in leaves) or "no tensor"
             raise ValueError(
                 f"the validation batch holds no images: a floating (B, C, H, W) tensor with 1, 3 or 4 channels is "
                 f"needed, found {shapes}; give probe=, a folder of images"
@@ -132,6 +135,11 @@ def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor:
     return result
 
 
+def _form(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"
+
+
 def _leaves(batch: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
     """All tensors of a nested batch with the name they stand under."""
     if isinstance(batch, Tensor):
@@ -173,7 +181,15 @@ def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Ten
     named = _find(batch, _LABEL_KEYS)
     if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
         return named.argmax(1)
-    labels = _first(leaves, _LABEL_KEYS, lambda tensor: _is_labels(tensor, count))
+    found = [(key, tensor) for key, tensor in leaves if _is_labels(tensor, count)]
+    usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
+    if not usual and len(found) > 1:
+        _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")
+        return None
+    labels = _first(usual or found, _LABEL_KEYS, lambda tensor: True)
+    if labels is not None and bool((labels < 0).any()):
+        _log.warning("The batch holds labels below 0, which name no class: the predicted classes are explained.")
+        return None
     return None if labels is None else labels.long()
 
 

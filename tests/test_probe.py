@@ -168,3 +168,16 @@ def test_class_names_and_transform_are_found():
     assert find_class_names([None, source]) == ["cat", "dog"]
     assert find_transform(source) is NORMALIZE
     assert find_class_names([None, Outer(None)]) is None and find_transform(None) is None
+
+
+def test_labels_that_are_none(caplog):
+    assert ProbeBatch.from_batch((IMAGES, torch.arange(6), LABELS)).labels is None
+    assert ProbeBatch.from_batch({"image": IMAGES, "label": LABELS - 2}).labels is None
+    assert ["which are labels cannot be told" in r.message or "below 0" in r.message for r in caplog.records] == [
+        True
+    ] * 2
+
+
+def test_whole_numbers_are_no_images():
+    with pytest.raises(ValueError, match=r"found image \(6, 3, 8, 10\) uint8"):
+        ProbeBatch.from_batch({"image": (IMAGES * 255).byte()})

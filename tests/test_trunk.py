@@ -1,5 +1,8 @@
 """A look on the validation forward that runs anyway: the same maps, untouched outputs, a pass of its own in doubt."""
 
+import copy
+import io
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -96,7 +99,7 @@ def test_a_model_that_uses_its_trunk_elsewhere_keeps_it_all():
     torch.testing.assert_close(ridden.logits, own.logits)
 
 
-def test_from_the_third_look_on_the_trunk_runs_no_more_than_without_the_callback(tmp_path):
+def test_from_the_third_look_on_the_trunk_runs_for_one_image_more_than_without_the_callback(tmp_path):
     lit, seen, by_epoch = Lit(), [], []
     lit.model.blocks[0].attn.register_forward_hook(lambda m, a, out: None if m.training else seen.append(len(out)))
 
@@ -109,7 +112,7 @@ def test_from_the_third_look_on_the_trunk_runs_no_more_than_without_the_callback
     trainer(tmp_path, looks, Tally(), max_epochs=5, num_sanity_val_steps=0).fit(lit, *loaders())
     without, probe = len(Blobs()), 8
     assert by_epoch[0] > without + probe  # layers are found, and the trunk
-    assert by_epoch[1:] == [without + probe, without, without, without]
+    assert by_epoch[1:] == [without + probe + 1, without + 1, without + 1, without + 1]  # one image confirms
     assert len(events(tmp_path).Images("cam/hirescam")) == 5
 
 
@@ -132,3 +135,61 @@ def test_the_logged_maps_are_those_of_the_validated_weights(tmp_path, shuffled):
         expected = [p[torch.arange(8), labels].mean().item() for p in shares]
         assert logged == pytest.approx(expected, abs=1e-5)
     assert len(logged) == 5
+
+
+class Unusual(Lit):
+    """Does things with the model in a validation step that a hook must not be in the way of."""
+
+    def validation_step(self, batch, batch_idx):
+        torch.save(self.model, io.BytesIO())
+        self.twin = copy.deepcopy(self.model)
+        self.model(batch["image"])
+
+
+def test_models_can_be_copied_and_saved_while_they_are_listened_to(tmp_path):
+    lit = Unusual()
+    trainer(tmp_path, TransformerCAMCallback(on_error="raise", timelapse=None), max_epochs=3).fit(lit, *loaders())
+    left = {
+        type(hook).__name__ for m in (*lit.twin.modules(), *lit.model.modules()) for hook in m._forward_hooks.values()
+    }
+    assert left <= {"_Deaf"}
+    torch.testing.assert_close(lit.twin(Blobs(2).images), lit.twin(Blobs(2).images))
+
+
+def test_an_input_of_an_unusual_kind_does_not_stop_the_pass():
+    model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
+    trunk = Trunk(model, model, images, find_target_layers(model, images))
+
+    class Odd(torch.Tensor):
+        def __eq__(self, other):
+            raise RuntimeError("not to be compared")
+
+    trunk.listen(images, model)
+    with torch.no_grad():
+        model(images.as_subclass(Odd))
+    trunk.stop()
+    assert not trunk.matches()
+
+
+@pytest.mark.parametrize("change", ["weights", "dropout", "flip"])
+def test_a_pass_that_a_look_would_not_repeat_is_no_match(change):
+    model, images = class_token_vit(proj_drop_rate=0.5), torch.randn(2, 3, 32, 32)
+    trunk = Trunk(model, model, images, find_target_layers(model, images))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    trunk.listen(images, model)
+    with torch.no_grad():
+        if change == "weights":
+            for parameter in model.parameters():
+                parameter.mul_(1.5)
+        if change == "dropout":
+            for module in model.modules():
+                module.training = isinstance(module, nn.Dropout)
+        if change == "flip":
+            model.patch_embed(images)  # the images are seen here
+            model.patch_embed.register_forward_pre_hook(lambda m, args: (args[0].flip(-1),))
+        model(images)
+        for parameter, value in zip(model.parameters(), before, strict=True):
+            parameter.copy_(value)
+    trunk.stop()
+    model.patch_embed._forward_pre_hooks.clear()
+    assert not trunk.matches()
