@@ -16,6 +16,7 @@ from tests.architectures.user_models import (
     ConvNet,
     FrozenTrunk,
     StudentAndTeacher,
+    TorchEncoder,
     ViT,
     WindowViT,
 )
@@ -38,9 +39,15 @@ def test_all_living_norms_and_dead_ones_named(caplog):
     caplog.set_level(logging.INFO, "lightning_cam")
     names = [layer.name for layer in find_target_layers(ViT(), IMAGES, which="all")]
     assert names == ["layers.1.norm1"]
-    assert "left out, no gradient of the logits reaches the patches there: layers.1.norm2, norm" in caplog.text
+    assert "left out, the logits feel no patch there or all alike: layers.1.norm2, norm" in caplog.text
     names = [layer.name for layer in find_target_layers(ViT(pool="mean"), IMAGES, which="all")]
     assert names == ["layers.1.norm1", "layers.1.norm2"]
+
+
+def test_a_norm_that_feels_all_patches_alike_is_left_out():
+    """After the last norm of this encoder comes a mean and a linear head."""
+    model = TorchEncoder(False, True, pool="mean")
+    assert [layer.name for layer in find_target_layers(model, IMAGES, which="all")] == ["encoder.layers.2.norm1"]
 
 
 def test_only_the_shape_of_the_images_counts():

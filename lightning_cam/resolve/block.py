@@ -13,6 +13,8 @@ from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
 log = logging.getLogger("lightning_cam")
 
+_DIFFERENT = 1e-3  # relative; rounding in float32 stays far below
+
 
 @dataclass
 class FinalBlock:
@@ -112,10 +114,17 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
 
 
 def _lives(call: Call, gradient: Tensor, batch_size: int) -> bool:
-    """Tell whether the gradient reaches at least half of the tokens, of which there are several."""
+    """Tell whether the gradient tells at least half of the tokens, of which there are several, from each other.
+
+    Behind the last mixing it is zero at all patches if a class token is read, and the same at all if their mean is
+    read and nothing but linear maps follow.
+    """
     axis = channel_axis(call.module, tuple(gradient.shape))
-    reached = gradient.abs().sum(-1 if axis is None else axis) > 0
-    return reached.numel() > batch_size and bool(reached.float().mean() >= 0.5)
+    tokens = gradient.detach().float().movedim(-1 if axis is None else axis, -1)
+    tokens = tokens.reshape(batch_size if len(tokens) % batch_size == 0 else 1, -1, tokens.shape[-1])
+    common = tokens.median(1, keepdim=True).values
+    own = (tokens - common).norm(dim=2) > _DIFFERENT * common.norm(dim=2)
+    return tokens.shape[1] > 1 and bool(own.float().mean() >= 0.5)
 
 
 def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
@@ -131,4 +140,4 @@ def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
 def _report(dead: list[Call], default: Call) -> None:
     names = [call.name for call in dead if call.start > default.start]
     if names:
-        log.info("left out, no gradient of the logits reaches the patches there: %s", ", ".join(names))
+        log.info("left out, the logits feel no patch there or all alike: %s", ", ".join(names))

@@ -45,7 +45,7 @@ def check(
     assert answer.objections(layers[0], size) == []
     seen = planted_signal(model, layers[0], size, tolerance)
     assert seen is not False, f"{layers[0]}: the planted signal is in another cell"
-    dead = re.findall(r"patches there: (.*)", caplog.text)
+    dead = re.findall(r"all alike: (.*)", caplog.text)
     left_out = dead[0] if dead else ""
     found = layers[0]
     return [

@@ -32,7 +32,7 @@ def _page(rows: list[list[str]]) -> str:
         "*Right*: layer, layout, grid and special tokens are those of the known answer, and the planted signal was "
         "found in its cell, or `drowned` by attention with random weights. *Refused as it should be*: its tokens "
         "are mixed by convolutions only, or are no image. All sizes are those of the small models of the test.\n\n"
-        "| model | image | layer | layout | left out, dead at the patches | planted signal | verdict |\n"
+        "| model | image | layer | layout | left out | planted signal | verdict |\n"
         "|---|---|---|---|---|---|---|\n"
     )
     return head + "".join("| " + " | ".join(row) + " |\n" for row in rows)

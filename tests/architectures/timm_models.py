@@ -159,19 +159,14 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
     torch.manual_seed(0)
     family = _model_to_module[name]
     smaller = dict(SMALLER.get(family, {}))
-    if name.startswith(("coatnet_nano_cc", "coatnext", "coatnet_0")) or "_cc_" in name:
+    if name.startswith(("coatnext", "coatnet_0")) or "_cc_" in name:  # stages of several kinds of blocks
         smaller = {}
     patches = smaller.pop("patches", None)
-    model = None
-    for arguments in ({**smaller, "img_size": None}, smaller, {}) if patches else (smaller, {}):
-        if "img_size" in arguments and arguments["img_size"] is None:
-            patch = timm.create_model(name, **smaller).patch_embed.patch_size if _builds(name, smaller) else (16, 16)
-            arguments = {**smaller, "img_size": (patch[0] * patches[0], patch[1] * patches[1])}
-        try:
-            model = timm.create_model(name, **arguments)
-            break
-        except (TypeError, AssertionError, RuntimeError, ValueError):
-            continue
+    model, arguments = _first_that_builds(name, smaller, {"img_size": (96, 64)} if patches else {}, {})
+    if patches and hasattr(model, "patch_embed"):
+        height, width = model.patch_embed.patch_size
+        sized = {**arguments, "img_size": (height * patches[0], width * patches[1])}
+        model, arguments = _first_that_builds(name, sized, arguments)
     size = arguments.get("img_size") or model.default_cfg["input_size"][-2:]
     size = (size, size) if isinstance(size, int) else tuple(size)
     if family in ANY_SIZE and not model.default_cfg.get("fixed_input_size"):
@@ -179,12 +174,13 @@ def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
     return model, size
 
 
-def _builds(name: str, arguments: dict) -> bool:
-    try:
-        timm.create_model(name, **arguments)
-    except (TypeError, AssertionError, RuntimeError, ValueError):
-        return False
-    return True
+def _first_that_builds(name: str, *candidates: dict) -> tuple[nn.Module, dict]:
+    for arguments in candidates[:-1]:
+        try:
+            return timm.create_model(name, **arguments), arguments
+        except (TypeError, AssertionError, RuntimeError, ValueError):
+            continue  # timm raises what its constructors happen to raise on an argument that they do not know
+    return timm.create_model(name, **candidates[-1]), candidates[-1]
 
 
 def answer(name: str, model: nn.Module) -> Answer | None:
