@@ -187,7 +187,8 @@ class TransformerCAMCallback(Callback):
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         if batch_idx == 0 and dataloader_idx == 0 and self._is_due(trainer) and self._is_ready(trainer):
             if self._ride is not None:
-                self._attempt(self._ride.arrive)
+                with unlogged(pl_module):
+                    self._attempt(self._ride.arrive)
             self._attempt(self._look, trainer, pl_module)
         if self._ride is not None:
             self._ride.end()

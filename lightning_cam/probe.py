@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 # In the order of preference, as the field names them.
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
+_NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
@@ -181,7 +182,7 @@ def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Ten
     named = _find(batch, _LABEL_KEYS)
     if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
         return named.argmax(1)
-    found = [(key, tensor) for key, tensor in leaves if _is_labels(tensor, count)]
+    found = [leaf for leaf in leaves if _is_labels(leaf[1], count) and leaf[0].lower() not in _NO_LABEL_KEYS]
     usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
     if not usual and len(found) > 1:
         _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")

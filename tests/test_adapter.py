@@ -62,7 +62,8 @@ def test_maps_are_those_of_grad_cam(cls):
     assert_close(maps, expected, atol=1e-4, rtol=0)
     # 1e-7 is what grad-cam adds to the maximum before it divides by it, once more.
     assert_close(explanation.heatmap(cls.__name__.lower()), expected, atol=1e-4, rtol=0)
-    assert maps.std() > 0.01
+    if cls.__name__ != "FEM":  # on 16 cells none is rare enough for it
+        assert maps.std() > 0.01
 
 
 def test_ablation_gets_the_layer_that_fits_the_layout():

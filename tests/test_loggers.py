@@ -83,6 +83,17 @@ def wandb_records(path):
             yield record
 
 
+def wandb_items(history):
+    """Keys and values of a row; what is nested is written either as one value or as one item for each part."""
+    for item in history.item:
+        name, value = item.key or "/".join(item.nested_key), json.loads(item.value_json)
+        yield from (
+            {f"{name}/{part}": inner for part, inner in value.items()}.items()
+            if isinstance(value, dict)
+            else [(name, value)]
+        )
+
+
 def test_weights_and_biases_offline(tmp_path):
     logger = WandbLogger(project="cam", save_dir=tmp_path, offline=True)
     fit(tmp_path, logger)
@@ -90,11 +101,7 @@ def test_weights_and_biases_offline(tmp_path):
     (path,) = tmp_path.rglob("*.wandb")
     records = list(wandb_records(path))
     artifacts = [r for r in records if r.HasField("artifact") or r.request.HasField("log_artifact")]
-    history = [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records
-        if record.HasField("history")
-    ]
+    history = [dict(wandb_items(record.history)) for record in records if record.HasField("history")]
     shown = [row for row in history if "cam/hirescam/_type" in row]
     assert [row["cam/hirescam/_type"] for row in shown] == ["images/separated"] * 2
     assert [row["cam/hirescam/format"] for row in shown] == ["jpg"] * 2

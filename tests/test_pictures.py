@@ -153,7 +153,7 @@ class TestFilmstrip:
             assert first[:, 0, 0].tolist() == list(NEUTRAL)
             for look in range(4):
                 cell = self.cell(picture, row, look + 1)
-                expected = overlay(images[row], maps[look, row] / maps[:, row].max())
+                expected = overlay(images[row], (maps[look, row].relu() / maps[:, row].max()).sqrt())
                 assert_close(cell[:, 3 : 3 + FILM_TILE, 3:-3].int(), (expected * 255).round().int(), atol=1, rtol=0)
                 text = written(
                     str(int(preds[look, row])),
@@ -185,7 +185,7 @@ class TestFilmstrip:
         two = {"preds": torch.zeros(2, 1, dtype=torch.long), "probs": torch.ones(2, 1)}
         picture = filmstrip(torch.zeros(1, 3, 16, 16), maps, ["a", "b"], Captions(DIGITS, "cpu"), **two)
         weak, strong = (self.cell(picture, 0, n)[:, 50, 50].float().sum() for n in (1, 2))
-        assert strong > 50 * weak
+        assert strong > 5 * weak > 0
 
     def test_one_heading_per_look(self):
         with pytest.raises(ValueError, match=r"columns must name 2 looks, got 1: \['epoch 0'\]"):
