@@ -1,8 +1,8 @@
 """What a look costs, as a ratio to a plain forward of the same batch.
 
 All contenders run in turn, round after round, in one process; a ratio is the median over rounds of the time of a
-contender by the time of the plain forward of the same round. Peak memory is what a contender takes on top of what was
-taken before it (of the GPU, or of the process), by what the plain forward takes.
+contender by the time of the plain forward of the same round. Peak memory, on a GPU only, is what a contender takes on top
+of what was taken before it, by what the plain forward takes.
 
     python -m benchmarks.speed --model vit_base_patch16_224 --images 16 --rounds 7
 """
@@ -83,9 +83,10 @@ def main() -> None:
     print("| work | forwards (median) | lowest to highest | peak memory |\n|---|---|---|---|")
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(seconds, times["plain forward"], strict=True)]
-        share = statistics.median(memory[name]) / statistics.median(memory["plain forward"])
+        taken = [statistics.median(memory[key]) for key in (name, "plain forward")]
+        share = f"{taken[0] / taken[1]:.2f}" if device.type == "cuda" else "not measured"
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} | {share:.2f} |")
+        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} | {share} |")
 
 
 def _contenders(
@@ -214,17 +215,11 @@ def _reset_peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak of the resident set to its size
-    return _resident("VmRSS")
+    return 0
 
 
 def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
-
-
-def _resident(field: str) -> int:
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 if __name__ == "__main__":
