@@ -1,8 +1,8 @@
 """What a look costs, as a ratio to a plain forward of the same batch.
 
 All contenders run in turn, round after round, in one process; a ratio is the median over rounds of the time of a
-contender by the time of the plain forward of the same round. Peak memory, on a GPU only, is what a contender takes on top
-of what was taken before it, by what the plain forward takes.
+contender by the time of the plain forward of the same round. Peak memory, on a GPU only, is what a contender takes on
+top of what was taken before it, by what the plain forward takes.
 
     python -m benchmarks.speed --model vit_base_patch16_224 --images 16 --rounds 7
 """
