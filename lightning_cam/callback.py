@@ -5,25 +5,20 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_cam.checks import FEW, Checks, class_similarity, faithfulness
-from lightning_cam.classifier import classifier_of
-from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.history import History
 from lightning_cam.layout import TokenLayout
-from lightning_cam.look import compose
 from lightning_cam.pipeline import find_transform
 from lightning_cam.probe import ProbeBatch
-from lightning_cam.ranks import all_agree, gather, look_together, on_all_ranks, share_of
-from lightning_cam.resolve import find_target_layers
-from lightning_cam.session import Session, at_precision, loaders_of, open_session, unlogged
-from lightning_cam.trunk import Ride, Trunk, can_ride
+from lightning_cam.ranks import all_agree, look_together, on_all_ranks
+from lightning_cam.session import Session, loaders_of, unlogged
+from lightning_cam.settings import Settings
+from lightning_cam.trunk import Ride
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -108,42 +103,27 @@ class TransformerCAMCallback(Callback):
     ) -> None:
         super().__init__()
         _serve_both_lightnings()
-        for argument, value in (("num_samples", num_samples), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise ValueError(f"{argument}: expected at least 1, got {value}")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size: expected None or at least 1, got {batch_size}")
-        if faithfulness_every_n_looks is not None:
-            if faithfulness_every_n_looks < 1:
-                raise ValueError(
-                    f"faithfulness_every_n_looks: expected None or at least 1, got {faithfulness_every_n_looks}"
-                )
-            if score is not None:
-                raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error: expected 'warn' or 'raise', got {on_error!r}")
-        if (mean is None) != (std is None):
-            raise ValueError("mean, std: give both or neither")
-        find_methods(methods)
-        self.methods = methods
-        self.num_samples = num_samples
-        self.probe = probe
-        self.class_idx = class_idx
-        self.score = score
-        self.target_layers = target_layers
-        self.layout = layout
-        self.forward = forward
-        self.mean = mean
-        self.std = std
-        self.class_names = class_names
-        self.every_n_epochs = every_n_epochs
-        self.batch_size = batch_size
-        self.shard_probe = shard_probe
-        self.faithfulness_every_n_looks = faithfulness_every_n_looks
-        self.report = report
-        self.timelapse = timelapse
-        self.name = name
-        self.on_error = on_error
+        self.settings = Settings(
+            methods=methods,
+            num_samples=num_samples,
+            probe=probe,
+            class_idx=class_idx,
+            score=score,
+            target_layers=target_layers,
+            layout=layout,
+            forward=forward,
+            mean=mean,
+            std=std,
+            class_names=class_names,
+            every_n_epochs=every_n_epochs,
+            batch_size=batch_size,
+            shard_probe=shard_probe,
+            faithfulness_every_n_looks=faithfulness_every_n_looks,
+            report=report,
+            timelapse=timelapse,
+            name=name,
+            on_error=on_error,
+        )
         self._off = False  # after a fault
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
@@ -156,12 +136,12 @@ class TransformerCAMCallback(Callback):
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint; several callbacks differ in it by their names."""
-        return self._generate_state_key(name=self.name)
+        return self._generate_state_key(name=self.settings.name)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._off = self._all_off = False
-        self._together = look_together(trainer, self.shard_probe)
+        self._together = look_together(trainer, self.settings.shard_probe)
         self._attempt(self._begin, trainer)
 
     @override
@@ -237,13 +217,13 @@ class TransformerCAMCallback(Callback):
             action(*args)
         except Exception as error:
             self._switch_off(str(error) or type(error).__name__)
-            if self.on_error == "raise":
+            if self.settings.on_error == "raise":
                 raise
             _log.debug("The fault:", exc_info=True)
 
     def _switch_off(self, reason: str) -> None:
         self._off = True
-        if self.on_error == "warn":
+        if self.settings.on_error == "warn":
             _warn(f"TransformerCAMCallback switched itself off: {reason}")
         try:
             self._close()  # what was looked at before is still written
@@ -251,9 +231,6 @@ class TransformerCAMCallback(Callback):
             _log.debug("Could not be written either: %s", error)
 
     def _begin(self, trainer: Trainer) -> None:
-        callbacks = [c for c in trainer.callbacks if isinstance(c, TransformerCAMCallback)]  # type: ignore[attr-defined]
-        if sum(callback.name == self.name for callback in callbacks) > 1:
-            raise ValueError(f"name: two callbacks are called {self.name!r}; give each its own")
         if _metrics_step(trainer) < self._last_step:
             # The same object in a new run; one that is resumed gets its state after this.
             self._probe = None
@@ -266,7 +243,7 @@ class TransformerCAMCallback(Callback):
         self._last_step = self._history.steps[-1] if self._history.steps else -1
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs:
+        if trainer.state.fn == "fit" and trainer.current_epoch % self.settings.every_n_epochs:
             return False
         step = _metrics_step(trainer)
         if step <= self._last_step:
@@ -285,10 +262,12 @@ class TransformerCAMCallback(Callback):
         return not self._all_off
 
     def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
-        if self.probe is None:
-            self._probe = ProbeBatch.from_batch(batch, self.num_samples)
+        if self.settings.probe is None:
+            self._probe = ProbeBatch.from_batch(batch, self.settings.num_samples)
         else:
-            probe = ProbeBatch.from_folder(self.probe, self.num_samples, find_transform(loaders_of(trainer)))
+            probe = ProbeBatch.from_folder(
+                self.settings.probe, self.settings.num_samples, find_transform(loaders_of(trainer))
+            )
             images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
             self._probe = replace(probe, images=images)
 
@@ -300,16 +279,17 @@ class TransformerCAMCallback(Callback):
                     probe = trainer.strategy.broadcast(probe if probe is None else probe.to("cpu"))
                 assert probe is not None  # taken at the start of this batch
                 self._probe = probe = probe.to(module.device)
-                self._session = self._on_looking_ranks(trainer, lambda: self._open(trainer, module))
+                self._session = self._on_looking_ranks(trainer, lambda: self._open(trainer, module, probe))
+            session = self._session
             if trainer.sanity_checking:  # what does not fit was said before the training began
                 return
-            explanation = self._on_looking_ranks(trainer, lambda: self._explain(trainer, module))
-            if self._together and self.shard_probe:
-                explanation = gather(trainer, explanation, len(self._session.photos))
-            checks = self._check(trainer, module, explanation)
+            explanation = session.whole(
+                trainer, self._on_looking_ranks(trainer, lambda: session.explain(trainer, module))
+            )
+            checks = self._on_looking_ranks(trainer, lambda: session.check(module, explanation))
         self._last_step = _metrics_step(trainer)
         if trainer.is_global_zero:
-            self._show(trainer, explanation, checks)
+            session.show(explanation, checks, self._history, step=self._last_step, epoch=trainer.current_epoch)
 
     @property
     def _ride(self) -> Ride | None:
@@ -318,119 +298,14 @@ class TransformerCAMCallback(Callback):
     def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
         return on_all_ranks(trainer, action) if self._together else action()
 
-    def _open(self, trainer: Trainer, module: LightningModule) -> Session:
-        assert self._probe is not None
-        classifier = classifier_of(module, self.forward)
-        forward = at_precision(trainer, classifier)
-        layers = find_target_layers(
-            module, self._probe.images, forward=forward, target_layers=self.target_layers, layout=self.layout
-        )
-        session = open_session(
-            trainer,
-            module,
-            self._probe,
-            forward,
-            layers,
-            name=self.name,
-            methods=[method.name for method in find_methods(self.methods)],
-            target=self._target(),
-            mean=self.mean,
-            std=self.std,
-            class_names=self.class_names,
-            report=self.report,
-            timelapse=self.timelapse,
-        )
-        alone = not self._together and self.batch_size is None
-        if alone and can_ride(module, find_methods(self.methods)):
-            trunk = Trunk(module, forward, self._probe.images[:2], layers)
-            session.ride = Ride(trunk, classifier if isinstance(classifier, nn.Module) else None)
-        return session
-
-    def _target(self) -> str:
-        if self.score is not None:
-            return "the given score"
-        if self.class_idx is not None:
-            return f"class {self.class_idx}"
-        return "the predicted class" if self._probe is None or self._probe.labels is None else "the image's label"
-
-    def _explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
-        probe, session = self._probe, self._session
-        assert probe is not None and session is not None
-        images, classes = probe.images, probe.labels if self.class_idx is None else self.class_idx
-        if self._together and self.shard_probe:
-            share = share_of(trainer, len(images))
-            images = images[share]
-            classes = classes[share] if isinstance(classes, Tensor) else classes
-        run = partial(
-            explain,
-            module,
-            images,
-            self.methods,
-            class_idx=classes,
-            score=self.score,
-            target_layers=session.layers,
-            forward=session.forward,
-            batch_size=self.batch_size,
-        )
-        explanation = run() if session.ride is None else session.ride.explain(run)
-        num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
-        if explanation.class_idx is not None and self.class_idx is None and probe.num_labels > num_classes:
-            raise ValueError(
-                f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
-                "give class_idx=, or score="
-            )
-        return explanation
-
-    def _check(self, trainer: Trainer, module: LightningModule, explanation: Explanation) -> Checks:
-        """What is too dear for every look; of all images, on every rank that looks."""
-        probe, session = self._probe, self._session
-        assert probe is not None and session is not None
-        first, every = session.looks == 0, self.faithfulness_every_n_looks
-        thorough = every is not None and session.looks % every == 0
-        session.looks += 1
-        if not first and not thorough:
-            return Checks()
-        again = partial(
-            explain,
-            module,
-            probe.images[:FEW],
-            self.methods,
-            target_layers=session.layers,
-            forward=session.forward,
-            batch_size=self.batch_size,
-        )
-        return self._on_looking_ranks(
-            trainer,
-            lambda: Checks(
-                faithfulness(module, session.forward, probe.images, explanation, self.batch_size) if thorough else {},
-                class_similarity(lambda classes: again(class_idx=classes), explanation),
-            ),
-        )
-
-    def _show(self, trainer: Trainer, explanation: Explanation, checks: Checks) -> None:
-        probe, session = self._probe, self._session
-        assert probe is not None and session is not None
-        look = compose(
-            explanation,
-            probe,
-            session.photos,
-            session.captions_for(0 if explanation.logits is None else explanation.logits.shape[1]),
-            self._history,
-            name=self.name,
-            step=self._last_step,
-            epoch=trainer.current_epoch,
-            checks=checks,
-        )
-        if session.worker is not None:
-            session.worker.submit(look)
+    def _open(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> Session:
+        return Session(self.settings, trainer, module, probe, together=self._together)
 
     def _close(self) -> None:
         """Write what waits; the next run of this callback begins a session of its own."""
         session, self._session = self._session, None
-        if session is not None and session.ride is not None:
-            session.ride.end()
-        if session is not None and session.worker is not None:
-            session.worker.close()
+        if session is not None:
+            session.close()
 
 
 def _metrics_step(trainer: Trainer) -> int:

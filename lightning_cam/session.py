@@ -1,22 +1,30 @@
-"""What the looks of one run share: found out at the first, used by all."""
+"""The looks of one run: what they share, found out at the first, and each of them."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_cam.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.classifier import classifier_of
+from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.health import Health
+from lightning_cam.history import History
+from lightning_cam.look import compose
 from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation
 from lightning_cam.probe import ProbeBatch
+from lightning_cam.ranks import gather, share_of
 from lightning_cam.render import Captions, unnormalise
-from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve import find_target_layers
+from lightning_cam.settings import Settings
 from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
-from lightning_cam.trunk import Ride
+from lightning_cam.trunk import Ride, Trunk, can_ride
 
 _log = logging.getLogger(__name__)
 
@@ -32,102 +40,147 @@ TensorBoard keeps ten random steps of each picture. To keep all, start it with
 """
 
 
-@dataclass
 class Session:
-    """What the looks of one run share.
+    """The looks of one run: what they share, found out at the first, and each of them.
 
     Args:
-        forward: What maps images to logits, at the trainer's precision.
-        layers: The target layers.
-        photos: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
-        class_names: Names of the classes, or None.
-        worker: Writes the looks; None on ranks that only take part, and in a `fast_dev_run`.
-        captions: Set at the first look, when the number of classes is known.
-        looks: How many there were.
-        ride: How to use the validation forward that runs anyway, or None.
-    """
-
-    forward: Callable[[Tensor], Any]
-    layers: list[TargetLayer]
-    photos: Tensor
-    class_names: list[str] | None
-    worker: SinkWorker | None
-    captions: Captions | None = None
-    looks: int = 0
-    ride: Ride | None = None
-
-    def captions_for(self, num_classes: int) -> Captions:
-        """The names of the classes, or their numbers, drawn once."""
-        if self.captions is None:
-            names = self.class_names or [str(index) for index in range(num_classes)]
-            self.captions = Captions(names, self.photos.device)
-        return self.captions
-
-
-def open_session(
-    trainer: Trainer,
-    module: LightningModule,
-    probe: ProbeBatch,
-    forward: Callable[[Tensor], Any],
-    layers: list[TargetLayer],
-    *,
-    name: str,
-    methods: list[str],
-    target: str,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-    class_names: list[str] | None,
-    report: bool,
-    timelapse: Literal["webp", "gif"] | None,
-) -> Session:
-    """Find out what stays the same over all looks of a run, and open what they are written to.
-
-    Args:
+        settings: What the user asked for.
         trainer: The trainer.
         module: The model.
         probe: The fixed images, on the model's device.
-        forward: What maps images to logits, at the trainer's precision.
-        layers: The target layers.
-        name: First part of all tags.
-        methods: Names of the methods.
-        target: What is explained, in words.
-        mean: Mean that the images were normalised with; None to find it.
-        std: Standard deviation that the images were normalised with; None to find it.
-        class_names: Names of the classes; None to find them.
-        report: Whether to write the report when the run ends.
-        timelapse: Format of the timelapse to write when the run ends, or None.
+        together: Whether all ranks look.
 
     Raises:
-        ValueError: The trainer has no logger.
+        ValueError: The model cannot be looked at, an argument does not fit, or the trainer has no logger.
     """
-    loaders = loaders_of(trainer)
-    means, stds = as_statistics(mean, probe.images), as_statistics(std, probe.images)
-    if means is None or stds is None:
-        means, stds = find_normalisation(probe.images, loaders, module)
-    photos = unnormalise(probe.images.float(), means, stds)
-    class_names = class_names or find_class_names([loaders, getattr(trainer, "datamodule", None)])
-    introduction = Introduction(
-        name=name,
-        methods=methods,
-        text=_ABOUT.format(
-            count=len(probe.images),
-            layers="`, `".join(layer.name for layer in layers),
-            name=name,
-            target=target,
-            logdir=getattr(trainer.logger, "save_dir", None) or "DIR",
-        ),
-        photos=(photos * 255).round().to(torch.uint8),
-        labels=probe.labels,
-        regions=probe.regions,
-        class_names=class_names,
-    )
-    worker = _open_worker(trainer, introduction, report, timelapse)
-    return Session(forward, layers, photos, class_names, worker)
+
+    def __init__(
+        self, settings: Settings, trainer: Trainer, module: LightningModule, probe: ProbeBatch, *, together: bool
+    ) -> None:
+        self._settings, self._probe, self._together = settings, probe, together
+        classifier = classifier_of(module, settings.forward)
+        self._forward = _at_precision(trainer, classifier)
+        self._layers = find_target_layers(
+            module,
+            probe.images,
+            forward=self._forward,
+            target_layers=settings.target_layers,
+            layout=settings.layout,
+        )
+        loaders = loaders_of(trainer)
+        mean, std = (as_statistics(value, probe.images) for value in (settings.mean, settings.std))
+        if mean is None or std is None:
+            mean, std = find_normalisation(probe.images, loaders, module)
+        self._photos = unnormalise(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
+        self._class_names = settings.class_names or find_class_names([loaders, getattr(trainer, "datamodule", None)])
+        self._captions: Captions | None = None  # drawn at the first look, when the number of classes is known
+        self._looks = 0
+        methods = find_methods(settings.methods)
+        self.ride: Ride | None = None
+        if not together and settings.batch_size is None and can_ride(module, methods):
+            trunk = Trunk(module, self._forward, probe.images[:2], self._layers)
+            self.ride = Ride(trunk, classifier if isinstance(classifier, nn.Module) else None)
+        introduction = Introduction(
+            name=settings.name,
+            methods=[method.name for method in methods],
+            text=_ABOUT.format(
+                count=len(probe.images),
+                layers="`, `".join(layer.name for layer in self._layers),
+                name=settings.name,
+                target=settings.target(probe.labels is not None),
+                logdir=getattr(trainer.logger, "save_dir", None) or "DIR",
+            ),
+            photos=(self._photos * 255).round().to(torch.uint8),
+            labels=probe.labels,
+            regions=probe.regions,
+            class_names=self._class_names,
+        )
+        self.worker = _open_worker(trainer, introduction, settings)
+
+    def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
+        """Explain the probe, or on each rank a share of it where it is shared out.
+
+        Raises:
+            ValueError: A label is none of the model's classes.
+        """
+        probe, class_idx = self._probe, self._settings.class_idx
+        images, classes = probe.images, probe.labels if class_idx is None else class_idx
+        if self._together and self._settings.shard_probe:
+            share = share_of(trainer, len(images))
+            images = images[share]
+            classes = classes[share] if isinstance(classes, Tensor) else classes
+        run = partial(self._explain, module, images, class_idx=classes, score=self._settings.score)
+        explanation = run() if self.ride is None else self.ride.explain(run)
+        num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
+        if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
+            raise ValueError(
+                f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
+                "give class_idx=, or score="
+            )
+        return explanation
+
+    def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
+        """The explanation of the whole probe, where `explain` gave this rank's share."""
+        return gather(trainer, part, len(self._photos)) if self._together and self._settings.shard_probe else part
+
+    def check(self, module: LightningModule, explanation: Explanation) -> Checks:
+        """Find out what is too dear for every look, of all images, on every rank that looks."""
+        first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
+        thorough = every is not None and self._looks % every == 0
+        self._looks += 1
+        if not first and not thorough:
+            return Checks()
+        again = partial(self._explain, module, self._probe.images[:FEW])
+        return Checks(
+            faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)
+            if thorough
+            else {},
+            class_similarity(lambda classes: again(class_idx=classes), explanation),
+        )
+
+    def show(self, explanation: Explanation, checks: Checks, history: History, *, step: int, epoch: int) -> None:
+        """Draw and measure a look, add it to the history, and hand it to the loggers."""
+        look = compose(
+            explanation,
+            self._probe,
+            self._photos,
+            self._captions_for(0 if explanation.logits is None else explanation.logits.shape[1]),
+            history,
+            name=self._settings.name,
+            step=step,
+            epoch=epoch,
+            checks=checks,
+        )
+        if self.worker is not None:
+            self.worker.submit(look)
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self.ride is not None:
+            self.ride.end()
+        if self.worker is not None:
+            self.worker.close()
+
+    def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
+        return explain(
+            module,
+            images,
+            self._settings.methods,
+            target_layers=self._layers,
+            forward=self._forward,
+            batch_size=self._settings.batch_size,
+            **target,
+        )
+
+    def _captions_for(self, num_classes: int) -> Captions:
+        if self._captions is None:
+            names = self._class_names or [str(index) for index in range(num_classes)]
+            self._captions = Captions(names, self._photos.device)
+        return self._captions
 
 
-def _open_worker(
-    trainer: Trainer, introduction: Introduction, report: bool, timelapse: Literal["webp", "gif"] | None
-) -> SinkWorker | None:
+def _open_worker(trainer: Trainer, introduction: Introduction, settings: Settings) -> SinkWorker | None:
+    """Writes the looks; None on ranks that only take part, and in a `fast_dev_run`."""
     if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
         return None
     if not trainer.loggers:
@@ -137,7 +190,7 @@ def _open_worker(
         )
     directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
     # Before the loggers', so that the report is there when the loggers' sinks are closed.
-    sinks: list[Sink] = [Health(), TimelineSink(directory, report=report, timelapse=timelapse)]
+    sinks: list[Sink] = [Health(), TimelineSink(directory, report=settings.report, timelapse=settings.timelapse)]
     for logger in trainer.loggers:
         sink = sink_of(logger)
         if sink is None:
@@ -145,7 +198,7 @@ def _open_worker(
             sink = FilesSink(files)
             _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
         sinks.append(sink)
-    written = directory / f"{introduction.name}_report.html" if report else None
+    written = directory / f"{introduction.name}_report.html" if settings.report else None
     return SinkWorker(sinks, replace(introduction, report=written))
 
 
@@ -154,7 +207,7 @@ def loaders_of(trainer: Trainer) -> Any:
     return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
 
 
-def at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """`forward` as the trainer would run it. Only that: the arithmetic of the maps stays in float32."""
 
     def run(images: Tensor) -> Any:

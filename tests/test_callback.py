@@ -177,7 +177,7 @@ def test_the_comparison_sees_one_random_number(tmp_path):
 def prepared(looks):
     """The first look finds out and draws names; the second compares its maps with those of the validation forward."""
     session = looks._session
-    return session is not None and session.captions is not None and session.ride._trusted is not None
+    return session is not None and session._captions is not None and session.ride._trusted is not None
 
 
 def test_a_look_waits_for_nothing(tmp_path):

@@ -175,9 +175,9 @@ def test_fast_dev_run(tmp_path):
     looked = []
 
     class Watched(TransformerCAMCallback):
-        def _show(self, *args):
-            super()._show(*args)
-            looked.append(args)
+        def _look(self, *args):
+            super()._look(*args)
+            looked.append(self._last_step)
 
     compare(tmp_path, 0, callback=lambda: Watched(on_error="raise"), fast_dev_run=2)
     assert len(looked) == 1  # everything is tried, nothing is written

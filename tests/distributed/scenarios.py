@@ -59,30 +59,47 @@ def look(cls=TransformerCAMCallback, **options):
     return cls(methods=METHODS, num_samples=SAMPLES, **options)
 
 
-class Slow(TransformerCAMCallback):
+class Changed(TransformerCAMCallback):
+    """Something happens on one rank before a step of each look; `step` and `happens` say what."""
+
+    step: str
+
+    def _open(self, trainer, *args):
+        session = super()._open(trainer, *args)
+        original = getattr(session, self.step)
+
+        def step(*args, **kwargs):
+            self.happens(trainer)
+            return original(*args, **kwargs)
+
+        setattr(session, self.step, step)
+        return session
+
+
+class Slow(Changed):
     """The first rank takes its time in a look: no other may wait for it."""
 
-    def _show(self, *args):
+    step = "show"
+
+    def happens(self, trainer):
         time.sleep(0.3)
-        super()._show(*args)
 
 
-class FailsOnOneRank(TransformerCAMCallback):
+class FailsOnOneRank(Changed):
     """The second look fails on one rank, before any rank needs another."""
 
-    rank = 1
+    step = "explain"
 
-    def _explain(self, trainer, module):
-        if trainer.global_rank == self.rank and self._last_step >= 0:
+    def happens(self, trainer):
+        if trainer.global_rank == 1 and self._last_step >= 0:
             raise RuntimeError("only here")
-        return super()._explain(trainer, module)
 
 
 class CannotBeginOnOneRank(TransformerCAMCallback):
     rank = 1
 
-    def _open(self, trainer, module):
-        session = super()._open(trainer, module)
+    def _open(self, trainer, *args):
+        session = super()._open(trainer, *args)
         if trainer.global_rank == self.rank:
             raise RuntimeError("only here")
         return session
@@ -92,10 +109,12 @@ class CannotBeginOnTheFirst(CannotBeginOnOneRank):
     rank = 0
 
 
-class CannotShow(TransformerCAMCallback):
+class CannotShow(Changed):
     """The first rank fails in what only it does."""
 
-    def _show(self, *args):
+    step = "show"
+
+    def happens(self, trainer):
         raise RuntimeError("only here")
 
 

@@ -1,0 +1,69 @@
+"""What the user asked of the callback, checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lightning_cam.explanation import find_methods
+from lightning_cam.layout import TokenLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of `TransformerCAMCallback`, where each is described.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    methods: str | type | list[str | type]
+    num_samples: int
+    probe: str | None
+    class_idx: int | None
+    score: Callable[[Any], Any] | None
+    target_layers: list[str] | None
+    layout: TokenLayout | list[TokenLayout] | None
+    forward: str | Callable[[Tensor], Any] | None
+    mean: float | list[float] | None
+    std: float | list[float] | None
+    class_names: list[str] | None
+    every_n_epochs: int
+    batch_size: int | None
+    shard_probe: bool
+    faithfulness_every_n_looks: int | None
+    report: bool
+    timelapse: Literal["webp", "gif"] | None
+    name: str
+    on_error: Literal["warn", "raise"]
+
+    def __post_init__(self) -> None:
+        for argument in ("num_samples", "every_n_epochs"):
+            if getattr(self, argument) < 1:
+                raise ValueError(f"{argument}: expected at least 1, got {getattr(self, argument)}")
+        for argument in ("batch_size", "faithfulness_every_n_looks"):
+            value = getattr(self, argument)
+            if value is not None and value < 1:
+                raise ValueError(f"{argument}: expected None or at least 1, got {value}")
+        if self.faithfulness_every_n_looks is not None and self.score is not None:
+            raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
+        if self.on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
+        if self.timelapse not in ("webp", "gif", None):
+            raise ValueError(f"timelapse: expected 'webp', 'gif' or None, got {self.timelapse!r}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean, std: give both or neither")
+        find_methods(self.methods)
+
+    def target(self, labelled: bool) -> str:
+        """What is explained, in words.
+
+        Args:
+            labelled: Whether the probe has labels.
+        """
+        if self.score is not None:
+            return "the given score"
+        if self.class_idx is not None:
+            return f"class {self.class_idx}"
+        return "the image's label" if labelled else "the predicted class"
