@@ -1,14 +1,16 @@
 """Which ranks of a distributed run take part in a look, and how they stay together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from lightning.pytorch import Trainer
-from torch import Tensor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
 
 from lightning_cam.explanation import Explanation
+from lightning_cam.state import replaced
 
 T = TypeVar("T")
 
@@ -18,10 +20,44 @@ _SHARDED = ("FSDPStrategy", "ModelParallelStrategy")
 
 def look_together(trainer: Trainer, shard_probe: bool) -> bool:
     """Whether all ranks must look; otherwise the first one looks alone and none waits for another."""
+    return trainer.world_size > 1 and (shard_probe or _is_sharded(trainer))
+
+
+def inside_wrapper(
+    trainer: Trainer, module: LightningModule, forward: Callable[[Tensor], Any]
+) -> Callable[[Tensor], Any]:
+    """`forward`, called from within what the strategy has wrapped around the module, if that holds the parameters.
+
+    FSDP's outermost wrapper gathers what belongs to no inner one, and only in its own forward.
+    """
+    wrapper = trainer.strategy.model
+    if wrapper is module or not isinstance(wrapper, nn.Module) or not _is_sharded(trainer):
+        return forward
+
+    def run(images: Tensor) -> Any:
+        with replaced(module, "forward", redirected):
+            return wrapper(images)
+
+    def redirected(images: Tensor) -> Any:
+        with replaced(module, "forward", own):
+            return forward(images)
+
+    own = module.forward
+    return run
+
+
+@contextmanager
+def unreduced(trainer: Trainer) -> Iterator[None]:
+    """Keep FSDP's wrapper from taking a look's backward for one of the training's and finishing gradients that wait."""
+    wrapper = trainer.strategy.model
+    with wrapper.no_sync() if type(wrapper).__name__ == "FullyShardedDataParallel" else nullcontext():
+        yield
+
+
+def _is_sharded(trainer: Trainer) -> bool:
     strategy = trainer.strategy
-    sharded = any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__)
-    sharded = sharded or getattr(strategy, "zero_stage_3", False)  # of DeepSpeed
-    return trainer.world_size > 1 and (shard_probe or sharded)
+    named = any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__)
+    return named or getattr(strategy, "zero_stage_3", False)  # of DeepSpeed
 
 
 def all_agree(trainer: Trainer, ready: bool) -> bool:

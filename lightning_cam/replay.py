@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cam.capture import Forward
 from lightning_cam.output import tensors_in
+from lightning_cam.state import replaced
 
 
 @dataclass
@@ -139,14 +140,8 @@ def trunk_of(calls: list[Call], start: int, batch_size: int) -> list[nn.Module]:
 @contextmanager
 def instead(module: nn.Module, output: Any) -> Iterator[None]:
     """Let `module` return `output` without running."""
-    before = vars(module).get("forward")
-    vars(module)["forward"] = lambda *args, **kwargs: output
-    try:
+    with replaced(module, "forward", lambda *args, **kwargs: output):
         yield
-    finally:
-        del vars(module)["forward"]
-        if before is not None:
-            vars(module)["forward"] = before
 
 
 def begins_with(output: Any, count: int) -> bool:

@@ -19,11 +19,12 @@ from lightning_cam.history import History
 from lightning_cam.look import compose
 from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation
 from lightning_cam.probe import ProbeBatch
-from lightning_cam.ranks import gather, share_of
+from lightning_cam.ranks import gather, inside_wrapper, share_of
 from lightning_cam.render import Captions, unnormalise
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.settings import Settings
 from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
+from lightning_cam.state import replaced
 from lightning_cam.trunk import Ride, Trunk, can_ride
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Session:
     ) -> None:
         self._settings, self._probe, self._together = settings, probe, together
         classifier = classifier_of(module, settings.forward)
-        self._forward = _at_precision(trainer, classifier)
+        self._forward = _at_precision(trainer, inside_wrapper(trainer, module, classifier))
         self._layers = find_target_layers(
             module,
             probe.images,
@@ -220,12 +221,5 @@ def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callabl
 @contextmanager
 def unlogged(module: LightningModule) -> Iterator[None]:
     """Keep what the model's forward logs in a look out of the user's metrics."""
-    before = vars(module).copy()
-    vars(module)["log"] = lambda *args, **kwargs: None
-    try:
+    with replaced(module, "log", lambda *args, **kwargs: None):
         yield
-    finally:
-        if "log" in before:
-            vars(module)["log"] = before["log"]
-        else:
-            del vars(module)["log"]

@@ -45,6 +45,20 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def replaced(module: nn.Module, attribute: str, value: Any) -> Iterator[None]:
+    """Let `module` have `value` as an attribute of its own while the body runs."""
+    before = vars(module).copy()
+    vars(module)[attribute] = value
+    try:
+        yield
+    finally:
+        if attribute in before:
+            vars(module)[attribute] = before[attribute]
+        else:
+            del vars(module)[attribute]
+
+
+@contextmanager
 def as_written() -> Iterator[None]:
     """Run code of models as it is written: neither compiled nor under activation checkpointing.
 
@@ -87,21 +101,24 @@ def _random_states(model: nn.Module) -> Callable[[], None]:
 
 
 def _gradients(model: nn.Module) -> Callable[[], None]:
-    saved = [(p, p.grad, p.requires_grad) for p in model.parameters()]
-    for parameter, _, _ in saved:
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
+    grads = [(p, p.grad) for p in model.parameters() if not getattr(p, "_fsdp_flattened", False)]
+    for parameter, _ in grads:
         parameter.grad = None
 
     def restore() -> None:
-        for parameter, grad, requires_grad in saved:
+        for parameter, requires_grad in flags:
             if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
                 parameter.requires_grad_(requires_grad)
+        for parameter, grad in grads:
             parameter.grad = grad
 
     return restore
 
 
 def _attributes(module: nn.Module) -> Callable[[], None]:
-    attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS}
+    attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS and not _is_part_of_flat(value)}
     containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
     tensors = [
         (tensor, tensor.detach().clone())
@@ -112,7 +129,8 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
 
     def restore() -> None:
         for key in vars(module).keys() - attributes.keys() - {_NOT_OURS}:
-            del vars(module)[key]
+            if not _is_part_of_flat(vars(module)[key]):
+                del vars(module)[key]
         vars(module).update(attributes)
         for container, content in containers:
             _refill(container, content)
@@ -121,6 +139,11 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
                 tensor.copy_(value)
 
     return restore
+
+
+def _is_part_of_flat(value: Any) -> bool:
+    """Whether FSDP has put a view of its flat parameter in the place of a parameter, as it does around a forward."""
+    return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
 
 
 _CONTAINERS = (dict, list, set, deque)

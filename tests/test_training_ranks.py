@@ -14,19 +14,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback, explain
-from tests.distributed.scenarios import DDP, FSDP, METHODS, OPTIONS, SAMPLES, TP, fresh_vit
+from tests.distributed.scenarios import KINDS, METHODS, OPTIONS, SAMPLES, fresh_vit
 from tests.training import Lit, Pictures, loader, options
 
-SCENARIOS = [("ddp", name) for name in DDP] + [("fsdp", name) for name in FSDP] + [("tp", name) for name in TP]
+SCENARIOS = [(kind, name) for kind, names in KINDS.items() for name in names]
 LOOKS = ("looks", "shares", "shares in micro-batches")
 HERE, ELSEWHERE = "only here", "another rank"
 FAULTS = {
     ("ddp", "shares and fails"): (1, [ELSEWHERE, HERE]),
     ("ddp", "shares and cannot begin"): (0, [ELSEWHERE, HERE]),
-    ("fsdp", "cannot begin"): (0, [ELSEWHERE, HERE]),
-    ("fsdp", "cannot begin on the first rank"): (0, [HERE, ELSEWHERE]),
-    ("fsdp", "fails"): (1, [ELSEWHERE, HERE]),
-    ("fsdp", "cannot show"): (0, [HERE, ELSEWHERE]),
+    **{
+        (kind, name): fault
+        for kind in ("fsdp", "fsdp1")
+        for name, fault in {
+            "cannot begin": (0, [ELSEWHERE, HERE]),
+            "cannot begin on the first rank": (0, [HERE, ELSEWHERE]),
+            "fails": (1, [ELSEWHERE, HERE]),
+            "cannot show": (0, [HERE, ELSEWHERE]),
+        }.items()
+    },
 }
 
 

@@ -78,7 +78,7 @@ def _is_split(model: nn.Module) -> bool:
     classes = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
     classes |= {type(parameter).__name__ for parameter in model.parameters()}
     return bool(classes & {"FSDPModule", "FullyShardedDataParallel", "DTensor"}) or any(
-        hasattr(parameter, "ds_id") for parameter in model.parameters()
+        hasattr(parameter, "ds_id") or hasattr(parameter, "_fsdp_flattened") for parameter in model.parameters()
     )
 
 

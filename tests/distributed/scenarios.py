@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from timm.models.vision_transformer import Block
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -53,6 +54,13 @@ class Parallel(Lit):
         for block in self.model.blocks:
             plan = {"fc1": ColwiseParallel(), "fc2": RowwiseParallel()}
             parallelize_module(block.mlp, self.device_mesh["tensor_parallel"], plan)
+
+
+class FullySharded(FSDPStrategy):
+    """Torch's first FSDP. Lightning refuses `FSDPStrategy` itself on a CPU, where torch can run it."""
+
+    def _setup_model(self, model):
+        return FullyShardedDataParallel(model, device_id=self.root_device, **self.kwargs)
 
 
 def look(cls=TransformerCAMCallback, **options):
@@ -136,7 +144,14 @@ FSDP = {
     "cannot show": lambda: look(CannotShow),
 }
 TP = {"alone": lambda: None, "looks": lambda: look(on_error="raise")}
-MODULES = {"ddp": Lit, "fsdp": Sharded, "tp": Parallel}
+KINDS = {
+    "ddp": DDP,
+    "fsdp": FSDP,
+    "fsdp1": FSDP,
+    "fsdp1 in one": {name: FSDP[name] for name in ("alone", "looks")},
+    "tp": TP,
+}
+MODULES = {"ddp": Lit, "fsdp": Sharded, "fsdp1": Lit, "fsdp1 in one": Lit, "tp": Parallel}
 
 
 class FailsOnOneRankEarly(TransformerCAMCallback):
@@ -163,6 +178,9 @@ def strategy(kind, accelerator):
     backend = "gloo" if accelerator == "cpu" else "nccl"
     if kind == "ddp":
         return DDPStrategy(timeout=_TIMEOUT, process_group_backend=backend)
+    if kind.startswith("fsdp1"):
+        policy = {Block} if kind == "fsdp1" else None  # without one the whole model is one flat parameter
+        return FullySharded(timeout=_TIMEOUT, process_group_backend=backend, auto_wrap_policy=policy)
     sizes = (2, 1) if kind == "fsdp" else (1, 2)
     return ModelParallelStrategy(*sizes, timeout=_TIMEOUT, process_group_backend=backend)
 
@@ -182,7 +200,7 @@ def record(outcome, caught=()):
 
 
 def main(folder, accelerator):
-    for kind, scenarios in (("ddp", DDP), ("fsdp", FSDP), ("tp", TP)):
+    for kind, scenarios in KINDS.items():
         for name, make in scenarios.items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
