@@ -1,9 +1,13 @@
 """Where each method's relevance lies and whether the model uses it, for every choice of layers; the table of the docs.
 
 Small models are trained on digits pasted on photographs (`examples.data`), whose positions are known, once per seed
-(which also draws the images). What is explained is the logit of the true class on held-out images. Trained weights
-are kept in `--cache`, so that a second run only measures; so is `localisation.md`, the tables of all trainings
-measured so far.
+(which also draws the images). What is explained is the logit of the true class on held-out images. "Right of two" is
+about images with a second digit pasted in: of the relevance inside the two boxes, the share in that of the digit whose
+class is explained (Böhle et al., CVPR 2021, arXiv:2104.00032, ask the same of images put side by side). One half is
+what a map scores that shows what stands out, whatever the class.
+
+Trained weights are kept in `--cache`, so that a second run only measures; so is `localisation.md`, the tables of all
+trainings measured so far.
 
     python -m benchmarks.localisation --cache runs/localisation --workers 2
 """
@@ -19,6 +23,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,7 +39,8 @@ from lightning_cam import METHODS, explain, find_target_layers
 from lightning_cam.metrics import box_coverage, deletion_auc, insertion_auc, pointing_game, share_inside
 from lightning_cam.state import untouched
 
-METRICS = ("share inside", "pointing game", "deletion", "insertion")
+METRICS = ("share inside", "pointing game", "deletion", "insertion", "right of two")
+BETTER_IF_LOW = ("deletion",)
 DEFAULT_LAYERS = "before attention"
 NO_LAYERS = "–"
 STEPS = 5  # of deletion and insertion
@@ -195,6 +201,7 @@ def measure(
     found = {choice: find_target_layers(model, image, target_layers=names) for choice, names in layers.items()}
     first = explain(model, image[:1], "all", target_layers=found[DEFAULT_LAYERS]).maps
     grid = (first["hirescam"].shape[1], first["hirescam"].shape[2])
+    pairs = with_second_digit(batch)
     for choice, targets in found.items():
         for costly, count in ((False, len(image)), (True, COSTLY_IMAGES)):
             methods = [
@@ -202,13 +209,15 @@ def measure(
                 for name in first
                 if (name in COSTLY) == costly and (choice == DEFAULT_LAYERS or _about_layers(name))
             ]
-            explanation = explain(
-                model, image[:count], methods, class_idx=label[:count], target_layers=targets, batch_size=50
+            run = partial(explain, model, methods=methods, target_layers=targets, batch_size=50)
+            explanation = run(image[:count], class_idx=label[:count])
+            of_pairs = run(pairs["image"][:count], class_idx=pairs["label"][:count])
+            coverage, own, other = (
+                box_coverage(boxes[:count], grid, size) for boxes in (batch["boxes"], pairs["boxes"], pairs["second"])
             )
-            coverage = box_coverage(batch["boxes"][:count], grid, size)
             for method, maps in explanation.maps.items():
                 # Maps of pixels are held against the others on the grid of these.
-                maps = F.adaptive_avg_pool2d(maps, grid)
+                maps, two = (F.adaptive_avg_pool2d(m, grid) for m in (maps, of_pairs.maps[method]))
                 few = slice(min(count, num_faithful))
                 with torch.no_grad(), untouched(model):
                     scores = (
@@ -216,9 +225,45 @@ def measure(
                         pointing_game(maps, coverage),
                         deletion_auc(maps[few], image[few], model, label[few], steps=STEPS),
                         insertion_auc(maps[few], image[few], model, label[few], steps=STEPS),
+                        right_of_two(two, own, other),
                     )
                 row = (method, choice if _about_layers(method) else NO_LAYERS)
                 yield row, tuple(score.mean().item() for score in scores)
+
+
+def with_second_digit(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Paste into images the box of another image that holds another digit at a place that is free in the first.
+
+    Args:
+        batch: `image` (B, 3, H, W), `label` (B,), `boxes` (B, 4).
+
+    Returns:
+        The same of those images that another one fits to, and `second` (b, 4), the box of what was pasted in.
+    """
+    left, top, right, bottom = batch["boxes"].unbind(1)
+    apart = (left[:, None] >= right) | (right[:, None] <= left) | (top[:, None] >= bottom) | (bottom[:, None] <= top)
+    fits = apart & (batch["label"][:, None] != batch["label"])
+    first = fits.any(1).nonzero()[:, 0]
+    images, count = batch["image"][first], len(fits)
+    second = []
+    for image, index in zip(images, first.tolist(), strict=True):
+        # The next that fits, not the first of all: or a few small boxes would be pasted everywhere.
+        other = next(j % count for j in range(index + 1, index + count) if fits[index, j % count])
+        x1, y1, x2, y2 = batch["boxes"][other].tolist()
+        image[:, y1:y2, x1:x2] = batch["image"][other, :, y1:y2, x1:x2]
+        second.append(batch["boxes"][other])
+    return {
+        "image": images,
+        "label": batch["label"][first],
+        "boxes": batch["boxes"][first],
+        "second": torch.stack(second),
+    }
+
+
+def right_of_two(maps: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Of the positive relevance inside two boxes, the share inside the first, (B,); one half if there is none."""
+    own, other = ((maps.relu() * box).sum((1, 2)) for box in (first, second))
+    return torch.where(own + other > 0, own / (own + other).clamp_min(1e-30), 0.5)
 
 
 def _about_layers(method: str) -> bool:
@@ -230,7 +275,7 @@ def report(results: Mapping[str, Sequence[Result]]) -> str:
     """All tables as Markdown: an overview at the default layers, then one table per model."""
     measured = {name: trainings for name, trainings in results.items() if trainings}
     lines = [
-        f"Share inside the box / pointing game at the norm {DEFAULT_LAYERS}, mean over seeds:",
+        f"Share inside the box / pointing game / right of two at the norm {DEFAULT_LAYERS}, mean over seeds:",
         "",
         f"| method | {' | '.join(measured)} |",
         f"|---|{'---|' * len(measured)}",
@@ -239,6 +284,16 @@ def report(results: Mapping[str, Sequence[Result]]) -> str:
         row = (method, DEFAULT_LAYERS if _about_layers(method) else NO_LAYERS)
         cells = [_overview(trainings, row) for trainings in measured.values()]
         lines.append(f"| {method} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Standing: gain over random by the largest gain of any row, mean over metrics and models.",
+        "",
+        "| method | norm | standing | right of two, lowest of the models |",
+        "|---|---|---|---|",
+    ]
+    for (method, choice), standing in sorted(standings(measured).items(), key=lambda item: -item[1]):
+        lowest = min(_means(trainings, (method, choice))[-1] for trainings in measured.values())
+        lines.append(f"| {method} | {choice} | {standing:.2f} | {lowest:.2f} |")
     for name, trainings in measured.items():
         accuracy = _spread([training.accuracy for training in trainings])
         lines += ["", f"### {name}", "", f"Seeds: {len(trainings)}. Held-out accuracy: {accuracy}.", ""]
@@ -250,13 +305,34 @@ def report(results: Mapping[str, Sequence[Result]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def standings(results: Mapping[str, Sequence[Result]]) -> dict[Row, float]:
+    """How good each row is in all: its gain over `random` by the largest gain of any row, mean over metrics and models.
+
+    Only rows that were measured on every model.
+    """
+    gains: dict[Row, list[float]] = {}
+    for trainings in results.values():
+        means = {row: _means(trainings, row) for row in trainings[0].rows}
+        chance = means["random", NO_LAYERS]
+        for index, metric in enumerate(METRICS):
+            sign = -1 if metric in BETTER_IF_LOW else 1
+            over = {row: sign * (scores[index] - chance[index]) for row, scores in means.items()}
+            best = max(over.values())
+            for row, gain in over.items():
+                gains.setdefault(row, []).append(gain / best if best else 0.0)
+    everywhere = len(METRICS) * len(results)
+    return {row: statistics.mean(values) for row, values in gains.items() if len(values) == everywhere}
+
+
+def _means(trainings: Sequence[Result], row: Row) -> list[float]:
+    return [statistics.mean(column) for column in zip(*(training.rows[row] for training in trainings), strict=True)]
+
+
 def _overview(trainings: Sequence[Result], row: Row) -> str:
     if row not in trainings[0].rows:
         return "does not apply"
-    share, pointing, *_ = (
-        statistics.mean(column) for column in zip(*(training.rows[row] for training in trainings), strict=True)
-    )
-    return f"{share:.2f} / {pointing:.2f}"
+    share, pointing, *_, right = _means(trainings, row)
+    return f"{share:.2f} / {pointing:.2f} / {right:.2f}"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -49,7 +49,7 @@ def inside_wrapper(
 @contextmanager
 def unreduced(trainer: Trainer) -> Iterator[None]:
     """Keep FSDP's wrapper from taking a look's backward for one of the training's and finishing gradients that wait."""
-    wrapper = trainer.strategy.model
+    wrapper: Any = trainer.strategy.model
     with wrapper.no_sync() if type(wrapper).__name__ == "FullyShardedDataParallel" else nullcontext():
         yield
 

@@ -4,7 +4,17 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from benchmarks.localisation import NO_LAYERS, Recipe, Result, measure, report, trained
+from benchmarks.localisation import (
+    NO_LAYERS,
+    Recipe,
+    Result,
+    measure,
+    report,
+    right_of_two,
+    standings,
+    trained,
+    with_second_digit,
+)
 from examples.data import DigitsOnPhotos
 from lightning_cam import explain
 
@@ -20,7 +30,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def data():
-    data = DigitsOnPhotos(train_size=64, val_size=6, batch_size=16)
+    data = DigitsOnPhotos(train_size=64, val_size=32, batch_size=32)
     data.setup("fit")
     return data
 
@@ -74,16 +84,57 @@ def test_report_states_spread_and_what_is_worse_than_random():
         return Result(
             accuracy,
             {
-                ("hirescam", "before attention"): (share, 0.9, 0.2, 0.6),
-                ("eigencam", "before attention"): (0.1, 0.1, 0.5, 0.3),
-                ("random", NO_LAYERS): (0.25, 0.2, 0.4, 0.4),
+                ("hirescam", "before attention"): (share, 0.9, 0.2, 0.6, 0.7),
+                ("eigencam", "before attention"): (0.1, 0.1, 0.5, 0.3, 0.5),
+                ("random", NO_LAYERS): (0.25, 0.2, 0.4, 0.4, 0.5),
             },
         )
 
     text = report({"ViT": [result(0.7, 0.8), result(0.8, 0.9)], "Swin": []})
     assert "Seeds: 2. Held-out accuracy: 0.75 ± 0.07." in text
-    assert "| hirescam | before attention | 0.85 ± 0.07 | 0.90 ± 0.00 | 0.20 ± 0.00 | 0.60 ± 0.00 |" in text
-    assert "| hirescam | 0.85 / 0.90 |" in text
+    assert (
+        "| hirescam | before attention | 0.85 ± 0.07 | 0.90 ± 0.00 | 0.20 ± 0.00 | 0.60 ± 0.00 | 0.70 ± 0.00 |" in text
+    )
+    assert "| hirescam | 0.85 / 0.90 / 0.70 |" in text
     assert "| gae | does not apply |" in text
     assert "Less inside the box than random in every seed: eigencam (before attention)." in text
     assert "Swin" not in text
+
+
+def test_standings_are_gains_over_random_by_the_best():
+    scores = {
+        ("hirescam", "before attention"): (0.6, 0.9, 0.2, 0.6, 0.9),
+        ("gradcam", "before attention"): (0.4, 0.5, 0.3, 0.5, 0.3),
+        ("random", NO_LAYERS): (0.2, 0.1, 0.4, 0.4, 0.5),
+    }
+    with_rollout = {**scores, ("attention_rollout", NO_LAYERS): (0.6, 0.9, 0.2, 0.6, 0.5)}
+    found = standings({"ViT": [Result(0.7, with_rollout)], "Swin": [Result(0.7, scores)]})
+    assert found == pytest.approx(
+        {
+            ("hirescam", "before attention"): 1,
+            ("gradcam", "before attention"): (0.5 + 0.5 + 0.5 + 0.5 - 0.5) / 5,
+            ("random", NO_LAYERS): 0,
+        }
+    )
+
+
+def test_a_second_digit_lies_beside_the_first(data):
+    batch = next(iter(data.val_dataloader()))
+    pairs = with_second_digit(batch)
+    assert 5 < len(pairs["image"]) < len(batch["image"])
+    for index, image in enumerate(pairs["image"]):
+        (first,) = (j for j, box in enumerate(batch["boxes"]) if box.equal(pairs["boxes"][index]))
+        (other,) = (j for j, box in enumerate(batch["boxes"]) if box.equal(pairs["second"][index]))
+        assert pairs["label"][index] == batch["label"][first] != batch["label"][other]
+        left, top, right, bottom = batch["boxes"][first].tolist()
+        x1, y1, x2, y2 = batch["boxes"][other].tolist()
+        expected = batch["image"][first].clone()
+        expected[:, y1:y2, x1:x2] = batch["image"][other][:, y1:y2, x1:x2]
+        assert torch.equal(image, expected)
+        assert torch.equal(image[:, top:bottom, left:right], batch["image"][first][:, top:bottom, left:right])
+
+
+def test_right_of_two():
+    maps = torch.tensor([[[3.0, 1.0, 5.0]], [[-1.0, 0.0, 9.0]]])
+    first, second = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.tensor([[[0.0, 1.0, 0.0]]])
+    assert right_of_two(maps, first, second).tolist() == [0.75, 0.5]
