@@ -15,7 +15,7 @@ from lightning_cam.history import History
 from lightning_cam.layout import TokenLayout
 from lightning_cam.pipeline import find_transform
 from lightning_cam.probe import ProbeBatch
-from lightning_cam.ranks import all_agree, look_together, on_all_ranks, unreduced
+from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
 from lightning_cam.session import Session, loaders_of, unlogged
 from lightning_cam.settings import Settings
 from lightning_cam.trunk import Ride
@@ -272,7 +272,7 @@ class TransformerCAMCallback(Callback):
             self._probe = replace(probe, images=images)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
-        with unlogged(module), unreduced(trainer):
+        with unlogged(module), apart_from_training(trainer):
             if self._session is None:
                 probe = self._probe
                 if self._together:  # the first rank's, which the others see too

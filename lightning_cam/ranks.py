@@ -1,13 +1,13 @@
 """Which ranks of a distributed run take part in a look, and how they stay together."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cam.explanation import Explanation
 from lightning_cam.state import replaced
@@ -26,12 +26,12 @@ def look_together(trainer: Trainer, shard_probe: bool) -> bool:
 def inside_wrapper(
     trainer: Trainer, module: LightningModule, forward: Callable[[Tensor], Any]
 ) -> Callable[[Tensor], Any]:
-    """`forward`, called from within what the strategy has wrapped around the module, if that holds the parameters.
+    """`forward`, called from within FSDP's outermost wrapper, where there is one.
 
-    FSDP's outermost wrapper gathers what belongs to no inner one, and only in its own forward.
+    It gathers the parameters that belong to no inner one, and only in its own forward.
     """
-    wrapper = trainer.strategy.model
-    if wrapper is module or not isinstance(wrapper, nn.Module) or not _is_sharded(trainer):
+    wrapper: Any = trainer.strategy.model
+    if not _is_fsdp(wrapper):
         return forward
 
     def run(images: Tensor) -> Any:
@@ -47,11 +47,23 @@ def inside_wrapper(
 
 
 @contextmanager
-def unreduced(trainer: Trainer) -> Iterator[None]:
-    """Keep FSDP's wrapper from taking a look's backward for one of the training's and finishing gradients that wait."""
+def apart_from_training(trainer: Trainer) -> Iterator[None]:
+    """Keep what shards the parameters from taking a look's backward for one of the training's."""
     wrapper: Any = trainer.strategy.model
-    with wrapper.no_sync() if type(wrapper).__name__ == "FullyShardedDataParallel" else nullcontext():
+    if _is_fsdp(wrapper):
+        with wrapper.no_sync():  # or it would finish gradients that wait for the next step
+            yield
+        return
+    try:
         yield
+    finally:
+        if getattr(trainer.strategy, "zero_stage_3", False):
+            # DeepSpeed gathers for a backward what it lets go of only in a whole training step.
+            wrapper.empty_partition_cache()
+
+
+def _is_fsdp(wrapper: Any) -> bool:
+    return type(wrapper).__name__ == "FullyShardedDataParallel"
 
 
 def _is_sharded(trainer: Trainer) -> bool:

@@ -119,7 +119,8 @@ class Outcome:
         self.same = {
             "weights": copy.deepcopy(lit.state_dict()),
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],
-            "optimizers": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in trainer.optimizers],
+            # DeepSpeed's have no "state"; what they made of the weights shows in the metrics of the steps.
+            "optimizers": [copy.deepcopy(optimizer.state_dict().get("state")) for optimizer in trainer.optimizers],
             "random": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()),
             "metrics": logger.metrics,
             "results": dict(trainer.callback_metrics),

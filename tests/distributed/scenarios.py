@@ -1,17 +1,21 @@
 """Trainings on two processes, one after the other; each rank writes down what came of each.
 
-Run as `python -m tests.distributed.scenarios FOLDER cpu` or `gpu`: the first Trainer starts the second process.
+Run as `python -m tests.distributed.scenarios FOLDER cpu ddp fsdp` or `gpu`, with any of `KINDS`: the first Trainer
+starts the second process.
 """
 
+import os
 import sys
 import time
 import warnings
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from timm.models.vision_transformer import Block
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -61,6 +65,36 @@ class FullySharded(FSDPStrategy):
 
     def _setup_model(self, model):
         return FullyShardedDataParallel(model, device_id=self.root_device, **self.kwargs)
+
+
+class Zero3(DeepSpeedStrategy):
+    """DeepSpeed stage 3. Lightning refuses `DeepSpeedStrategy` on a CPU, where DeepSpeed can run."""
+
+    def setup_environment(self):
+        if isinstance(self.accelerator, CUDAAccelerator):
+            return super().setup_environment()
+        return super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self):
+        if isinstance(self.accelerator, CUDAAccelerator):
+            return super().setup_distributed()
+        self.set_world_ranks()
+        return self._init_deepspeed_distributed()
+
+    def _setup_model_and_optimizer(self, *args):
+        import deepspeed
+
+        initialize = deepspeed.initialize
+
+        def without_index(args, **options):
+            args.device_rank = -1 if args.device_rank is None else args.device_rank  # a CPU has none
+            return initialize(args=args, **options)
+
+        deepspeed.initialize = without_index
+        try:
+            return super()._setup_model_and_optimizer(*args)
+        finally:
+            deepspeed.initialize = initialize
 
 
 def look(cls=TransformerCAMCallback, **options):
@@ -151,7 +185,9 @@ KINDS = {
     "fsdp1 in one": {name: FSDP[name] for name in ("alone", "looks")},
     "tp": TP,
 }
-MODULES = {"ddp": Lit, "fsdp": Sharded, "fsdp1": Lit, "fsdp1 in one": Lit, "tp": Parallel}
+if find_spec("deepspeed"):
+    KINDS["deepspeed"] = FSDP
+MODULES = {"ddp": Lit, "fsdp": Sharded, "fsdp1": Lit, "fsdp1 in one": Lit, "deepspeed": Lit, "tp": Parallel}
 
 
 class FailsOnOneRankEarly(TransformerCAMCallback):
@@ -181,6 +217,8 @@ def strategy(kind, accelerator):
     if kind.startswith("fsdp1"):
         policy = {Block} if kind == "fsdp1" else None  # without one the whole model is one flat parameter
         return FullySharded(timeout=_TIMEOUT, process_group_backend=backend, auto_wrap_policy=policy)
+    if kind == "deepspeed":
+        return Zero3(stage=3, timeout=_TIMEOUT, process_group_backend=backend)
     sizes = (2, 1) if kind == "fsdp" else (1, 2)
     return ModelParallelStrategy(*sizes, timeout=_TIMEOUT, process_group_backend=backend)
 
@@ -199,9 +237,10 @@ def record(outcome, caught=()):
     return move_data_to_device(kept, "cpu")
 
 
-def main(folder, accelerator):
-    for kind, scenarios in KINDS.items():
-        for name, make in scenarios.items():
+def main(folder, accelerator, kinds):
+    os.environ.setdefault("DS_ACCELERATOR", {"cpu": "cpu", "gpu": "cuda"}[accelerator])
+    for kind in kinds:
+        for name, make in KINDS[kind].items():
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 outcome = train(
@@ -217,4 +256,4 @@ def main(folder, accelerator):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
