@@ -1,8 +1,9 @@
 """One forward and one short backward that serve every method and every target layer."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -111,9 +112,7 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
-    # The fused attention kernels have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH) if "hvp" in needs else nullcontext():
-        output, tensors = _forward(model, forward, images, layers, differentiate)
+    output, tensors = _forward(model, forward, images, layers, differentiate, twice="hvp" in needs)
     with torch.set_grad_enabled(differentiate):
         logits, classes, scores = scores_of(output, len(images), class_idx, score)
         grads = _gradients(scores, tensors, layers, create_graph="hvp" in needs) if differentiate else None
@@ -145,9 +144,12 @@ def _hvp(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def _forward(
-    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool
+    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool, twice: bool
 ) -> tuple[Any, list[Tensor]]:
-    """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it."""
+    """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it.
+
+    With `twice` that graph can be differentiated a second time.
+    """
     keep_grad = model in _CUTS_GRAPH
     while True:
         tensors: dict[int, Tensor] = {}
@@ -155,8 +157,9 @@ def _forward(
             stack.enter_context(torch.no_grad())
             if keep_grad:
                 stack.enter_context(KeepGrad())
+            begin = partial(_begin_graph, stack, twice) if gradients else None
             for index, layer in enumerate(layers):
-                stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, gradients)).remove)
+                stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
             output = forward(images)
         for index, layer in enumerate(layers):
             if index not in tensors:
@@ -171,19 +174,27 @@ def _forward(
 _CUTS_GRAPH: "WeakSet[nn.Module]" = WeakSet()
 
 
-def _recorder(tensors: dict[int, Tensor], index: int, gradients: bool) -> Callable[..., Any]:
+def _begin_graph(stack: ExitStack, twice: bool) -> None:
+    with torch._C.DisableTorchFunction():  # or KeepGrad would swallow this too
+        torch.set_grad_enabled(True)
+    if twice:  # fused attention kernels have no second derivative
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+
+
+def _recorder(tensors: dict[int, Tensor], index: int, begin: Callable[[], None] | None) -> Callable[..., Any]:
+    """A hook that keeps a layer's output; with `begin`, which it calls, as a leaf of the graph of what follows."""
+
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             raise ValueError(
                 f"target_layers: {type(module).__name__} returns a {type(output).__name__}, "
                 "a layer whose output is one tensor is needed"
             )
-        if not gradients:
+        if begin is None:
             # A later in-place operation must not reach the record.
             tensors[index] = output.clone()
             return None
-        with torch._C.DisableTorchFunction():  # or KeepGrad would swallow this too
-            torch.set_grad_enabled(True)
+        begin()
         tensors[index] = output if output.requires_grad else output.detach().requires_grad_()
         return tensors[index].clone()
 

@@ -1,9 +1,13 @@
 """What methods are supplied with, in place: through `explain`, against grad-cam and against models that show it."""
 
+from functools import partial
+
 import pytest
 import pytorch_grad_cam
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -12,6 +16,7 @@ from lightning_cam.attention import DoesNotApply
 from lightning_cam.capture import capture, looking
 from lightning_cam.replay import Replay
 from lightning_cam.supply import Supply
+from lightning_cam.trunk import Trunk
 from tests.models import class_token_vit, jitter, swin
 from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
 
@@ -116,6 +121,65 @@ def test_the_hessian_vector_product_by_finite_differences():
     expected = layers[0].layout.to_grid((ends[0] - ends[1]) / (2 * step))
     assert expected.abs().max() > 0
     torch.testing.assert_close(layer.hvp, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
+
+
+class _Kernels(TorchDispatchMode):
+    """Notes of each attention in a forward pass whether a fused kernel or the plain softmax did it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__
+        if "backward" not in name and ("attention" in name or "softmax" in name):
+            self.seen.append("fused" if "attention" in name else "plain")
+        return func(*args, **(kwargs or {}))
+
+
+def _allowed_kernels():
+    kinds = ("flash", "mem_efficient", "cudnn", "math")
+    return [getattr(torch.backends.cuda, f"{kind}_sdp_enabled")() for kind in kinds]
+
+
+@pytest.mark.parametrize(("first", "kernels"), [(2, ["fused", "fused", "plain"]), (1, ["fused", "plain", "plain"])])
+def test_attention_is_fused_up_to_the_first_layer(first, kernels):
+    """Fused kernels have no second derivative, and are faster: plain attention runs only where it is needed."""
+    model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
+    # The last layer first: what counts is which one the forward pass meets first.
+    names = [f"blocks.{index}.norm1" for index in reversed(range(first, 3))]
+    layers = find_target_layers(model, images, target_layers=names)
+
+    def pass_with(*needs):
+        with looking(model), _Kernels() as used:
+            captured = capture(model, images, layers, class_idx=3, needs=needs)
+        return used.seen, captured.layers
+
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # what the user allows, and not the default
+        before = _allowed_kernels()
+        seen, found = pass_with("hvp")
+        assert seen == kernels
+        assert all(layer.hvp.abs().max() > 0 for layer in found)
+        assert _allowed_kernels() == before
+        assert pass_with("gradients")[0] == ["fused"] * 3
+        model.head.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pass_with("hvp")
+        assert _allowed_kernels() == before
+
+
+def test_a_second_derivative_after_a_trunk_that_ran_elsewhere():
+    model, images = class_token_vit(), torch.randn(3, 3, 32, 32)
+    layers = find_target_layers(model, images, target_layers=["blocks.2.norm1"])
+    trunk = Trunk(model, model, images, layers)
+    trunk.listen(images)
+    with torch.no_grad():
+        model(images)
+    run = partial(explain, model, images, "shapleycam", class_idx=3, target_layers=layers)
+    with trunk.replayed(), _Kernels() as used:
+        ridden = run()
+    assert used.seen == ["plain"]
+    torch.testing.assert_close(ridden.maps, run().maps)
 
 
 def test_attention_inside_windows_is_refused_in_words():
