@@ -25,7 +25,9 @@ def fem(*, activations: Tensor) -> Tensor:
         >>> fem(activations=torch.tensor([[[[0.0, 0.0, 0.0, 0.0, 0.0, 6.0]]]]))
         tensor([[[0., 0., 0., 0., 0., 1.]]])
     """
-    std, mean = torch.std_mean(activations, dim=_CELLS, correction=0, keepdim=True)
+    mean = activations.mean(dim=_CELLS, keepdim=True)
+    # Not torch.std_mean, which takes eight times as long where the channels lie last in memory.
+    std = (activations - mean).square().mean(dim=_CELLS, keepdim=True).sqrt()
     weights = (activations > mean + 2 * std).float().mean(dim=_CELLS, keepdim=True)
     return (weights * activations).sum(dim=1)
 

@@ -77,9 +77,9 @@ def centred_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
         divided by.
     """
     cells = weighted.flatten(2).transpose(1, 2)
-    magnitude = torch.linalg.vector_norm(cells, torch.inf, dim=(1, 2))
+    magnitude = cells.abs().amax(dim=(1, 2))
     cells = cells - cells.mean(dim=1, keepdim=True)
-    scale = torch.linalg.vector_norm(cells, torch.inf, dim=(1, 2))
+    scale = cells.abs().amax(dim=(1, 2))
     # What centring leaves of equal cells is rounding: no evidence, not a picture of the rounding.
     divisor = torch.where(scale <= _EPS * magnitude, torch.inf, scale)
     return cells / divisor[:, None, None], scale[:, None]
