@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import sys
 import time
 import warnings
@@ -33,16 +32,13 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
+from benchmarks.localisation_tables import DEFAULT_LAYERS, NO_LAYERS, Result, Row, about_layers, report
 from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
-from lightning_cam import METHODS, explain, find_target_layers
+from lightning_cam import explain, find_target_layers
 from lightning_cam.metrics import box_coverage, deletion_auc, insertion_auc, pointing_game, share_inside
 from lightning_cam.state import untouched
 
-METRICS = ("share inside", "pointing game", "deletion", "insertion", "right of two")
-BETTER_IF_LOW = ("deletion",)
-DEFAULT_LAYERS = "before attention"
-NO_LAYERS = "–"
 STEPS = 5  # of deletion and insertion
 COSTLY = ("ablationcam", "scorecam")  # one run per channel and image: on the first `COSTLY_IMAGES` only
 COSTLY_IMAGES = 25
@@ -99,16 +95,6 @@ RECIPES = {
         weight_decay=1.0,
     ),
 }
-
-Row = tuple[str, str]  # method, choice of layers
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one trained model scored: a tuple in the order of `METRICS` for each row."""
-
-    accuracy: float
-    rows: dict[Row, tuple[float, ...]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,7 +193,7 @@ def measure(
             methods = [
                 name
                 for name in first
-                if (name in COSTLY) == costly and (choice == DEFAULT_LAYERS or _about_layers(name))
+                if (name in COSTLY) == costly and (choice == DEFAULT_LAYERS or about_layers(name))
             ]
             run = partial(explain, model, methods=methods, target_layers=targets, batch_size=50)
             explanation = run(image[:count], class_idx=label[:count])
@@ -227,7 +213,7 @@ def measure(
                         insertion_auc(maps[few], image[few], model, label[few], steps=STEPS),
                         right_of_two(two, own, other),
                     )
-                row = (method, choice if _about_layers(method) else NO_LAYERS)
+                row = (method, choice if about_layers(method) else NO_LAYERS)
                 yield row, tuple(score.mean().item() for score in scores)
 
 
@@ -264,90 +250,6 @@ def right_of_two(maps: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Of the positive relevance inside two boxes, the share inside the first, (B,); one half if there is none."""
     own, other = ((maps.relu() * box).sum((1, 2)) for box in (first, second))
     return torch.where(own + other > 0, own / (own + other).clamp_min(1e-30), 0.5)
-
-
-def _about_layers(method: str) -> bool:
-    needs = METHODS[method].needs
-    return method != "random" and (METHODS[method].per_layer or "layer_activations" in needs)
-
-
-def report(results: Mapping[str, Sequence[Result]]) -> str:
-    """All tables as Markdown: an overview at the default layers, then one table per model."""
-    measured = {name: trainings for name, trainings in results.items() if trainings}
-    lines = [
-        f"Share inside the box / pointing game / right of two at the norm {DEFAULT_LAYERS}, mean over seeds:",
-        "",
-        f"| method | {' | '.join(measured)} |",
-        f"|---|{'---|' * len(measured)}",
-    ]
-    for method in METHODS:
-        row = (method, DEFAULT_LAYERS if _about_layers(method) else NO_LAYERS)
-        cells = [_overview(trainings, row) for trainings in measured.values()]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Standing: gain over random by the largest gain of any row, mean over metrics and models.",
-        "",
-        "| method | norm | standing | right of two, lowest of the models |",
-        "|---|---|---|---|",
-    ]
-    for (method, choice), standing in sorted(standings(measured).items(), key=lambda item: -item[1]):
-        lowest = min(_means(trainings, (method, choice))[-1] for trainings in measured.values())
-        lines.append(f"| {method} | {choice} | {standing:.2f} | {lowest:.2f} |")
-    for name, trainings in measured.items():
-        accuracy = _spread([training.accuracy for training in trainings])
-        lines += ["", f"### {name}", "", f"Seeds: {len(trainings)}. Held-out accuracy: {accuracy}.", ""]
-        lines += [f"| method | norm | {' | '.join(METRICS)} |", f"|---|---|{'---|' * len(METRICS)}"]
-        for method, choice in sorted(trainings[0].rows, key=lambda row: list(METHODS).index(row[0])):
-            columns = zip(*(training.rows[method, choice] for training in trainings), strict=True)
-            lines.append(f"| {method} | {choice} | {' | '.join(_spread(column) for column in columns)} |")
-        lines += ["", f"Less inside the box than random in every seed: {', '.join(_worse(trainings)) or 'none'}."]
-    return "\n".join(lines) + "\n"
-
-
-def standings(results: Mapping[str, Sequence[Result]]) -> dict[Row, float]:
-    """How good each row is in all: its gain over `random` by the largest gain of any row, mean over metrics and models.
-
-    Only rows that were measured on every model.
-    """
-    gains: dict[Row, list[float]] = {}
-    for trainings in results.values():
-        means = {row: _means(trainings, row) for row in trainings[0].rows}
-        chance = means["random", NO_LAYERS]
-        for index, metric in enumerate(METRICS):
-            sign = -1 if metric in BETTER_IF_LOW else 1
-            over = {row: sign * (scores[index] - chance[index]) for row, scores in means.items()}
-            best = max(over.values())
-            for row, gain in over.items():
-                gains.setdefault(row, []).append(gain / best if best else 0.0)
-    everywhere = len(METRICS) * len(results)
-    return {row: statistics.mean(values) for row, values in gains.items() if len(values) == everywhere}
-
-
-def _means(trainings: Sequence[Result], row: Row) -> list[float]:
-    return [statistics.mean(column) for column in zip(*(training.rows[row] for training in trainings), strict=True)]
-
-
-def _overview(trainings: Sequence[Result], row: Row) -> str:
-    if row not in trainings[0].rows:
-        return "does not apply"
-    share, pointing, *_, right = _means(trainings, row)
-    return f"{share:.2f} / {pointing:.2f} / {right:.2f}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Mean and, of several, standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def _worse(trainings: Sequence[Result]) -> list[str]:
-    """Rows whose share inside is below that of `random` on the same layers in all trainings."""
-    return [
-        row[0] if row[1] == NO_LAYERS else f"{row[0]} ({row[1]})"
-        for row in trainings[0].rows
-        if all(t.rows[row][0] < t.rows["random", NO_LAYERS][0] for t in trainings)
-    ]
 
 
 if __name__ == "__main__":

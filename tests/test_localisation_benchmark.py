@@ -4,17 +4,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from benchmarks.localisation import (
-    NO_LAYERS,
-    Recipe,
-    Result,
-    measure,
-    report,
-    right_of_two,
-    standings,
-    trained,
-    with_second_digit,
-)
+from benchmarks.localisation import Recipe, measure, right_of_two, trained, with_second_digit
+from benchmarks.localisation_tables import NO_LAYERS, Result, report, standings
 from examples.data import DigitsOnPhotos
 from lightning_cam import explain
 
