@@ -179,9 +179,21 @@ def _image_of_grid(
     """`BaseCAM.get_cam_image` for ShapleyCAM, which keeps the graph: grad-cam 1.5.7 forgets to reshape there."""
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-    weights = cam.get_cam_weights(images, layer, targets, activations, gradients)
+    with _graph_kept():
+        weights = cam.get_cam_weights(images, layer, targets, activations, gradients)
     weighted = weights[:, :, None, None] * reshape(activations).detach().cpu().numpy()
     return get_2d_projection(weighted) if eigen_smooth else weighted.sum(axis=1)
+
+
+@contextmanager
+def _graph_kept() -> Iterator[None]:
+    """ShapleyCAM lets go of the graph at the first of several layers."""
+    grad = torch.autograd.grad
+    torch.autograd.grad = lambda *args, **options: grad(*args, **{**options, "retain_graph": True})
+    try:
+        yield
+    finally:
+        torch.autograd.grad = grad
 
 
 def _forget(cam: Any) -> None:

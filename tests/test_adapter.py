@@ -48,7 +48,9 @@ def by_hand(cls, model, layers=None, images=IMAGES, targets=TARGETS, eigen_smoot
     model = copy.deepcopy(model)
     # The kernel that has a second derivative, for all: the others differ from it by rounding only.
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        cam = cls(model, [model.get_submodule(name) for name in layers or ["blocks.2.norm1"]], **options)
+        cam = cls(
+            model, [model.get_submodule(name) for name in layers or ["blocks.1.norm1", "blocks.2.norm1"]], **options
+        )
         return torch.from_numpy(cam(images, targets, eigen_smooth=eigen_smooth))
 
 

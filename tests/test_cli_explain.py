@@ -105,7 +105,7 @@ def test_results_are_those_of_the_model(photos, tmp_path):
         assert (image["class_idx"], image["prediction"]) == (best, ["ant", "bee", "cat", "dog", "elk"][best])
         assert image["probability"] == pytest.approx(probability.max().item(), abs=1e-6)
         assert [entry["class_idx"] for entry in image["top5"]] == probability.argsort(descending=True).tolist()
-        assert image["target_layers"] == ["blocks.2.norm1"]
+        assert image["target_layers"] == ["blocks.1.norm1", "blocks.2.norm1"]
         assert list(image["metrics"]) == list(expected.maps)
 
 
@@ -214,7 +214,7 @@ def test_options_come_from_a_yaml_file(photos, tmp_path):
     )
     assert run("explain", "--config", config, "--modelname", "vit") == 0
     image = results_of(tmp_path / "out")["images"][0]
-    assert image["target_layers"] == ["blocks.1.norm1"]
+    assert image["target_layers"] == ["blocks.0.norm1", "blocks.1.norm1"]
     assert list(image["metrics"]) == ["gradcam", "layercam"]
 
 
@@ -231,13 +231,17 @@ def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("model", "args", "layer"),
+    ("model", "args", "layers"),
     [
-        ("vit_tiny_patch16_224", ["depth=1", "embed_dim=24", "num_heads=2"], "blocks.0.norm1"),
-        ("torchvision:vit_b_16", ["image_size=64"], "encoder.layers.encoder_layer_1.ln_1"),
+        ("vit_tiny_patch16_224", ["depth=1", "embed_dim=24", "num_heads=2"], ["blocks.0.norm1"]),
+        (
+            "torchvision:vit_b_16",
+            ["image_size=64"],
+            ["encoder.layers.encoder_layer_0.ln_1", "encoder.layers.encoder_layer_1.ln_1"],
+        ),
     ],
 )
-def test_models_of_the_libraries(photos, tmp_path, monkeypatch, model, args, layer):
+def test_models_of_the_libraries(photos, tmp_path, monkeypatch, model, args, layers):
     if ":" in model:  # the real one takes seconds to make
         from torchvision.models import vision_transformer as vit
 
@@ -247,7 +251,7 @@ def test_models_of_the_libraries(photos, tmp_path, monkeypatch, model, args, lay
     command += ["--image_size", "64"] if ":" in model else []
     assert run(*command, "--output", tmp_path / "out", "--modelname", "vit") == 0
     image = results_of(tmp_path / "out")["images"][0]
-    assert (len(image["top5"]), image["target_layers"]) == (3, [layer])
+    assert (len(image["top5"]), image["target_layers"]) == (3, layers)
 
 
 def _small(create, *args, **kwargs):

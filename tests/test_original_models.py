@@ -36,8 +36,12 @@ def crossformer():
 
 
 MODELS = [
-    (old_vit, "transformer.layer.2.attention_norm", TokenLayout("NLC", (GRID, GRID), num_prefix_tokens=1)),
-    (crossformer, "stages.1.1.norm1", TokenLayout("NLC", (GRID, GRID))),
+    (
+        old_vit,
+        ["transformer.layer.1.attention_norm", "transformer.layer.2.attention_norm"],
+        TokenLayout("NLC", (GRID, GRID), num_prefix_tokens=1),
+    ),
+    (crossformer, ["stages.1.0.norm1", "stages.1.1.norm1"], TokenLayout("NLC", (GRID, GRID))),
 ]
 
 
@@ -58,22 +62,22 @@ def changed_cells(plain, changed):
     return (changed - plain).abs().unflatten(0, (CELLS, -1)).mean(1).flatten(1).argmax(1).tolist()
 
 
-@pytest.mark.parametrize(("create", "name", "layout"), MODELS)
-def test_the_norm_before_the_last_attention_is_found_with_its_grid(create, name, layout):
-    [layer] = find_target_layers(create(), planted(1)[0])
-    assert (layer.name, layer.layout) == (name, layout)
+@pytest.mark.parametrize(("create", "names", "layout"), MODELS)
+def test_the_norms_before_the_last_two_attentions_are_found_with_their_grid(create, names, layout):
+    layers = find_target_layers(create(), planted(1)[0])
+    assert [(layer.name, layer.layout) for layer in layers] == [(name, layout) for name in names]
 
 
-@pytest.mark.parametrize(("create", "name", "layout"), MODELS)
+@pytest.mark.parametrize(("create", "names", "layout"), MODELS)
 @pytest.mark.parametrize("method", ["hirescam", "gradcam", "layercam"])
-def test_a_changed_patch_shows_at_its_cell_in_explain(create, name, layout, method):
+def test_a_changed_patch_shows_at_its_cell_in_explain(create, names, layout, method):
     model = create()
     plain, changed = (explain(model, images, method, class_idx=1).maps[method] for images in planted(8))
     assert changed_cells(plain, changed) == list(range(CELLS))
 
 
-@pytest.mark.parametrize(("create", "name", "layout"), MODELS)
-def test_a_changed_patch_shows_at_its_cell_in_the_callback(create, name, layout, tmp_path):
+@pytest.mark.parametrize(("create", "names", "layout"), MODELS)
+def test_a_changed_patch_shows_at_its_cell_in_the_callback(create, names, layout, tmp_path):
     images = torch.cat(planted(8))
     batches = DataLoader([(image, torch.tensor(1)) for image in images], batch_size=len(images))
     logger = MemoryLogger()
@@ -87,7 +91,7 @@ def test_a_changed_patch_shows_at_its_cell_in_the_callback(create, name, layout,
         enable_model_summary=False,
     )
     trainer.validate(LitWithTuple(create()), batches, verbose=False)
-    assert f"at `model.{name}`" in logger.introductions[0].text
+    assert f"at `model.{names[0]}`, `model.{names[1]}`" in logger.introductions[0].text
     maps = logger.looks[0].maps["hirescam"]
     assert changed_cells(maps[:1], maps[1:]) == list(range(CELLS))
 
@@ -101,9 +105,9 @@ class LitWithTuple(Lit):
         return torch.nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
 
 
-@pytest.mark.parametrize(("create", "name", "layout"), MODELS)
+@pytest.mark.parametrize(("create", "names", "layout"), MODELS)
 @pytest.mark.parametrize("cell", [(1, 5), (6, 0)])
-def test_a_changed_patch_is_what_the_command_line_paints(create, name, layout, cell, tmp_path):
+def test_a_changed_patch_is_what_the_command_line_paints(create, names, layout, cell, tmp_path):
     # Eigen-CAM shows what stands out, whatever the class. Picture and patch are grey: all colour in it is heat.
     picture = np.full((GRID * PATCH, GRID * PATCH), 128, dtype=np.uint8)
     rows, columns = (slice(start * PATCH, (start + 1) * PATCH) for start in cell)
@@ -116,8 +120,8 @@ def test_a_changed_patch_is_what_the_command_line_paints(create, name, layout, c
     )
     assert status == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["images"][0]["target_layers"] == [name]
-    assert results["layers"] == [f"{name} (LayerNorm): {layout}"]
+    assert results["images"][0]["target_layers"] == names
+    assert results["layers"] == [f"{name} (LayerNorm): {layout}" for name in names]
     drawn = np.asarray(Image.open(tmp_path / "out" / "image.png" / "eigencam.jpg").convert("HSV"), dtype=float)
     heat = drawn[..., 1] * drawn[..., 2]  # chroma
     by_cell = heat.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3))

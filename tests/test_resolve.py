@@ -28,7 +28,7 @@ def describe(layers):
     return [str(layer) for layer in layers]
 
 
-FIRST = ["layers.1.norm1 (LayerNorm): NLC 6×4, 1 prefix token"]
+FIRST = [f"layers.{block}.norm1 (LayerNorm): NLC 6×4, 1 prefix token" for block in (0, 1)]
 
 
 def test_prints_as_a_line():
@@ -114,7 +114,7 @@ def test_model_and_random_generators_are_left_untouched(fails):
         with pytest.raises(RuntimeError):
             find_target_layers(model, torch.zeros(1, 3, 40, 32))  # position embedding of another size
     else:
-        assert find_target_layers(model, IMAGES)[0].name == "body.layers.1.norm1"
+        assert find_target_layers(model, IMAGES)[-1].name == "body.layers.1.norm1"
 
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
@@ -141,12 +141,12 @@ def test_compiled_models(in_place):
     model = ViT()
     if in_place:
         model.compile(backend="eager")
-        compiled, name = model, FIRST[0]
+        compiled, names = model, FIRST
     else:
-        compiled, name = torch.compile(model, backend="eager"), f"_orig_mod.{FIRST[0]}"
+        compiled, names = torch.compile(model, backend="eager"), [f"_orig_mod.{name}" for name in FIRST]
     with torch.no_grad():
         compiled(torch.randn(2, 3, 48, 32))
-    assert describe(find_target_layers(compiled, IMAGES)) == [name]
+    assert describe(find_target_layers(compiled, IMAGES)) == names
 
 
 def test_reduced_precision():
@@ -168,7 +168,20 @@ def test_zero_head_hides_nothing():
 def test_forward_says_what_to_call():
     model = StudentAndTeacher()
     layers = find_target_layers(model, IMAGES, forward=model.teacher)
-    assert [layer.name for layer in layers] == ["teacher.layers.1.norm1"]
+    assert [layer.name for layer in layers] == ["teacher.layers.0.norm1", "teacher.layers.1.norm1"]
+
+
+@pytest.mark.parametrize(
+    ("depths", "found"),
+    [
+        ((2, 2), ["layers.1.blocks.0.norm1", "layers.1.blocks.1.norm1"]),
+        ((2, 1), ["layers.1.blocks.0.norm1"]),  # the block before is of another stage, with another grid
+    ],
+)
+def test_the_block_before_is_one_of_the_same_grid(depths, found):
+    options = {"img_size": 64, "embed_dim": 16, "num_heads": (2, 2), "window_size": 4, "num_classes": 3}
+    model = timm.create_model("swin_tiny_patch4_window7_224", depths=depths, **options)
+    assert [layer.name for layer in find_target_layers(model, torch.zeros(1, 3, 64, 64))] == found
 
 
 class TestNamedLayers:

@@ -36,7 +36,7 @@ def test_finer_maps_are_those_of_grad_cam():
     twin = copy.deepcopy(model)
     cam = pytorch_grad_cam.FinerCAM(
         twin,
-        [twin.blocks[2].norm1],
+        [twin.blocks[1].norm1, twin.blocks[2].norm1],
         reshape_transform=lambda output: output[:, 1:].reshape(-1, 4, 4, 24).permute(0, 3, 1, 2),
     )
     expected = torch.from_numpy(cam(IMAGES))
@@ -98,5 +98,5 @@ def test_from_a_configuration_file(tmp_path):
     ):
         (tmp_path / "look.yaml").write_text(f"look:\n  score: {score}\n")
         look = parser.instantiate_classes(parser.parse_path(str(tmp_path / "look.yaml"))).look
-        assert_close(look.score(LOGITS), expected(LOGITS))
-        assert_close(pickle.loads(pickle.dumps(look.score))(LOGITS), expected(LOGITS))  # as ddp_spawn does
+        assert_close(look.settings.score(LOGITS), expected(LOGITS))
+        assert_close(pickle.loads(pickle.dumps(look.settings.score))(LOGITS), expected(LOGITS))  # as ddp_spawn does

@@ -64,10 +64,11 @@ def find_target_layers(
         target_layers: Names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
         which: "first" for the norm before the last token mixing (where a block normalises later: the first norm
-            after it), "all" for every norm of the final block that lives at the patches, the first in front.
+            after it), and ahead of it the same norm of the block before, if that has one of the same shape; "all" for
+            every norm of the final block that lives at the patches, the first in front.
 
     Returns:
-        The target layers.
+        The target layers, in the order described.
 
     Raises:
         ValueError: No layer or no layout is certain; the sentence says what was looked at and which argument
@@ -76,7 +77,9 @@ def find_target_layers(
     Example:
         >>> import timm
         >>> model = timm.create_model("vit_tiny_patch16_224", depth=2)
-        >>> print(*find_target_layers(model, torch.zeros(1, 3, 224, 224)))
+        >>> for layer in find_target_layers(model, torch.zeros(1, 3, 224, 224)):
+        ...     print(layer)
+        blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
     run = model if forward is None else forward
@@ -102,11 +105,18 @@ def find_target_layers(
         # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
         base = noise.clone().requires_grad_() * 1
         trace = watch(model, run, base)
-        calls = final_block(trace, _BATCH).norms if named is None else _calls(trace, named)
-        questions = layouts(model, run, base, trace, calls if named or which == "all" else calls[:1])
-    if named is None and which == "all":
-        questions = questions[:1] + [q for q in questions[1:] if q.answer is not None]
-    return [_settled(question) for question in questions]
+        if named is not None:
+            calls = _calls(trace, named)
+        else:
+            block = final_block(trace, _BATCH)
+            others = block.norms[1:] if which == "all" else [block.before] if block.before else []
+            calls = [block.norms[0], *others]
+        questions = layouts(model, run, base, trace, calls)
+    if named is not None:
+        return [_settled(question) for question in questions]
+    first = _settled(questions[0])
+    more = [_settled(question) for question in questions[1:] if question.answer is not None]
+    return [first, *more] if which == "all" else [*(one for one in more if one.layout == first.layout), first]
 
 
 def _settled(question: Question) -> TargetLayer:

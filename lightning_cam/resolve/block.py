@@ -1,6 +1,7 @@
 """Which norms a model should be explained at: those of its final block that the logits feel."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,12 @@ class FinalBlock:
     Args:
         name: Of the module that is the block.
         norms: Its living norms: first the default one, then the others in order of execution.
+        before: The default one's like in the block before, if there is one.
     """
 
     name: str
     norms: list[Call]
+    before: Call | None = None
 
 
 def final_block(trace: Trace, batch_size: int) -> FinalBlock:
@@ -57,6 +60,7 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
         block = _block_of(mixing, others, living, trace)
         if block is not None:
             _report(dead, block.norms[0])
+            block.before = _like_before(block, living)
             return block
     raise ValueError(
         f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
@@ -85,6 +89,25 @@ def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: T
             default = before[-1] if before else inside[0]
             return FinalBlock(block.name, [default, *(call for call in inside if call is not default)])
     return None
+
+
+def _like_before(block: FinalBlock, living: list[Call]) -> Call | None:
+    """The living norm of the same name, class and shape, one place earlier in the list that the final block is in."""
+    default = block.norms[0]
+    numbered = re.fullmatch(r"(.*?)(\d+)(\.\D+)?", block.name)  # blocks.11, encoder_layer_11, layers.3.attention
+    if numbered is None or not default.name.startswith(f"{block.name}."):
+        return None
+    head, number, tail = numbered.groups(default="")
+    name = f"{head}{int(number) - 1}{tail}{default.name.removeprefix(block.name)}"
+    for call in living:
+        same_kind = type(call.module) is type(default.module)
+        if call.name == name and same_kind and call.end < default.start:
+            return call if _shape(call) == _shape(default) else None
+    return None
+
+
+def _shape(call: Call) -> torch.Size | None:
+    return None if call.output is None else call.output.shape
 
 
 def _source_of(block: Call, trace: Trace) -> Call | None:

@@ -36,23 +36,33 @@ def check(
         layers = find_target_layers(model, torch.zeros(1, 3, *size))
     except ValueError as refusal:
         if may_refuse:
-            return [picture, "", "no layout is certain", "", "", "refused"]
+            return [picture, "", "", "no layout is certain", "", "", "refused"]
         assert answer is None, f"refused: {refusal}"
         reason = "tokens are no image" if "follows the image" in str(refusal) else "no token mixing but convolutions"
-        return [picture, "", reason, "", "", "refused as it should be"]
-    assert answer is not None, f"found {layers[0]}, expected a refusal"
-    assert len(layers) == 1
-    assert answer.objections(layers[0], size) == []
-    seen = planted_signal(model, layers[0], size, tolerance)
-    assert seen is not False, f"{layers[0]}: the planted signal is in another cell"
+        return [picture, "", "", reason, "", "", "refused as it should be"]
+    assert answer is not None, f"found {layers[-1]}, expected a refusal"
+    *before, found = layers
+    assert answer.objections(found, size) == []
+    seen = planted_signal(model, found, size, tolerance)
+    assert seen is not False, f"{found}: the planted signal is in another cell"
+    for layer in before:
+        assert _block_apart(layer.name, found.name) and type(layer.module) is type(found.module)
+        assert layer.layout == found.layout
+        assert planted_signal(model, layer, size, tolerance) is not False, f"{layer}: the planted signal is elsewhere"
     dead = re.findall(r"all alike: (.*)", caplog.text)
     left_out = dead[0] if dead else ""
-    found = layers[0]
     return [
         picture,
         f"`{found.name}` ({type(found.module).__name__})",
+        f"`{before[0].name}`" if before else "none",
         str(found.layout),
         left_out if len(left_out) < 80 else left_out[:77] + "…",
         "drowned" if seen is None else "found",
         "right",
     ]
+
+
+def _block_apart(before: str, found: str) -> bool:
+    """Whether two names differ in one number, by one."""
+    pairs = [(a, b) for a, b in zip(re.split(r"(\d+)", before), re.split(r"(\d+)", found), strict=True) if a != b]
+    return len(pairs) == 1 and int(pairs[0][0]) == int(pairs[0][1]) - 1

@@ -25,14 +25,15 @@ def _page(rows: list[list[str]]) -> str:
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
     head = (
         "# Architectures\n\n"
-        "Which layer is explained in which model, and how its output lies. Written by `make test-architectures`, "
+        "Which layers are explained in which model, and how their outputs lie. Written by `make test-architectures`, "
         "which builds each model small and with random weights and compares with answers by family from papers "
         "and sources and with a signal planted in the image.\n\n"
         f"{len(rows)} models: {counts}.\n\n"
         "*Right*: layer, layout, grid and special tokens are those of the known answer, and the planted signal was "
-        "found in its cell, or `drowned` by attention with random weights. *Refused as it should be*: its tokens "
+        "found in its cell, or `drowned` by attention with random weights; the layer in the block before is of the "
+        "same class and layout, and the signal was not found elsewhere there. *Refused as it should be*: its tokens "
         "are mixed by convolutions only, or are no image. All sizes are those of the small models of the test.\n\n"
-        "| model | image | layer | layout | left out | planted signal | verdict |\n"
-        "|---|---|---|---|---|---|---|\n"
+        "| model | image | layer | in the block before | layout of both | left out | planted signal | verdict |\n"
+        "|---|---|---|---|---|---|---|---|\n"
     )
     return head + "".join("| " + " | ".join(row) + " |\n" for row in rows)
