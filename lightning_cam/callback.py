@@ -173,8 +173,14 @@ class TransformerCAMCallback(Callback):
         if self._ride is not None:
             self._ride.end()
 
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self._attempt(self._add_metrics, trainer)
+
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
     def flush(self) -> None:
         """Wait until the looks so far are written; they are written while the training goes on."""
@@ -290,6 +296,15 @@ class TransformerCAMCallback(Callback):
         self._last_step = _metrics_step(trainer)
         if trainer.is_global_zero:
             session.show(explanation, checks, self._history, step=self._last_step, epoch=trainer.current_epoch)
+
+    def _add_metrics(self, trainer: Trainer) -> None:
+        """Put the metrics of the user's model next to the look of their step, if there is one.
+
+        All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
+        """
+        worker = None if self._session is None else self._session.worker
+        if worker is not None and self._last_step == _metrics_step(trainer):
+            worker.add_metrics(self._last_step, trainer.callback_metrics)
 
     @property
     def _ride(self) -> Ride | None:

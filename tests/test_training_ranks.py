@@ -11,10 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.testing import assert_allclose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from lightning_cam import TransformerCAMCallback, explain
+from lightning_cam import TransformerCAMCallback, explain, read_timeline
 from tests.distributed.scenarios import KINDS, METHODS, OPTIONS, SAMPLES, fresh_vit
 from tests.training import Lit, Pictures, loader, options
 
@@ -120,10 +121,17 @@ def test_the_ranks_differ(records):
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
+class Synced(Lit):
+    """Its validation loss is the mean over all ranks, which all of them work out together."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("val_loss", self.loss(batch), sync_dist=True)
+
+
 def test_spawned_processes(records, tmp_path):
-    """The callback travels to spawned processes; the first writes the event file."""
+    """The callback travels to spawned processes; the first writes the event file, and what all ranks measured."""
     seed_everything(0, verbose=False)
-    lit = Lit(fresh_vit())
+    lit = Synced(fresh_vit())
     trainer = Trainer(
         strategy="ddp_spawn",
         devices=2,
@@ -136,6 +144,8 @@ def test_spawned_processes(records, tmp_path):
     (folder,) = {path.parent for path in tmp_path.rglob("events.*")}
     log = EventAccumulator(str(folder), {"images": 0}).Reload()
     assert [event.step for event in log.Images("cam/hirescam")] == [0, 1]
+    losses = {event.step: event.value for event in log.Scalars("val_loss")}
+    assert_allclose(read_timeline(tmp_path).metrics["val_loss"], [losses[0], losses[1]], rtol=1e-5)
 
 
 @pytest.mark.gpu

@@ -47,6 +47,14 @@ class Sink(ABC):
     def write(self, look: Look) -> None:
         """Write one look so that it survives a kill of the process."""
 
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:  # noqa: B027  (loggers have got them)
+        """Take what the user's model logged in the validation that was looked at.
+
+        Args:
+            step: Step of the look, which comes first. A look that was left out has metrics all the same.
+            metrics: Values by name, such as `val_acc`.
+        """
+
     def close(self) -> None:  # noqa: B027  (most sinks open nothing)
         """Let go of what was opened. Loggers belong to the trainer and stay open."""
 

@@ -58,6 +58,11 @@ class TimelineSink(Sink):
         )
         self._looks += 1
 
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Append metrics that belong to the look of this step."""
+        assert self._writer is not None  # introduced before
+        self._writer.add_metrics(step, metrics)
+
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look."""
         if self._writer is None or self._record is None:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from queue import Full, Queue
 from typing import Any
@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 class SinkWorker:
     """Hands looks to sinks on a thread of its own, in order.
 
-    At most `capacity` looks wait. If the disk is slower than the looks, further ones are left out, and that is said:
-    once when it begins, and their number at the end.
+    At most `capacity` items wait, of which a look is one and the metrics of its validation are another. If the disk is
+    slower than the looks, further ones are left out, and that is said: once when it begins, and their number at the
+    end.
 
     Args:
         sinks: Where every look goes.
         introduction: What the sinks are told before the first look.
-        capacity: How many looks may wait.
+        capacity: How many items may wait.
     """
 
-    def __init__(self, sinks: Sequence[Sink], introduction: Introduction, capacity: int = 8) -> None:
+    def __init__(self, sinks: Sequence[Sink], introduction: Introduction, capacity: int = 16) -> None:
         self._sinks = sinks
-        self._queue: Queue[tuple[Look, torch.cuda.Event | None] | None] = Queue(capacity)
-        self._introduction = _to_host(introduction)
-        self._arrived = _event(introduction.photos.device)
+        self._queue: Queue[tuple[Callable[[Sink], None], torch.cuda.Event | None] | None] = Queue(capacity)
+        self._introduction, self._introduced = _to_host(introduction), _event(introduction.photos.device)
         self._error: Exception | None = None
         self._failed = False
         self._dropped = 0
@@ -47,13 +47,32 @@ class SinkWorker:
         """
         self._raise_error()
         device = next(iter(look.maps.values())).device
-        item = (_to_host(look), _event(device))
-        try:
-            self._queue.put_nowait(item)
-        except Full:
-            if not self._dropped:
-                _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
-            self._dropped += 1
+        here = _to_host(look)
+        if self._put(lambda sink: sink.write(here), _event(device)):
+            return
+        if not self._dropped:
+            _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
+        self._dropped += 1
+
+    def add_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Copy metrics to the host, without waiting for the device, and queue them behind the look of their step.
+
+        Nothing is said if there is no place for them: their look is there, or was said to be left out.
+
+        Args:
+            step: Step of the look.
+            metrics: By name, tensors of one element; anything else is left out.
+        """
+        # The value of a tensor that is distributed would have to be asked of other ranks, which do not listen.
+        plain = {name: value for name, value in metrics.items() if type(value) is Tensor and value.numel() == 1}
+        if not plain:
+            return
+        device = next((value.device for value in plain.values() if value.is_cuda), torch.device("cpu"))
+        # Copied also on the CPU: a metric may go on to count in the tensor that it gave out.
+        here = {name: value.detach().to("cpu", non_blocking=True, copy=True) for name, value in plain.items()}
+        self._put(
+            lambda sink: sink.add_metrics(step, {name: float(value) for name, value in here.items()}), _event(device)
+        )
 
     def flush(self) -> None:
         """Wait until all looks submitted so far are written.
@@ -78,11 +97,18 @@ class SinkWorker:
             _log.warning("%d looks were not logged, because the logger was slower than the looks.", self._dropped)
         self._raise_error()
 
+    def _put(self, action: Callable[[Sink], None], arrived: "torch.cuda.Event | None") -> bool:
+        try:
+            self._queue.put_nowait((action, arrived))
+        except Full:
+            return False
+        return True
+
     def _run(self) -> None:
         try:
-            self._unless_failed(self._introduce)
-            for look, arrived in iter(self._queue.get, None):
-                self._unless_failed(self._write, look, arrived)
+            self._unless_failed(self._on_each_sink, lambda sink: sink.introduce(self._introduction), self._introduced)
+            for action, arrived in iter(self._queue.get, None):
+                self._unless_failed(self._on_each_sink, action, arrived)
                 self._queue.task_done()
         finally:
             for sink in self._sinks:
@@ -103,17 +129,11 @@ class SinkWorker:
         except Exception as error:  # told to the training thread, which decides
             self._failed, self._error = True, error
 
-    def _introduce(self) -> None:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        for sink in self._sinks:
-            sink.introduce(self._introduction)
-
-    def _write(self, look: Look, arrived: "torch.cuda.Event | None") -> None:
+    def _on_each_sink(self, action: Callable[[Sink], None], arrived: "torch.cuda.Event | None") -> None:
         if arrived is not None:
             arrived.synchronize()
         for sink in self._sinks:
-            sink.write(look)
+            action(sink)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
