@@ -43,9 +43,8 @@ def ablationcam(
     as grad-cam does: set to 0 where the image's smallest activation is 0, as after a ReLU, else far below
     it (minus 1e7), which the next normalisation brings back to size. So not in float16, whose range it
     leaves. Dividing by `s` turns the map over for a negative score. Needs `C` runs of the last block per
-    image: costly for wide models. Measured on small models (docs/methods.md) it was worse than `random` before
-    the last attention of one of two class-token ViTs (share inside 0.16, chance 0.27) and before the MLP of all
-    others.
+    image: costly for wide models. Worse than `random` before the MLP of each of the three models measured that have
+    no class token (docs/methods.md).
     """
     lowest = layer_output.flatten(1).amin(dim=1)
     value = torch.where(lowest == 0, lowest, lowest - _FAR_BELOW)
