@@ -16,8 +16,10 @@ def test_layers_says_what_is_looked_at_and_what_was_left_out(capsys):
     *lines, left_out = capsys.readouterr().out.splitlines()
     assert lines == [
         "images of 224×224",
+        "looked at: blocks.0.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
         "looked at: blocks.1.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
         "  the norm before the last mixing of tokens at whose patches the logits have a gradient",
+        "  and its like in the block before",
     ]
     assert left_out.startswith("left out, ") and left_out.endswith(": blocks.1.norm2, norm")
 
@@ -25,8 +27,12 @@ def test_layers_says_what_is_looked_at_and_what_was_left_out(capsys):
 def test_layers_names_the_norms_that_live_too(capsys):
     assert run("layers", "tests.models:average_pool_vit", "--image_size", "[32,32]") == 0
     out = capsys.readouterr().out
-    assert "looked at: blocks.2.norm1 (LayerNorm): NLC 4×4\n" in out
-    assert "alive too: blocks.2.norm2 (LayerNorm): NLC 4×4\n" in out
+    assert [line for line in out.splitlines() if ":" in line] == [
+        "looked at: blocks.1.norm1 (LayerNorm): NLC 4×4",
+        "looked at: blocks.2.norm1 (LayerNorm): NLC 4×4",
+        "alive too: blocks.2.norm2 (LayerNorm): NLC 4×4",
+        "left out, the logits feel no patch there or all alike: fc_norm",
+    ]
 
 
 def test_layers_takes_given_names(capsys):

@@ -2,7 +2,9 @@
 
 import logging
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -31,29 +33,21 @@ def describe_layers(
     size = known.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = torch.zeros(1, len(known.mean), height, width)
-    reasons = _Reasons()
-    logger = logging.getLogger("lightning_cam")
-    before = logger.level, logger.propagate
-    logger.addHandler(reasons)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        layers = find_target_layers(
-            model.module,
-            images,
-            forward=classifier_of(model.module, forward),
-            target_layers=target_layers,
-            which="all",
-        )
-    finally:
-        logger.removeHandler(reasons)
-        logger.level, logger.propagate = before
-    hooked = layers if target_layers else layers[:1]
-    lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in hooked)]
+    search = partial(
+        find_target_layers,
+        model.module,
+        images,
+        forward=classifier_of(model.module, forward),
+        target_layers=target_layers,
+    )
+    with _reasons() as reasons:
+        looked_at = search()
+    lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in looked_at)]
     if not target_layers:
         lines += ["  the norm before the last mixing of tokens at whose patches the logits have a gradient"]
-        lines += [f"alive too: {layer}" for layer in layers[1:]]
-    return "\n".join([*lines, *reasons.said])
+        lines += ["  and its like in the block before"] if len(looked_at) > 1 else []
+        lines += [f"alive too: {layer}" for layer in search(which="all") if layer not in looked_at]
+    return "\n".join([*lines, *reasons])
 
 
 def describe_methods() -> str:
@@ -68,9 +62,22 @@ def describe_methods() -> str:
     return "\n".join(entries)
 
 
-class _Reasons(logging.Handler):
-    """Keeps what the search for layers says of its choice."""
+@contextmanager
+def _reasons() -> Iterator[list[str]]:
+    """What the search for layers says of its choice, in place of logging it."""
+    keeper, logger = _Keeper(), logging.getLogger("lightning_cam")
+    before = logger.level, logger.propagate
+    logger.addHandler(keeper)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield keeper.said
+    finally:
+        logger.removeHandler(keeper)
+        logger.level, logger.propagate = before
 
+
+class _Keeper(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.said: list[str] = []
