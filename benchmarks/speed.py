@@ -1,8 +1,11 @@
 """What a look costs, as a ratio to a plain forward of the same batch.
 
 All contenders run in turn, round after round, in one process; a ratio is the median over rounds of the time of a
-contender by the time of the plain forward of the same round. Peak memory, on a GPU only, is what a contender takes on
-top of what was taken before it, by what the plain forward takes.
+contender by the time of the plain forward of the same round. All look at the norm before the last attention, unless
+"at the default layers" is said. Peak memory is measured in a round of its own: the tensors that a contender takes on
+top of what was taken before it, by those of the plain forward, and the same with the weights counted in both.
+
+AblationCAM, which runs the model once per channel, is held against grad-cam's in a table of its own, on one image.
 
     python -m benchmarks.speed --model vit_base_patch16_224 --images 16 --rounds 7
 """
@@ -15,7 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytorch_grad_cam
 import timm
 import torch
@@ -23,7 +28,8 @@ import torchcam.methods
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from lightning_cam import METHODS, ProbeBatch, TokenLayout, explain, find_target_layers
+from benchmarks.memory import peak_memory
+from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
 from lightning_cam.history import History
 from lightning_cam.look import compose
 from lightning_cam.render import Captions
@@ -56,6 +62,8 @@ SEED_SET = {
 }
 TORCH_CAM = {"gradcam": torchcam.methods.GradCAM, "layercam": torchcam.methods.LayerCAM}
 
+PLAIN = "plain forward"
+
 Contender = Callable[[], object]
 
 
@@ -69,63 +77,76 @@ def main() -> None:
     logging.getLogger("lightning_cam").setLevel(logging.ERROR)
     device = torch.device(arguments.device)
     model = timm.create_model(arguments.model).eval().to(device)
-    size = model.pretrained_cfg["input_size"][-1]
-    images = torch.randn(arguments.images, 3, size, size, device=device)
+    images = torch.randn(arguments.images, *model.pretrained_cfg["input_size"], device=device)
     classes = torch.arange(arguments.images, device=device)
     with tempfile.TemporaryDirectory() as folder:
         contenders, worker = _contenders(model, images, classes, Path(folder))
-        times, memory = _measure(contenders, arguments.rounds, device)
+        memory = {name: peak_memory(contender, device) for name, contender in contenders.items()}  # and warms up
+        times = _measure(contenders, arguments.rounds, device)
         worker.close()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    forward = statistics.median(times["plain forward"])
-    print(f"{arguments.model}, {arguments.images} images of {size} px, {where}, torch {torch.__version__}")
-    print(f"plain forward: {forward * 1000:.0f} ms (median of {arguments.rounds})\n")
-    print("| work | forwards (median) | lowest to highest | peak memory |\n|---|---|---|---|")
+    print(f"{arguments.model}, {arguments.images} images, {where}, torch {torch.__version__}")
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    plain_seconds, plain_memory = times[PLAIN], memory[PLAIN]
+    print(
+        f"{PLAIN}: {statistics.median(plain_seconds) * 1000:.0f} ms (median of {arguments.rounds}), "
+        f"{plain_memory / 2**20:.0f} MiB on top of {weights / 2**20:.0f} MiB of weights\n"
+    )
+    print("| work | forwards (median) | lowest to highest | peak memory | with the weights |\n|---|---|---|---|---|")
     for name, seconds in times.items():
-        ratios = [a / b for a, b in zip(seconds, times["plain forward"], strict=True)]
-        taken = [statistics.median(memory[key]) for key in (name, "plain forward")]
-        share = f"{taken[0] / taken[1]:.2f}" if device.type == "cuda" else "not measured"
+        ratios = [a / b for a, b in zip(seconds, plain_seconds, strict=True)]
+        taken, in_all = memory[name] / plain_memory, (weights + memory[name]) / (weights + plain_memory)
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} | {share} |")
+        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} | {taken:.2f} | {in_all:.2f} |")
+    print(f"\n{_ablation(device)}")
 
 
 def _contenders(
     model: nn.Module, images: Tensor, classes: Tensor, folder: Path
 ) -> tuple[dict[str, Contender], SinkWorker]:
-    layers = find_target_layers(model, images)
-    look, worker = _look(model, images, classes, folder)
+    default = find_target_layers(model, images)
+    layers = default[-1:]  # the norm before the last attention, also where the default is more than that
+    look, worker = _look(model, images, classes, layers, folder)
 
     def forward() -> None:
         with torch.no_grad():
             model(images)
 
-    def ours(methods: list[str]) -> Contender:
+    def ours(methods: list[str], layers: list[TargetLayer] = layers) -> Contender:
         return lambda: [
             explanation.heatmap(name)
             for explanation in [explain(model, images, methods, class_idx=classes, target_layers=layers)]
             for name in methods
         ]
 
-    trunk = Trunk(model, model, images[:2], layers)
-    trunk.listen(images)
-    forward()
-    trunk.stop()
-    assert trunk.matches()
+    def on_a_forward(layers: list[TargetLayer]) -> Contender:
+        """What the callback does after a validation forward: confirm it by one image, and go on from it."""
+        trunk = Trunk(model, model, images[:2], layers)
+        trunk.listen(images)
+        forward()
+        trunk.stop()
+        look = ours(["hirescam"], layers)
 
-    def ride() -> None:
-        with trunk.replayed():
-            ours(["hirescam"])()
+        def ride() -> None:
+            if not trunk.matches():
+                raise RuntimeError("the validation forward cannot be gone on from")
+            with trunk.replayed():
+                look()
+
+        return ride
 
     return {
-        "plain forward": forward,
+        PLAIN: forward,
         **{f"lightning-cam, {name}": ours([name]) for name in ONE_PASS},
         "lightning-cam, the first eight together": ours(EIGHT),
         f"lightning-cam, all {len(ONE_PASS)} one-pass methods together": ours(ONE_PASS),
         "lightning-cam, the seed set together": ours(list(SEED_SET)),
-        "lightning-cam, hirescam on a validation forward that ran anyway": ride,
+        "lightning-cam, hirescam on a validation forward that ran anyway": on_a_forward(layers),
+        "lightning-cam, hirescam at the default layers": ours(["hirescam"], default),
+        "the same on a validation forward that ran anyway": on_a_forward(default),
         "a whole look, hirescam (maps, grid, filmstrip, logging)": look,
-        "grad-cam, gradcam": lambda: _grad_cam(model, layers, images, classes, ["gradcam"]),
-        "grad-cam, the seed set": lambda: _grad_cam(model, layers, images, classes, list(SEED_SET)),
+        "grad-cam, gradcam": lambda: _grad_cam(SEED_SET["gradcam"], model, layers, images, classes),
+        "grad-cam, the seed set": lambda: [_grad_cam(cls, model, layers, images, classes) for cls in SEED_SET.values()],
         **{
             f"torch-cam, {name}": lambda name=name: _torch_cam(model, layers, images, classes, name)
             for name in TORCH_CAM
@@ -133,9 +154,10 @@ def _contenders(
     }, worker
 
 
-def _look(model: nn.Module, images: Tensor, classes: Tensor, folder: Path) -> tuple[Contender, SinkWorker]:
+def _look(
+    model: nn.Module, images: Tensor, classes: Tensor, layers: list[TargetLayer], folder: Path
+) -> tuple[Contender, SinkWorker]:
     """What the training thread does at one validation run, ten epochs into a training."""
-    layers = find_target_layers(model, images)
     probe = ProbeBatch(images, labels=classes, num_labels=len(classes))
     photos = torch.rand_like(images)
     names = [str(index) for index in range(1000)]
@@ -157,14 +179,15 @@ def _look(model: nn.Module, images: Tensor, classes: Tensor, folder: Path) -> tu
     return look, worker
 
 
-def _grad_cam(model: nn.Module, layers: list, images: Tensor, classes: Tensor, names: list[str]) -> None:
+def _grad_cam(
+    cls: type, model: nn.Module, layers: list[TargetLayer], images: Tensor, classes: Tensor, **options: Any
+) -> np.ndarray:
     targets = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(c) for c in classes.tolist()]
-    for name in names:
-        with SEED_SET[name](model, [layer.module for layer in layers], layers[0].layout.to_grid) as cam:
-            cam(images, targets)
+    with cls(model, [layer.module for layer in layers], layers[0].layout.to_grid, **options) as cam:
+        return cam(images, targets)
 
 
-def _torch_cam(model: nn.Module, layers: list, images: Tensor, classes: Tensor, name: str) -> None:
+def _torch_cam(model: nn.Module, layers: list[TargetLayer], images: Tensor, classes: Tensor, name: str) -> None:
     """torch-cam knows no token layouts: for it the grid becomes the output of a module, in the norm's place."""
     parent, _, attribute = layers[0].name.rpartition(".")
     block = model.get_submodule(parent)
@@ -190,36 +213,47 @@ class _ShowsGrid(nn.Module):
         return torch.cat([output[:, : self.layout.num_prefix_tokens], grid.flatten(2).transpose(1, 2)], 1)
 
 
-def _measure(
-    contenders: dict[str, Contender], rounds: int, device: torch.device
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds and bytes of each contender in each round."""
+def _measure(contenders: dict[str, Contender], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each contender in each round."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    memory: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, contender in contenders.items():
-            before = _reset_peak(device)
-            began = time.perf_counter()
-            contender()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if turn:  # the first round warms up
-                times[name].append(time.perf_counter() - began)
-                memory[name].append(_peak(device) - before)
-    return times, memory
+            times[name].append(_seconds(contender, device))
+    return times
 
 
-def _reset_peak(device: torch.device) -> int:
-    """Begin to measure the peak anew; returns the bytes taken now."""
+def _seconds(contender: Contender, device: torch.device) -> float:
     gc.collect()
+    began = time.perf_counter()
+    contender()
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    return 0
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+def _ablation(device: torch.device) -> str:
+    """AblationCAM of one image, ours and grad-cam's: a table, and how far apart the maps are."""
+    model = timm.create_model("vit_tiny_patch16_224").eval().to(device)
+    images, classes = torch.randn(1, 3, 224, 224, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    layers = find_target_layers(model, images)[-1:]
+    maps: dict[str, Tensor] = {}
+
+    def ours() -> None:
+        explanation = explain(model, images, "ablationcam", class_idx=classes, target_layers=layers)
+        maps["lightning-cam"] = explanation.heatmap("ablationcam").cpu()
+
+    def theirs() -> None:
+        ablation = {"ablation_layer": pytorch_grad_cam.ablation_layer.AblationLayerVit()}
+        maps["grad-cam"] = torch.from_numpy(
+            _grad_cam(pytorch_grad_cam.AblationCAM, model, layers, images, classes, **ablation)
+        )
+
+    ours()  # warms up
+    seconds = {"lightning-cam": _seconds(ours, device), "grad-cam": _seconds(theirs, device)}
+    apart = (maps["lightning-cam"] - maps["grad-cam"]).abs().max().item()
+    lines = ["| ablationcam, vit_tiny_patch16_224, 1 image | seconds | times lightning-cam |", "|---|---|---|"]
+    lines += [f"| {name} | {s:.2f} | {s / seconds['lightning-cam']:.1f} |" for name, s in seconds.items()]
+    return "\n".join([*lines, "", f"Largest difference between the two maps, each scaled to [0, 1]: {apart:.1g}."])
 
 
 if __name__ == "__main__":
