@@ -29,10 +29,10 @@ _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 class TransformerCAMCallback(Callback):
     """Shows, at each validation run, where a vision transformer looks.
 
-    Class activation maps of a fixed probe batch, taken at the norm layers of the model's final transformer block, go
-    to the trainer's logger: an overlay grid, a filmstrip over the epochs and scalars. The model, its gradients and all
-    random generators are left as they were, so training is the same bit for bit with and without the callback. If a
-    look fails, that is said once and the callback switches itself off.
+    Class activation maps of a fixed probe batch, taken at the norms before the attention of the model's last two
+    blocks, go to the trainer's logger: an overlay grid, a filmstrip over the epochs and scalars. The model, its
+    gradients and all random generators are left as they were, so training is the same bit for bit with and without the
+    callback. If a look fails, that is said once and the callback switches itself off.
 
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
