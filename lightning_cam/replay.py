@@ -56,9 +56,14 @@ class Replay:
                 f"batch axis of {len(images)}, so it cannot be replaced image by image"
             )
         given = {call.module: call.output for call in calls}
-        self._records: dict[nn.Module, Any] = {part: given[part] for part in trunk_of(calls, last.start, len(images))}
+        trunk = trunk_of(calls, last.start, len(images))
+        self._records: dict[nn.Module, Any] = {part: given[part] for part in trunk}
+        # Of the trunk usually only the last module's output is used outside of it: rows of the others need no copies.
+        self._unused = set(trunk[:-1])
         if not self._is_exact(output):
-            self._records = {}
+            self._unused = set()
+            if not self._is_exact(output):
+                self._records = {}
 
     def __call__(self, outputs: Tensor, image: Tensor) -> Any:
         """Run the model with `outputs` in place of the module's.
@@ -86,7 +91,8 @@ class Replay:
 
         with ExitStack() as stack:
             for module, record in self._records.items():
-                stack.enter_context(instead(module, rows_of(record, image)))
+                rows = blank(record, len(image)) if module in self._unused else rows_of(record, image)
+                stack.enter_context(instead(module, rows))
             stack.callback(self._module.register_forward_hook(hook).remove)
             yield
 
@@ -154,6 +160,13 @@ def begins_with(output: Any, count: int) -> bool:
 def rows_of(output: Any, rows: Tensor | slice) -> Any:
     """These rows of a tensor, or of all tensors of a tuple."""
     return output[rows] if isinstance(output, Tensor) else tuple(rows_of(part, rows) for part in output)
+
+
+def blank(output: Any, count: int) -> Any:
+    """Something of the same form without content, NaN so that its use would show, and without memory of its own."""
+    if isinstance(output, tuple):
+        return tuple(blank(part, count) for part in output)
+    return output.new_full((), torch.nan if output.is_floating_point() else 0).expand(count, *output.shape[1:])
 
 
 def _first(output: Any) -> Tensor:

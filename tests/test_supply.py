@@ -35,7 +35,7 @@ def test_heatmaps_equal_those_of_grad_cam(kind, method):
     size = 32 if kind == "class token" else 64
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 3])
-    layers = find_target_layers(model, images)
+    layers = find_target_layers(model, images)[-1:]
     targets = [pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget(c) for c in classes.tolist()]
     options = {"ablation_layer": pytorch_grad_cam.ablation_layer.AblationLayerVit()} if method == "ablationcam" else {}
     # FullGrad chooses its layers itself, convolutions whose outputs are grids already.
@@ -109,7 +109,7 @@ def test_attention_of_other_libraries(make):
 def test_the_hessian_vector_product_by_finite_differences():
     model = class_token_vit()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    layers = find_target_layers(model, images)
+    layers = find_target_layers(model, images)[-1:]
     step, every = 1e-2, torch.arange(2)
     with looking(model):
         layer = capture(model, images, layers, class_idx=3, needs={"hvp"}).layers[0]
@@ -208,6 +208,25 @@ def test_a_replay_runs_the_trunk_once():
     assert calls == [2]
     torch.testing.assert_close(found, expected[rows])
     torch.testing.assert_close(model(images), expected)  # no forward is left replaced
+
+
+def test_a_replay_hands_out_what_is_used_later_again():
+    class Skips(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.norm = nn.Linear(12, 12), nn.Linear(12, 12), nn.LayerNorm(12)
+
+        def forward(self, images):
+            early = self.first(images.flatten(1))
+            return self.norm(self.second(early)) + early
+
+    model, images, rows = jitter(Skips()), torch.randn(3, 3, 2, 2), torch.tensor([2, 0, 0])
+    with looking(model), torch.no_grad():
+        expected, normed = model(images), model.norm(model.second(model.first(images.flatten(1))))
+        replay = Replay(model, model, images, model.norm)
+        model.first.forward = lambda *_: pytest.fail("the trunk ran")
+        found = replay(normed[rows], rows)
+    torch.testing.assert_close(found, expected[rows])
 
 
 def test_a_replay_of_what_does_not_begin_with_the_batch_runs_the_whole_model():
