@@ -51,6 +51,24 @@ def test_the_report_is_written_when_training_is_cut_short(tmp_path):
     assert len(list(tmp_path.rglob("cam_report.html"))) == 1
 
 
+@pytest.mark.parametrize(
+    "full", [["cam_report.html"], ["cam_timelapse.webp"], ["cam_report.html", "cam_timelapse.webp"]]
+)
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are_written(tmp_path, full):
+    folder = tmp_path / "default" / "version_0"
+    folder.mkdir(parents=True)
+    for name in full:
+        (folder / name).symlink_to("/dev/full")  # takes nothing, and does not say its name
+    looks = TransformerCAMCallback(on_error="warn")
+    with pytest.warns(UserWarning, match="No space left on device") as said:
+        trainer(tmp_path, looks, logger=TensorBoardLogger(tmp_path, "default", 0), max_epochs=1).fit(Lit(), *loaders())
+    (message,) = (str(w.message) for w in said if "TransformerCAMCallback" in str(w.message))
+    for name in ("cam_report.html", "cam_timelapse.webp"):
+        assert (str(folder / name) in message) == (name in full)
+        assert (folder / name).is_symlink() == (name in full)
+        assert name in full or (folder / name).stat().st_size > 1000
+
+
 def test_plain_files_and_one_line_for_loggers_without_pictures(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "lightning_cam"):
         fit(tmp_path, CSVLogger(tmp_path))

@@ -1,6 +1,8 @@
 """The record that the CAM Timeline reads, and at the end the report and the timelapse made of it."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -64,12 +66,27 @@ class TimelineSink(Sink):
         self._writer.add_metrics(step, metrics)
 
     def close(self) -> None:
-        """Close the record; write the report and the timelapse if there was a look."""
+        """Close the record; write the report and the timelapse if there was a look.
+
+        Raises:
+            RuntimeError: One of the files could not be written; the other one was tried all the same.
+        """
         if self._writer is None or self._record is None:
             return
         self._writer.close()
-        if self._looks and self._report:
-            write_report(self._record, self._record.with_name(f"{self._record.stem}_report.html"))
-        if self._looks and self._timelapse:
-            target = self._record.with_name(f"{self._record.stem}_timelapse.{self._timelapse}")
-            write_timelapse(self._record, target, file_format=self._timelapse)
+        if not self._looks:
+            return
+        files: dict[str, Callable[[Path, Path], object]] = {}
+        if self._report:
+            files["report.html"] = write_report
+        if self._timelapse:
+            files[f"timelapse.{self._timelapse}"] = partial(write_timelapse, file_format=self._timelapse)
+        faults = []
+        for ending, write in files.items():
+            path = self._record.with_name(f"{self._record.stem}_{ending}")
+            try:
+                write(self._record, path)
+            except Exception as error:
+                faults.append(f"{path} could not be written: {error}")
+        if faults:
+            raise RuntimeError("; ".join(faults))
