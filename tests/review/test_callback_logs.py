@@ -36,7 +36,20 @@ def test_training_to_page(tmp_path, open_page):
         seconds = page.locator(".tile:visible .second").all_inner_texts()
         assert [" ".join(text.split()[1:-2]) for text in seconds] == best
         titles = page.locator(".chart .title").all_inner_texts()
-        assert {"entropy", "share_inside", "pointing_game"} <= set(titles)
+        assert {"entropy", "share_inside", "pointing_game", "val_loss"} <= set(titles)
+        assert not [title for title in titles if "random" in title]  # chance stands in the chart it is compared with
+
+        def chart(title):
+            return page.locator(".chart", has=page.locator(f'[title="{title}"]'))
+
+        def rounded(tag):
+            return pytest.approx(timeline.metrics[tag][-1], rel=2e-3)
+
+        assert float(chart("val_loss").locator("b").inner_text()) == rounded("val_loss")
+        values = [text.split() for text in chart("share_inside").locator(".name").all_inner_texts()]
+        assert [name for _, name in values] == ["hirescam", "random"]
+        for value, name in values:
+            assert float(value) == rounded(f"cam/{name}/share_inside")
 
 
 def test_an_exception_leaves_record_and_report(tmp_path, open_page):

@@ -6,6 +6,8 @@ import { mean } from "./record.js";
 
 const HEIGHT = 64;
 const WIDTH = 240;
+const CONTROL = "random"; // what maps of chance score, for comparison
+const GREY = "#8a8f98";
 
 export class Charts {
   /** onStep(step) is called with the step under the pointer. */
@@ -48,7 +50,7 @@ export class Charts {
       return svg("polyline", { points: shape.join(" "), stroke: color, class: "line" });
     });
     const values = series.map(() => h("b"));
-    const named = series.map(({ name, color }, n) => h("span", { class: "name", style: `--series: ${color}` }, `${name} `, values[n]));
+    const named = series.map(({ name, color }, n) => h("span", { class: "name", style: `--series: ${color}`, title: name }, values[n], ` ${name}`));
     const cursor = h("div", { class: "cursor" });
     const plot = h(
       "div",
@@ -81,8 +83,9 @@ function collect(timelines, methods) {
     const points = timeline.looks.map(({ step }, t) => [step, values[t]]).filter(([, value]) => Number.isFinite(value));
     if (!points.length) return;
     if (!panels.has(title)) panels.set(title, []);
-    const color = SERIES[(several ? n : Math.max(0, methods.indexOf(method))) % SERIES.length];
-    const name = several ? timeline.label : (method ?? "");
+    const control = isControl(method, timeline);
+    const color = control ? GREY : SERIES[(several ? n : Math.max(0, methods.indexOf(method))) % SERIES.length];
+    const name = several && !control ? timeline.label : (method ?? "");
     panels.get(title).push({ name, color, points });
   };
   timelines.forEach((timeline, n) => {
@@ -91,8 +94,11 @@ function collect(timelines, methods) {
     add("accuracy on the probe", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
     add("label probability", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
     const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
-    const order = (method) => (method === null ? -1 : methods.indexOf(method));
-    const shown = tags.map((tag) => ({ tag, ...split(tag, timeline) })).filter(({ method }) => method === null || methods.includes(method));
+    // chance is the same for all runs, and stands last in the chart of what it is compared with
+    const chance = (method) => isControl(method, timeline);
+    const order = (method) => (method === null ? -1 : chance(method) ? methods.length : methods.indexOf(method));
+    const wanted = (method) => method === null || methods.includes(method) || (chance(method) && n === 0);
+    const shown = tags.map((tag) => ({ tag, ...split(tag, timeline) })).filter(({ method }) => wanted(method));
     shown.sort((a, b) => order(a.method) - order(b.method));
     for (const { tag, title, method } of shown) {
       add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
@@ -102,11 +108,16 @@ function collect(timelines, methods) {
   return [...panels].map(([title, series]) => ({ title, series }));
 }
 
+function isControl(method, timeline) {
+  return method === CONTROL && !timeline.methods.includes(method);
+}
+
 /** "cam/gradcam/entropy" of the callback "cam" is "entropy" of "gradcam". */
 function split(tag, timeline) {
   const parts = tag.split("/");
-  if (parts.length > 1 && parts[0] === timeline.probe.name) parts.shift();
-  const at = parts.findIndex((part) => timeline.methods.includes(part));
+  const own = parts.length > 1 && parts[0] === timeline.probe.name;
+  if (own) parts.shift();
+  const at = own && parts[0] === CONTROL ? 0 : parts.findIndex((part) => timeline.methods.includes(part));
   const method = at < 0 ? null : parts.splice(at, 1)[0];
   return { title: parts.join("/") || tag, method };
 }
