@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytorch_grad_cam
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -13,6 +14,18 @@ from lightning_cam.methods import METHODS
 from tests.models import average_pool_vit, class_token_vit, swin
 
 CLASSES = torch.tensor([1, 4, 2])
+
+GRAD_CAM = {
+    "hirescam": pytorch_grad_cam.HiResCAM,
+    "gradcam": pytorch_grad_cam.GradCAM,
+    "layercam": pytorch_grad_cam.LayerCAM,
+    "gradcam_elementwise": pytorch_grad_cam.GradCAMElementWise,
+    "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
+    "xgradcam": pytorch_grad_cam.XGradCAM,
+    "eigencam": pytorch_grad_cam.EigenCAM,
+    "eigengradcam": pytorch_grad_cam.EigenGradCAM,
+}
+PRINCIPAL = ("eigencam", "eigengradcam")  # whose sign is a rule of ours
 
 
 @dataclass
