@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import struct
+import time
 
 import mlflow
 import numpy as np
@@ -92,6 +93,8 @@ def wandb_records(path):
             offset += 32768 - offset % 32768
             continue
         _, length, kind = struct.unpack_from("<IHB", data, offset)
+        if offset + 7 + length > len(data):  # not all of it is there yet
+            return
         parts += data[offset + 7 : offset + 7 + length]
         offset += 7 + length
         if kind in (1, 4):  # full, or the last part
@@ -99,6 +102,17 @@ def wandb_records(path):
             record.ParseFromString(parts)
             parts = b""
             yield record
+
+
+def finished_records(path):
+    """All records of a finished run: W&B's own process may write the last of them after `finish` has returned."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        records = list(wandb_records(path))
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.05)
+    raise AssertionError(f"{path} has no end")
 
 
 def wandb_items(history):
@@ -117,7 +131,7 @@ def test_weights_and_biases_offline(tmp_path):
     fit(tmp_path, logger)
     wandb.finish()
     (path,) = tmp_path.rglob("*.wandb")
-    records = list(wandb_records(path))
+    records = finished_records(path)
     artifacts = [r for r in records if r.HasField("artifact") or r.request.HasField("log_artifact")]
     history = [dict(wandb_items(record.history)) for record in records if record.HasField("history")]
     shown = [row for row in history if "cam/hirescam/_type" in row]

@@ -37,7 +37,8 @@ def filmstrip(
 ) -> Tensor:
     """Draw how the maps of each image evolve: the image first, then its overlays in the order of time.
 
-    The maps of one row share one scale, so that a row grows hotter as its evidence grows.
+    The maps of one row share one scale, so that a row grows hotter as its evidence grows. Drawn is the square root of
+    the value on that scale: a quarter of the row's largest value has half of the full colour.
 
     Args:
         images: (B, 3, H, W) in [0, 1].

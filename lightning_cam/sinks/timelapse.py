@@ -30,7 +30,8 @@ def write_timelapse(
 ) -> Path:
     """Write how the maps of the probe images evolve as an animated picture.
 
-    The maps of an image share one scale over time, so that it grows hotter as its evidence grows.
+    The maps of an image share one scale over time, so that it grows hotter as its evidence grows. Drawn is the square
+    root of the value on that scale, as in the filmstrip.
 
     Args:
         logdir: A record, or a directory with exactly one record in it or below.
