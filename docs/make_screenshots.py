@@ -25,6 +25,8 @@ from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
+# In words, or a caption would read "7 → 7 88 %".
+CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 def train(logs: Path, weight_decay: float, epochs: int = 10) -> None:
@@ -33,7 +35,9 @@ def train(logs: Path, weight_decay: float, epochs: int = 10) -> None:
     classifier = Classifier(
         "vit_tiny_patch16_224", img_size=56, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=weight_decay
     )
-    callback = TransformerCAMCallback(methods=["hirescam", "gradcam", "layercam"], num_samples=24)
+    callback = TransformerCAMCallback(
+        methods=["hirescam", "gradcam", "layercam"], num_samples=24, class_names=CLASS_NAMES
+    )
     trainer = Trainer(
         callbacks=[callback],
         max_epochs=epochs,
