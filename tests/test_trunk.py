@@ -101,7 +101,7 @@ def test_a_model_that_uses_its_trunk_elsewhere_keeps_it_all():
 
 def test_from_the_third_look_on_the_trunk_runs_for_one_image_more_than_without_the_callback(tmp_path):
     lit, seen, by_epoch = Lit(), [], []
-    lit.model.blocks[0].attn.register_forward_hook(lambda m, a, out: None if m.training else seen.append(len(out)))
+    lit.model.patch_embed.proj.register_forward_hook(lambda m, a, out: None if m.training else seen.append(len(out)))
 
     class Tally(Callback):
         def on_validation_end(self, trainer, module):
