@@ -10,7 +10,7 @@ from lightning_cam.checks import CONTROL, Checks, with_control
 from lightning_cam.explanation import Explanation
 from lightning_cam.history import History
 from lightning_cam.probe import ProbeBatch
-from lightning_cam.render import Captions, filmstrip, overlay_grid
+from lightning_cam.render import Captions, filmstrip, overlay_grid, scale_per_image
 
 _ROWS = 8  # of the filmstrip
 
@@ -94,7 +94,7 @@ def compose(
     pictures = {}
     rows = slice(0, _ROWS)
     for method in maps:
-        heat = explanation.heatmap(method)
+        heat = scale_per_image(maps[method])  # of the mean over layers, which the metrics are about too
         pictures[f"{name}/{method}"] = overlay_grid(
             photos, heat, captions, preds=preds, probs=probs, labels=probe.labels
         )

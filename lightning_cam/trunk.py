@@ -12,7 +12,7 @@ from lightning_cam.capture import Forward, looking
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import Method
 from lightning_cam.output import tensors_in
-from lightning_cam.replay import begins_with, calls_of, instead, rows_of, trunk_of
+from lightning_cam.replay import begins_with, blank, calls_of, instead, rows_of, trunk_of
 from lightning_cam.resolve import TargetLayer
 
 _log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ class Trunk:
             modules = [m for m in trunk_of(calls, first, len(images)) if not m._forward_hooks | m._forward_pre_hooks]
             given = {call.module: call.output for call in calls}
             # Of the trunk usually only the last module's output is used outside of it: keeping all would take memory.
-            self._unused = {module: _blank(given[module], len(images)) for module in modules[:-1]}
+            self._unused = {module: blank(given[module], len(images)) for module in modules[:-1]}
             expected = forward(images)
             with ExitStack() as stack:
                 for module in modules:
                     last = module is modules[-1]
-                    stack.enter_context(instead(module, given[module] if last else _blank(given[module], len(images))))
+                    stack.enter_context(instead(module, given[module] if last else blank(given[module], len(images))))
                 if not modules or not _agree(forward(images), expected):
                     self._unused = {}
         self._kept = [module for module in modules if module not in self._unused]
@@ -118,7 +118,7 @@ class Trunk:
             for module, (kept,) in self._outputs.items():
                 stack.enter_context(instead(module, rows_of(kept.output, slice(count))))
             for module, output in self._unused.items():
-                stack.enter_context(instead(module, _blank(output, count)))
+                stack.enter_context(instead(module, blank(output, count)))
             yield
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -193,13 +193,6 @@ class _Kept(NamedTuple):
             and begins_with(self.output, len(tensors[0]))
             and len(tensors[0]) >= count
         )
-
-
-def _blank(output: Any, count: int) -> Any:
-    """Something of the same form without content, NaN so that its use would show, and without memory of its own."""
-    if isinstance(output, tuple):
-        return tuple(_blank(part, count) for part in output)
-    return output.new_full((), torch.nan if output.is_floating_point() else 0).expand(count, *output.shape[1:])
 
 
 def _agree(output: Any, expected: Any) -> bool:
