@@ -94,6 +94,14 @@ RECIPES = {
         lr=2e-3,
         weight_decay=1.0,
     ),
+    "ViT, class token, 12 blocks": Recipe(
+        "vit_tiny_patch16_224",
+        {**_VIT, "depth": 12},
+        epochs=14,
+        blocks=("blocks.10", "blocks.11"),
+        lr=1e-3,
+        weight_decay=0.05,
+    ),
 }
 
 
