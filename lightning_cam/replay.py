@@ -58,10 +58,12 @@ class Replay:
         given = {call.module: call.output for call in calls}
         trunk = trunk_of(calls, last.start, len(images))
         self._records: dict[nn.Module, Any] = {part: given[part] for part in trunk}
-        # Of the trunk usually only the last module's output is used outside of it: rows of the others need no copies.
+        # Of the trunk usually only the last module's output is used outside of it, and the images by no other: rows of
+        # all these need no copies.
         self._unused = set(trunk[:-1])
+        self._spares_images = bool(trunk)
         if not self._is_exact(output):
-            self._unused = set()
+            self._unused, self._spares_images = set(), False
             if not self._is_exact(output):
                 self._records = {}
 
@@ -76,7 +78,7 @@ class Replay:
             What the model returns for N images.
         """
         with self._replaced(outputs, image):
-            return self._forward(self._images[image])
+            return self._forward(blank(self._images, len(image)) if self._spares_images else self._images[image])
 
     @contextmanager
     def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:
