@@ -66,6 +66,9 @@ def looking(model: nn.Module) -> Iterator[None]:
     with torch.inference_mode(False), untouched(model), as_written():
         for module in model.modules():
             module.training = False
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # or the graph would hold what only their gradients need
+                parameter.requires_grad_(False)
         yield
 
 

@@ -247,3 +247,19 @@ def test_output_without_logits():
 
     with pytest.raises(ValueError, match="score="):
         explain(Features(), torch.zeros(1, 3, 32, 32))
+
+
+def test_a_look_keeps_nothing_for_the_gradients_of_parameters():
+    kept = []
+    for frozen in (False, True):
+        model, sizes = class_token_vit().requires_grad_(not frozen), []
+
+        def keep(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            explain(model, torch.randn(2, 3, 32, 32), target_layers=["blocks.2.norm1"])
+        kept.append(sum(sizes))
+        assert all(parameter.requires_grad != frozen for parameter in model.parameters())
+    assert 0 < kept[0] == kept[1]
