@@ -103,8 +103,17 @@ class Replay:
         back = torch.arange(len(self._images), device=self._images.device).flip(0)
         with torch.no_grad():
             expected = _first(self._forward(self._images)).flip(0)
-            found = _first(self(output[back], back))
-        return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+            try:
+                found = _first(self(output[back], back))
+            except Exception:  # the model writes to what it is given, or checks it
+                return False
+        return found.shape == expected.shape and agree(found, expected)
+
+
+def agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether two outputs agree to a thousandth of what tells images and classes apart, and to rounding."""
+    spread = (expected - expected.mean()).abs().amax()
+    return bool((found - expected).abs().amax() <= 1e-3 * spread + 1e-5 * expected.abs().amax())
 
 
 def calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[Call]:

@@ -265,3 +265,29 @@ def test_all_methods_leave_the_model_as_it_was():
         assert torch.equal(parameter, value) and parameter.requires_grad == requires_grad and parameter.grad is grad
     assert all(module.training and "forward" not in vars(module) for module in model.modules())
     assert torch.nn.functional.softmax.__module__ == "torch.nn.functional"
+
+
+class Masks(nn.Module):
+    """Its logits, which are small, leave out tokens whose pixels are all zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.vit = average_pool_vit()
+
+    def forward(self, images):
+        seen = nn.functional.max_pool2d(images.abs().amax(1), 8).flatten(1) > 0
+        tokens = self.vit.forward_features(images) * seen[:, :, None]
+        return 1e-6 * self.vit.head(tokens.mean(1))
+
+
+def test_a_replay_sees_the_images_where_the_model_does():
+    model, images = Masks().eval(), torch.rand(3, 3, 32, 32)
+    images[:2, :, :16, :24] = 0
+    norm, outputs = model.vit.blocks[-1].norm1, []
+    handle = norm.register_forward_hook(lambda m, i, out: outputs.append(out))
+    with torch.no_grad():
+        expected = model(images)
+        handle.remove()
+        rows = torch.tensor([1, 0, 2, 2])
+        found = Replay(model, model, images, norm)(outputs[0][rows], rows)
+    torch.testing.assert_close(found, expected[rows], rtol=1e-4, atol=0)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers
-from lightning_cam.trunk import Trunk
+from lightning_cam.trunk import Ride, Trunk
 from tests.models import average_pool_vit, class_token_vit, swin
 from tests.test_callback import Blobs, Lit, events, loaders, trainer
 
@@ -193,3 +193,58 @@ def test_a_pass_that_a_look_would_not_repeat_is_no_match(change):
     trunk.stop()
     model.patch_embed._forward_pre_hooks.clear()
     assert not trunk.matches()
+
+
+class Picky(nn.Module):
+    """Writes into its patch embedding's output, or looks at values on the way."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.vit, self.kind = class_token_vit(depth=5), kind
+
+    def forward(self, images):
+        tokens = self.vit.patch_embed(images)
+        if self.kind == "writes":
+            tokens += 1
+        tokens = self.vit._pos_embed(tokens)
+        for block in self.vit.blocks:
+            tokens = block(tokens)
+            if self.kind == "checks":
+                assert torch.isfinite(tokens).all()
+        return self.vit.forward_head(self.vit.norm(tokens))
+
+
+@pytest.mark.parametrize("kind", ["writes", "checks"])
+def test_a_model_that_writes_to_its_outputs_or_checks_them(kind):
+    model, images = Picky(kind).eval(), torch.rand(4, 3, 32, 32)
+    trunk, layers, _ = listened(model, images)
+    expected = explain(model, images, target_layers=layers).maps["hirescam"]
+    if trunk.matches():
+        with trunk.replayed():
+            torch.testing.assert_close(explain(model, images, target_layers=layers).maps["hirescam"], expected)
+    assert trunk.matches() == (kind == "checks")
+    ablated = explain(model, images, "ablationcam", target_layers=layers[-1:]).maps["ablationcam"]
+    assert ablated.abs().amax((1, 2)).min() > 0
+
+
+def test_a_ride_that_fails_gives_way_to_a_pass_of_its_own():
+    model, images = class_token_vit(), torch.rand(4, 3, 32, 32)
+    trunk, layers, _ = listened(model, images)
+    ride = Ride(trunk, None)
+    calls = []
+
+    def run():
+        calls.append("forward" in vars(model.patch_embed))  # whether the trunk is handed out
+        if calls == [False, True, True]:
+            raise RuntimeError("values that the model refuses")
+        return explain(model, images, target_layers=layers)
+
+    maps = []
+    for _ in range(3):
+        ride.begin(images)
+        with torch.no_grad():
+            model(images)
+        ride.arrive()
+        maps.append(ride.explain(run).maps["hirescam"])
+    assert calls == [False, True, True, False, False]
+    torch.testing.assert_close(maps, maps[:1] * 3, rtol=0, atol=0)
