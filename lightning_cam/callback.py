@@ -133,6 +133,10 @@ class TransformerCAMCallback(Callback):
         self._last_step = -1
         self._session: Session | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the callback, made in a run, opens files of its own."""
+        return {**vars(self), "_session": None}
+
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint; several callbacks differ in it by their names."""

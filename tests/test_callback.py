@@ -1,13 +1,15 @@
 """The main job end to end: a training with the one-line callback, read back from TensorBoard's event files."""
 
+import copy
 import io
+import pickle
 import random
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -351,3 +353,15 @@ def test_a_look_on_the_gpu_never_waits(tmp_path):
     looks = Watched(methods="all", on_error="raise")
     trainer(tmp_path, looks, accelerator="gpu", devices=1).fit(Lit(), *loaders())
     assert looks.watched
+
+
+def test_a_copy_made_in_a_run_has_no_part_in_it(tmp_path):
+    class Copies(Callback):
+        def on_train_end(self, trainer, pl_module):
+            self.copies = copy.deepcopy(looks), pickle.loads(pickle.dumps(looks))
+
+    looks, copies = TransformerCAMCallback(on_error="raise"), Copies()
+    trainer(tmp_path, looks, copies).fit(Lit(), *loaders())
+    for other in copies.copies:
+        assert other.state_key == looks.state_key and other._session is None
+        torch.testing.assert_close(other.state_dict(), looks.state_dict(), rtol=0, atol=0)

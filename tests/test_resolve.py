@@ -11,14 +11,17 @@ from torch import nn
 from lightning_cam import TokenLayout, find_target_layers
 from tests.architectures.user_models import (
     CLASSES,
+    Attention,
     Block,
     ColumnFirst,
     ConvNet,
     FrozenTrunk,
+    PreNorm,
     StudentAndTeacher,
     TorchEncoder,
     ViT,
     WindowViT,
+    mlp,
 )
 
 IMAGES = torch.zeros(1, 3, 48, 32)
@@ -182,6 +185,47 @@ def test_the_block_before_is_one_of_the_same_grid(depths, found):
     options = {"img_size": 64, "embed_dim": 16, "num_heads": (2, 2), "window_size": 4, "num_classes": 3}
     model = timm.create_model("swin_tiny_patch4_window7_224", depths=depths, **options)
     assert [layer.name for layer in find_target_layers(model, torch.zeros(1, 3, 64, 64))] == found
+
+
+class Residual(PreNorm):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class PartsInOneList(ViT):
+    """Attentions and MLPs are of one class and stand in one list, or in pairs."""
+
+    def __init__(self, order, pairs):
+        super().__init__(depth=0)
+        blocks = [[Residual({"attention": Attention, "mlp": mlp}[part]()) for part in order] for _ in range(3)]
+        parts = [nn.Sequential(*block) for block in blocks] if pairs else [part for block in blocks for part in block]
+        self.layers = nn.ModuleList(parts)
+
+
+@pytest.mark.parametrize(
+    ("order", "pairs", "found"),
+    [
+        (("attention", "mlp"), True, ["layers.1.0.norm", "layers.2.0.norm"]),
+        (("mlp", "attention"), True, ["layers.1.1.norm", "layers.2.1.norm"]),
+        (("attention", "mlp"), False, ["layers.2.norm", "layers.4.norm"]),
+        (("mlp", "attention"), False, ["layers.3.norm", "layers.5.norm"]),
+    ],
+)
+def test_the_norm_before_an_mlp_is_not_taken_for_that_before_the_attention(order, pairs, found):
+    assert [layer.name for layer in find_target_layers(PartsInOneList(order, pairs), IMAGES)] == found
+
+
+class Branches(ViT):
+    """Two blocks side by side; the one sees another cut of the image."""
+
+    def forward(self, x):
+        zoomed = nn.functional.interpolate(x[:, :, 12:36, 8:24], size=x.shape[2:], mode="bilinear")
+        one, other = (layer(self.tokens(images)) for layer, images in zip(self.layers, (zoomed, x), strict=True))
+        return self.head(one.mean(1) + other.mean(1))
+
+
+def test_a_block_beside_the_final_one_is_not_before_it():
+    assert [layer.name for layer in find_target_layers(Branches(), IMAGES)] == ["layers.1.norm1"]
 
 
 class TestNamedLayers:

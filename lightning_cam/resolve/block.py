@@ -60,7 +60,7 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
         block = _block_of(mixing, others, living, trace)
         if block is not None:
             _report(dead, block.norms[0])
-            block.before = _like_before(block, living)
+            block.before = _like_before(block, living, mixings)
             return block
     raise ValueError(
         f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
@@ -91,23 +91,35 @@ def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: T
     return None
 
 
-def _like_before(block: FinalBlock, living: list[Call]) -> Call | None:
-    """The living norm of the same name, class and shape, one place earlier in the list that the final block is in."""
+def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -> Call | None:
+    """The final block's norm one block earlier: of the same class and shape, in a module of another number.
+
+    Between the two, tokens are mixed, and the later one depends on the earlier one.
+    """
     default = block.norms[0]
-    numbered = re.fullmatch(r"(.*?)(\d+)(\.\D+)?", block.name)  # blocks.11, encoder_layer_11, layers.3.attention
-    if numbered is None or not default.name.startswith(f"{block.name}."):
-        return None
-    head, number, tail = numbered.groups(default="")
-    name = f"{head}{int(number) - 1}{tail}{default.name.removeprefix(block.name)}"
-    for call in living:
-        same_kind = type(call.module) is type(default.module)
-        if call.name == name and same_kind and call.end < default.start:
-            return call if _shape(call) == _shape(default) else None
+    for call in sorted(living, key=lambda call: call.end, reverse=True):
+        if (
+            call.end < default.start
+            and type(call.module) is type(default.module)
+            and _pattern(call.name) == _pattern(default.name)
+            and any(call.end < mixing.time < default.start for mixing in mixings)
+        ):
+            return call if _leads_to(call.output, default.output) else None
     return None
 
 
-def _shape(call: Call) -> torch.Size | None:
-    return None if call.output is None else call.output.shape
+def _pattern(name: str) -> str:
+    """`blocks.#.norm1` of `blocks.11.norm1`: the number of a block does not count, that of a norm does."""
+    *path, last = name.split(".")
+    return ".".join([*(re.sub(r"\d+", "#", part) for part in path), "#" if last.isdigit() else last])
+
+
+def _leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
+    """Whether one output is of the other's shape and depends on it."""
+    if earlier is None or later is None or earlier.shape != later.shape:
+        return False
+    (gradient,) = torch.autograd.grad(later.sum(), earlier, allow_unused=True, retain_graph=True)
+    return gradient is not None
 
 
 def _source_of(block: Call, trace: Trace) -> Call | None:
@@ -132,7 +144,8 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
         )
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True))
+    # What follows asks for the dependence of norms on one another.
+    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True, retain_graph=True))
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 
