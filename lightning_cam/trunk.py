@@ -254,12 +254,14 @@ class Ride:
             try:
                 with self._trunk.replayed():
                     return run()
+            except torch.OutOfMemoryError:
+                raise  # a pass of its own needs more
             except Exception as error:
                 _log.debug("No ride on the validation forward any more: %s", error)
                 self._trusted = False
-                return run()
         own = run()
-        if all(bool(maps.any()) for maps in own.maps.values()):  # blank maps would agree with anything
+        blank_maps = any(not maps.any() for maps in own.maps.values())  # they would agree with anything
+        if self._trusted is None and not blank_maps:
             self._trusted = self._is_same(run, own)
         return own
 

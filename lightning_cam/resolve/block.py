@@ -115,11 +115,21 @@ def _pattern(name: str) -> str:
 
 
 def _leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
-    """Whether one output is of the other's shape and depends on it."""
-    if earlier is None or later is None or earlier.shape != later.shape:
+    """Whether one output is of the other's shape and depends on it.
+
+    The graph is read, not run: a backward pass through a part of it fails where parameters are sharded.
+    """
+    if earlier is None or later is None or earlier.shape != later.shape or earlier.grad_fn is None:
         return False
-    (gradient,) = torch.autograd.grad(later.sum(), earlier, allow_unused=True, retain_graph=True)
-    return gradient is not None
+    sought, waiting, seen = earlier.grad_fn, [later.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is sought:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _source_of(block: Call, trace: Trace) -> Call | None:
@@ -144,8 +154,7 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
         )
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    # What follows asks for the dependence of norms on one another.
-    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True, retain_graph=True))
+    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True))
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 
