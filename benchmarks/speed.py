@@ -13,6 +13,7 @@ AblationCAM, which runs the model once per channel, is held against grad-cam's i
 import argparse
 import gc
 import logging
+import math
 import statistics
 import tempfile
 import time
@@ -112,12 +113,13 @@ def _contenders(
         with torch.no_grad():
             model(images)
 
-    def ours(methods: list[str], layers: list[TargetLayer] = layers) -> Contender:
-        return lambda: [
-            explanation.heatmap(name)
-            for explanation in [explain(model, images, methods, class_idx=classes, target_layers=layers)]
-            for name in methods
-        ]
+    def ours(methods: list[str], layers: list[TargetLayer] = layers, batch_size: int | None = None) -> Contender:
+        def maps() -> None:
+            found = explain(model, images, methods, class_idx=classes, target_layers=layers, batch_size=batch_size)
+            for name in methods:
+                found.heatmap(name)
+
+        return maps
 
     def on_a_forward(layers: list[TargetLayer]) -> Contender:
         """What the callback does after a validation forward: confirm it by one image, and go on from it."""
@@ -141,9 +143,12 @@ def _contenders(
         "lightning-cam, the first eight together": ours(EIGHT),
         f"lightning-cam, all {len(ONE_PASS)} one-pass methods together": ours(ONE_PASS),
         "lightning-cam, the seed set together": ours(list(SEED_SET)),
-        "lightning-cam, hirescam on a validation forward that ran anyway": on_a_forward(layers),
+        "lightning-cam, hirescam, on a validation forward that ran anyway": on_a_forward(layers),
         "lightning-cam, hirescam at the default layers": ours(["hirescam"], default),
-        "the same on a validation forward that ran anyway": on_a_forward(default),
+        "lightning-cam, hirescam at the default layers, half of the images at a time": ours(
+            ["hirescam"], default, batch_size=math.ceil(len(images) / 2)
+        ),
+        "lightning-cam, hirescam at the default layers, on a validation forward that ran anyway": on_a_forward(default),
         "a whole look, hirescam (maps, grid, filmstrip, logging)": look,
         "grad-cam, gradcam": lambda: _grad_cam(SEED_SET["gradcam"], model, layers, images, classes),
         "grad-cam, the seed set": lambda: [_grad_cam(cls, model, layers, images, classes) for cls in SEED_SET.values()],
