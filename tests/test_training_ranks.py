@@ -48,7 +48,7 @@ def records(tmp_path_factory, worker_id):
     try:
         folder.mkdir()
     except FileExistsError:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while not (folder / "done").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
     else:

@@ -78,6 +78,9 @@ class Zero3(DeepSpeedStrategy):
     def setup_distributed(self):
         if isinstance(self.accelerator, CUDAAccelerator):
             return super().setup_distributed()
+        from deepspeed.ops import __compatible_ops__
+
+        __compatible_ops__["deepspeed_shm_comm"] = False  # gloo does; it would have to be compiled
         self.set_world_ranks()
         return self._init_deepspeed_distributed()
 
