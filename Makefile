@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-architectures lint benchmark clean
+.PHONY: demo test test-architectures test-oldest-tensorboard lint benchmark clean
 
 demo: .venv/examples.stamp
 	$(BIN)/python -m examples.demo
@@ -12,6 +12,10 @@ test: .venv/dev.stamp
 
 test-architectures: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto -m architectures tests/architectures
+
+# The page in the oldest TensorBoard that it is for.
+test-oldest-tensorboard: .venv/dev.stamp .venv/tensorboard-2.12.stamp
+	TENSORBOARD_PYTHON=$(CURDIR)/.venv/tensorboard-2.12/bin/python $(BIN)/python -m pytest -n auto tests/review
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -24,6 +28,13 @@ benchmark: .venv/dev.stamp
 .venv/%.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+# It wants older packages than the rest, so it has an environment of its own.
+.venv/tensorboard-2.12.stamp: .venv/dev.stamp
+	$(PYTHON) -m venv .venv/tensorboard-2.12
+	.venv/tensorboard-2.12/bin/python -m pip install --quiet 'tensorboard==2.12.0' 'numpy<2' 'protobuf<4' 'setuptools<70' six
+	.venv/tensorboard-2.12/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean:

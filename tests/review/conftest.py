@@ -27,8 +27,8 @@ ARGUMENTS = (
 
 @contextlib.contextmanager
 def tensorboard(logdir: Path, *arguments: str) -> Iterator[str]:
-    """Run a TensorBoard and give its address."""
-    command = [sys.executable, "-m", "tensorboard.main", "--port=0", *arguments]
+    """Run a TensorBoard, that of the environment TENSORBOARD_PYTHON if set, and give its address."""
+    command = [os.environ.get("TENSORBOARD_PYTHON", sys.executable), "-m", "tensorboard.main", "--port=0", *arguments]
     if not any(argument.startswith("--logdir") for argument in arguments):
         command.append(f"--logdir={logdir}")
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
