@@ -24,7 +24,16 @@ Scores = Callable[[Any], Tensor]
 
 
 class DoesNotApply(ValueError):
-    """A method is not defined for a model."""
+    """A method is not defined for a model.
+
+    Args:
+        message: Why.
+        method: The method's name, once it is known.
+    """
+
+    def __init__(self, message: str, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
 
 
 @dataclass(frozen=True)
@@ -176,9 +185,11 @@ def _over_all_tokens(attentions: list[Tensor], batch_size: int, layer: TargetLay
     fitting = [a for a in attentions if a.shape[-2:] == (count, count) and len(a) % batch_size == 0]
     if layout.format != "NLC" or not fitting or len(fitting) < len(attentions):
         others = sorted({tuple(a.shape) for a in attentions if not any(a is f for f in fitting)})
+        shapes = ", ".join(map(str, others))
+        seen = f"seen were attentions of shape {shapes}" if others else f"its output is {layout.format}"
         raise DoesNotApply(
-            f"attention over all {count} tokens of {layer.name} is needed in every block; seen were "
-            f"{len(fitting)} such and others of shape {others or 'none'}, as in windows or pyramids"
+            f"attention over all {count} tokens of {layer.name}, as a sequence, is needed in every block; {seen}, "
+            "as in windows or pyramids"
         )
     return fitting
 

@@ -42,13 +42,13 @@ class TransformerCAMCallback(Callback):
         class_idx: The class to explain; by default each image's label, or without labels the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars, such as those of
             `lightning_cam.scores`.
-        target_layers: Names of the layers to look at; by default found.
+        target_layers: Name or names of the layers to look at; by default found.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: Which part of the LightningModule maps images to logits: the name of a submodule or method such as
             "model", or a function of the images. By default the module's own `forward`, else its only network.
         mean: Mean that the images were normalised with; by default found in the validation transforms.
         std: Standard deviation that the images were normalised with; likewise.
-        class_names: Names of the classes; by default found in the dataset.
+        class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
@@ -86,12 +86,12 @@ class TransformerCAMCallback(Callback):
         probe: str | None = None,
         class_idx: int | None = None,
         score: Callable[[Any], Any] | None = None,  # returns a Tensor, but jsonargparse would then build a Tensor
-        target_layers: list[str] | None = None,
+        target_layers: str | list[str] | None = None,
         layout: TokenLayout | list[TokenLayout] | None = None,
         forward: str | Callable[[Tensor], Any] | None = None,
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | dict[int, str] | None = None,
         every_n_epochs: int = 1,
         batch_size: int | None = None,
         shard_probe: bool = False,
@@ -147,6 +147,11 @@ class TransformerCAMCallback(Callback):
         self._off = self._all_off = False
         self._together = look_together(trainer, self.settings.shard_probe)
         self._attempt(self._begin, trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.enable_validation and trainer.is_global_zero:
+            _log.warning("TransformerCAMCallback shows nothing in this run: it looks at validation, and there is none.")
 
     @override
     def on_validation_batch_start(

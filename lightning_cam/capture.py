@@ -244,9 +244,11 @@ def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
 
 
 def _outside(class_idx: Tensor | int, num_classes: int) -> str:
+    classes = torch.as_tensor(class_idx)
+    wrong = ", ".join(map(str, classes[(classes < 0) | (classes >= num_classes)].unique().tolist()))
     return (
-        f"class_idx: the model has {num_classes} logits, so classes (and labels) go from 0 to {num_classes - 1}, "
-        f"got {class_idx}"
+        f"class_idx: the model has {num_classes} logits, so the classes to explain, by default the labels, "
+        f"go from 0 to {num_classes - 1}; got {wrong}; give class_idx=, or score= for an output that is no classes"
     )
 
 

@@ -1,5 +1,6 @@
 """Which part of a module maps images to logits."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,9 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
     Args:
         module: A LightningModule, or any module.
         forward: The name of a submodule or method (dots reach deeper), a function, or None: the module's own `forward`
-            if its class defines one, else its only submodule with parameters, or the one with a usual name (`model`,
-            `net`, `network`, `classifier`, `module`), or the only one that is trained.
+            if its class defines one that can be called with images alone, else its only submodule with parameters, or
+            the one with a usual name (`model`, `net`, `network`, `classifier`, `module`), or the only one that is
+            trained.
 
     Raises:
         ValueError: There is nothing by that name, or several submodules come into question.
@@ -30,7 +32,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
         return forward
     if forward is not None:
         return _named(module, forward)
-    if _defines_forward(module):
+    if _takes_images(module):
         return module
     networks = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
     trained = {n: child for n, child in networks.items() if any(p.requires_grad for p in child.parameters())}
@@ -40,7 +42,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
             return next(iter(found.values()))
     what = f"the submodules {', '.join(networks)}" if networks else "no submodule with parameters"
     raise ValueError(
-        f"forward: {type(module).__name__} defines no forward() and has {what}; "
+        f"forward: {type(module).__name__} has no forward() that takes images alone, and has {what}; "
         'give forward=, the name of the part that maps images to logits, such as forward="model"'
     )
 
@@ -57,7 +59,13 @@ def _named(module: nn.Module, name: str) -> Callable[..., Any]:
     return found
 
 
-def _defines_forward(module: nn.Module) -> bool:
-    """Whether a class of the user's defines `forward`; LightningModule's own only raises."""
+def _takes_images(module: nn.Module) -> bool:
+    """Whether a class of the user's defines a `forward` of one argument; LightningModule's own only raises."""
     owner = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
-    return owner.__name__ not in ("LightningModule", "Module")
+    if owner.__name__ in ("LightningModule", "Module"):
+        return False
+    try:
+        inspect.signature(module.forward).bind("images")
+    except TypeError:  # forward(self, **batch), forward(self, pixel_values, labels)
+        return False
+    return True

@@ -41,6 +41,11 @@ class Explanation:
     layers: list[TargetLayer]
     image_size: tuple[int, int]
 
+    def __repr__(self) -> str:
+        """The maps' names and shapes, and where they come from; no tensor is printed."""
+        maps = ", ".join(f"{method} {tuple(tensor.shape)}" for method, tensor in self.maps.items())
+        return f"Explanation(maps: {maps}; layers: {', '.join(layer.name for layer in self.layers)})"
+
     @property
     def maps(self) -> dict[str, Tensor]:
         """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
@@ -85,7 +90,7 @@ def explain(
     *,
     class_idx: int | Tensor | None = None,
     score: Score | None = None,
-    target_layers: Sequence[str | nn.Module | TargetLayer] | None = None,
+    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None = None,
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     forward: Forward | None = None,
     batch_size: int | None = None,
@@ -103,7 +108,7 @@ def explain(
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
         class_idx: What to explain: a class, a (B,) tensor of classes, or None for the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars.
-        target_layers: Names, modules or `TargetLayer`s; by default found by `find_target_layers`.
+        target_layers: One or several names, modules or `TargetLayer`s; by default found by `find_target_layers`.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: What to call with the images; by default `model`.
         batch_size: Images that go through the model at once; by default all.
@@ -126,7 +131,7 @@ def explain(
         (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
     """
     chosen = find_methods(methods)
-    _check(images, batch_size)
+    _check(images, class_idx, batch_size)
     layers = _target_layers(model, images, target_layers, layout, forward)
     supply = partial(
         Supply,
@@ -221,8 +226,11 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
     if names == "all":
         return list(METHODS.values())
     chosen = [_find_method(name) for name in ([names] if isinstance(names, str | type) else names)]
-    if not chosen or len({method.name for method in chosen}) < len(chosen):
-        raise ValueError(f"methods: expected one or more different names, got {names!r}")
+    known = [method.name for method in chosen]
+    twice = sorted({name for name in known if known.count(name) > 1})
+    if twice or not chosen:
+        came = f"{', '.join(twice)} stands twice" if twice else "got none"
+        raise ValueError(f"methods: expected one or more, each of a name of its own in lower case; {came}")
     return chosen
 
 
@@ -231,6 +239,8 @@ def _find_method(name: str | type) -> Method:
         return METHODS[name]
     if isinstance(name, type) or "." in str(name):
         return grad_cam_method(name)
+    if name == "all":
+        raise ValueError("methods: 'all' stands alone, in place of a list")
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
@@ -241,21 +251,27 @@ def _find_method(name: str | type) -> Method:
 def _target_layers(
     model: nn.Module,
     images: Tensor,
-    target_layers: Sequence[str | nn.Module | TargetLayer] | None,
+    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None,
     layout: TokenLayout | Sequence[TokenLayout] | None,
     forward: Forward | None,
 ) -> list[TargetLayer]:
-    found = [layer for layer in target_layers or () if isinstance(layer, TargetLayer)]
+    given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else target_layers
+    found = [layer for layer in given or () if isinstance(layer, TargetLayer)]
     if found:
         return found
-    named = [layer for layer in target_layers if not isinstance(layer, TargetLayer)] if target_layers else None
+    named = [layer for layer in given if not isinstance(layer, TargetLayer)] if given else None
     return find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
 
 
-def _check(images: Tensor, batch_size: int | None) -> None:
+def _check(images: Tensor, class_idx: int | Tensor | None, batch_size: int | None) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
         came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images: expected a floating tensor of shape (B, C, H, W) with B at least 1, got {came}")
+    if isinstance(class_idx, Tensor) and (class_idx.shape != (len(images),) or class_idx.is_floating_point()):
+        raise ValueError(
+            f"class_idx: expected an int or one integer per image, shape ({len(images)},), "
+            f"got {class_idx.dtype} {tuple(class_idx.shape)}"
+        )
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size: expected None or at least 1, got {batch_size}")
 

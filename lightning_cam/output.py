@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -10,25 +11,26 @@ def logits_of(output: Any) -> Tensor:
     """Return the logits of a model's output.
 
     An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first
-    two-dimensional floating tensor found in nested tuples, lists and mappings.
+    two-dimensional floating tensor found in nested tuples, lists and mappings. A single logit z of a binary classifier,
+    (B, 1) or a tensor (B,), becomes the two logits (-z/2, z/2), which have its probability, sigmoid(z), and its sign.
 
     Args:
         output: What the model returned: a tensor, a tuple, a list, a mapping or an object with `logits`.
 
     Returns:
-        (B, classes), floating, on the output's device, attached to the graph it came with.
+        (B, classes), at least two classes, floating, on the output's device, attached to the graph it came with.
 
     Raises:
         ValueError: `output` holds no two-dimensional floating tensor.
 
     Example:
-        >>> import torch
         >>> logits_of({"features": torch.zeros(2, 5, 8), "logits": torch.zeros(2, 10)}).shape
         torch.Size([2, 10])
     """
-    for tensor in tensors_in(output):
+    found = [output[:, None]] if isinstance(output, Tensor) and output.ndim == 1 else tensors_in(output)
+    for tensor in found:
         if tensor.ndim == 2 and tensor.is_floating_point():
-            return tensor
+            return tensor if tensor.shape[1] > 1 else torch.cat([-tensor, tensor], 1) / 2
     raise ValueError(
         f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,19 @@ class ProbeBatch:
             ValueError: There is no such folder, no image in it, or the images differ in size after `transform`.
         """
         folder = Path(path)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)[:num_samples]
-        if not files:
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        read = (_read(file, transform) for file in files)  # no more of them than needed
+        images = list(islice((image for image in read if image is not None), num_samples))
+        if not images:
             what = "holds no images" if folder.is_dir() else "is not a folder"
             raise ValueError(
                 f"probe: {str(folder)!r} {what}; expected a folder with {', '.join(sorted(_SUFFIXES))} files"
             )
-        images = [_read(file, transform) for file in files]
         if len({image.shape for image in images}) > 1:
+            sizes = ", ".join(sorted({str(tuple(image.shape)) for image in images}))
+            where = "the validation transform" if transform else "the validation dataset's `transform`, now none"
             raise ValueError(
-                f"probe: the images of {str(folder)!r} differ in size after the transform "
-                f"({', '.join(sorted({str(tuple(image.shape)) for image in images}))}); resize and crop in it"
+                f"probe: the images of {str(folder)!r} differ in size ({sizes}); resize and crop them in {where}"
             )
         return cls(torch.stack(images))
 
@@ -128,9 +131,15 @@ class ProbeBatch:
         return self if self.labels is None else replace(self, num_labels=int(self.labels.max()) + 1)
 
 
-def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor:
-    with Image.open(file) as image:
-        result = (transform or to_tensor)(ImageOps.exif_transpose(image).convert("RGB"))
+def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | None:
+    """The image of a file, or None if the file cannot be read."""
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError as error:
+        _log.warning("probe: %s is left out: %s", file, error)
+        return None
+    result = (transform or to_tensor)(image)
     if not isinstance(result, Tensor) or result.ndim != 3:
         raise ValueError(f"probe: the validation transform gives {type(result).__name__}, a (C, H, W) tensor is needed")
     return result

@@ -39,14 +39,12 @@ class Finer:
         """Return (B,) float32 of a model's output with logits (B, classes).
 
         Raises:
-            ValueError: There are no logits, fewer than two classes, or `class_idx` is not among them.
+            ValueError: There are no logits, or `class_idx` is not among them.
         """
         logits = logits_of(output).float()
         count = logits.shape[1]
-        if count < 2 or not 0 <= (self.class_idx or 0) < count:
-            raise ValueError(
-                f"score: Finer(class_idx={self.class_idx}) needs two or more classes, its own among them, got {count}"
-            )
+        if not 0 <= (self.class_idx or 0) < count:
+            raise ValueError(f"score: Finer(class_idx={self.class_idx}) is none of the model's {count} classes")
         own = logits.max(1).values if self.class_idx is None else logits[:, self.class_idx]
         with torch.no_grad():  # which classes are similar is not itself explained
             nearest = (logits - own[:, None]).abs().argsort(dim=1, stable=True)

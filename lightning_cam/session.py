@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_cam.attention import DoesNotApply
 from lightning_cam.checks import FEW, Checks, class_similarity, faithfulness
 from lightning_cam.classifier import classifier_of
 from lightning_cam.explanation import Explanation, explain, find_methods
@@ -29,15 +30,14 @@ from lightning_cam.trunk import Ride, Trunk, can_ride
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_REASON = 200  # letters of a model's own error
+
 _ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
 
 - `{name}/<method>`: the newest look. Hot cells speak for {target}. A caption reads label → prediction and its
   probability; the frame is green where the prediction is right, orange where it is wrong.
 - `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
 - `{name}/<method>/<metric>`: numbers of the same maps.
-
-TensorBoard keeps ten random steps of each picture. To keep all, start it with
-`tensorboard --logdir {logdir} --samples_per_plugin images=1000`.
 """
 
 
@@ -64,7 +64,7 @@ class Session:
         self._layers = find_target_layers(
             module,
             probe.images,
-            forward=self._forward,
+            forward=_or_say_why(self._forward, module),
             target_layers=settings.target_layers,
             layout=settings.layout,
         )
@@ -73,9 +73,10 @@ class Session:
         if mean is None or std is None:
             mean, std = find_normalisation(probe.images, loaders, module)
         self._photos = unnormalise(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
-        self._class_names = settings.class_names or find_class_names([loaders, getattr(trainer, "datamodule", None)])
+        self._class_names = settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)])
         self._captions: Captions | None = None  # drawn at the first look, when the number of classes is known
         self._looks = 0
+        self._methods = settings.methods
         methods = find_methods(settings.methods)
         self.ride: Ride | None = None
         if not together and settings.batch_size is None and can_ride(module, methods):
@@ -89,7 +90,6 @@ class Session:
                 layers="`, `".join(layer.name for layer in self._layers),
                 name=settings.name,
                 target=settings.target(probe.labels is not None),
-                logdir=getattr(trainer.logger, "save_dir", None) or "DIR",
             ),
             photos=(self._photos * 255).round().to(torch.uint8),
             labels=probe.labels,
@@ -163,19 +163,33 @@ class Session:
             self.worker.close()
 
     def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
-        return explain(
-            module,
-            images,
-            self._settings.methods,
-            target_layers=self._layers,
-            forward=self._forward,
-            batch_size=self._settings.batch_size,
-            **target,
-        )
+        try:
+            return explain(
+                module,
+                images,
+                self._methods,
+                target_layers=self._layers,
+                forward=self._forward,
+                batch_size=self._settings.batch_size,
+                **target,
+            )
+        except DoesNotApply as error:
+            names = [self._methods] if isinstance(self._methods, str | type) else self._methods
+            others = [name for name in names if find_methods(name)[0].name != error.method]
+            if not others:
+                raise
+            _log.warning("%s; it is left out.", error)
+            self._methods = others
+        return self._explain(module, images, **target)
 
     def _captions_for(self, num_classes: int) -> Captions:
         if self._captions is None:
-            names = self._class_names or [str(index) for index in range(num_classes)]
+            names = self._class_names or []
+            if names and len(names) != num_classes:
+                _log.warning(
+                    "There are %d class names and %d classes; those without are numbered.", len(names), num_classes
+                )
+            names = [*names, *map(str, range(len(names), num_classes))]
             self._captions = Captions(names, self._photos.device)
         return self._captions
 
@@ -206,6 +220,27 @@ def _open_worker(trainer: Trainer, introduction: Introduction, settings: Setting
 def loaders_of(trainer: Trainer) -> Any:
     """The loaders of the loop that runs, as the user gave them."""
     return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+
+
+def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:
+    """`forward`; if that fails, the first line of why, and how to have something else called."""
+
+    def run(images: Tensor) -> Any:
+        try:
+            return forward(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
+                why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
+            raise ValueError(
+                f"forward: what {type(module).__name__} calls with images of shape {tuple(images.shape)} failed "
+                f"({why}); if it takes something else, give forward=, the name of the part that maps images to "
+                'logits, such as forward="model", or a function'
+            ) from error
+
+    return run
 
 
 def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:

@@ -23,12 +23,12 @@ class Settings:
     probe: str | None
     class_idx: int | None
     score: Callable[[Any], Any] | None
-    target_layers: list[str] | None
+    target_layers: str | list[str] | None
     layout: TokenLayout | list[TokenLayout] | None
     forward: str | Callable[[Tensor], Any] | None
     mean: float | list[float] | None
     std: float | list[float] | None
-    class_names: list[str] | None
+    class_names: list[str] | dict[int, str] | None
     every_n_epochs: int
     batch_size: int | None
     shard_probe: bool
@@ -52,9 +52,23 @@ class Settings:
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):
             raise ValueError(f"timelapse: expected 'webp', 'gif' or None, got {self.timelapse!r}")
+        if not self.name:
+            raise ValueError("name: expected at least one letter, got ''")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean, std: give both or neither")
         find_methods(self.methods)
+        self.names()
+
+    def names(self) -> list[str] | None:
+        """The given class names in the order of the classes; a mapping is what Hugging Face calls `id2label`."""
+        if isinstance(self.class_names, str):
+            raise ValueError(f"class_names: expected one name per class, got the text {self.class_names!r}")
+        if not isinstance(self.class_names, dict):
+            return self.class_names
+        if sorted(self.class_names) != list(range(len(self.class_names))):
+            keys = ", ".join(map(repr, self.class_names))
+            raise ValueError(f"class_names: expected the keys 0 to {len(self.class_names) - 1}, got {keys}")
+        return [self.class_names[index] for index in range(len(self.class_names))]
 
     def target(self, labelled: bool) -> str:
         """What is explained, in words.

@@ -65,7 +65,7 @@ class Supply:
                 for index in range(len(self.layers))
             ]
         except DoesNotApply as error:
-            raise DoesNotApply(f"methods: {method.name} does not apply to this model: {error}") from None
+            raise DoesNotApply(f"methods: {method.name} does not apply to this model: {error}", method.name) from None
 
     def _of_layer(self, need: str, index: int) -> Any:
         if need == "score_outputs":

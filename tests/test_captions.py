@@ -4,7 +4,7 @@ import torch
 from lightning_cam.render import (
     Captions,
 )
-from lightning_cam.render.caption import ATLAS_BYTES, draw_lines, line_height, shorten, text_width
+from lightning_cam.render.caption import ATLAS_BYTES, draw_lines, line_height, shorten, shorten_all, text_width
 from tests.drawn import DIGITS, written
 
 NAN, INF = float("nan"), float("inf")
@@ -50,8 +50,7 @@ class TestCaptions:
         one = torch.tensor([4]), torch.tensor([2]), torch.tensor([0.05])
         got = Captions(self.NAMES, "cpu").label_and_prediction(*one, 15, 200)[0]
         height, arrow = line_height(15), text_width("→", 15)
-        room = 200 - text_width("100%", 15) - arrow - 8
-        assert torch.equal(got[:height], written(shorten(self.NAMES[4], 15, room), 15, 200))
+        assert torch.equal(got[:height], written(shorten(self.NAMES[4], 15, 200), 15, 200))
         assert torch.equal(got[height:, arrow + 4 :], written("Σίσυφος", 15, 196 - arrow, right="5%"))
 
     @pytest.mark.parametrize("width", [10, 30, 80, 120])
@@ -61,6 +60,15 @@ class TestCaptions:
         assert self.NAMES[4].startswith(text[:-1])
         assert text_width(text, 12) <= width or text == "…"
         assert text_width(self.NAMES[4][: len(text) + 1] + "…", 12) > width * 0.8
+
+    def test_names_that_differ_at_their_ends_stay_different(self):
+        names = ["bottom left corner", "bottom right corner", "bottom left hand", "golden retriever"]
+        short = shorten_all(names, 12, 70)
+        assert len(set(short)) == 4 and short[3] == shorten(names[3], 12, 70) and short[3].endswith("…")
+        for index in (0, 2):
+            head, tail = short[index].split("…")
+            assert tail and names[index].startswith(head) and names[index].endswith(tail)
+            assert text_width(short[index], 12) <= 70
 
     def test_text_that_fits_is_left_alone(self):
         assert shorten("cat", 12, text_width("cat", 12)) == "cat"

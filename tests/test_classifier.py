@@ -31,6 +31,22 @@ def test_a_forward_of_its_own_is_called():
     assert classifier_of(plain) is plain
 
 
+class TakesABatch(Lit):
+    def forward(self, **batch):
+        return self.model(**batch)
+
+
+class TakesLabelsToo(Lit):
+    def forward(self, pixel_values, labels):
+        return self.model(pixel_values), labels
+
+
+@pytest.mark.parametrize("cls", [TakesABatch, TakesLabelsToo])
+def test_a_forward_that_images_alone_cannot_call_is_passed_over(cls):
+    network = net()
+    assert classifier_of(cls(model=network)) is network
+
+
 @pytest.mark.parametrize("name", ["model", "net", "anything"])
 def test_the_only_network(name):
     network = net()
@@ -56,7 +72,7 @@ def test_a_name_or_a_function_decides():
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (None, "Lit defines no forward.* has the submodules backbone, head; give forward="),
+        (None, "Lit has no forward.* has the submodules backbone, head; give forward="),
         ("backbon", r"nothing to call by the name 'backbon' \(it has backbone, head\)"),
     ],
 )

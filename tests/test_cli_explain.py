@@ -266,7 +266,7 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
         (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "aug_smooth"),
         (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "--agu_smooth"),
-        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "go from 0 to 4, got 9"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "go from 0 to 4; got 9"),
         (["--path", "{photos}", *MODEL, "--target_layers", "[blocks.9]"], "target_layers"),
         (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),

@@ -207,13 +207,48 @@ def test_layers_found_by_default_explain_as_those_named():
     torch.testing.assert_close(explain(model, images).maps, explain(model, images, target_layers=layers).maps)
 
 
+def test_one_layer_needs_no_list():
+    model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
+    expected = explain(model, images, target_layers=["blocks.1.norm1"]).maps
+    for one in ("blocks.1.norm1", model.blocks[1].norm1, find_target_layers(model, images)[0]):
+        torch.testing.assert_close(explain(model, images, target_layers=one).maps, expected)
+
+
+def test_it_prints_in_one_line():
+    explanation = explain(class_token_vit(), torch.randn(2, 3, 32, 32), ["hirescam", "gradcam"])
+    assert repr(explanation) == (
+        "Explanation(maps: hirescam (2, 4, 4), gradcam (2, 4, 4); layers: blocks.1.norm1, blocks.2.norm1)"
+    )
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_a_binary_classifier_of_one_logit(squeezed):
+    """As grad-cam's `BinaryClassifierOutputTarget`: class 1 is the logit, class 0 its negative."""
+    model, images = class_token_vit(num_classes=1), torch.randn(4, 3, 32, 32)
+    classes = torch.tensor([0, 1, 1, 0])
+    forward = (lambda images: model(images)[:, 0]) if squeezed else model
+    ours = explain(model, images, ["hirescam", "gradcam"], class_idx=classes, forward=forward)
+    targets = [pytorch_grad_cam.utils.model_targets.BinaryClassifierOutputTarget(c) for c in classes.tolist()]
+    for name in ("hirescam", "gradcam"):
+        with GRAD_CAM[name](model, [layer.module for layer in ours.layers], MODELS["class token"][-1]) as cam:
+            np.testing.assert_allclose(ours.heatmap(name).numpy(), cam(images.clone(), targets), atol=1e-4)
+    torch.testing.assert_close(ours.logits.softmax(1)[:, 1], model(images)[:, 0].sigmoid())
+    torch.testing.assert_close(explain(model, images).class_idx, (model(images)[:, 0] > 0).long())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (dict(methods="gradcm"), r"methods: there is no 'gradcm'; did you mean 'gradcam'\?"),
-        (dict(methods=[]), "methods: expected one or more different names"),
+        (dict(methods=[]), "methods: expected one or more, .* got none"),
+        (dict(methods=["all", "gradcam"]), "methods: 'all' stands alone"),
         (dict(class_idx=7), "class_idx: .* from 0 to 4"),
-        (dict(class_idx=torch.tensor([1])), r"class_idx: expected an int or shape \(2,\), got shape \(1,\)"),
+        (dict(class_idx=torch.tensor([1])), r"class_idx: expected an int or one .* \(2,\), got torch.int64 \(1,\)"),
+        (dict(class_idx=torch.tensor([1, 2, 3])), r"class_idx: .* \(2,\), got torch.int64 \(3,\)"),
+        (dict(class_idx=torch.tensor([1.0, 2.7])), r"class_idx: .* \(2,\), got torch.float32 \(2,\)"),
+        (dict(class_idx=torch.tensor([1, 9])), "from 0 to 4; got 9; give class_idx=, or score="),
+        (dict(target_layers="zzz"), "has no module 'zzz'; model.named_modules"),
+        (dict(target_layers="blocks.1.norm1", layout="NLC"), "layout: expected a TokenLayout"),
         (dict(batch_size=0), "batch_size: expected None or at least 1, got 0"),
         (dict(target_layers=["blocks.2.norm3"]), "blocks.2.norm1"),
         (dict(score=lambda output: output), r"score: must return one number per image, .* \(2,\), got shape \(2, 5\)"),

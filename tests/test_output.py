@@ -29,6 +29,13 @@ def test_logits_are_found(output):
     assert logits_of(output) is LOGITS
 
 
+@pytest.mark.parametrize("output", [LOGITS[:, :1], LOGITS[:, 0], {"logits": LOGITS[:, :1]}])
+def test_a_single_logit_stands_for_two_classes(output):
+    logits = logits_of(output)
+    torch.testing.assert_close(logits.softmax(1)[:, 1], LOGITS[:, 0].sigmoid())
+    torch.testing.assert_close(logits[:, 0], -logits[:, 1])
+
+
 @pytest.mark.parametrize(
     ("output", "words"),
     [

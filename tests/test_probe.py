@@ -109,6 +109,15 @@ def test_a_folder_goes_through_the_transform(tmp_path):
     assert torch.equal(ProbeBatch.from_folder(tmp_path, 1).images[0, 0, 0, 0], torch.tensor(200) / 255)
 
 
+def test_a_broken_file_is_left_out(tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    for name, value in (("b", 100), ("c", 200)):
+        Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
+    probe = ProbeBatch.from_folder(tmp_path, 1)
+    torch.testing.assert_close(probe.images, torch.full((1, 3, 8, 8), 100 / 255))
+    assert "a.png is left out" in caplog.text
+
+
 @pytest.mark.parametrize(("folder", "message"), [("empty", "holds no images"), ("nowhere", "is not a folder")])
 def test_a_folder_without_images(tmp_path, folder, message):
     (tmp_path / "empty").mkdir()
@@ -119,8 +128,10 @@ def test_a_folder_without_images(tmp_path, folder, message):
 def test_a_folder_of_different_sizes(tmp_path):
     for size in (8, 9):
         Image.new("RGB", (size, size)).save(tmp_path / f"{size}.png")
-    with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\)"):
+    with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\).* now none"):
         ProbeBatch.from_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"differ in size .* in the validation transform"):
+        ProbeBatch.from_folder(tmp_path, transform=ToTensor())
 
 
 class Inner:

@@ -1,5 +1,6 @@
 """Text on pictures: drawn once on the host, moved to the device once, picked by index there."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -32,16 +33,31 @@ def text_width(text: str, size: int) -> int:
     return int(_font(size).getlength(text)) + 1
 
 
-def shorten(text: str, size: int, width: int) -> str:
+def shorten(text: str, size: int, width: int, *, in_the_middle: bool = False) -> str:
     """Cut `text` so that it is at most `width` pixels wide, with an ellipsis where something is missing."""
     needed = text_width(text, size)
     if needed <= width:
         return text
+
+    def cut(kept: int) -> str:
+        head = (kept + 1) // 2 if in_the_middle else kept
+        return text[:head].rstrip() + "…" + text[len(text) - (kept - head) :]
+
     # Letters differ in width: start a little above the proportional length, and go down from there.
     kept = max(0, 2 + int(len(text) * (width - text_width("…", size)) / needed))
-    while kept and text_width(text[:kept] + "…", size) > width:
+    while kept and text_width(cut(kept), size) > width:
         kept -= 1
-    return text[:kept].rstrip() + "…"
+    return cut(kept)
+
+
+def shorten_all(texts: Sequence[str], size: int, width: int) -> list[str]:
+    """Cut texts at their ends; those that would then look the same in their middles."""
+    shortened = [shorten(text, size, width) for text in texts]
+    count = Counter(shortened)
+    return [
+        shorten(text, size, width, in_the_middle=True) if count[short] > 1 else short
+        for text, short in zip(texts, shortened, strict=True)
+    ]
 
 
 def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = False) -> Tensor:
@@ -54,8 +70,8 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
     sheet = Image.new("L", (width, height * len(texts)))
     draw = ImageDraw.Draw(sheet)
     x, anchor = (width, "rs") if align_right else (0, "ls")
-    for row, text in enumerate(texts):
-        draw.text((x, row * height + ascent), shorten(text, size, width), 255, _font(size), anchor)
+    for row, text in enumerate(shorten_all(texts, size, width)):
+        draw.text((x, row * height + ascent), text, 255, _font(size), anchor)
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 
@@ -98,7 +114,7 @@ class Captions:
         Returns:
             (..., line height, width) uint8, white on black.
         """
-        names = self._names(labels, size, width - text_width("100%", size))
+        names = self._names(labels, size, width)
         return F.pad(names, (0, width - names.shape[-1]))
 
     def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
@@ -137,6 +153,7 @@ class Captions:
         label, prediction = self._names(labels, size, room), self._names(preds, size, room)
         if 2 * label.shape[-1] <= room:
             return _left_and_right(torch.cat([label, arrow, prediction], -1), percent, width)
+        label = self._names(labels, size, width)
         first = F.pad(label, (0, width - label.shape[-1]))
         second = _left_and_right(torch.cat([arrow[..., 4:], prediction], -1), percent, width)
         return torch.cat([first, second], -2)

@@ -45,7 +45,7 @@ def find_target_layers(
     images: Tensor,
     *,
     forward: Callable[[Tensor], Any] | None = None,
-    target_layers: Sequence[str | nn.Module] | None = None,
+    target_layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
 ) -> list[TargetLayer]:
@@ -61,7 +61,7 @@ def find_target_layers(
         model: The module whose submodules are searched, in any mode; left untouched.
         images: (B, C, H, W), normalised, on the model's device; only shape, dtype and device are used.
         forward: What to call with the images; by default `model`.
-        target_layers: Names or modules to take instead of those found.
+        target_layers: One or several names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
         which: "first" for the norm before the last token mixing (where a block normalises later: the first norm
             after it), and ahead of it the same norm of the block before, if that has one of the same shape; "all" for
@@ -83,10 +83,16 @@ def find_target_layers(
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
     run = model if forward is None else forward
+    if isinstance(target_layers, str | nn.Module):
+        target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
     if layout is not None:
         if named is None:
             raise ValueError("layout: says how given layers lie; name them with target_layers=")
+        if isinstance(layout, str):
+            raise ValueError(
+                f"layout: expected a TokenLayout, such as TokenLayout({layout!r}, (14, 14)), got {layout!r}"
+            )
         given = [layout] * len(named) if isinstance(layout, TokenLayout) else list(layout)
         if len(given) != len(named):
             raise ValueError(f"layout: {len(given)} given for {len(named)} target_layers")
@@ -141,8 +147,9 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     modules = dict(model.named_modules())
     if isinstance(layer, str):
         if layer not in modules:
-            near = ", ".join(difflib.get_close_matches(layer, modules, n=3, cutoff=0.3))
-            raise ValueError(f"target_layers: the model has no module {layer!r}; the nearest names are {near}")
+            near = difflib.get_close_matches(layer, modules, n=3, cutoff=0.3)
+            hint = f"the nearest names are {', '.join(near)}" if near else "model.named_modules() lists them"
+            raise ValueError(f"target_layers: the model has no module {layer!r}; {hint}")
         return layer, modules[layer]
     for name, module in modules.items():
         if module is layer:

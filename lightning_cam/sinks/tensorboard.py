@@ -13,6 +13,11 @@ from lightning_cam.sinks.base import Introduction, Sink, register_sink
 
 _RESERVE = 16 * 2**20  # bytes
 
+_KEEP_ALL = """
+TensorBoard keeps ten random steps of each picture. To keep all, start it with
+`tensorboard --logdir {logdir} --samples_per_plugin images=1000`.
+"""
+
 
 @register_sink("TensorBoardLogger")
 class TensorBoardSink(Sink):
@@ -30,7 +35,8 @@ class TensorBoardSink(Sink):
 
     def introduce(self, introduction: Introduction) -> None:
         """Write the text card."""
-        self._logger.experiment.add_text(f"{introduction.name}/about", introduction.text, 0)
+        about = introduction.text + _KEEP_ALL.format(logdir=self._logger.save_dir or "DIR")
+        self._logger.experiment.add_text(f"{introduction.name}/about", about, 0)
 
     def write(self, look: Look) -> None:
         """Write one summary per tag, pictures and scalars at the same step, and flush."""

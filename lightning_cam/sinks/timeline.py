@@ -32,24 +32,30 @@ class TimelineSink(Sink):
         self._directory = Path(directory)
         self._report = report
         self._timelapse = timelapse
+        self._introduction: Introduction | None = None
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
-        self._looks = 0
 
     def introduce(self, introduction: Introduction) -> None:
+        """Keep what the record begins with; a run that never looks leaves none."""
+        self._introduction = introduction
+
+    def _open(self) -> TimelineWriter:
         """Write the probe images, or go on with the record of these images that is there."""
-        self._writer = TimelineWriter(self._directory, introduction.name)
-        labels, regions = introduction.labels, introduction.regions
-        self._record = self._writer.probe(
-            introduction.photos.numpy(),
+        assert self._introduction is not None  # introduced before
+        writer = TimelineWriter(self._directory, self._introduction.name)
+        labels, regions = self._introduction.labels, self._introduction.regions
+        self._record = writer.probe(
+            self._introduction.photos.numpy(),
             labels=None if labels is None else labels.numpy(),
-            class_names=introduction.class_names,
+            class_names=self._introduction.class_names,
             regions=None if regions is None else regions.numpy(),
         )
+        return writer
 
     def write(self, look: Look) -> None:
         """Append one look."""
-        assert self._writer is not None  # introduced before
+        self._writer = self._writer or self._open()
         self._writer.append(
             look.step,
             look.epoch,
@@ -58,12 +64,11 @@ class TimelineSink(Sink):
             class_idx=None if look.class_idx is None else look.class_idx.numpy(),
             metrics={tag: float(value) for tag, value in look.scalars.items()},
         )
-        self._looks += 1
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Append metrics that belong to the look of this step."""
-        assert self._writer is not None  # introduced before
-        self._writer.add_metrics(step, metrics)
+        if self._writer is not None:
+            self._writer.add_metrics(step, metrics)
 
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look.
@@ -74,8 +79,6 @@ class TimelineSink(Sink):
         if self._writer is None or self._record is None:
             return
         self._writer.close()
-        if not self._looks:
-            return
         files: dict[str, Callable[[Path, Path], object]] = {}
         if self._report:
             files["report.html"] = write_report

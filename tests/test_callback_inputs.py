@@ -1,0 +1,131 @@
+"""What users' modules and arguments look like: a look of the right thing, or a sentence that says what to give."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from transformers import ViTConfig, ViTForImageClassification
+
+from lightning_cam import TransformerCAMCallback, explain
+from tests.models import jitter, swin
+from tests.training import CLASSES, SIZE, Lit, loader, tiny_vit, train
+
+
+def hugging_face():
+    torch.manual_seed(0)
+    size = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    return jitter(
+        ViTForImageClassification(ViTConfig(**size, image_size=SIZE, patch_size=4, num_labels=CLASSES))
+    ).eval()
+
+
+class OfABatch(Lit):
+    """A forward as Hugging Face's examples write it."""
+
+    def __init__(self):
+        super().__init__(hugging_face())
+
+    def forward(self, **batch):
+        return self.model(**batch)
+
+    def loss(self, batch):
+        return self(pixel_values=batch[0], labels=batch[1]).loss
+
+
+class OfLabelsToo(OfABatch):
+    def forward(self, pixel_values, labels):
+        return self.model(pixel_values, labels=labels)
+
+
+@pytest.mark.parametrize("cls", [OfABatch, OfLabelsToo])
+def test_a_forward_of_more_than_images(tmp_path, cls):
+    outcome = train(tmp_path, TransformerCAMCallback(num_samples=3, on_error="raise"), cls, num_sanity_val_steps=0)
+    images, labels = next(iter(loader(count=6)))
+    expected = explain(outcome.lit.model, images[:3], class_idx=labels[:3]).maps["hirescam"]
+    train_again = outcome.looks[-1].maps["hirescam"]
+    assert_close(train_again, expected)
+
+
+class OfADictionary(OfABatch):
+    def forward(self, batch):
+        return self.model(**batch)
+
+    def loss(self, batch):
+        return self({"pixel_values": batch[0], "labels": batch[1]}).loss
+
+
+def test_a_forward_that_fails_says_what_to_give(tmp_path):
+    with pytest.warns(UserWarning, match="switched itself off") as caught:
+        train(tmp_path, TransformerCAMCallback(), OfADictionary)
+    (said,) = (str(one.message) for one in caught if "TransformerCAM" in str(one.message))
+    assert "OfADictionary" in said and "give forward=" in said and "mapping" in said and len(said) < 600
+    assert train(tmp_path, TransformerCAMCallback(forward="model", on_error="raise"), OfADictionary).looks
+
+
+def test_methods_that_do_not_apply_are_left_out(tmp_path, caplog):
+    def of_swin():
+        return Lit(swin(num_classes=CLASSES))
+
+    pictures = {"train_loader": lambda: loader(size=64), "val_loader": lambda: loader(4, size=64)}
+    with caplog.at_level(logging.WARNING, "lightning_cam"):
+        look = TransformerCAMCallback(methods=["gae", "hirescam"], on_error="raise")
+        outcome = train(tmp_path, look, of_swin, **pictures)
+    assert [list(look.maps) for look in outcome.looks] == [["hirescam"]] * 2
+    assert caplog.text.count("gae does not apply to this model") == 1
+    with pytest.warns(UserWarning, match="switched itself off: methods: gae does not apply"):
+        train(tmp_path, TransformerCAMCallback(methods=["gae"]), of_swin, **pictures)
+
+
+def test_class_names_as_a_mapping(tmp_path):
+    names = {1: "dog", 0: "cat", 2: "bird"}
+    outcome = train(tmp_path, TransformerCAMCallback(class_names=names, on_error="raise"))
+    assert outcome.introductions[0].class_names == ["cat", "dog", "bird"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat", "class_names: .* the text 'cat'"),
+        ({1: "dog", 2: "bird"}, "class_names: expected the keys 0 to 1, got 1, 2"),
+    ],
+)
+def test_class_names_that_are_none(names, message):
+    with pytest.raises(ValueError, match=message):
+        TransformerCAMCallback(class_names=names)
+
+
+def test_too_few_class_names_are_said(tmp_path, caplog):
+    train(tmp_path, TransformerCAMCallback(class_names=["cat", "dog"], on_error="raise"))
+    assert caplog.text.count("2 class names and 3 classes") == 1
+
+
+def test_a_binary_classifier_of_one_logit(tmp_path):
+    class Binary(Lit):
+        def __init__(self):
+            super().__init__(tiny_vit(num_classes=1))
+
+        def loss(self, batch):
+            return nn.functional.binary_cross_entropy_with_logits(self(batch[0])[:, 0], (batch[1] > 0).float())
+
+    def pack(image, label):
+        return image, (label > 0).long()
+
+    look = TransformerCAMCallback(num_samples=4, on_error="raise")
+    outcome = train(tmp_path, look, Binary, val_loader=lambda: loader(4, pack=pack))
+    images = next(iter(loader(4)))[0]
+    assert_close(outcome.looks[-1].probabilities[:, 1], outcome.lit.model(images)[:, 0].sigmoid().detach())
+
+
+def test_a_run_without_validation_says_so_once(tmp_path, caplog):
+    train(tmp_path, TransformerCAMCallback(on_error="raise"), limit_val_batches=0)
+    assert caplog.text.count("it looks at validation, and there is none") == 1
+
+
+def test_a_run_that_never_looked_leaves_no_record(tmp_path):
+    with pytest.warns(UserWarning, match="switched itself off"):
+        train(tmp_path, TransformerCAMCallback(class_idx=7))
+    assert not list(tmp_path.rglob("*.lcam"))
+    train(tmp_path, TransformerCAMCallback())
+    assert list(tmp_path.rglob("*.lcam"))
