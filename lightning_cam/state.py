@@ -1,10 +1,12 @@
 """Leave a model as it came, whatever happens in between."""
 
 import random
+import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body and put back all of `model` and every random generator, even when the body raises.
 
     Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
-    one level deep), the values of its buffers and of tensors it holds as attributes; for each parameter: `.grad`
-    and `requires_grad`; and the states of Python's, NumPy's and torch's random generators. Parameter values are
-    not copied: nothing may write to them. Gradients are set aside (None) while the body runs.
+    one level deep), the values of its buffers and of tensors it holds as attributes, the states of generators it
+    holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and torch's random
+    generators. Parameter values are not copied: nothing may write to them. Gradients are set aside (None) while the
+    body runs.
 
     Args:
         model: Any module, on any device.
@@ -36,26 +39,66 @@ def untouched(model: nn.Module) -> Iterator[None]:
         >>> model[0].training, len(model._forward_hooks)
         (True, 0)
     """
-    undo = [_random_states(model), _gradients(model), *map(_attributes, model.modules())]
-    try:
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with random_states_kept(devices), ExitStack() as stack:  # which goes on with the others if one raises
+        for restore in (_gradients(model), *map(_attributes, model.modules())):
+            stack.callback(restore)
         yield
-    finally:
-        for restore in undo:
-            restore()
 
 
 @contextmanager
-def replaced(module: nn.Module, attribute: str, value: Any) -> Iterator[None]:
-    """Let `module` have `value` as an attribute of its own while the body runs."""
-    before = vars(module).copy()
-    vars(module)[attribute] = value
+def random_states_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Let Python's, NumPy's and torch's generators, and those of CUDA `devices`, be after the body as before it."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        for device, state in cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let handlers of signals, but Ctrl-C, wait until the body is done.
+
+    Lightning's on SLURM saves a checkpoint wherever the training just stands.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
+        yield
+        return
+    handlers: dict[int, Callable[[int, Any], object]] = {}
+    for number in map(int, signal.valid_signals() - {signal.SIGINT}):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handlers[number] = handler
+    came: list[tuple[int, Any]] = []
+    for number in handlers:
+        signal.signal(number, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late, frame in came:
+            handlers[late](late, frame)
+
+
+@contextmanager
+def replaced(holder: object, attribute: str, value: Any) -> Iterator[None]:
+    """Let `holder` have `value` as an attribute of its own while the body runs."""
+    before = vars(holder).copy()
+    vars(holder)[attribute] = value
     try:
         yield
     finally:
         if attribute in before:
-            vars(module)[attribute] = before[attribute]
+            vars(holder)[attribute] = before[attribute]
         else:
-            del vars(module)[attribute]
+            del vars(holder)[attribute]
 
 
 @contextmanager
@@ -85,21 +128,6 @@ def as_written() -> Iterator[None]:
             checkpoint.CheckpointFunction.apply = outer
 
 
-def _random_states(model: nn.Module) -> Callable[[], None]:
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
-
-    def restore() -> None:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        for device, state in cuda.items():
-            torch.cuda.set_rng_state(state, device)
-
-    return restore
-
-
 def _gradients(model: nn.Module) -> Callable[[], None]:
     flags = [(p, p.requires_grad) for p in model.parameters()]
     # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
@@ -126,6 +154,13 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
         for tensor in (value.values() if isinstance(value, dict) else value)
         if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
     ]
+    generators = [
+        (value, set_state, get_state(value))
+        for value in attributes.values()
+        for cls, get_state, set_state in _GENERATORS
+        if isinstance(value, cls)
+    ]
+    training = module.training  # no attribute in Python, if the module is scripted
 
     def restore() -> None:
         for key in vars(module).keys() - attributes.keys() - {_NOT_OURS}:
@@ -134,11 +169,27 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
         vars(module).update(attributes)
         for container, content in containers:
             _refill(container, content)
+        if module.training != training:
+            module.training = training
+        for generator, set_state, state in generators:
+            set_state(generator, state)
         for tensor, value in tensors:
-            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-                tensor.copy_(value)
+            _write_back(tensor, value)
 
     return restore
+
+
+def _write_back(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor its value again, unless it has it: some cannot be written to, as views of read-only files."""
+    # Elsewhere than on a CPU the comparison would wait for the device, or for other ranks.
+    if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu":
+        if torch.equal(tensor, value):
+            return
+        for axis, stride in enumerate(tensor.stride()):
+            if stride == 0 and tensor.shape[axis]:  # expanded: many elements are one
+                tensor, value = tensor.narrow(axis, 0, 1), value.narrow(axis, 0, 1)
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        tensor.data.copy_(value)  # past the counter of versions: a graph of the user's may hold the tensor
 
 
 def _is_part_of_flat(value: Any) -> bool:
@@ -147,6 +198,17 @@ def _is_part_of_flat(value: Any) -> bool:
 
 
 _CONTAINERS = (dict, list, set, deque)
+# Class, how to get the state, how to set it.
+_GENERATORS: list[tuple[type, Callable[[Any], Any], Callable[[Any, Any], object]]] = [
+    (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
+    (random.Random, random.Random.getstate, random.Random.setstate),
+    (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),
+    (
+        np.random.Generator,
+        lambda it: it.bit_generator.state,
+        lambda it, state: setattr(it.bit_generator, "state", state),
+    ),
+]
 
 
 def _refill(container: Any, copy: Any) -> None:

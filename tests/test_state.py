@@ -1,7 +1,10 @@
 """`untouched` leaves a model and the random generators as they came."""
 
 import copy
+import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_cam import untouched
-from lightning_cam.state import as_written
+from lightning_cam.state import as_written, signals_deferred
 
 
 class Meddler(nn.Module):
@@ -118,3 +121,89 @@ def test_checkpoints_are_off_within_and_on_after(use_reentrant):
             assert times() == 1
         assert times() == 1
     assert times() == 2
+
+
+@pytest.mark.parametrize("held", ["list", "attribute"])
+def test_a_graph_that_holds_a_tensor_of_the_model_lives_on(held):
+    model = Meddler()
+    x = torch.ones(3, requires_grad=True)
+    product = x * model.scratch.requires_grad_() if held == "attribute" else (x * 2).exp()
+    if held == "list":
+        model.calls.append(product)
+    expected = torch.autograd.grad(product.sum(), x, retain_graph=True)
+    with untouched(model), torch.no_grad():
+        model.eval()
+    torch.testing.assert_close(torch.autograd.grad(product.sum(), x), expected, rtol=0, atol=0)
+
+
+def test_what_cannot_be_written_to_is_not(tmp_path):
+    np.save(tmp_path / "bank.npy", np.arange(3.0))
+    model = Meddler()
+    model.bank = torch.from_numpy(np.load(tmp_path / "bank.npy", mmap_mode="r"))
+    with untouched(model):
+        model.scratch.add_(1)
+    assert model.bank.tolist() == [0, 1, 2] and model.scratch.tolist() == [1, 1, 1]
+
+
+def test_expanded_tensors_come_back():
+    model = Meddler()
+    model.register_buffer("mean", torch.tensor([[0.5], [1.5]]).expand(2, 3))
+    with untouched(model):
+        model.mean[:, :1] += 1
+    assert model.mean.tolist() == [[0.5] * 3, [1.5] * 3]
+
+
+def test_one_that_cannot_come_back_keeps_no_other_from_it():
+    model = nn.ModuleList([Meddler(), nn.Module(), Meddler()])
+    state = _state(model[0]), _state(model[2])
+
+    class Unclearable(set):
+        def clear(self):
+            raise RuntimeError("not me")
+
+    model[1].odd = Unclearable({1, 2})
+    with pytest.raises(RuntimeError, match="not me"), untouched(model):
+        model[1].odd.add(3)
+        for index in (0, 2):
+            model[index].eval()(torch.randn(4, 3))
+    torch.testing.assert_close((_state(model[0]), _state(model[2])), state, rtol=0, atol=0)
+
+
+def test_generators_of_the_model_come_back():
+    model = Meddler()
+    model.own = torch.Generator().manual_seed(1), np.random.default_rng(1)
+    model.torch, model.numpy = model.own
+    model.python, model.old = random.Random(1), np.random.RandomState(1)
+
+    def draw():
+        torch_number = torch.rand(1, generator=model.torch).item()
+        return torch_number, model.numpy.random(), model.python.random(), model.old.rand()
+
+    with untouched(model):
+        first = draw()
+    assert draw() == first
+
+
+def test_a_scripted_module_keeps_its_mode():
+    model = nn.Sequential(torch.jit.script(nn.Dropout()))
+    with untouched(model):
+        model.eval()
+    assert model.training and model[0].training
+
+
+def test_signals_wait_but_ctrl_c():
+    came = []
+    before = signal.signal(signal.SIGUSR1, lambda *args: came.append("handled"))
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_deferred():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+            came.append("body")
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        assert came == ["body", "handled"]
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+        assert came[2:] == ["handled"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
