@@ -11,7 +11,7 @@ from lightning_cam import metrics
 from lightning_cam.capture import Forward, looking
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
-from lightning_cam.output import logits_of
+from lightning_cam.output import logits_of, of_a_copy
 
 CONTROL = "random"
 FEW = 4  # images tell whether maps depend on the class
@@ -73,7 +73,7 @@ def faithfulness(
 
     def logits(changed: Tensor) -> Tensor:
         parts = changed.to(images.dtype).split(batch_size or len(changed))
-        return torch.cat([logits_of(forward(part)) for part in parts])
+        return torch.cat([logits_of(of_a_copy(forward)(part)) for part in parts])
 
     found = {}
     with looking(model), torch.no_grad():

@@ -16,6 +16,7 @@ from lightning_cam.attention import DoesNotApply
 from lightning_cam.capture import Capture, Forward, Score, looking
 from lightning_cam.layout import TokenLayout
 from lightning_cam.methods import METHODS, Method, principal_projection
+from lightning_cam.output import of_a_copy
 from lightning_cam.resolve import TargetLayer, find_target_layers
 from lightning_cam.supply import Supply
 
@@ -136,7 +137,7 @@ def explain(
     supply = partial(
         Supply,
         model,
-        forward or model,
+        of_a_copy(forward or model),
         layers=layers,
         score=score,
         needs=frozenset[str]().union(*(method.needs for method in chosen)),

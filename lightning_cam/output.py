@@ -1,6 +1,6 @@
 """Where the logits stand in what a model returns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,6 +35,11 @@ def logits_of(output: Any) -> Tensor:
         f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"
     )
+
+
+def of_a_copy(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """`forward` of a copy of its images, which models may write to that normalise in place."""
+    return lambda images: forward(images.clone())
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

@@ -28,9 +28,9 @@ def overlay(images: Tensor, heat: Tensor, opacity: float = 0.6) -> Tensor:
         >>> overlay(torch.ones(1, 3, 1, 1), torch.zeros(1, 1, 1)).flatten()
         tensor([1., 1., 1.])
     """
-    heat = heat.nan_to_num(0).clamp(0, 1)
+    heat = heat.nan_to_num(0).clamp(0, 1).to(images)
     pale = torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
-    return torch.lerp(pale, colorize(heat), opacity * heat.unsqueeze(-3))
+    return torch.lerp(pale, colorize(heat).to(images), opacity * heat.unsqueeze(-3))
 
 
 def no_evidence(images: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.layout import TokenLayout
+from lightning_cam.output import of_a_copy
 from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.measure import Question, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
-from lightning_cam.state import as_written, untouched
+from lightning_cam.state import as_written, signals_deferred, untouched
 
 log = logging.getLogger("lightning_cam")
 
@@ -82,7 +83,7 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run = model if forward is None else forward
+    run = of_a_copy(model if forward is None else forward)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -99,7 +100,14 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), as_written()):
+        # No handler may save a checkpoint while noise stands in for parameters.
+        for context in (
+            signals_deferred(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            untouched(model),
+            as_written(),
+        ):
             stack.enter_context(context)
         for module in model.modules():
             module.training = False

@@ -103,8 +103,9 @@ def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -
             and type(call.module) is type(default.module)
             and _pattern(call.name) == _pattern(default.name)
             and any(call.end < mixing.time < default.start for mixing in mixings)
+            and _leads_to(call.output, default.output)
         ):
-            return call if _leads_to(call.output, default.output) else None
+            return call
     return None
 
 
@@ -150,7 +151,8 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
     if not scores.requires_grad:
         raise ValueError(
             "the model's output has no gradient with respect to any layer, as under torch.inference_mode or "
-            "after detach(); give forward=, a function from images to logits without it"
+            "after detach(); give forward=, a function from images to logits without it, or name layers that come "
+            "after it with target_layers="
         )
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]

@@ -42,9 +42,12 @@ def _has_channel_parameter(module: nn.Module, input: Tensor) -> bool:
 
 
 def _ignores_scale(module: nn.Module, input: Tensor) -> bool:
-    with torch.no_grad():
-        # Not by calling the module: this is asked in its hook.
-        once, twice = module.forward(input.clone()), module.forward(2 * input)
+    try:
+        with torch.no_grad():
+            # Not by calling the module: this is asked in its hook.
+            once, twice = module.forward(input.clone()), module.forward(2 * input)
+    except Exception:  # it takes more than one tensor: a modulation, an adapter
+        return False
     return isinstance(once, Tensor) and once.shape == input.shape and torch.allclose(once, twice, 1e-2, 1e-2)
 
 
