@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from lightning_cam.probe import ProbeBatch
 from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
 from lightning_cam.session import Session, loaders_of, unlogged
 from lightning_cam.settings import Settings
+from lightning_cam.state import random_states_kept
 from lightning_cam.trunk import Ride
 
 T = TypeVar("T")
@@ -131,11 +133,12 @@ class TransformerCAMCallback(Callback):
         self._probe: ProbeBatch | None = None
         self._history = History()
         self._last_step = -1
+        self._is_first_batch = False  # of a validation run
         self._session: Session | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the callback, made in a run, opens files of its own."""
-        return {**vars(self), "_session": None}
+        return {**vars(self), "_session": None, "_history": deepcopy(self._history)}
 
     @property
     def state_key(self) -> str:
@@ -154,12 +157,16 @@ class TransformerCAMCallback(Callback):
             _log.warning("TransformerCAMCallback shows nothing in this run: it looks at validation, and there is none.")
 
     @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_first_batch = True
+
+    @override
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._probe is None and trainer.is_global_zero:
             self._attempt(self._take_probe, trainer, pl_module, batch)
-        if batch_idx == 0 and dataloader_idx == 0 and self._ride is not None and self._probe is not None:
+        if self._is_first_batch and self._ride is not None and self._probe is not None:
             self._attempt(self._ride.begin, self._probe.images)
 
     @override
@@ -174,9 +181,10 @@ class TransformerCAMCallback(Callback):
     ) -> None:
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
-        if batch_idx == 0 and dataloader_idx == 0 and self._is_due(trainer) and self._is_ready(trainer):
+        is_first, self._is_first_batch = self._is_first_batch, False
+        if is_first and self._is_due(trainer) and self._is_ready(trainer):
             if self._ride is not None:
-                with unlogged(pl_module):
+                with unlogged(trainer, pl_module):
                     self._attempt(self._ride.arrive)
             self._attempt(self._look, trainer, pl_module)
         if self._ride is not None:
@@ -187,6 +195,7 @@ class TransformerCAMCallback(Callback):
         if trainer.is_global_zero and not trainer.sanity_checking:
             self._attempt(self._add_metrics, trainer)
 
+    on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
     on_test_end = on_validation_end
@@ -280,14 +289,15 @@ class TransformerCAMCallback(Callback):
         if self.settings.probe is None:
             self._probe = ProbeBatch.from_batch(batch, self.settings.num_samples)
         else:
-            probe = ProbeBatch.from_folder(
-                self.settings.probe, self.settings.num_samples, find_transform(loaders_of(trainer))
-            )
+            with random_states_kept():  # transforms of validation can be random too
+                probe = ProbeBatch.from_folder(
+                    self.settings.probe, self.settings.num_samples, find_transform(loaders_of(trainer))
+                )
             images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
             self._probe = replace(probe, images=images)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
-        with unlogged(module), apart_from_training(trainer):
+        with unlogged(trainer, module), apart_from_training(trainer):
             if self._session is None:
                 probe = self._probe
                 if self._together:  # the first rank's, which the others see too

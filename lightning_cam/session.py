@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -254,7 +254,14 @@ def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callabl
 
 
 @contextmanager
-def unlogged(module: LightningModule) -> Iterator[None]:
-    """Keep what the model's forward logs in a look out of the user's metrics."""
-    with replaced(module, "log", lambda *args, **kwargs: None):
+def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    with ExitStack() as stack:
+        for holder in (module, trainer._results):  # the latter where a loop is running
+            if holder is not None:
+                stack.enter_context(replaced(holder, "log", nothing))
         yield

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.capture import Forward, looking
+from lightning_cam.capture import Forward, is_looking, looking
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import Method
-from lightning_cam.output import tensors_in
+from lightning_cam.output import of_a_copy, tensors_in
 from lightning_cam.replay import agree, begins_with, blank, calls_of, instead, rows_of, trunk_of
 from lightning_cam.resolve import TargetLayer
 
@@ -32,24 +32,24 @@ class Trunk:
     """
 
     def __init__(self, model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer]) -> None:
-        self._model, self._forward = model, forward
+        self._model, self._forward = model, of_a_copy(forward)
         with looking(model), torch.no_grad():
-            calls = calls_of(model, forward, images)
+            calls = calls_of(model, self._forward, images)
             targets = {layer.module for layer in layers}
             first = min(call.start for call in calls if call.module in targets)
             # Hooks of others would see, and perhaps change, what is handed out a second time.
-            modules = [m for m in trunk_of(calls, first, len(images)) if not m._forward_hooks | m._forward_pre_hooks]
+            modules = [module for module in trunk_of(calls, first, len(images)) if _is_free(module)]
             given = {call.module: call.output for call in calls}
             # Of the trunk usually only the last module's output is used outside of it: keeping all would take memory.
             self._unused = {module: blank(given[module], len(images)) for module in modules[:-1]}
             if not modules or not self._spares(modules[-1], given[modules[-1]], images):
                 self._unused = {}
+        self._modules = modules
         self._kept = [module for module in modules if module not in self._unused]
         self._outputs: dict[nn.Module, list[_Kept]] = {}
         self._shown: list[_Flag] = []
         self._hooks = ExitStack()
         self._images = images
-        self._first = modules[:1]
 
     def _spares(self, last: nn.Module, output: Any, images: Tensor) -> bool:
         """Whether nothing but the last module's output is used of the trunk, so that the others' may be blank."""
@@ -75,7 +75,7 @@ class Trunk:
         self.forget()
         self._images = images
         self._outputs = {module: [] for module in self._kept}
-        for module in (entrance, *self._first):
+        for module in (entrance, *self._modules[:1]):
             if module is not None:
                 hook = _Listener(self._enter, self._spoil)
                 self._hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -98,6 +98,8 @@ class Trunk:
         """
         kept = list(self._outputs.values())
         if not kept or any(len(calls) != 1 or not calls[0].is_whole(len(self._images)) for calls in kept):
+            return False
+        if not all(map(_is_free, self._modules)):  # somebody's hook came later
             return False
         return any(flag.is_true() for flag in self._shown) and self._confirms(kept)
 
@@ -145,12 +147,17 @@ class Trunk:
 
 
 class _Listener:
-    """A hook that cannot disturb the pass that it listens to, and that stays behind when the model is copied."""
+    """A hook that cannot disturb the pass that it listens to, and that stays behind when the model is copied.
+
+    To the passes of looks, of other callbacks too, it does not listen.
+    """
 
     def __init__(self, note: Callable[..., None], spoil: Callable[[], None]) -> None:
         self._note, self._spoil = note, spoil
 
     def __call__(self, *args: Any) -> None:
+        if is_looking():
+            return
         try:
             self._note(*args)
         except Exception:  # an input of an unusual kind: the user's pass goes on, ours does without it
@@ -158,6 +165,12 @@ class _Listener:
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Deaf, ()
+
+
+def _is_free(module: nn.Module) -> bool:
+    """Whether no hook of others would see, and perhaps change, what is handed out a second time."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return all(isinstance(hook, _Listener) for hook in hooks)
 
 
 class _Deaf:
@@ -285,7 +298,9 @@ def can_ride(model: nn.Module, methods: Sequence[Method]) -> bool:
     """Whether all methods need only what follows the trunk, and the model's modules run as they are written."""
     # A hook that comes and goes must not make compiled code compile again.
     compiled = getattr(model, "_compiler_ctx", None) is not None or any(
-        module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule"
+        module._compiled_call_impl is not None
+        or type(module).__name__ == "OptimizedModule"
+        or any("_torchdynamo_orig_callable" in getattr(value, "__dict__", ()) for value in vars(module).values())
         for module in model.modules()
     )
     return not compiled and all(method.needs <= _AFTER_THE_TRUNK for method in methods)

@@ -153,6 +153,7 @@ def replay(
                 _log.warning("%s: %s", checkpoint.file, loaded)
             trainer.fit_loop.epoch_loop._batches_that_stepped = checkpoint.step
             trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
+            callback.on_validation_start(trainer, module)
             callback.on_validation_batch_start(trainer, module, batch, 0)
             callback.on_validation_batch_end(trainer, module, None, batch, 0)
             callback.flush()  # a training would rather lose a look than wait
