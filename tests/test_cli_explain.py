@@ -181,6 +181,14 @@ def test_results_of_other_options_are_not_mixed(photos, tmp_path, capsys):
     assert "holds results with another method (['hirescam'], now ['gradcam'])" in capsys.readouterr().err
 
 
+def test_a_folder_without_any_result_is_taken_over(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--class_idx", "1001") == 2
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--class_idx", "1") == 0
+    results = results_of(tmp_path / "out")
+    assert results["options"]["class_idx"] == 1
+    assert [image["explained_class_idx"] for image in results["images"]] == [1, 1, 1]
+
+
 def test_workers_in_processes_give_the_same(photos, tmp_path):
     options = ("--method", "hirescam", "--batch_size", "2")
     assert explain_photos(photos, tmp_path / "one", *options) == 0
