@@ -226,6 +226,22 @@ def test_options_come_from_a_yaml_file(photos, tmp_path):
     assert list(image["metrics"]) == ["gradcam", "layercam"]
 
 
+def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_path):
+    assert (
+        explain_photos(photos, tmp_path / "lists", "--target_layers", "[blocks.1.norm1]", "--std", "[0.5,0.5,0.5]") == 0
+    )
+    assert (
+        explain_photos(
+            photos, tmp_path / "values", "--target_layers", "blocks.1.norm1", "--mean", "0.5", "--std", "0.5"
+        )
+        == 0
+    )
+    results = results_of(tmp_path / "values")
+    assert results == results_of(tmp_path / "lists")
+    assert results["options"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    assert results["images"][0]["target_layers"] == ["blocks.1.norm1"]
+
+
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
     trained = random_vit()
     with torch.no_grad():

@@ -36,8 +36,9 @@ def test_layers_names_the_norms_that_live_too(capsys):
     ]
 
 
-def test_layers_takes_given_names(capsys):
-    assert run("layers", "tests.models:swin", "--image_size", "64", "--target_layers", "[layers.1.blocks.0.norm2]") == 0
+@pytest.mark.parametrize("given", ["[layers.1.blocks.0.norm2]", "layers.1.blocks.0.norm2"])
+def test_layers_takes_given_names(capsys, given):
+    assert run("layers", "tests.models:swin", "--image_size", "64", "--target_layers", given) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["images of 64×64", "looked at: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
 
