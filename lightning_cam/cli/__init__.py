@@ -44,7 +44,8 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _COMMANDS[namespace.subcommand](**options)
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted; the same command goes on from here", 130))
+        hint = "; the same command goes on from here" if namespace.subcommand == "explain" else ""
+        sys.exit(_say(f"interrupted{hint}", 130))
     except Exception as error:
         if debug:
             raise

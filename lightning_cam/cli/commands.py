@@ -190,6 +190,7 @@ def replay_checkpoints(
 
     if (probe is None) == (data is None):
         raise UsageError("--probe, --data: give one of them")
+    replay.check_folder(Path(output), name)
     row = replay.find_checkpoints(checkpoints, trust_checkpoint)
     lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
     if data is not None:

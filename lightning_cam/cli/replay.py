@@ -20,6 +20,8 @@ from lightning_cam.cli.images import find_images, read_image
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.pipeline import find_class_names
+from lightning_cam.timeline import read_timeline
+from lightning_cam.timeline.format import SUFFIX
 
 _log = logging.getLogger("lightning_cam")
 
@@ -104,6 +106,25 @@ def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
     loader = data.val_dataloader()
     loader = loader[0] if isinstance(loader, (list, tuple)) else loader
     return data.on_after_batch_transfer(next(iter(loader)), 0), find_class_names([loader, data])
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """See to it that the looks of two replays do not mix.
+
+    Args:
+        folder: Log directory.
+        name: First part of all tags.
+
+    Raises:
+        UsageError: There are looks of this name in the folder.
+    """
+    for record in folder.glob(f"*{SUFFIX}"):
+        timeline = read_timeline(record)
+        if timeline.name == name and len(timeline.steps):
+            raise UsageError(
+                f"--output: {folder} holds a timeline of --name {name} already ({record.name}); give another --output "
+                "or --name"
+            )
 
 
 def replay(
