@@ -11,8 +11,9 @@ from torchvision import transforms
 
 from lightning_cam import TransformerCAMCallback, read_timeline
 from lightning_cam.cli import replay as replay_module
-from lightning_cam.cli.errors import UsageError
-from lightning_cam.cli.replay import check_folder, find_checkpoints
+from lightning_cam.cli.errors import CommandError, UsageError
+from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.cli.replay import check_folder, find_checkpoints, folder_batch
 from lightning_cam.timeline import TimelineWriter
 from tests.test_cli_explain import run
 from tests.training import Lit, MemoryLogger, Pictures, loader, tiny_vit
@@ -212,6 +213,24 @@ def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, me
     assert run("replay", "--module", "tests.test_cli_replay:Replayed", *args, "--output", tmp_path / "out") == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+
+
+def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
+    prepare = Preprocessing((8, 8))
+    colours = {"b.png": "red", "c.png": "green", "d.png": "blue"}
+    for name, colour in colours.items():
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    images = folder_batch(str(tmp_path), 2, prepare)["image"]
+    assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), colour)) for colour in ("red", "green")]))
+    [said] = caplog.messages
+    assert said.startswith("a.png is left out: UnidentifiedImageError: cannot identify image file")
+
+
+def test_a_folder_with_nothing_but_broken_images_is_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(CommandError, match=r"--probe: none of the images in '.*' can be read"):
+        folder_batch(str(tmp_path), 2, Preprocessing((8, 8)))
 
 
 def test_a_module_must_be_of_lightning(training, tmp_path, capsys):
