@@ -56,6 +56,11 @@ def results_of(out):
     return json.loads((out / "vit" / "results.json").read_text())
 
 
+def gallery_of(out):
+    """What the page holds, as it stands there."""
+    return (out / "vit" / "index.html").read_text().split('type="application/json">')[1].split("</script>")[0]
+
+
 def random_vit():
     """The model that the command makes, whose weights are random but the same in every run."""
     torch.manual_seed(0)
@@ -106,7 +111,7 @@ def test_results_are_those_of_the_model(photos, tmp_path):
         assert image["probability"] == pytest.approx(probability.max().item(), abs=1e-6)
         assert [entry["class_idx"] for entry in image["top5"]] == probability.argsort(descending=True).tolist()
         assert image["target_layers"] == ["blocks.1.norm1", "blocks.2.norm1"]
-        assert list(image["metrics"]) == list(expected.maps)
+        assert list(image["metrics"]) == [*(method for method in expected.maps if method != "random"), "random"]
 
 
 def test_all_is_every_method_that_applies(photos, tmp_path):
@@ -114,7 +119,7 @@ def test_all_is_every_method_that_applies(photos, tmp_path):
     methods = list(results_of(tmp_path / "out")["images"][0]["metrics"])
     assert {"hirescam", "gradcam", "gradcam++", "eigencam", "layercam", "random"} <= set(methods) <= set(METHODS)
     written = {file.stem for file in (tmp_path / "out" / "vit" / "a.png").iterdir()}
-    assert written == {*methods, "contact"}
+    assert written == {"image", *methods, "contact"}
 
 
 def test_the_given_class_is_explained(photos, tmp_path):
@@ -205,11 +210,18 @@ def test_pictures_of_earlier_runs_are_not_explained(photos, output):
     assert files == (set(SHAPES) if output == "out" else {"b.jpg", "c.webp"})
 
 
+def test_the_image_itself_is_there_for_the_gallery(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "random,hirescam") == 0
+    shown = Image.open(tmp_path / "out" / "vit" / "a.png" / "image.jpg")
+    assert np.abs(np.asarray(shown, float) - np.asarray(read_image(photos / "a.png"), float)).mean() < 3  # JPEG
+    images = json.loads(gallery_of(tmp_path / "out"))["images"]
+    assert [image["methods"] for image in images] == [["random", "hirescam"]] * 3  # in the order asked for
+
+
 def test_the_gallery_holds_every_image_and_no_markup_from_names(photos, tmp_path):
     (photos / "a.png").rename(photos / "x<script>.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
-    page = (tmp_path / "out" / "vit" / "index.html").read_text()
-    data = page.split('type="application/json">')[1].split("</script>")[0]
+    data = gallery_of(tmp_path / "out")
     assert "<" not in data
     assert {image["file"] for image in json.loads(data)["images"]} == {"x<script>.png", "sub/b.jpg", "sub/c.webp"}
 
