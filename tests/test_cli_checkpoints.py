@@ -120,13 +120,6 @@ def test_code_in_a_pickle_does_not_run(tmp_path, old_format):
     assert not target.exists()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's own, before it refuses
-def test_a_plain_pickle_is_refused(tmp_path):
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps(Custom()))
-    with pytest.raises(UsageError, match="--trust_checkpoint true"):
-        load(tmp_path / "w.pkl")
-
-
 def test_a_whole_pickled_model_loads_when_trusted(tmp_path):
     torch.save(network(), tmp_path / "model.pt")
     with pytest.raises(UsageError, match="--trust_checkpoint true"):
@@ -140,6 +133,15 @@ def test_a_broken_file_is_called_broken(tmp_path, name):
     (tmp_path / name).write_bytes((tmp_path / "whole.pt").read_bytes()[:500])
     with pytest.raises(CommandError, match="is broken") as caught:
         load(tmp_path / name)
+    assert not isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"\x80abc", b"", pickle.dumps({"weight": 1.0})])
+@pytest.mark.parametrize("trust", [False, True])
+def test_what_is_no_checkpoint_is_called_so_and_not_to_be_trusted(tmp_path, content, trust):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(CommandError, match=r"w\.pt is no checkpoint that torch can read$") as caught:
+        load(tmp_path / "w.pt", trust)
     assert not isinstance(caught.value, UsageError)
 
 

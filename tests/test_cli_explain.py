@@ -56,6 +56,11 @@ def results_of(out):
     return json.loads((out / "vit" / "results.json").read_text())
 
 
+def gallery_of(out):
+    """What the page holds, as it stands there."""
+    return (out / "vit" / "index.html").read_text().split('type="application/json">')[1].split("</script>")[0]
+
+
 def random_vit():
     """The model that the command makes, whose weights are random but the same in every run."""
     torch.manual_seed(0)
@@ -106,7 +111,7 @@ def test_results_are_those_of_the_model(photos, tmp_path):
         assert image["probability"] == pytest.approx(probability.max().item(), abs=1e-6)
         assert [entry["class_idx"] for entry in image["top5"]] == probability.argsort(descending=True).tolist()
         assert image["target_layers"] == ["blocks.1.norm1", "blocks.2.norm1"]
-        assert list(image["metrics"]) == list(expected.maps)
+        assert list(image["metrics"]) == [*(method for method in expected.maps if method != "random"), "random"]
 
 
 def test_all_is_every_method_that_applies(photos, tmp_path):
@@ -114,7 +119,7 @@ def test_all_is_every_method_that_applies(photos, tmp_path):
     methods = list(results_of(tmp_path / "out")["images"][0]["metrics"])
     assert {"hirescam", "gradcam", "gradcam++", "eigencam", "layercam", "random"} <= set(methods) <= set(METHODS)
     written = {file.stem for file in (tmp_path / "out" / "vit" / "a.png").iterdir()}
-    assert written == {*methods, "contact"}
+    assert written == {"image", *methods, "contact"}
 
 
 def test_the_given_class_is_explained(photos, tmp_path):
@@ -181,6 +186,14 @@ def test_results_of_other_options_are_not_mixed(photos, tmp_path, capsys):
     assert "holds results with another method (['hirescam'], now ['gradcam'])" in capsys.readouterr().err
 
 
+def test_a_folder_without_any_result_is_taken_over(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--class_idx", "1001") == 2
+    assert explain_photos(photos, tmp_path / "out", "--method", "hirescam", "--class_idx", "1") == 0
+    results = results_of(tmp_path / "out")
+    assert results["options"]["class_idx"] == 1
+    assert [image["explained_class_idx"] for image in results["images"]] == [1, 1, 1]
+
+
 def test_workers_in_processes_give_the_same(photos, tmp_path):
     options = ("--method", "hirescam", "--batch_size", "2")
     assert explain_photos(photos, tmp_path / "one", *options) == 0
@@ -197,11 +210,18 @@ def test_pictures_of_earlier_runs_are_not_explained(photos, output):
     assert files == (set(SHAPES) if output == "out" else {"b.jpg", "c.webp"})
 
 
+def test_the_image_itself_is_there_for_the_gallery(photos, tmp_path):
+    assert explain_photos(photos, tmp_path / "out", "--method", "random,hirescam") == 0
+    shown = Image.open(tmp_path / "out" / "vit" / "a.png" / "image.jpg")
+    assert np.abs(np.asarray(shown, float) - np.asarray(read_image(photos / "a.png"), float)).mean() < 3  # JPEG
+    images = json.loads(gallery_of(tmp_path / "out"))["images"]
+    assert [image["methods"] for image in images] == [["random", "hirescam"]] * 3  # in the order asked for
+
+
 def test_the_gallery_holds_every_image_and_no_markup_from_names(photos, tmp_path):
     (photos / "a.png").rename(photos / "x<script>.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
-    page = (tmp_path / "out" / "vit" / "index.html").read_text()
-    data = page.split('type="application/json">')[1].split("</script>")[0]
+    data = gallery_of(tmp_path / "out")
     assert "<" not in data
     assert {image["file"] for image in json.loads(data)["images"]} == {"x<script>.png", "sub/b.jpg", "sub/c.webp"}
 
@@ -216,6 +236,22 @@ def test_options_come_from_a_yaml_file(photos, tmp_path):
     image = results_of(tmp_path / "out")["images"][0]
     assert image["target_layers"] == ["blocks.0.norm1", "blocks.1.norm1"]
     assert list(image["metrics"]) == ["gradcam", "layercam"]
+
+
+def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_path):
+    assert (
+        explain_photos(photos, tmp_path / "lists", "--target_layers", "[blocks.1.norm1]", "--std", "[0.5,0.5,0.5]") == 0
+    )
+    assert (
+        explain_photos(
+            photos, tmp_path / "values", "--target_layers", "blocks.1.norm1", "--mean", "0.5", "--std", "0.5"
+        )
+        == 0
+    )
+    results = results_of(tmp_path / "values")
+    assert results == results_of(tmp_path / "lists")
+    assert results["options"]["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    assert results["images"][0]["target_layers"] == ["blocks.1.norm1"]
 
 
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
@@ -266,13 +302,17 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
         (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "aug_smooth"),
         (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "--agu_smooth"),
-        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "go from 0 to 4; got 9"),
-        (["--path", "{photos}", *MODEL, "--target_layers", "[blocks.9]"], "target_layers"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "9"], ": --class_idx: the model has 5 logits"),
+        (["--path", "{photos}", *MODEL, "--target_layers", "blocks.9"], ": --target_layers: the model has no module"),
+        (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
+        (["--path", "{photos}", *MODEL, "--target_layers", "head"], "; name another layer with --target_layers, or"),
+        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg; a pattern must be quoted, or the shell"),
         (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model_args.depht", "3"], "--model_args: tests.models:class_token_vit"),
-        (["--path", "{photos}", "--model", "vit_tiny_patch16_225"], "--model: timm has no 'vit_tiny_patch16_225'"),
-        (["--path", "{photos}", "--model", "torchvision:vit_z"], "--model: torchvision has no 'vit_z'"),
+        (["--path", "{photos}", "--model", "vit_bas_patch16_224"], "the nearest names are vit_base_patch16_224, "),
+        (["--path", "{photos}", "--model", "none"], "--model: timm has no 'none' (torchvision:NAME"),
+        (["--path", "{photos}", "--model", "torchvision:vit_b_99"], "has no 'vit_b_99'; the nearest names are vit_b_"),
         (["--path", "{photos}", "--model", "tests.none:x"], "--model: cannot import 'tests.none'"),
         (["--path", "{photos}", "--model", "tests.models:none"], "--model: 'tests.models' has no 'none'"),
     ],

@@ -143,8 +143,11 @@ def test_what_is_given_goes_before_what_the_model_says():
     assert given(known, None, None, None, None) == known
     assert given(known, 32, None, None, None) == Preprocessing((32, 32), resize=None)
     assert given(known, (32, 64), 80, [0.5], [0.2]) == Preprocessing((32, 64), 80, (0.5,), (0.2,))
-    with pytest.raises(UsageError, match="--mean, --std: give both"):
-        given(known, None, None, [0.5], None)
+    assert given(known, 32, None, 0.5, [0.1, 0.2]) == Preprocessing((32, 32), None, (0.5, 0.5), (0.1, 0.2))
+    assert given(known, 32, None, 0.5, 0.2) == Preprocessing((32, 32), None, (0.5,) * 3, (0.2,) * 3)
+    for mean, std in [([0.5], None), (None, 0.5), ([0.5], [0.1, 0.2])]:
+        with pytest.raises(UsageError, match="--mean, --std: give both"):
+            given(known, None, None, mean, std)
 
 
 def test_a_model_made_for_another_size_or_grey_is_prepared_so():

@@ -10,7 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision import transforms
 
 from lightning_cam import TransformerCAMCallback, read_timeline
-from lightning_cam.cli.replay import find_checkpoints
+from lightning_cam.cli import replay as replay_module
+from lightning_cam.cli.errors import CommandError, UsageError
+from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.cli.replay import check_folder, find_checkpoints, folder_batch
+from lightning_cam.timeline import TimelineWriter
 from tests.test_cli_explain import run
 from tests.training import Lit, MemoryLogger, Pictures, loader, tiny_vit
 
@@ -137,6 +141,43 @@ def test_the_step_is_that_of_the_metrics_however_a_checkpoint_was_saved(tmp_path
     assert [(found.step, found.epoch) for found in find_checkpoints(str(tmp_path))] == [(logged[0], 0), (logged[1], 1)]
 
 
+def replay_data(root, output, *more):
+    """Replay the checkpoints with the data module."""
+    args = ["--checkpoints", root / "ckpts", "--module", "tests.test_cli_replay:Replayed", "--device", "cpu"]
+    return run("replay", *args, "--data", "tests.test_cli_replay:Data", "--output", output, *more)
+
+
+def test_a_folder_with_the_same_timeline_is_left_alone(training, replayed, capsys):
+    folder, _ = replayed
+    files = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert replay_data(training[0], folder, "--name", "photos") == 2
+    assert f"{folder} holds a timeline of --name photos already" in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == files
+
+
+def test_a_folder_whose_timeline_has_no_look_is_taken_over(tmp_path):
+    writer = TimelineWriter(tmp_path)  # what an interruption of the first look leaves
+    record = writer.probe(np.zeros((2, 3, 16, 16), np.uint8))
+    writer.close()
+    check_folder(tmp_path, "cam")
+    writer = TimelineWriter(tmp_path)
+    assert writer.probe(np.zeros((2, 3, 16, 16), np.uint8)) == record
+    writer.append(0, epoch=0, maps={"hirescam": np.ones((2, 4, 4))})
+    writer.close()
+    with pytest.raises(UsageError, match=r"already \(cam.lcam\)"):
+        check_folder(tmp_path, "cam")
+    check_folder(tmp_path, "other")
+
+
+def test_an_interrupted_replay_does_not_promise_to_go_on(training, tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay_module, "replay", interrupt)
+    assert replay_data(training[0], tmp_path) == 130
+    assert capsys.readouterr().err == "lightning-cam: interrupted\n"
+
+
 def test_the_report_is_written(replayed):
     folder, _ = replayed
     assert "<title>CAM Timeline" in (folder / "photos_report.html").read_text()
@@ -144,12 +185,7 @@ def test_the_report_is_written(replayed):
 
 def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
     root, looks = training
-    status = run(
-        *("replay", "--checkpoints", root / "ckpts", "--module", "tests.test_cli_replay:Replayed"),
-        *("--data", "tests.test_cli_replay:Data", "--data_args.count", "8", "--num_samples", "4"),
-        *("--name", "data", "--device", "cpu", "--output", tmp_path),
-    )
-    assert status == 0
+    assert replay_data(root, tmp_path, "--data_args.count", "8", "--num_samples", "4", "--name", "data") == 0
     timeline = read_timeline(tmp_path)
     assert timeline.labels.tolist() == [0, 1, 2, 0]
     assert timeline.class_names == list(Data.class_names)
@@ -177,6 +213,24 @@ def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, me
     assert run("replay", "--module", "tests.test_cli_replay:Replayed", *args, "--output", tmp_path / "out") == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+
+
+def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
+    prepare = Preprocessing((8, 8))
+    colours = {"b.png": "red", "c.png": "green", "d.png": "blue"}
+    for name, colour in colours.items():
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    images = folder_batch(str(tmp_path), 2, prepare)["image"]
+    assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), colour)) for colour in ("red", "green")]))
+    [said] = caplog.messages
+    assert said.startswith("a.png is left out: UnidentifiedImageError: cannot identify image file")
+
+
+def test_a_folder_with_nothing_but_broken_images_is_told(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(CommandError, match=r"--probe: none of the images in '.*' can be read"):
+        folder_batch(str(tmp_path), 2, Preprocessing((8, 8)))
 
 
 def test_a_module_must_be_of_lightning(training, tmp_path, capsys):

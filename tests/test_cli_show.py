@@ -11,8 +11,9 @@ from lightning_cam.timeline import TimelineWriter
 from tests.test_cli_explain import run
 
 
-def test_layers_says_what_is_looked_at_and_what_was_left_out(capsys):
+def test_layers_says_once_what_is_looked_at_and_what_was_left_out(capsys, caplog):
     assert run("layers", "vit_tiny_patch16_224", "--model_args.depth", "2", "--model_args.reg_tokens", "4") == 0
+    assert caplog.messages == []  # which would go to stderr
     *lines, left_out = capsys.readouterr().out.splitlines()
     assert lines == [
         "images of 224×224",
@@ -35,8 +36,9 @@ def test_layers_names_the_norms_that_live_too(capsys):
     ]
 
 
-def test_layers_takes_given_names(capsys):
-    assert run("layers", "tests.models:swin", "--image_size", "64", "--target_layers", "[layers.1.blocks.0.norm2]") == 0
+@pytest.mark.parametrize("given", ["[layers.1.blocks.0.norm2]", "layers.1.blocks.0.norm2"])
+def test_layers_takes_given_names(capsys, given):
+    assert run("layers", "tests.models:swin", "--image_size", "64", "--target_layers", given) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["images of 64×64", "looked at: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
 

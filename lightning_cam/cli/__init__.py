@@ -1,8 +1,10 @@
 """The command `lightning-cam`."""
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
@@ -32,14 +34,18 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         namespace = _parser().parse_args(args)
     except ArgumentError as error:
-        sys.exit(_say(error, 2))
+        # Of an unquoted pattern the shell makes several words: the first is the option's value, the rest are left over.
+        unquoted = any(Path(word).is_file() for word in str(error).split())
+        hint = "; a pattern must be quoted, or the shell puts the files in its place" if unquoted else ""
+        sys.exit(_say(f"{error}{hint}", 2))
     options = namespace[namespace.subcommand].as_dict()
     options.pop("config")
     debug = options.pop("debug")
     try:
         _COMMANDS[namespace.subcommand](**options)
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted; the same command goes on from here", 130))
+        hint = "; the same command goes on from here" if namespace.subcommand == "explain" else ""
+        sys.exit(_say(f"interrupted{hint}", 130))
     except Exception as error:
         if debug:
             raise
@@ -47,7 +53,8 @@ def main(args: Sequence[str] | None = None) -> None:
         status = 2 if isinstance(error, (UsageError, ValueError)) else 1
         known = isinstance(error, (CommandError, ValueError, OSError))
         hint = "" if known else " (--debug true shows where)"
-        sys.exit(_say(f"{'' if known else type(error).__name__ + ': '}{error}{hint}", status))
+        message = _with_options(str(error), options) if isinstance(error, ValueError) else str(error)
+        sys.exit(_say(f"{'' if known else type(error).__name__ + ': '}{message}{hint}", status))
 
 
 def _parser() -> ArgumentParser:
@@ -65,6 +72,14 @@ def _parser() -> ArgumentParser:
 
 def _summary(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").partition("\n")[0]
+
+
+def _with_options(message: str, options: Iterable[str]) -> str:
+    """Write arguments as on the command line: errors of the library begin with `class_idx: ` and advise `forward=`."""
+    names = "|".join(options)
+    message = re.sub(rf"^({names})s?: ", r"--\1: ", message)  # `methods` is --method here
+    message = re.sub(rf"\b({names})=(?=[\w'\"\[])", r"--\1 ", message)  # with a value
+    return re.sub(rf"\b({names})=", r"--\1", message)
 
 
 def _say(message: object, status: int) -> int:

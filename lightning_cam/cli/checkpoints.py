@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
 
     Raises:
         UsageError: There is no such file, or it can only be read with `trust`.
-        CommandError: The file is broken.
+        CommandError: The file is broken, or no checkpoint.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -63,15 +63,17 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
             return load_file(file)
         except SafetensorError as error:
             raise CommandError(f"{path} is broken: {error}") from error
+    if not _is_checkpoint(file):
+        raise CommandError(f"{path} is no checkpoint that torch can read")
     try:
         # Mapped, so that looking for a step in a large file reads little of it; only the zip format can be.
         content = torch.load(file, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because that "
-            "could run code from it; if you trust its source, add --trust_checkpoint true"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        if isinstance(error, pickle.UnpicklingError) and not trust:
+            raise UsageError(
+                f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because "
+                "that could run code from it; if you trust its source, add --trust_checkpoint true"
+            ) from error
         raise CommandError(f"{path} is broken: {error}") from error
     if isinstance(content, nn.Module):
         return dict(content.state_dict())
@@ -136,6 +138,13 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
     module.load_state_dict(matching, strict=False)
     taken = {prefix + name for name in matching}
     return Loaded(prefix, [name for name in own if name not in matching], [n for n in state if n not in taken])
+
+
+def _is_checkpoint(file: Path) -> bool:
+    """Whether a file begins as `torch.save` begins: a zip archive, or in the old format a magic number."""
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    return head.startswith(b"PK") or torch.serialization.MAGIC_NUMBER.to_bytes(10, "little") in head
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -22,15 +22,15 @@ def explain_images(
     trust_checkpoint: bool = False,
     model_args: dict[str, Any] | None = None,
     forward: str | None = None,
-    target_layers: list[str] | None = None,
+    target_layers: str | list[str] | None = None,
     class_idx: int | None = None,
     class_names: str | list[str] | None = None,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     image_size: int | tuple[int, int] | None = None,
     resize: int | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    mean: float | list[float] | None = None,
+    std: float | list[float] | None = None,
     batch_size: int = 16,
     workers: int | None = None,
     device: str = "auto",
@@ -48,15 +48,15 @@ def explain_images(
         trust_checkpoint: Unpickle whatever the checkpoint holds. This runs any code in it.
         model_args: Arguments of the model, as --model_args.num_classes 10.
         forward: The part of the model that maps images to logits; by default found.
-        target_layers: Names of the layers to look at; by default found.
+        target_layers: The layers to look at, as a,b,c or a list of names; by default found.
         class_idx: The class to explain; by default the predicted one.
         class_names: Names of the classes: a list, or a text file with one per line.
         aug_smooth: Mean over six views of each image: flipped or not, times 0.9, 1 and 1.1.
         eigen_smooth: First principal component in place of the sum over channels.
         image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
         resize: Length of the shorter side before the crop to the image size.
-        mean: Per channel, what the model's input is less by.
-        std: Per channel, what the model's input is divided by.
+        mean: What the model's input is less by: a list with a number per channel, or one number for all.
+        std: What the model's input is divided by, likewise.
         batch_size: Images that go through the model at once.
         workers: Processes that read and threads that draw; by default one per core, at most 8.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -91,7 +91,7 @@ def explain_images(
         given(named.preprocessing, image_size, resize, mean, std),
         methods,
         forward,
-        target_layers,
+        _names(target_layers),
         class_idx,
         aug_smooth,
         eigen_smooth,
@@ -144,13 +144,13 @@ def replay_checkpoints(
     method: str | list[str] = "hirescam",
     num_samples: int = 16,
     forward: str | None = None,
-    target_layers: list[str] | None = None,
+    target_layers: str | list[str] | None = None,
     class_idx: int | None = None,
     class_names: list[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: int | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    mean: float | list[float] | None = None,
+    std: float | list[float] | None = None,
     batch_size: int | None = None,
     precision: str = "32-true",
     device: str = "auto",
@@ -170,13 +170,13 @@ def replay_checkpoints(
         method: One method, several as a,b,c or a list, or all that apply to the model.
         num_samples: Images to look at.
         forward: The part of the module that maps images to logits; by default found.
-        target_layers: Names of the layers to look at; by default found.
+        target_layers: The layers to look at, as a,b,c or a list of names; by default found.
         class_idx: The class to explain; by default the image's label, or without labels the predicted one.
         class_names: Names of the classes; by default found in the data module.
         image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
         resize: Length of the shorter side before the crop to the image size.
-        mean: Per channel, what the model's input is less by.
-        std: Per channel, what the model's input is divided by.
+        mean: What the model's input is less by: a list with a number per channel, or one number for all.
+        std: What the model's input is divided by, likewise.
         batch_size: Images that go through the model at once; by default all.
         precision: That of the training, as its Trainer took it.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -190,6 +190,7 @@ def replay_checkpoints(
 
     if (probe is None) == (data is None):
         raise UsageError("--probe, --data: give one of them")
+    replay.check_folder(Path(output), name)
     row = replay.find_checkpoints(checkpoints, trust_checkpoint)
     lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
     if data is not None:
@@ -204,7 +205,7 @@ def replay_checkpoints(
         methods=methods,
         num_samples=num_samples,
         class_idx=class_idx,
-        target_layers=target_layers,
+        target_layers=_names(target_layers),
         forward=forward,
         mean=mean,
         std=std,
@@ -231,7 +232,7 @@ def show_layers(
     *,
     model_args: dict[str, Any] | None = None,
     forward: str | None = None,
-    target_layers: list[str] | None = None,
+    target_layers: str | list[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
 ) -> None:
     """Show which layers of a model would be looked at, and why.
@@ -240,13 +241,13 @@ def show_layers(
         model: A timm name, torchvision:NAME, or package.module:callable that returns a model.
         model_args: Arguments of the model, as --model_args.num_classes 10.
         forward: The part of the model that maps images to logits; by default found.
-        target_layers: Names of layers to look at instead of those found.
+        target_layers: Layers to look at instead of those found, as a,b,c or a list of names.
         image_size: Side of the model's input, or [height, width].
     """
     from lightning_cam.cli.models import create_model
     from lightning_cam.cli.show import describe_layers
 
-    print(describe_layers(create_model(model, model_args), forward, target_layers, image_size))
+    print(describe_layers(create_model(model, model_args), forward, _names(target_layers), image_size))
 
 
 def show_methods() -> None:
@@ -287,11 +288,16 @@ def make_report(logdir: str, *, output: str | None = None) -> None:
         raise UsageError(str(error)) from error
 
 
+def _names(given: str | list[str] | None) -> list[str] | None:
+    """The list that `a,b,c` stands for."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
 def _methods(method: str | list[str]) -> str | list[str]:
     """`all`, or the list of names; checked."""
     from lightning_cam.explanation import find_methods
 
-    names = [name.strip() for name in method.split(",")] if isinstance(method, str) else method
+    names = _names(method) or []
     if names == ["all"]:
         return "all"
     try:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lightning_cam import metrics
+from lightning_cam.checks import CONTROL
 from lightning_cam.classifier import classifier_of
 from lightning_cam.cli.images import ImageFiles, ReadImage, read_image
 from lightning_cam.cli.models import NamedModel
@@ -27,6 +28,7 @@ from lightning_cam.render import has_evidence
 from lightning_cam.resolve import TargetLayer, find_target_layers
 
 CONTACT_SHEET = "contact.jpg"
+IMAGE = "image.jpg"
 _TOP = 5
 _JPEG_QUALITY = 90
 
@@ -179,6 +181,8 @@ def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLaye
     explanation = explainer(images, layers)
     assert explanation.logits is not None and explanation.class_idx is not None  # no score is given
     maps = {method: values.cpu() for method, values in explanation.maps.items()}
+    if explainer.methods == "all" and CONTROL in maps:
+        maps[CONTROL] = maps.pop(CONTROL)  # what the others are compared with stands last
     heat = {method: explanation.heatmap(method).cpu() for method in maps}
     probabilities = explanation.logits.softmax(1).cpu()
     top = probabilities.topk(min(_TOP, probabilities.shape[1]))
@@ -230,6 +234,7 @@ def _draw(file: Path, name: str, facts: _Facts, box: tuple[int, int, int, int], 
     """Write the pictures of one image, and return its result. The file is read again: that costs less than memory."""
     folder.mkdir(parents=True, exist_ok=True)
     image = read_image(file)
+    image.save(folder / IMAGE, quality=_JPEG_QUALITY)  # for the page: no browser shows every format that is read here
     pictures = [("image", image)]
     for method, heat in facts.heat.items():
         picture = draw_overlay(image, heat, box, facts.evidence[method])

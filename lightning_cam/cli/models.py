@@ -1,5 +1,6 @@
 """From a name on the command line to a model in evaluation mode."""
 
+import difflib
 import importlib
 import logging
 import os
@@ -147,9 +148,8 @@ def _from_timm(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
     from timm.data import ImageNetInfo
 
     if not timm.is_model(name.removeprefix("hf_hub:").removeprefix("hf-hub:")) and "hub:" not in name:
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:3])
-        hint = f"; there are {near}, …" if near else ""
-        raise UsageError(f"--model: timm has no {name!r}{hint} (torchvision:NAME and package.module:callable work too)")
+        near = _nearest(name, timm.list_models())
+        raise UsageError(f"--model: timm has no {name!r}{near} (torchvision:NAME and package.module:callable work too)")
     model = timm.create_model(name, pretrained=pretrained, **args)
     info = ImageNetInfo()
     names = [info.index_to_description(i) for i in range(info.num_classes())] if _is_imagenet(model) else None
@@ -161,18 +161,23 @@ def _is_imagenet(model: nn.Module) -> bool:
 
 
 def _from_torchvision(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model, get_model_weights, list_models
 
     try:
         weights = get_model_weights(name)
     except ValueError as error:
-        raise UsageError(f"--model: torchvision has no {name!r}") from error
+        raise UsageError(f"--model: torchvision has no {name!r}{_nearest(name, list_models())}") from error
     default = getattr(weights, "DEFAULT", None) or next(iter(weights), None)
     model = get_model(name, weights=default if pretrained else None, **args)
     if default is None:
         return NamedModel(model, None, None)
     names = default.meta["categories"] if args.get("num_classes", 1000) == 1000 else None
     return NamedModel(model, of_torchvision(default.transforms()), names)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = ", ".join(difflib.get_close_matches(name, names))
+    return f"; the nearest names are {near}" if near else ""
 
 
 def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:

@@ -118,13 +118,13 @@ def given(
     known: Preprocessing | None,
     image_size: int | tuple[int, int] | None,
     resize: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
 ) -> Preprocessing:
     """Put what the user gave in place of what is known of the model.
 
     A given size alone resizes the whole picture to it: the share that a crop would cut off is only known for the
-    model's own size.
+    model's own size. One number as mean or standard deviation is that of all channels.
 
     Raises:
         UsageError: Mean and standard deviation do not go together.
@@ -135,13 +135,19 @@ def given(
             "deviation are taken where --image_size, --mean and --std are not given."
         )
     base = known or Preprocessing()
-    if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+    lengths = {len(values) for values in (mean, std) if isinstance(values, Sequence)}
+    if (mean is None) != (std is None) or len(lengths) > 1:
         raise UsageError("--mean, --std: give both, with one number per channel each")
+    channels = lengths.pop() if lengths else len(base.mean)
+
+    def per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
+        return tuple(values) if isinstance(values, Sequence) else (values,) * channels
+
     size = base.image_size if image_size is None else image_size
     return Preprocessing(
         (size, size) if isinstance(size, int) else size,
         resize if resize is not None or image_size is not None else base.resize,
-        base.mean if mean is None else tuple(mean),
-        base.std if std is None else tuple(std),
+        base.mean if mean is None else per_channel(mean),
+        base.std if std is None else per_channel(std),
         base.interpolation,
     )

@@ -11,15 +11,18 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from tqdm import tqdm
 
 from lightning_cam.callback import TransformerCAMCallback
 from lightning_cam.cli.checkpoints import load_weights, read_checkpoint
-from lightning_cam.cli.errors import UsageError
-from lightning_cam.cli.images import find_images, read_image
+from lightning_cam.cli.errors import CommandError, UsageError
+from lightning_cam.cli.images import ImageFiles, find_images
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.pipeline import find_class_names
+from lightning_cam.timeline import read_timeline
+from lightning_cam.timeline.format import SUFFIX
 
 _log = logging.getLogger("lightning_cam")
 
@@ -92,9 +95,25 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
 
 
 def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Read the first images of a folder as a batch."""
-    _, files = find_images(path)
-    return {"image": torch.stack([preprocessing(read_image(file)) for file in files[:num_samples]])}
+    """Read the first images of a folder as a batch; those that cannot be read are named and left out.
+
+    Raises:
+        CommandError: None can be read.
+    """
+    root, files = find_images(path)
+    items = ImageFiles(files, preprocessing)
+    images: list[Tensor] = []
+    for index in range(len(items)):
+        if len(images) == num_samples:
+            break
+        read, image = items[index]
+        if image is None:
+            _log.warning("%s is left out: %s", read.file.relative_to(root), read.error)
+        else:
+            images.append(image)
+    if not images:
+        raise CommandError(f"--probe: none of the images in {path!r} can be read")
+    return {"image": torch.stack(images)}
 
 
 def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
@@ -104,6 +123,25 @@ def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
     loader = data.val_dataloader()
     loader = loader[0] if isinstance(loader, (list, tuple)) else loader
     return data.on_after_batch_transfer(next(iter(loader)), 0), find_class_names([loader, data])
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """See to it that the looks of two replays do not mix.
+
+    Args:
+        folder: Log directory.
+        name: First part of all tags.
+
+    Raises:
+        UsageError: There are looks of this name in the folder.
+    """
+    for record in folder.glob(f"*{SUFFIX}"):
+        timeline = read_timeline(record)
+        if timeline.name == name and len(timeline.steps):
+            raise UsageError(
+                f"--output: {folder} holds a timeline of --name {name} already ({record.name}); give another --output "
+                "or --name"
+            )
 
 
 def replay(

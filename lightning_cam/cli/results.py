@@ -30,14 +30,13 @@ class Results:
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         self._options = json.loads(json.dumps(options, default=str))
-        self._done: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         progress = folder / _PROGRESS
         lines = _whole_lines(progress)
-        if lines:
+        self._done: dict[str, dict[str, Any]] = {line["result"]["file"]: line for line in lines[1:]}
+        if self._done:  # otherwise that run failed before its first result, as with a class that there is not
             self._compare(lines[0])
-            self._done = {line["result"]["file"]: line for line in lines[1:]}
         # Written anew: a line that was cut off must not be gone on with.
         self._file = progress.open("w", encoding="utf-8")
         for line in [self._options, *self._done.values()]:

@@ -66,7 +66,7 @@ def describe_methods() -> str:
 def _reasons() -> Iterator[list[str]]:
     """What the search for layers says of its choice, in place of logging it."""
     keeper, logger = _Keeper(), logging.getLogger("lightning_cam")
-    before = logger.level, logger.propagate
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(keeper)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -74,7 +74,8 @@ def _reasons() -> Iterator[list[str]]:
         yield keeper.said
     finally:
         logger.removeHandler(keeper)
-        logger.level, logger.propagate = before
+        logger.setLevel(level)  # an assignment would not undo what the logger remembers of its level
+        logger.propagate = propagate
 
 
 class _Keeper(logging.Handler):
