@@ -20,7 +20,7 @@ export class Charts {
 
   /** Draw what has changed; `methods` are those shown now. */
   show(timelines, methods, steps, step) {
-    const key = JSON.stringify([timelines.map(({ id, revision }) => [id, revision]), methods]);
+    const key = JSON.stringify([timelines.map(({ id, revision, label }) => [id, revision, label]), methods]);
     if (key !== this.key) {
       this.key = key;
       this.range = [steps[0], steps.at(-1)];
@@ -50,7 +50,7 @@ export class Charts {
       return svg("polyline", { points: shape.join(" "), stroke: color, class: "line" });
     });
     const values = series.map(() => h("b"));
-    const named = series.map(({ name, color }, n) => h("span", { class: "name", style: `--series: ${color}`, title: name }, values[n], ` ${name}`));
+    const named = series.map(({ name, title, color }, n) => h("span", { class: "name", style: `--series: ${color}`, title }, values[n], ` ${name}`));
     const cursor = h("div", { class: "cursor" });
     const plot = h(
       "div",
@@ -85,8 +85,8 @@ function collect(timelines, methods) {
     if (!panels.has(title)) panels.set(title, []);
     const control = isControl(method, timeline);
     const color = control ? GREY : SERIES[(several ? n : Math.max(0, methods.indexOf(method))) % SERIES.length];
-    const name = several && !control ? timeline.label : (method ?? "");
-    panels.get(title).push({ name, color, points });
+    const [name, full] = several && !control ? [timeline.label, timeline.fullName] : [method ?? "", method ?? ""];
+    panels.get(title).push({ name, title: full, color, points });
   };
   timelines.forEach((timeline, n) => {
     const images = Array.from({ length: timeline.count }, (_, i) => i);

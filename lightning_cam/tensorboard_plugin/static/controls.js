@@ -5,7 +5,7 @@ import { h, number, setText } from "./dom.js";
 import { activeColormap } from "./scale.js";
 import { VIEWS, comparedRuns } from "./views.js";
 
-/** A labelled <select> bound to `state[name]`; values are kept as they are, not as text. */
+/** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
 function choice(app, name, title, patch = (value) => ({ [name]: value })) {
   let values = [];
   const select = h("select", { name, onchange: () => app.change(patch(values[select.selectedIndex])) });
@@ -17,6 +17,8 @@ function choice(app, name, title, patch = (value) => ({ [name]: value })) {
       select.replaceChildren(...texts.map((text) => h("option", {}, text)));
     }
     select.selectedIndex = Math.max(0, values.indexOf(app.state[name]));
+    const [, text = "", full = text] = options[select.selectedIndex] ?? [];
+    select.title = full; // the select may be too narrow for its text
   };
   return { element, show };
 }
@@ -110,7 +112,7 @@ export class Controls {
     for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.dataset.view === state.view);
     const diverging = activeColormap(state) === state.diverging;
     state.colormap = activeColormap(state);
-    fields.timeline.show(app.listed.map(({ id }) => [id, app.timelines.get(id).label]));
+    fields.timeline.show(app.listed.map(({ id }) => app.timelines.get(id)).map(({ id, label, fullName }) => [id, label, fullName]));
     fields.method.show((timeline?.methods ?? []).map((method) => [method, method]));
     fields.colormap.show((diverging ? DIVERGING : SEQUENTIAL).map((name) => [name, name]));
     fields.scale.show(Object.entries(SCALES));
@@ -156,10 +158,11 @@ export class Controls {
     const { app } = this;
     const chosen = comparedRuns(app);
     const boxes = app.listed.map(({ id }) => {
-      const toggle = () => app.change({ runs: chosen.includes(id) ? chosen.filter((own) => own !== id) : [...chosen, id].sort() });
+      const toggle = () => app.change({ runs: chosen.includes(id) ? chosen.filter((own) => own !== id) : [...chosen, id] });
       const input = h("input", { type: "checkbox", onchange: toggle });
       input.checked = chosen.includes(id);
-      return h("label", { class: "check" }, input, app.timelines.get(id).label);
+      const { label, fullName } = app.timelines.get(id);
+      return h("label", { class: "check", title: fullName }, input, label);
     });
     this.runs.replaceChildren(...boxes);
   }

@@ -4,6 +4,7 @@ import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
 import { h, setText } from "./dom.js";
 import { Enlarged } from "./enlarge.js";
+import { commonFolder, inOrder } from "./names.js";
 import { Player } from "./player.js";
 import { Timeline } from "./record.js";
 import { serverSource } from "./source.js";
@@ -94,13 +95,15 @@ class App {
   }
 
   #list(timelines) {
-    this.listed = timelines;
+    this.listed = [...timelines].sort((a, b) => inOrder(a.run, b.run) || inOrder(a.file, b.file));
     for (const entry of timelines) {
       if (this.timelines.get(entry.id)?.uid !== entry.uid) this.timelines.set(entry.id, new Timeline(entry));
     }
     const times = (run) => timelines.filter((entry) => entry.run === run).length;
+    const folder = commonFolder(timelines.map(({ run }) => run));
     for (const { id, run, file } of timelines) {
-      this.timelines.get(id).label = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
+      const fullName = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
+      Object.assign(this.timelines.get(id), { fullName, label: fullName.slice(folder.length) });
     }
   }
 

@@ -20,8 +20,8 @@ function crc32(bytes) {
 
 /** One record, growing while its run goes on. */
 export class Timeline {
-  constructor({ id, run, file, uid }) {
-    Object.assign(this, { id, run, file, uid, label: run });
+  constructor({ id, run, uid }) {
+    Object.assign(this, { id, uid, label: run, fullName: run });
     this.offset = 0; // where the next unread record starts in the file
     this.error = null;
     this.probe = null;

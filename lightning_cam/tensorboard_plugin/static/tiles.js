@@ -55,7 +55,11 @@ export class TileBoard {
     this.headings.hidden = !headings;
     const texts = (headings ?? []).map(({ title, step }) => (step === undefined ? title : `${title}\nstep ${number(step)}`));
     while (this.headings.children.length > texts.length) this.headings.lastChild.remove();
-    texts.forEach((text, n) => setText(this.headings.children[n] ?? this.headings.appendChild(h("div")), text));
+    texts.forEach((text, n) => {
+      const heading = this.headings.children[n] ?? this.headings.appendChild(h("div"));
+      setText(heading, text);
+      heading.title = headings[n].fullName ?? headings[n].title;
+    });
   }
 
   #make() {
