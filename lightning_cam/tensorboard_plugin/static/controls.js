@@ -156,15 +156,26 @@ export class Controls {
 
   #showRuns() {
     const { app } = this;
-    const chosen = comparedRuns(app);
-    const boxes = app.listed.map(({ id }) => {
-      const toggle = () => app.change({ runs: chosen.includes(id) ? chosen.filter((own) => own !== id) : [...chosen, id] });
-      const input = h("input", { type: "checkbox", onchange: toggle });
-      input.checked = chosen.includes(id);
+    const runs = app.listed.map(({ id, empty }) => {
       const { label, fullName } = app.timelines.get(id);
-      return h("label", { class: "check", title: fullName }, input, label);
+      return { id, empty, label, fullName };
     });
-    this.runs.replaceChildren(...boxes);
+    const key = JSON.stringify(runs.map(({ id, empty, label }) => [id, empty, label]));
+    if (this.runs.dataset.key !== key) {
+      this.runs.dataset.key = key;
+      this.runs.replaceChildren(...runs.map((run) => this.#runBox(run)));
+    }
+    const compared = comparedRuns(app);
+    runs.forEach(({ id }, n) => (this.runs.children[n].querySelector("input").checked = compared.includes(id)));
+  }
+
+  #runBox({ id, empty, label, fullName }) {
+    const toggle = () => {
+      const compared = comparedRuns(this.app);
+      this.app.change({ runs: input.checked ? [...compared, id] : compared.filter((own) => own !== id) });
+    };
+    const input = h("input", { type: "checkbox", disabled: empty, onchange: toggle });
+    return h("label", { class: "check", title: fullName }, input, empty ? `${label} (no look yet)` : label);
   }
 
   #showThumbs(timeline) {

@@ -14,6 +14,9 @@ import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
 
 const POLL = 2000; // milliseconds between two looks for news while the page can be seen
 
+const NO_LOOK =
+  "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
+
 /** Called by TensorBoard, which loads nothing but this module. */
 export function render() {
   document.head.append(h("link", { rel: "stylesheet", href: "static/style.css" }));
@@ -79,14 +82,15 @@ class App {
         this.key = `lightning-cam ${logdir}`;
         this.state = restore(this.key);
       }
-      const before = JSON.stringify(this.listed.map(({ id }) => id));
+      const listing = () => JSON.stringify(this.listed.map(({ id, empty }) => [id, empty]));
+      const before = listing();
       this.#list(timelines);
       const newest = [...timelines].sort((a, b) => b.modified - a.modified)[0];
       if (!this.timelines.has(this.state.timeline)) this.state.timeline = newest?.id ?? null;
       const wanted = this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
       const changed = await Promise.all(this.listed.filter(({ id }) => wanted.includes(id)).map((entry) => this.#read(entry)));
       this.failure = null;
-      if (!changed.some(Boolean) && JSON.stringify(this.listed.map(({ id }) => id)) === before && this.drawn) return;
+      if (!changed.some(Boolean) && listing() === before && this.drawn) return;
     } catch (error) {
       this.failure = `The records cannot be read: ${error.message}`;
     }
@@ -160,7 +164,8 @@ class App {
     if (!texts.length && !this.listed.length) texts.push("No CAM timeline here yet. The callback writes one at its first validation.");
     else if (!texts.length && !shown.length) {
       const unread = this.listed.some(({ id, bytes }) => wanted.includes(id) && bytes > 0 && !this.timelines.get(id).offset);
-      texts.push(unread ? "Reading the record …" : "No look yet: the first one comes with the next validation.");
+      const unticked = !wanted.length && this.listed.some(({ empty }) => !empty);
+      texts.push(unread ? "Reading the record …" : unticked ? "No run is ticked." : NO_LOOK);
     }
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;

@@ -17,11 +17,12 @@ export function shownTimelines(app) {
   return ids.map((id) => app.timelines.get(id)).filter((timeline) => timeline?.probe && timeline.looks.length);
 }
 
-/** Ids of the runs to compare, as they are listed: those chosen, or the newest four. */
+/** Ids of the runs to compare, as they are listed: of those with a look the ones chosen, or the newest four. */
 export function comparedRuns({ state, listed }) {
-  const newest = [...listed].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id);
+  const comparable = listed.filter(({ empty }) => !empty);
+  const newest = [...comparable].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id);
   const chosen = state.runs ?? newest;
-  return listed.map(({ id }) => id).filter((id) => chosen.includes(id));
+  return comparable.map(({ id }) => id).filter((id) => chosen.includes(id));
 }
 
 /** All steps at which one of the shown records has a look. */
