@@ -43,7 +43,7 @@ def test_opens_at_the_newest_look_with_captions(page, runs):
     shares = run.shares[-1]
     for n, second in enumerate(texts(page, ".second")):
         best = shares[n].argmax()
-        mark, name, percent = re.fullmatch(r"(✓|✗) (\w+) >?(\d+) %", second).groups()
+        mark, name, percent = re.fullmatch(r"(✓|✗) (\w+) · >?(\d+) %", second).groups()
         assert name == CLASSES[best] and (mark == "✓") == (best == run.labels[n])
         assert abs(int(percent) - 100 * shares[n, best]) <= 1
 

@@ -18,8 +18,11 @@ const NO_LOOK =
   "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
 
 /** Called by TensorBoard, which loads nothing but this module. */
-export function render() {
-  document.head.append(h("link", { rel: "stylesheet", href: "static/style.css" }));
+export async function render() {
+  // Captions are cut to what fits in the style's font.
+  await new Promise((done) => {
+    document.head.append(h("link", { rel: "stylesheet", href: "static/style.css", onload: done, onerror: done }));
+  });
   return start(serverSource());
 }
 

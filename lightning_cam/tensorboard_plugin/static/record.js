@@ -114,6 +114,17 @@ export class Timeline {
     return this.probe.class_names[index] ?? `class ${index}`;
   }
 
+  /** Names of the classes that captions can speak of: the labels, and what was predicted at any look. */
+  get spokenClasses() {
+    return this.#cached("spoken classes", () => {
+      const indices = new Set(this.probe.labels);
+      for (const { top, classes } of this.looks) {
+        for (let at = 0; top && at < classes.length; at += top) indices.add(classes[at]);
+      }
+      return [...indices].map((index) => this.className(index));
+    });
+  }
+
   /** What the model said: {best, share, label, right, own, top}; nulls where it is not known. */
   prediction(t, i) {
     const look = this.looks[t];
