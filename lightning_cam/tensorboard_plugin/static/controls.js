@@ -79,7 +79,8 @@ export class Controls {
     this.legend = h("div", { class: "legend" });
     this.scaleNote = h("p", { class: "hint" });
     this.runsGroup = group("Runs", this.runs);
-    this.imageGroup = group("Image", this.thumbs);
+    this.imageName = h("p", { class: "hint" });
+    this.imageGroup = group("Image", this.thumbs, this.imageName);
     this.filterGroup = group("Images", label.element, show.element, sort.element);
     this.element = h(
       "aside",
@@ -185,13 +186,16 @@ export class Controls {
       this.thumbs.dataset.key = key;
       this.thumbs.replaceChildren(...images.map((image, i) => this.#thumb(timeline, image, i)));
     }
-    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === this.app.state.image));
+    const shown = Math.min(this.app.state.image, images.length - 1);
+    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === shown));
+    setText(this.imageName, this.thumbs.children[shown]?.title ?? "");
   }
 
   #thumb(timeline, image, i) {
     const canvas = h("canvas", { width: 72, height: Math.round(72 / timeline.aspect) });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    const title = timeline.className(timeline.probe.labels[i]);
+    const label = timeline.probe.labels[i];
+    const title = label < 0 ? `image ${i + 1}` : `image ${i + 1}: ${timeline.className(label)}`;
     return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
   }
 }
