@@ -71,3 +71,13 @@ def test_pointing_at_a_curve_shows_its_name_in_the_legend(page):
     assert int(name.removeprefix("method_")) > 10
     legend, entry = (entropy(page).locator(place).bounding_box() for place in (".names", ".names .out"))
     assert legend["y"] - 1 <= entry["y"] and entry["y"] + entry["height"] <= legend["y"] + legend["height"] + 1
+
+
+def test_a_single_look_is_a_dot_that_can_be_seen(tmp_path, open_page):
+    Run(tmp_path, methods=METHODS, count=4).look(0, 0.5)
+    with tensorboard(tmp_path) as address:
+        page = open_page(address + ENTRY)
+        page.wait_for_selector(".tile")
+        view(page, "methods")
+        width = "(line) => [parseFloat(getComputedStyle(line).strokeWidth), line.getAttribute('stroke-dasharray')]"
+        assert entropy(page).locator(".plot .line").last.evaluate(width) == [6, "none"]

@@ -80,3 +80,41 @@ def test_a_box_that_was_ticked_keeps_the_focus(lightning_logs, open_page):
         page.keyboard.press("Space")
         settle(page)
         assert page.locator(".runs input:focus").is_checked() == expected
+
+
+SWEEP = [f"vit_tiny_patch16_224_augreg_in21k_lr{rate}/version_{n}" for rate in ("0.001", "0.02", "0.1") for n in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A TensorBoard of runs with long names that differ near their ends; one has failed."""
+    logdir = tmp_path_factory.mktemp("sweep")
+    for name in reversed(SWEEP):
+        Run(logdir / name).look(0, 0.5)
+    Run(logdir / "failed")
+    with tensorboard(logdir) as address:
+        yield address
+
+
+def test_long_names_of_runs_are_cut_where_they_can_be_told_apart(sweep, open_page):
+    page = open_page(sweep + ENTRY)
+    page.wait_for_selector("select[name=timeline] option", state="attached")
+    options = page.locator("select[name=timeline] option").all_inner_texts()
+    assert options[0] == "failed" and len(set(options)) == 7
+    for option, name in zip(options[1:], SWEEP, strict=True):
+        assert "…" in option and option[-12:] == name[-12:]
+    view(page, "runs")
+    page.wait_for_selector(".chart .names")
+    legend = page.locator(".chart .names").first.locator(".name").all_inner_texts()
+    assert [text.split("/")[-1] for text in legend] == ["version_0", "version_1"] * 2
+    assert len({text.split()[1] for text in legend}) == 4
+
+
+def test_methods_and_classes_of_the_compared_runs_can_be_chosen_whatever_run_was_shown_before(sweep, open_page):
+    page = open_page(sweep + ENTRY)
+    page.wait_for_selector(".message:visible")
+    assert page.locator("select[name=timeline]").get_attribute("title") == "failed"
+    view(page, "runs")
+    page.wait_for_selector(".tile")
+    assert page.locator("select[name=method] option").all_inner_texts() == ["hirescam", "gradcam"]
+    assert page.locator("select[name=label] option").all_inner_texts() == ["all", "cat", "dog", "owl"]

@@ -2,10 +2,12 @@
 
 import { lineStyle } from "./colors.js";
 import { h, number, setText, svg } from "./dom.js";
+import { fitted } from "./names.js";
 import { mean } from "./record.js";
 
 const HEIGHT = 64;
 const WIDTH = 240;
+const NOT_NAME = 90; // pixels of a legend's line before the name: the line's look, the value
 const CONTROL = "random"; // what maps of chance score, for comparison
 const CONTROL_STYLE = { color: "#8a8f98", dash: "none" };
 
@@ -26,6 +28,7 @@ export class Charts {
       this.range = [steps[0], steps.at(-1)];
       this.panels = collect(timelines, methods).map((panel) => this.#panel(panel));
       this.element.replaceChildren(...this.panels.map(({ element }) => element));
+      for (const { names, series } of this.panels) if (names) shorten(names, series);
     }
     for (const panel of this.panels) {
       panel.cursor.style.left = `${100 * this.#across(step)}%`;
@@ -47,8 +50,8 @@ export class Charts {
     for (const own of series) {
       const places = own.points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
       // a line of one point has no length: a dot
-      const shape = places.length === 1 ? [places[0], places[0]] : places;
-      own.line = svg("polyline", { points: shape.join(" "), ...stroke(own) });
+      const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: own.color, "stroke-dasharray": "none" };
+      own.line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...stroke(own) });
       own.value = h("b");
       own.entry = several ? this.#entry(own) : null;
     }
@@ -81,7 +84,8 @@ export class Charts {
   #entry(own) {
     const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...stroke(own) }));
     const pointed = { onpointerenter: () => this.#bringOut(own.name), onpointerleave: () => this.#bringOut(null) };
-    return h("span", { class: "name", title: own.title, ...pointed }, swatch, own.value, ` ${own.name}`);
+    own.label = h("span", {}, own.name);
+    return h("span", { class: "name", title: own.title, ...pointed }, swatch, own.value, " ", own.label);
   }
 
   /** Let one method or run stand out in all charts that have it; with null, all are alike again. */
@@ -96,6 +100,12 @@ export class Charts {
       if (chosen) scrollTo(names, chosen.entry);
     }
   }
+}
+
+/** Cut the names in a legend to one line each, as wide as it is now. */
+function shorten(names, series) {
+  const short = fitted(series.map(({ name }) => name), names.clientWidth - NOT_NAME, names);
+  for (const { label, name } of series) setText(label, short.get(name));
 }
 
 function stroke({ color, dash }) {

@@ -3,7 +3,7 @@
 import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
 import { h, number, setText } from "./dom.js";
 import { activeColormap } from "./scale.js";
-import { VIEWS, comparedRuns } from "./views.js";
+import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
 /** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
 function choice(app, name, title, patch = (value) => ({ [name]: value })) {
@@ -74,6 +74,7 @@ export class Controls {
     };
     const { timeline, method, reference, opacity, threshold, colormap, scale, root, smooth, signed, outlines, size, label, show, sort, charts } =
       this.fields;
+    timeline.element.classList.add("wide");
     this.runs = h("div", { class: "runs" });
     this.thumbs = h("div", { class: "thumbs" });
     this.legend = h("div", { class: "legend" });
@@ -109,11 +110,11 @@ export class Controls {
   show() {
     const { app, fields } = this;
     const { state } = app;
-    const timeline = app.timelines.get(state.timeline);
+    const timeline = shownTimelines(app)[0] ?? app.timelines.get(state.timeline);
     for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.dataset.view === state.view);
     const diverging = activeColormap(state) === state.diverging;
     state.colormap = activeColormap(state);
-    fields.timeline.show(app.listed.map(({ id }) => app.timelines.get(id)).map(({ id, label, fullName }) => [id, label, fullName]));
+    fields.timeline.show(app.listed.map(({ id }) => app.timelines.get(id)).map(({ id, short, fullName }) => [id, short, fullName]));
     fields.method.show((timeline?.methods ?? []).map((method) => [method, method]));
     fields.colormap.show((diverging ? DIVERGING : SEQUENTIAL).map((name) => [name, name]));
     fields.scale.show(Object.entries(SCALES));

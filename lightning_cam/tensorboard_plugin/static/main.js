@@ -4,7 +4,7 @@ import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
 import { h, setText } from "./dom.js";
 import { Enlarged } from "./enlarge.js";
-import { commonFolder, inOrder } from "./names.js";
+import { commonFolder, fitted, inOrder } from "./names.js";
 import { Player } from "./player.js";
 import { Timeline } from "./record.js";
 import { serverSource } from "./source.js";
@@ -12,6 +12,7 @@ import { keep, restore } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
 
+const RUN_WIDTH = 185; // pixels of a run's name in its select
 const POLL = 2000; // milliseconds between two looks for news while the page can be seen
 
 const NO_LOOK =
@@ -112,6 +113,9 @@ class App {
       const fullName = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
       Object.assign(this.timelines.get(id), { fullName, label: fullName.slice(folder.length) });
     }
+    const all = this.listed.map(({ id }) => this.timelines.get(id));
+    const short = fitted(all.map(({ label }) => label), RUN_WIDTH, this.controls.element);
+    for (const timeline of all) timeline.short = short.get(timeline.label);
   }
 
   async #read(entry) {

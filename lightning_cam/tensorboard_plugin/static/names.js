@@ -1,7 +1,12 @@
 // Names of runs and of classes, as short as the page needs them.
 
-/** Sort as people count: version_2 before version_10. */
-export const inOrder = new Intl.Collator("en", { numeric: true }).compare;
+/** Sort as people count: version_2 before version_10, lr0.02 before lr0.1. */
+export function inOrder(a, b) {
+  const [own, other] = [a, b].map((name) => name.split(/(\d+(?:\.\d+)?)/)); // every second part is a number
+  const n = own.findIndex((part, at) => part !== other[at]);
+  const difference = n % 2 ? own[n] - other[n] : 0;
+  return difference || (a < b ? -1 : a > b ? 1 : 0);
+}
 
 /** The folders that hold all of the runs, with a slash at the end: they tell no run from another. */
 export function commonFolder(runs) {

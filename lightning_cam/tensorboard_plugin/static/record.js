@@ -21,7 +21,7 @@ function crc32(bytes) {
 /** One record, growing while its run goes on. */
 export class Timeline {
   constructor({ id, run, uid }) {
-    Object.assign(this, { id, uid, label: run, fullName: run });
+    Object.assign(this, { id, uid, fullName: run, label: run, short: run }); // the page shortens them
     this.offset = 0; // where the next unread record starts in the file
     this.error = null;
     this.probe = null;
