@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, settle, view
+from tests.review.driving import ENTRY, message, settle, view
 from tests.review.records import Run
 
 VERSIONS = [1, 2, 10, 11]
@@ -18,11 +18,11 @@ def lightning_logs(tmp_path_factory):
     for version in VERSIONS:
         Run(logdir / "lightning_logs" / f"version_{version}", seed=version).looks(3)
     with tensorboard(logdir) as address:
-        yield address, logdir / "lightning_logs"
+        yield address
 
 
 def test_runs_are_told_apart_by_what_differs_and_stand_in_the_order_of_their_numbers(lightning_logs, open_page):
-    page = open_page(lightning_logs[0] + ENTRY)
+    page = open_page(lightning_logs + ENTRY)
     page.wait_for_selector(".tile")
     names = [f"version_{version}" for version in VERSIONS]
     select = page.locator("select[name=timeline]")
@@ -43,36 +43,37 @@ def test_runs_are_told_apart_by_what_differs_and_stand_in_the_order_of_their_num
     assert [text.split("\n")[0] for text in page.locator(".headings div").all_inner_texts()] == ["image", *names]
 
 
-def test_a_run_without_a_look_is_not_compared_until_it_has_one(lightning_logs, open_page):
-    address, folder = lightning_logs
-    failed = Run(folder / "version_12")  # the newest: it would be among the four compared
-    page = open_page(address + ENTRY)
-    page.wait_for_selector(".message:visible")
-    assert "the log of the training says why" in page.inner_text(".message")
-    view(page, "runs")
-    page.wait_for_function("() => document.querySelectorAll('.headings div').length === 5")
-    boxes = page.locator(".runs label")
-    assert boxes.last.inner_text().strip() == "version_12 (no look yet)"
-    assert [boxes.nth(n).locator("input").is_checked() for n in range(5)] == [True] * 4 + [False]
-    assert boxes.last.locator("input").is_disabled()
-    failed.look(0, 0.5)
-    page.wait_for_function("() => document.querySelector('.runs label:last-child input').checked")
-    page.wait_for_function("() => document.querySelector('.headings').innerText.includes('version_12')")
-    assert page.locator(".headings div").count() == 5
+def test_a_run_without_a_look_is_not_compared_until_it_has_one(tmp_path, open_page):
+    for version in range(4):
+        Run(tmp_path / f"version_{version}").looks(2)
+    failed = Run(tmp_path / "version_4")  # the newest: it would be among the four compared
+    with tensorboard(tmp_path) as address:
+        page = open_page(address + ENTRY)
+        assert message(page, "No look yet").endswith("the log of the training says why.")
+        view(page, "runs")
+        page.wait_for_function("() => document.querySelectorAll('.headings div').length === 5")
+        boxes = page.locator(".runs label")
+        assert boxes.last.inner_text().strip() == "version_4 (no look yet)"
+        assert [boxes.nth(n).locator("input").is_checked() for n in range(5)] == [True] * 4 + [False]
+        assert boxes.last.locator("input").is_disabled()
+        failed.look(0, 0.5)
+        page.wait_for_function("() => document.querySelector('.runs label:last-child input').checked")
+        page.wait_for_function("() => document.querySelector('.headings').innerText.includes('version_4')")
+        assert page.locator(".headings div").count() == 5
 
 
 def test_no_run_ticked_is_not_taken_for_a_run_without_a_look(lightning_logs, open_page):
-    page = open_page(lightning_logs[0] + ENTRY)
+    page = open_page(lightning_logs + ENTRY)
     page.wait_for_selector(".tile")
     view(page, "runs")
     for box in page.locator(".runs input:checked").all()[::-1]:
         box.uncheck()
         settle(page)
-    assert page.inner_text(".message") == "No run is ticked."
+    assert message(page, "ticked") == "No run is ticked."
 
 
 def test_a_box_that_was_ticked_keeps_the_focus(lightning_logs, open_page):
-    page = open_page(lightning_logs[0] + ENTRY)
+    page = open_page(lightning_logs + ENTRY)
     page.wait_for_selector(".tile")
     view(page, "runs")
     page.locator(".runs input").nth(2).focus()
@@ -112,7 +113,7 @@ def test_long_names_of_runs_are_cut_where_they_can_be_told_apart(sweep, open_pag
 
 def test_methods_and_classes_of_the_compared_runs_can_be_chosen_whatever_run_was_shown_before(sweep, open_page):
     page = open_page(sweep + ENTRY)
-    page.wait_for_selector(".message:visible")
+    message(page, "No look yet")
     assert page.locator("select[name=timeline]").get_attribute("title") == "failed"
     view(page, "runs")
     page.wait_for_selector(".tile")

@@ -47,7 +47,7 @@ class App {
     this.timelines = new Map();
     this.state = restore(null);
     this.loading = Promise.resolve();
-    this.message = h("div", { class: "message", role: "status" });
+    this.message = h("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
     this.enlarged = new Enlarged(this);
