@@ -6,6 +6,7 @@ only for what was appended, and in the report, which has the bytes inside.
 
 import logging
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,10 @@ from werkzeug import Request, Response
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-_SUFFIX = ".lcam"  # as in lightning_cam.timeline.format, from which nothing else is needed here
+# As in lightning_cam.timeline.format, from which nothing else is needed here.
+_SUFFIX = ".lcam"
 _HEADER_BYTES = 16
+_FRAME = struct.Struct("<II")
 _CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
@@ -61,7 +64,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
         for key, path in self._finder.paths().items():
             try:
                 with open(path, "rb") as file:
-                    header, status = file.read(_HEADER_BYTES), os.fstat(file.fileno())
+                    start, status = file.read(_HEADER_BYTES + _FRAME.size), os.fstat(file.fileno())
             except OSError:  # deleted since it was found
                 continue
             run, _, file_name = key.rpartition("/")
@@ -70,8 +73,9 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
                     "id": key,
                     "run": run or ".",
                     "file": file_name.removesuffix(_SUFFIX),
-                    "uid": header[8:].hex(),
+                    "uid": start[8:_HEADER_BYTES].hex(),
                     "bytes": status.st_size,
+                    "empty": _is_empty(start, status.st_size),
                     "modified": status.st_mtime,
                 }
             )
@@ -92,6 +96,14 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
         if path is None:
             return http_util.Respond(request, "no such file", "text/plain", code=404)
         return http_util.Respond(request, path.read_bytes(), _CONTENT_TYPES[path.suffix])
+
+
+def _is_empty(start: bytes, size: int) -> bool:
+    """Tell from a file's first bytes and its size whether nothing follows the probe images: there is no look."""
+    if len(start) < _HEADER_BYTES + _FRAME.size:
+        return True
+    length, _ = _FRAME.unpack_from(start, _HEADER_BYTES)
+    return size <= len(start) + length
 
 
 class _Finder:

@@ -47,6 +47,12 @@ def place(page):
     return int(re.search(r"step ([\d,]+)", page.inner_text(".place"))[1].replace(",", ""))
 
 
+def message(page, part):
+    """The page's message, once it has `part`: it first says that a record is being read."""
+    page.wait_for_function("part => document.querySelector('.message')?.innerText.includes(part)", arg=part)
+    return page.inner_text(".message")
+
+
 def pixels(page, n, row, column):
     """The colour in the middle of a cell of tile n."""
     return (

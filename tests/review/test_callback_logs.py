@@ -34,7 +34,7 @@ def test_training_to_page(tmp_path, open_page):
         assert page.locator(".tile:visible .first").all_inner_texts() == names
         best = [Blobs.classes[k] for k in timeline.predictions[-1]]
         seconds = page.locator(".tile:visible .second").all_inner_texts()
-        assert [" ".join(text.split()[1:-2]) for text in seconds] == best
+        assert [" ".join(text.split()[1:-3]) for text in seconds] == best
         titles = page.locator(".chart .title").all_inner_texts()
         assert {"entropy", "share_inside", "pointing_game", "val_loss"} <= set(titles)
         assert not [title for title in titles if "random" in title]  # chance stands in the chart it is compared with

@@ -43,7 +43,7 @@ def test_opens_at_the_newest_look_with_captions(page, runs):
     shares = run.shares[-1]
     for n, second in enumerate(texts(page, ".second")):
         best = shares[n].argmax()
-        mark, name, percent = re.fullmatch(r"(✓|✗) (\w+) >?(\d+) %", second).groups()
+        mark, name, percent = re.fullmatch(r"(✓|✗) (\w+) · >?(\d+) %", second).groups()
         assert name == CLASSES[best] and (mark == "✓") == (best == run.labels[n])
         assert abs(int(percent) - 100 * shares[n, best]) <= 1
 
@@ -157,6 +157,7 @@ def test_filmstrip_shows_one_image_at_all_looks(page, runs):
     assert texts(page, ".first") == [f"step {step} · epoch {step // 10}" for step in STEPS]
     page.locator(".thumbs button").nth(3).click()
     settle(page)
+    assert page.inner_text(".thumbs + .hint") == f"image 4: {CLASSES[runs['fast'].labels[3]]}"
     shares = [shares[3] for shares in runs["fast"].shares]
     assert [text.split()[1] for text in texts(page, ".second")] == [CLASSES[share.argmax()] for share in shares]
 

@@ -52,6 +52,17 @@ def test_hands_out_the_bytes_from_a_place_on(tmp_path):
     assert before + after == run.path.read_bytes()
 
 
+def test_says_which_records_hold_no_look(tmp_path):
+    run = Run(tmp_path / "a")
+    whole = run.path.read_bytes()
+    for n, written in enumerate((b"", whole[:20], whole[:-1])):  # a writer is at it
+        (tmp_path / f"{n}.lcam").write_bytes(written)
+    _, routes = client_of(tmp_path)
+    assert [entry["empty"] for entry in listed(routes)] == [True] * 4
+    run.look(0, 0.5)
+    assert [entry["empty"] for entry in listed(routes)] == [True, True, True, False]
+
+
 def test_serves_records_only(tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     run = tmp_path / "logs"
@@ -109,9 +120,10 @@ assert not unwanted, unwanted
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_suffix_is_the_one_that_the_writer_uses():
+def test_the_format_is_the_one_that_the_writer_uses():
     from lightning_cam.tensorboard_plugin import plugin
     from lightning_cam.timeline import format as file_format
 
     assert plugin._SUFFIX == file_format.SUFFIX
     assert file_format.HEADER.size == plugin._HEADER_BYTES
+    assert file_format.FRAME.size == plugin._FRAME.size

@@ -1,13 +1,15 @@
 // The metrics over steps: one small chart per metric, each with its own range, all with one cursor.
 
-import { SERIES } from "./colors.js";
+import { lineStyle } from "./colors.js";
 import { h, number, setText, svg } from "./dom.js";
+import { fitted } from "./names.js";
 import { mean } from "./record.js";
 
 const HEIGHT = 64;
 const WIDTH = 240;
+const NOT_NAME = 90; // pixels of a legend's line before the name: the line's look, the value
 const CONTROL = "random"; // what maps of chance score, for comparison
-const GREY = "#8a8f98";
+const CONTROL_STYLE = { color: "#8a8f98", dash: "none" };
 
 export class Charts {
   /** onStep(step) is called with the step under the pointer. */
@@ -20,16 +22,17 @@ export class Charts {
 
   /** Draw what has changed; `methods` are those shown now. */
   show(timelines, methods, steps, step) {
-    const key = JSON.stringify([timelines.map(({ id, revision }) => [id, revision]), methods]);
+    const key = JSON.stringify([timelines.map(({ id, revision, label }) => [id, revision, label]), methods]);
     if (key !== this.key) {
       this.key = key;
       this.range = [steps[0], steps.at(-1)];
       this.panels = collect(timelines, methods).map((panel) => this.#panel(panel));
       this.element.replaceChildren(...this.panels.map(({ element }) => element));
+      for (const { names, series } of this.panels) if (names) shorten(names, series);
     }
     for (const panel of this.panels) {
       panel.cursor.style.left = `${100 * this.#across(step)}%`;
-      panel.values.forEach((element, n) => setText(element, number(valueAt(panel.series[n].points, step))));
+      for (const { value, points } of panel.series) setText(value, number(valueAt(points, step)));
     }
   }
 
@@ -43,36 +46,89 @@ export class Charts {
     const low = Math.min(...numbers);
     const high = Math.max(...numbers);
     const down = (value) => 5 + (HEIGHT - 10) * (high > low ? (high - value) / (high - low) : 0.5);
-    const lines = series.map(({ points, color }) => {
-      const places = points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
+    const several = series.length > 1;
+    for (const own of series) {
+      const places = own.points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
       // a line of one point has no length: a dot
-      const shape = places.length === 1 ? [places[0], places[0]] : places;
-      return svg("polyline", { points: shape.join(" "), stroke: color, class: "line" });
-    });
-    const values = series.map(() => h("b"));
-    const named = series.map(({ name, color }, n) => h("span", { class: "name", style: `--series: ${color}`, title: name }, values[n], ` ${name}`));
+      const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: own.color, "stroke-dasharray": "none" };
+      own.line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...stroke(own) });
+      own.value = h("b");
+      own.entry = several ? this.#entry(own) : null;
+    }
     const cursor = h("div", { class: "cursor" });
     const plot = h(
       "div",
       { class: "plot" },
-      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...lines),
+      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...series.map(({ line }) => line)),
       h("span", { class: "high" }, number(high)),
       h("span", { class: "low" }, number(low)),
       cursor,
     );
     const point = (event) => {
-      if (event.type === "pointermove" && !event.buttons) return;
-      const { left, width } = plot.getBoundingClientRect();
+      const { left, top, width, height } = plot.getBoundingClientRect();
       const [first, last] = this.range;
-      this.onStep(first + ((event.clientX - left) / width) * (last - first));
+      const step = first + ((event.clientX - left) / width) * (last - first);
+      const place = HEIGHT * ((event.clientY - top) / height);
+      if (event.buttons) this.onStep(step);
+      else if (several) this.#bringOut(closest(series, step, (value) => Math.abs(down(value) - place)).name);
     };
     plot.addEventListener("pointerdown", point);
     plot.addEventListener("pointermove", point);
-    const several = series.length > 1;
-    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), several ? null : values[0]);
-    const names = several ? h("div", { class: "names" }, ...named) : null;
-    return { element: h("section", { class: "chart" }, head, plot, names), series, cursor, values };
+    plot.addEventListener("pointerleave", () => this.#bringOut(null));
+    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), several ? null : series[0].value);
+    const names = several ? h("div", { class: "names" }, ...series.map(({ entry }) => entry)) : null;
+    return { element: h("section", { class: "chart" }, head, plot, names), names, series, cursor };
   }
+
+  /** A line of the legend. */
+  #entry(own) {
+    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...stroke(own) }));
+    const pointed = { onpointerenter: () => this.#bringOut(own.name), onpointerleave: () => this.#bringOut(null) };
+    own.label = h("span", {}, own.name);
+    return h("span", { class: "name", title: own.title, ...pointed }, swatch, own.value, " ", own.label);
+  }
+
+  /** Let one method or run stand out in all charts that have it; with null, all are alike again. */
+  #bringOut(name) {
+    for (const { element, names, series } of this.panels) {
+      const chosen = names ? series.find((own) => own.name === name) : undefined;
+      element.classList.toggle("faded", chosen !== undefined);
+      for (const own of series) {
+        own.line.classList.toggle("out", own === chosen);
+        own.entry?.classList.toggle("out", own === chosen);
+      }
+      if (chosen) scrollTo(names, chosen.entry);
+    }
+  }
+}
+
+/** Cut the names in a legend to one line each, as wide as it is now. */
+function shorten(names, series) {
+  const short = fitted(series.map(({ name }) => name), names.clientWidth - NOT_NAME, names);
+  for (const { label, name } of series) setText(label, short.get(name));
+}
+
+function stroke({ color, dash }) {
+  return { class: "line", stroke: color, "stroke-dasharray": dash };
+}
+
+/** Scroll a list just as far as its entry is seen; scrollIntoView() would move the page as well. */
+function scrollTo(list, { offsetTop, offsetHeight }) {
+  list.scrollTop = Math.min(offsetTop, Math.max(list.scrollTop, offsetTop + offsetHeight - list.clientHeight));
+}
+
+/** The series whose line is nearest at `step`; distance(value) says how far a value is. */
+function closest(series, step, distance) {
+  const far = series.map(({ points }) => distance(drawnAt(points, step)));
+  return series[far.indexOf(Math.min(...far))];
+}
+
+/** The value at `step` of the line through the points. */
+function drawnAt(points, step) {
+  const after = points.findIndex(([at]) => at >= step);
+  if (after <= 0) return points.at(after)[1]; // before the first point, or after the last one
+  const [[from, start], [to, end]] = points.slice(after - 1, after + 1);
+  return start + ((end - start) * (step - from)) / (to - from);
 }
 
 /** The charts: what the page knows of the predictions and the maps, then the logged metrics. */
@@ -84,9 +140,9 @@ function collect(timelines, methods) {
     if (!points.length) return;
     if (!panels.has(title)) panels.set(title, []);
     const control = isControl(method, timeline);
-    const color = control ? GREY : SERIES[(several ? n : Math.max(0, methods.indexOf(method))) % SERIES.length];
-    const name = several && !control ? timeline.label : (method ?? "");
-    panels.get(title).push({ name, color, points });
+    const style = control ? CONTROL_STYLE : lineStyle(several ? n : Math.max(0, methods.indexOf(method)));
+    const [name, full] = several && !control ? [timeline.label, timeline.fullName] : [method ?? "", method ?? ""];
+    panels.get(title).push({ name, title: full, points, ...style });
   };
   timelines.forEach((timeline, n) => {
     const images = Array.from({ length: timeline.count }, (_, i) => i);

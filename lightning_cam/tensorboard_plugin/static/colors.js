@@ -13,8 +13,14 @@ const POINTS = {
 export const SEQUENTIAL = ["inferno", "viridis", "cividis"];
 export const DIVERGING = ["coolwarm", "berlin", "managua"];
 
-// Okabe and Ito's palette: told apart with any colour vision.
-export const SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#999999"];
+// Okabe and Ito's palette, told apart with any colour vision, and three more.
+export const SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#8a5a2b", "#7f9a1f", "#c2255c"];
+const DASHES = ["none", "7 4", "1 4", "9 4 1 4"];
+
+/** How the n-th line of a chart is drawn, no two of the first forty alike: {color, dash}. */
+export function lineStyle(n) {
+  return { color: SERIES[n % SERIES.length], dash: DASHES[Math.floor(n / SERIES.length) % DASHES.length] };
+}
 
 const tables = new Map();
 

@@ -3,9 +3,9 @@
 import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
 import { h, number, setText } from "./dom.js";
 import { activeColormap } from "./scale.js";
-import { VIEWS, comparedRuns } from "./views.js";
+import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
-/** A labelled <select> bound to `state[name]`; values are kept as they are, not as text. */
+/** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
 function choice(app, name, title, patch = (value) => ({ [name]: value })) {
   let values = [];
   const select = h("select", { name, onchange: () => app.change(patch(values[select.selectedIndex])) });
@@ -17,6 +17,8 @@ function choice(app, name, title, patch = (value) => ({ [name]: value })) {
       select.replaceChildren(...texts.map((text) => h("option", {}, text)));
     }
     select.selectedIndex = Math.max(0, values.indexOf(app.state[name]));
+    const [, text = "", full = text] = options[select.selectedIndex] ?? [];
+    select.title = full; // the select may be too narrow for its text
   };
   return { element, show };
 }
@@ -72,12 +74,14 @@ export class Controls {
     };
     const { timeline, method, reference, opacity, threshold, colormap, scale, root, smooth, signed, outlines, size, label, show, sort, charts } =
       this.fields;
+    timeline.element.classList.add("wide");
     this.runs = h("div", { class: "runs" });
     this.thumbs = h("div", { class: "thumbs" });
     this.legend = h("div", { class: "legend" });
     this.scaleNote = h("p", { class: "hint" });
     this.runsGroup = group("Runs", this.runs);
-    this.imageGroup = group("Image", this.thumbs);
+    this.imageName = h("p", { class: "hint" });
+    this.imageGroup = group("Image", this.thumbs, this.imageName);
     this.filterGroup = group("Images", label.element, show.element, sort.element);
     this.element = h(
       "aside",
@@ -106,11 +110,11 @@ export class Controls {
   show() {
     const { app, fields } = this;
     const { state } = app;
-    const timeline = app.timelines.get(state.timeline);
+    const timeline = shownTimelines(app)[0] ?? app.timelines.get(state.timeline);
     for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.dataset.view === state.view);
     const diverging = activeColormap(state) === state.diverging;
     state.colormap = activeColormap(state);
-    fields.timeline.show(app.listed.map(({ id }) => [id, app.timelines.get(id).label]));
+    fields.timeline.show(app.listed.map(({ id }) => app.timelines.get(id)).map(({ id, short, fullName }) => [id, short, fullName]));
     fields.method.show((timeline?.methods ?? []).map((method) => [method, method]));
     fields.colormap.show((diverging ? DIVERGING : SEQUENTIAL).map((name) => [name, name]));
     fields.scale.show(Object.entries(SCALES));
@@ -154,14 +158,26 @@ export class Controls {
 
   #showRuns() {
     const { app } = this;
-    const chosen = comparedRuns(app);
-    const boxes = app.listed.map(({ id }) => {
-      const toggle = () => app.change({ runs: chosen.includes(id) ? chosen.filter((own) => own !== id) : [...chosen, id].sort() });
-      const input = h("input", { type: "checkbox", onchange: toggle });
-      input.checked = chosen.includes(id);
-      return h("label", { class: "check" }, input, app.timelines.get(id).label);
+    const runs = app.listed.map(({ id, empty }) => {
+      const { label, fullName } = app.timelines.get(id);
+      return { id, empty, label, fullName };
     });
-    this.runs.replaceChildren(...boxes);
+    const key = JSON.stringify(runs.map(({ id, empty, label }) => [id, empty, label]));
+    if (this.runs.dataset.key !== key) {
+      this.runs.dataset.key = key;
+      this.runs.replaceChildren(...runs.map((run) => this.#runBox(run)));
+    }
+    const compared = comparedRuns(app);
+    runs.forEach(({ id }, n) => (this.runs.children[n].querySelector("input").checked = compared.includes(id)));
+  }
+
+  #runBox({ id, empty, label, fullName }) {
+    const toggle = () => {
+      const compared = comparedRuns(this.app);
+      this.app.change({ runs: input.checked ? [...compared, id] : compared.filter((own) => own !== id) });
+    };
+    const input = h("input", { type: "checkbox", disabled: empty, onchange: toggle });
+    return h("label", { class: "check", title: fullName }, input, empty ? `${label} (no look yet)` : label);
   }
 
   #showThumbs(timeline) {
@@ -171,13 +187,16 @@ export class Controls {
       this.thumbs.dataset.key = key;
       this.thumbs.replaceChildren(...images.map((image, i) => this.#thumb(timeline, image, i)));
     }
-    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === this.app.state.image));
+    const shown = Math.min(this.app.state.image, images.length - 1);
+    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === shown));
+    setText(this.imageName, this.thumbs.children[shown]?.title ?? "");
   }
 
   #thumb(timeline, image, i) {
     const canvas = h("canvas", { width: 72, height: Math.round(72 / timeline.aspect) });
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    const title = timeline.className(timeline.probe.labels[i]);
+    const label = timeline.probe.labels[i];
+    const title = label < 0 ? `image ${i + 1}` : `image ${i + 1}: ${timeline.className(label)}`;
     return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
   }
 }

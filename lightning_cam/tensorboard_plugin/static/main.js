@@ -4,6 +4,7 @@ import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
 import { h, setText } from "./dom.js";
 import { Enlarged } from "./enlarge.js";
+import { commonFolder, fitted, inOrder } from "./names.js";
 import { Player } from "./player.js";
 import { Timeline } from "./record.js";
 import { serverSource } from "./source.js";
@@ -11,11 +12,18 @@ import { keep, restore } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
 
+const RUN_WIDTH = 185; // pixels of a run's name in its select
 const POLL = 2000; // milliseconds between two looks for news while the page can be seen
 
+const NO_LOOK =
+  "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
+
 /** Called by TensorBoard, which loads nothing but this module. */
-export function render() {
-  document.head.append(h("link", { rel: "stylesheet", href: "static/style.css" }));
+export async function render() {
+  // Captions are cut to what fits in the style's font.
+  await new Promise((done) => {
+    document.head.append(h("link", { rel: "stylesheet", href: "static/style.css", onload: done, onerror: done }));
+  });
   return start(serverSource());
 }
 
@@ -39,7 +47,7 @@ class App {
     this.timelines = new Map();
     this.state = restore(null);
     this.loading = Promise.resolve();
-    this.message = h("div", { class: "message", role: "status" });
+    this.message = h("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
     this.enlarged = new Enlarged(this);
@@ -78,14 +86,15 @@ class App {
         this.key = `lightning-cam ${logdir}`;
         this.state = restore(this.key);
       }
-      const before = JSON.stringify(this.listed.map(({ id }) => id));
+      const listing = () => JSON.stringify(this.listed.map(({ id, empty }) => [id, empty]));
+      const before = listing();
       this.#list(timelines);
       const newest = [...timelines].sort((a, b) => b.modified - a.modified)[0];
       if (!this.timelines.has(this.state.timeline)) this.state.timeline = newest?.id ?? null;
       const wanted = this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
       const changed = await Promise.all(this.listed.filter(({ id }) => wanted.includes(id)).map((entry) => this.#read(entry)));
       this.failure = null;
-      if (!changed.some(Boolean) && JSON.stringify(this.listed.map(({ id }) => id)) === before && this.drawn) return;
+      if (!changed.some(Boolean) && listing() === before && this.drawn) return;
     } catch (error) {
       this.failure = `The records cannot be read: ${error.message}`;
     }
@@ -94,14 +103,19 @@ class App {
   }
 
   #list(timelines) {
-    this.listed = timelines;
+    this.listed = [...timelines].sort((a, b) => inOrder(a.run, b.run) || inOrder(a.file, b.file));
     for (const entry of timelines) {
       if (this.timelines.get(entry.id)?.uid !== entry.uid) this.timelines.set(entry.id, new Timeline(entry));
     }
     const times = (run) => timelines.filter((entry) => entry.run === run).length;
+    const folder = commonFolder(timelines.map(({ run }) => run));
     for (const { id, run, file } of timelines) {
-      this.timelines.get(id).label = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
+      const fullName = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
+      Object.assign(this.timelines.get(id), { fullName, label: fullName.slice(folder.length) });
     }
+    const all = this.listed.map(({ id }) => this.timelines.get(id));
+    const short = fitted(all.map(({ label }) => label), RUN_WIDTH, this.controls.element);
+    for (const timeline of all) timeline.short = short.get(timeline.label);
   }
 
   async #read(entry) {
@@ -157,7 +171,8 @@ class App {
     if (!texts.length && !this.listed.length) texts.push("No CAM timeline here yet. The callback writes one at its first validation.");
     else if (!texts.length && !shown.length) {
       const unread = this.listed.some(({ id, bytes }) => wanted.includes(id) && bytes > 0 && !this.timelines.get(id).offset);
-      texts.push(unread ? "Reading the record …" : "No look yet: the first one comes with the next validation.");
+      const unticked = !wanted.length && this.listed.some(({ empty }) => !empty);
+      texts.push(unread ? "Reading the record …" : unticked ? "No run is ticked." : NO_LOOK);
     }
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;

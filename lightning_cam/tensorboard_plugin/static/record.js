@@ -20,8 +20,8 @@ function crc32(bytes) {
 
 /** One record, growing while its run goes on. */
 export class Timeline {
-  constructor({ id, run, file, uid }) {
-    Object.assign(this, { id, run, file, uid, label: run });
+  constructor({ id, run, uid }) {
+    Object.assign(this, { id, uid, fullName: run, label: run, short: run }); // the page shortens them
     this.offset = 0; // where the next unread record starts in the file
     this.error = null;
     this.probe = null;
@@ -112,6 +112,17 @@ export class Timeline {
   className(index) {
     if (index < 0) return "?";
     return this.probe.class_names[index] ?? `class ${index}`;
+  }
+
+  /** Names of the classes that captions can speak of: the labels, and what was predicted at any look. */
+  get spokenClasses() {
+    return this.#cached("spoken classes", () => {
+      const indices = new Set(this.probe.labels);
+      for (const { top, classes } of this.looks) {
+        for (let at = 0; top && at < classes.length; at += top) indices.add(classes[at]);
+      }
+      return [...indices].map((index) => this.className(index));
+    });
   }
 
   /** What the model said: {best, share, label, right, own, top}; nulls where it is not known. */

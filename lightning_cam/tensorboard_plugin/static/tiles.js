@@ -3,8 +3,14 @@
 import { overlayTable } from "./colors.js";
 import { h, number, percent, setText } from "./dom.js";
 import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
+import { fitted } from "./names.js";
 import { extent } from "./record.js";
 import { activeColormap, describeValue, tileValues } from "./scale.js";
+
+const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
+const MARGINS = 20; // pixels of a caption's width without text, and what "✓ " and " · >99 %" take
+const MARK = 16;
+const PROBABILITY = 58;
 
 /** How maps are drawn now: {table, colormap, smooth}. */
 export function drawingStyle(state) {
@@ -47,7 +53,22 @@ export class TileBoard {
     this.#showHeadings(headings, columns);
     setText(this.note, note);
     while (this.pool.length < tiles.length) this.pool.push(this.#make());
+    this.#fitNames();
     this.pool.forEach((slot, n) => this.#put(slot, tiles[n]));
+  }
+
+  /** Cut the class names to what fits into a caption's first line, and into its second between the mark and the rest. */
+  #fitNames() {
+    const { size } = this.app.state;
+    const key = JSON.stringify([size, this.timelines.map(({ id, revision }) => [id, revision])]);
+    if (key === this.fittedFor || !this.pool.length) return;
+    this.fittedFor = key;
+    const names = [...new Set(this.timelines.flatMap(({ spokenClasses }) => spokenClasses))];
+    const [{ first, second }] = this.pool;
+    this.short = {
+      first: fitted(names, size - MARGINS, first),
+      second: fitted(names, size - MARGINS - MARK - (size < NARROW ? 0 : PROBABILITY), second),
+    };
   }
 
   #showHeadings(headings, columns) {
@@ -55,7 +76,11 @@ export class TileBoard {
     this.headings.hidden = !headings;
     const texts = (headings ?? []).map(({ title, step }) => (step === undefined ? title : `${title}\nstep ${number(step)}`));
     while (this.headings.children.length > texts.length) this.headings.lastChild.remove();
-    texts.forEach((text, n) => setText(this.headings.children[n] ?? this.headings.appendChild(h("div")), text));
+    texts.forEach((text, n) => {
+      const heading = this.headings.children[n] ?? this.headings.appendChild(h("div"));
+      setText(heading, text);
+      heading.title = headings[n].fullName ?? headings[n].title;
+    });
   }
 
   #make() {
@@ -104,7 +129,7 @@ export class TileBoard {
       slot.canvas.width = width;
       slot.canvas.height = height;
     }
-    if (tile) caption(slot, tile);
+    if (tile) caption(slot, tile, this.short, state.size < NARROW);
     if (slot.visible) this.#draw(slot);
     else slot.stale = true;
   }
@@ -152,20 +177,31 @@ export function hover(tip, state, canvas, tile, shown, event) {
   tip.style.top = `${Math.min(event.clientY + 16, innerHeight - 50)}px`;
 }
 
-function caption(slot, tile) {
+/** Write the two lines; `short` has the class names as they fit into each, the title has all. */
+function caption(slot, tile, short, narrow) {
   const { timeline, t, i } = tile;
   const { best, share, label, right } = timeline.prediction(t, i);
   const name = label < 0 ? `image ${i + 1}` : timeline.className(label);
   const look = timeline.looks[t];
   const verdict = right === null ? "" : right ? "✓ " : "✗ ";
-  const predicted = best === null ? "" : `${verdict}${timeline.className(best)} ${percent(share)}`;
   const plain = tile.caption === "label";
-  const first = tile.caption === "step" ? `step ${number(look.step)} · epoch ${look.epoch}` : name;
-  setText(slot.first, first);
-  setText(slot.second, plain ? `image ${i + 1}` : predicted);
+  const said = best === null ? null : timeline.className(best);
+  const predicted = best === null ? "" : `${verdict}${said} · ${percent(share)}`;
+  const step = `step ${number(look.step)}`;
+  const place = `${step} · epoch ${look.epoch}`;
+  if (tile.caption === "step") setLine(slot.first, narrow ? step : place, place);
+  else setLine(slot.first, short.first.get(name) ?? name, name);
+  if (plain) setLine(slot.second, `image ${i + 1}`, "");
+  else if (best === null) setLine(slot.second, "", "");
+  else setLine(slot.second, `${verdict}${short.second.get(said)}${narrow ? "" : ` · ${percent(share)}`}`, predicted);
   slot.figure.dataset.verdict = plain || right === null ? "none" : right ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
   slot.bar.style.width = plain || share === null ? "0" : `${100 * share}%`;
   const title = `${name}${predicted && !plain ? `\n${predicted}` : ""}`;
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
+}
+
+function setLine(element, text, full) {
+  setText(element, text);
+  if (element.title !== full) element.title = full;
 }

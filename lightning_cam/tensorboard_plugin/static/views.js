@@ -17,12 +17,12 @@ export function shownTimelines(app) {
   return ids.map((id) => app.timelines.get(id)).filter((timeline) => timeline?.probe && timeline.looks.length);
 }
 
-/** Ids of the runs to compare: those chosen, or the newest four. */
+/** Ids of the runs to compare, as they are listed: of those with a look the ones chosen, or the newest four. */
 export function comparedRuns({ state, listed }) {
-  const known = new Set(listed.map(({ id }) => id));
-  const chosen = (state.runs ?? []).filter((id) => known.has(id));
-  if (state.runs) return chosen;
-  return [...listed].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id).sort();
+  const comparable = listed.filter(({ empty }) => !empty);
+  const newest = [...comparable].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id);
+  const chosen = state.runs ?? newest;
+  return comparable.map(({ id }) => id).filter((id) => chosen.includes(id));
 }
 
 /** All steps at which one of the shown records has a look. */
@@ -55,7 +55,7 @@ export function chosenImages(state, timeline, method, step) {
 
 /**
  * The tiles of the current view: {timelines, headings, tiles, note}.
- * headings: titles of the columns, or null where tiles flow. tiles: {timeline, t, i, method, reference, caption}; a tile
+ * headings: {title, fullName, step} of each column, or null where tiles flow. tiles: {timeline, t, i, method, reference, caption}; a tile
  * with method null shows the plain image, null is an empty place.
  */
 export function arrange(app) {
@@ -85,7 +85,7 @@ export function arrange(app) {
       const same = timeline.probe.hashes.indexOf(first.probe.hashes[i]);
       return same < 0 ? null : tile(timeline, timeline.lookAt(state.step), same, state.method);
     });
-    const headings = timelines.map((timeline) => ({ title: timeline.label, step: timeline.looks[timeline.lookAt(state.step)].step }));
+    const headings = timelines.map((timeline) => ({ title: timeline.label, fullName: timeline.fullName, step: timeline.looks[timeline.lookAt(state.step)].step }));
     return { timelines, headings: [{ title: "image" }, ...headings], tiles: images.flatMap((i) => [plain(i), ...row(i)]), note };
   }
   if (state.view === "methods") {
