@@ -94,5 +94,5 @@ def test_report_is_written_from_a_log_directory(tmp_path, capsys, given):
 
 def test_a_folder_without_a_record_is_wrong_use(tmp_path, capsys):
     assert run("report", tmp_path) == 2
-    assert capsys.readouterr().err == f"lightning-cam: no CAM timeline (*.lcam) in {tmp_path}\n"
+    assert capsys.readouterr().err == f"lightning-cam: no CAM timeline (*.lcam) with a look in {tmp_path}\n"
     assert run("board", tmp_path / "none") == 2

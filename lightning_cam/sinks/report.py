@@ -6,11 +6,12 @@ import html
 import json
 import os
 import re
+from itertools import islice
 from pathlib import Path
 
 from lightning_cam import tensorboard_plugin
 from lightning_cam.timeline import find_timelines
-from lightning_cam.timeline.format import HEADER, SUFFIX
+from lightning_cam.timeline.format import HEADER, SUFFIX, records
 
 _STATIC = Path(str(tensorboard_plugin.__file__)).parent / "static"
 # The browser itself keeps the page from asking any host for anything.
@@ -43,14 +44,15 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
     """Write the CAM Timeline page of one or several runs as one HTML file.
 
     Args:
-        logdir: A record, or a directory; all records in it and below go into the report.
+        logdir: A record, or a directory; all records in it and below that hold a look go into the report.
         path: The file to write; by default `cam_report.html` in that directory.
 
     Returns:
         The file written.
 
     Raises:
-        FileNotFoundError: There is no record.
+        FileNotFoundError: There is no record with a look.
+        ValueError: A newer version of this package wrote one of the records.
 
     Example:
         >>> import tempfile
@@ -63,15 +65,17 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
         'cam_report.html'
     """
     logdir = Path(logdir)
-    found = find_timelines(logdir)
+    found = {record: record.read_bytes() for record in find_timelines(logdir)}
+    # The probe images come first, then the looks.
+    found = {record: data for record, data in found.items() if len([*islice(records(data, str(record)), 2)]) == 2}
     if not found:
-        raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) in {logdir}")
+        raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) with a look in {logdir}")
     root = logdir.parent if logdir.is_file() else logdir
     page = _PAGE.format(
         policy=_POLICY,
         title=html.escape(f"CAM Timeline · {root.resolve().name}"),
         style=(_STATIC / "style.css").read_text(encoding="utf-8"),
-        records="\n".join(_embedded(record, root) for record in found),
+        records="\n".join(_embedded(record, data, root) for record, data in found.items()),
         script=_bundle("main.js", []),
     )
     path = root / "cam_report.html" if path is None else Path(path)
@@ -93,8 +97,7 @@ def _bundle(name: str, done: list[str]) -> str:
     return before + re.sub(r"^export ", "", _IMPORT.sub("", source), flags=re.MULTILINE)
 
 
-def _embedded(record: Path, root: Path) -> str:
-    data = record.read_bytes()
+def _embedded(record: Path, data: bytes, root: Path) -> str:
     relative = record.relative_to(root)
     run = relative.parent.as_posix()
     entry = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -45,9 +47,14 @@ def test_report_of_100_looks_of_16_images_is_below_2_mb(tmp_path):
     assert write_report(run.path).stat().st_size < 2e6
 
 
-def test_report_needs_a_record(tmp_path):
+def test_report_is_of_the_records_with_a_look(tmp_path):
     with pytest.raises(FileNotFoundError, match="no CAM timeline"):
         write_report(tmp_path)
+    Run(tmp_path / "failed")
+    with pytest.raises(FileNotFoundError, match="with a look"):
+        write_report(tmp_path)
+    Run(tmp_path / "whole").looks(1)
+    assert re.findall(r"&quot;run&quot;: &quot;(\w+)", write_report(tmp_path).read_text()) == ["whole"]
 
 
 @pytest.mark.parametrize("file_format", ["webp", "gif"])
