@@ -55,6 +55,7 @@ class Lit(LightningModule):
     def __init__(self, model=None, optimizer=torch.optim.AdamW):
         super().__init__()
         self.model = tiny_vit(drop_rate=0.1, drop_path_rate=0.1) if model is None else model
+        self.train()  # the models that tests share are in eval mode
         self.optimizer = optimizer
 
     def forward(self, images):
