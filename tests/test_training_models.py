@@ -365,11 +365,11 @@ ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), rea
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_precisions(tmp_path, precision, accelerator):
     """On a CPU Lightning runs `16-mixed` as `bf16-mixed`."""
-    methods = ["hirescam", "gradcam++", "eigencam"]
+    methods, layer, tolerance = ["hirescam", "gradcam++", "eigencam"], "model.blocks.1.norm1", PRECISIONS[precision]
     outcome = compare(
         tmp_path,
         2,
-        callback=lambda: TransformerCAMCallback(methods=methods, num_samples=3, on_error="raise"),
+        callback=lambda: TransformerCAMCallback(methods=methods, target_layers=layer, num_samples=3, on_error="raise"),
         precision=precision,
         accelerator=accelerator,
         devices=1,
@@ -381,12 +381,16 @@ def test_precisions(tmp_path, precision, accelerator):
     look, lit = outcome.looks[-1], outcome.lit.float().cpu().eval()
     assert look.probabilities.dtype == torch.float32
     data = Pictures(3)
-    expected = explain(lit, data.images, methods, class_idx=data.labels)
+    expected = explain(lit, data.images, methods, class_idx=data.labels, target_layers=layer)
     for method, maps in expected.maps.items():
-        scale = maps.abs().amax((1, 2), keepdim=True)
-        error = ((look.maps[method] - maps) / scale).abs().max()
-        assert error <= PRECISIONS[precision], f"{method}: {error:.3g}"
-    assert_close(look.probabilities, expected.logits.softmax(1), rtol=0, atol=PRECISIONS[precision])
+        share = maps / maps.abs().amax((1, 2), keepdim=True)
+        error = (look.maps[method] / maps.abs().amax((1, 2), keepdim=True) - share).abs().amax((1, 2))
+        if method == "eigencam":  # where the largest and the smallest value tie, rounding decides the sign
+            tied = (share.amax((1, 2)) + share.amin((1, 2))).abs() <= tolerance
+            assert not tied.all()
+            error = error[~tied]
+        assert error.max() <= tolerance, f"{method}: {error}"
+    assert_close(look.probabilities, expected.logits.softmax(1), rtol=0, atol=tolerance)
 
 
 def test_a_look_runs_at_the_trainers_precision(tmp_path):
