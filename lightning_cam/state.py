@@ -24,10 +24,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body and put back all of `model` and every random generator, even when the body raises.
 
     Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
-    one level deep), the values of its buffers and of tensors it holds as attributes, the states of generators it
-    holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and torch's random
-    generators. Parameter values are not copied: nothing may write to them. Gradients are set aside (None) while the
-    body runs.
+    one level deep), the values of its buffers, of tensors and NumPy arrays it holds as attributes, and the states of
+    generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and
+    torch's random generators. Parameter values are not copied: nothing may write to them. Gradients are set aside
+    (None) while the body runs.
 
     Args:
         model: Any module, on any device.
@@ -154,10 +154,10 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
         for tensor in (value.values() if isinstance(value, dict) else value)
         if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
     ]
-    generators = [
+    states = [
         (value, set_state, get_state(value))
         for value in attributes.values()
-        for cls, get_state, set_state in _GENERATORS
+        for cls, get_state, set_state in _STATES
         if isinstance(value, cls)
     ]
     training = module.training  # no attribute in Python, if the module is scripted
@@ -171,8 +171,8 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
             _refill(container, content)
         if module.training != training:
             module.training = training
-        for generator, set_state, state in generators:
-            set_state(generator, state)
+        for value, set_state, state in states:
+            set_state(value, state)
         for tensor, value in tensors:
             _write_back(tensor, value)
 
@@ -197,9 +197,15 @@ def _is_part_of_flat(value: Any) -> bool:
     return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
 
 
+def _fill(array: Any, values: Any) -> None:
+    if array.flags.writeable:
+        array[...] = values
+
+
 _CONTAINERS = (dict, list, set, deque)
 # Class, how to get the state, how to set it.
-_GENERATORS: list[tuple[type, Callable[[Any], Any], Callable[[Any, Any], object]]] = [
+_STATES: list[tuple[type, Callable[[Any], Any], Callable[[Any, Any], object]]] = [
+    (np.ndarray, np.copy, _fill),
     (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
     (random.Random, random.Random.getstate, random.Random.setstate),
     (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),

@@ -184,6 +184,15 @@ def test_generators_of_the_model_come_back():
     assert draw() == first
 
 
+def test_arrays_of_the_model_come_back():
+    model = Meddler()
+    model.counts, model.fixed = np.zeros(3), np.ones(2)
+    model.fixed.flags.writeable = False
+    with untouched(model):
+        model.counts += 1
+    np.testing.assert_array_equal(model.counts, 0)
+
+
 def test_a_scripted_module_keeps_its_mode():
     model = nn.Sequential(torch.jit.script(nn.Dropout()))
     with untouched(model):
