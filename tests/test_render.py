@@ -15,7 +15,7 @@ from lightning_cam.render import (
     unnormalise,
 )
 from lightning_cam.render.caption import draw_lines, text_width
-from lightning_cam.render.overlay import PALENESS
+from lightning_cam.render.overlay import BRIGHTNESS, PALENESS
 
 NAN, INF = float("nan"), float("inf")
 
@@ -103,8 +103,8 @@ class TestColour:
     def test_overlay_equals_numpy(self, generator):
         images, heat = torch.rand(2, 3, 5, 6, generator=generator), torch.rand(2, 5, 6, generator=generator)
         image, amount = images.numpy(), 0.6 * heat.numpy()[:, None]
-        pale = (1 - PALENESS) * image + PALENESS * image.mean(1, keepdims=True)
-        expected = (1 - amount) * pale + amount * colorize(heat).numpy()
+        quiet = BRIGHTNESS * ((1 - PALENESS) * image + PALENESS * image.mean(1, keepdims=True))
+        expected = (1 - amount) * quiet + amount * colorize(heat).numpy()
         assert_close(overlay(images, heat, opacity=0.6), torch.from_numpy(expected))
 
 

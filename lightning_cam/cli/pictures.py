@@ -13,7 +13,7 @@ from lightning_cam.render.caption import draw_lines, line_height, text_width
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
-_UNSEEN = 0.4  # brightness of what a crop cut off
+_UNSEEN = 0.25  # brightness of what a crop cut off
 _TILE = 224
 _GAP = 6
 _FONT = 14
@@ -35,7 +35,7 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
     Example:
         >>> red = Image.new("RGB", (4, 2), "red")
         >>> draw_overlay(red, torch.zeros(1, 1), (0, 0, 2, 2), True).getpixel((3, 0))
-        (102, 0, 0)
+        (64, 0, 0)
     """
     left, top, right, bottom = box
     size = bottom - top, right - left

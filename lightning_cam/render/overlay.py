@@ -8,12 +8,14 @@ from lightning_cam.render.caption import text_mask
 from lightning_cam.render.colormap import colorize
 
 PALENESS = 0.6  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
+BRIGHTNESS = 0.6  # of the image under heat
 
 
-def overlay(images: Tensor, heat: Tensor, opacity: float = 0.6) -> Tensor:
+def overlay(images: Tensor, heat: Tensor, opacity: float = 0.8) -> Tensor:
     """Lay heat over images: the hotter, the more opaque, so that cold regions show the image.
 
-    The image is drawn with paler colours, so that an orange object is not mistaken for heat.
+    The image is drawn darker and with paler colours, so that heat is seen on a white object, and an orange object is
+    not mistaken for heat.
 
     Args:
         images: (..., 3, H, W) in [0, 1].
@@ -26,11 +28,11 @@ def overlay(images: Tensor, heat: Tensor, opacity: float = 0.6) -> Tensor:
     Example:
         >>> import torch
         >>> overlay(torch.ones(1, 3, 1, 1), torch.zeros(1, 1, 1)).flatten()
-        tensor([1., 1., 1.])
+        tensor([0.6000, 0.6000, 0.6000])
     """
     heat = heat.nan_to_num(0).clamp(0, 1).to(images)
-    pale = torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
-    return torch.lerp(pale, colorize(heat).to(images), opacity * heat.unsqueeze(-3))
+    quiet = BRIGHTNESS * torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
+    return torch.lerp(quiet, colorize(heat).to(images), opacity * heat.unsqueeze(-3))
 
 
 def no_evidence(images: Tensor) -> Tensor:
