@@ -25,7 +25,7 @@ from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 
 IMAGES = Path(__file__).parent / "images"
 MAX_BYTES = 300_000
-# In words, or a caption would read "7 → 7 88 %".
+# In words, or a caption would read "7 88 %".
 CLASS_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
