@@ -3,18 +3,23 @@
 import csv
 import json
 import logging
+import shutil
 import struct
 import time
+from dataclasses import replace
 
 import mlflow
 import numpy as np
 import pytest
+import torch
 import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from lightning_cam import TransformerCAMCallback, read_timeline
+from lightning_cam.look import Look
+from lightning_cam.sinks import FilesSink, Introduction, TimelineSink
 from tests.test_callback import Lit, events, loaders, trainer
 
 
@@ -50,6 +55,24 @@ def test_the_report_is_written_when_training_is_cut_short(tmp_path):
     with pytest.raises(RuntimeError, match="no more data"):
         trainer(tmp_path, looks).fit(Fails(), *loaders())
     assert len(list(tmp_path.rglob("cam_report.html"))) == 1
+
+
+def test_the_last_of_a_disk_is_left_to_the_trainer(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    photos = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    sinks = [FilesSink(tmp_path), TimelineSink(tmp_path, timelapse="webp")]
+    look = Look(0, 0, {"cam/a": photos[0]}, {}, {"a": torch.ones(1, 2, 2)}, None, None)
+    for sink in sinks:
+        sink.introduce(Introduction("cam", ["a"], "", photos, None, None, None))
+        sink.write(look)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15 * 2**20))
+    for sink in sinks:
+        with pytest.raises(OSError, match=r"only 15\.0 MiB are free"):
+            sink.write(replace(look, step=1))
+    with pytest.raises(RuntimeError, match=r"only 15\.0 MiB are free"):
+        sinks[1].close()
+    assert sorted(tmp_path.rglob("*")) == before and before
 
 
 @pytest.mark.parametrize(

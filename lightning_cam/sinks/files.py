@@ -7,6 +7,7 @@ from typing import Any
 from lightning_cam.look import Look
 from lightning_cam.render import encode_jpeg
 from lightning_cam.sinks.base import Introduction, Sink
+from lightning_cam.sinks.disk import leave_room
 
 
 class FilesSink(Sink):
@@ -31,6 +32,7 @@ class FilesSink(Sink):
 
     def write(self, look: Look) -> None:
         """Write one file per picture and one line of the table."""
+        leave_room(self._directory)
         for tag, picture in look.pictures.items():
             path = self._directory / tag / f"{look.step:08d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """TensorBoard: pictures as JPEG, scalars and a text card in the run's event file."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -10,8 +8,7 @@ from torch import Tensor
 from lightning_cam.look import Look
 from lightning_cam.render import encode_jpeg
 from lightning_cam.sinks.base import Introduction, Sink, register_sink
-
-_RESERVE = 16 * 2**20  # bytes
+from lightning_cam.sinks.disk import leave_room
 
 _KEEP_ALL = """
 TensorBoard keeps ten random steps of each picture. To keep all, start it with
@@ -44,20 +41,9 @@ class TensorBoardSink(Sink):
         values = [Summary.Value(tag=tag, image=_image(picture)) for tag, picture in look.pictures.items()]
         values += [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in look.scalars.items()]
         summary = Summary(value=values)
-        _check_space(writer.get_logdir(), summary.ByteSize())
+        leave_room(writer.get_logdir(), summary.ByteSize())
         writer._get_file_writer().add_summary(summary, look.step)
         writer.flush()
-
-
-def _check_space(folder: str, size: int) -> None:
-    """Refuse to fill the disk: a failed write would break the event file for the trainer's own metrics, and the run."""
-    if not Path(folder).is_dir():  # in the cloud
-        return
-    free = shutil.disk_usage(folder).free
-    if free < size + _RESERVE:
-        raise OSError(
-            f"only {free / 2**20:.1f} MiB are free under {folder}, and {_RESERVE >> 20} MiB are left to others"
-        )
 
 
 def _image(picture: Tensor) -> Summary.Image:

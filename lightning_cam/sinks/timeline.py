@@ -8,6 +8,7 @@ from typing import Literal
 
 from lightning_cam.look import Look
 from lightning_cam.sinks.base import Introduction, Sink
+from lightning_cam.sinks.disk import leave_room
 from lightning_cam.sinks.report import write_report
 from lightning_cam.sinks.timelapse import write_timelapse
 from lightning_cam.timeline import TimelineWriter
@@ -55,6 +56,7 @@ class TimelineSink(Sink):
 
     def write(self, look: Look) -> None:
         """Append one look."""
+        leave_room(self._directory)
         self._writer = self._writer or self._open()
         self._writer.append(
             look.step,
@@ -88,6 +90,7 @@ class TimelineSink(Sink):
         for ending, write in files.items():
             path = self._record.with_name(f"{self._record.stem}_{ending}")
             try:
+                leave_room(self._directory)
                 write(self._record, path)
             except Exception as error:
                 faults.append(f"{path} could not be written: {error}")
