@@ -19,7 +19,7 @@ from lightning_cam.probe import ProbeBatch
 from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
 from lightning_cam.session import Session, loaders_of, unlogged
 from lightning_cam.settings import Settings
-from lightning_cam.state import random_states_kept
+from lightning_cam.state import random_states_kept, signals_deferred
 from lightning_cam.trunk import Ride
 
 T = TypeVar("T")
@@ -183,10 +183,12 @@ class TransformerCAMCallback(Callback):
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         is_first, self._is_first_batch = self._is_first_batch, False
         if is_first and self._is_due(trainer) and self._is_ready(trainer):
-            if self._ride is not None:
-                with unlogged(trainer, pl_module):
-                    self._attempt(self._ride.arrive)
-            self._attempt(self._look, trainer, pl_module)
+            # A handler may save a checkpoint, which noise must not stand in, or raise what is not ours to catch.
+            with signals_deferred():
+                if self._ride is not None:
+                    with unlogged(trainer, pl_module):
+                        self._attempt(self._ride.arrive)
+                self._attempt(self._look, trainer, pl_module)
         if self._ride is not None:
             self._ride.end()
 

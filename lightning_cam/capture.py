@@ -63,30 +63,13 @@ def looking(model: nn.Module) -> Iterator[None]:
 
     It holds in every grad, inference or compile mode of the caller.
     """
-    with torch.inference_mode(False), untouched(model), as_written(), _marked():
+    with torch.inference_mode(False), untouched(model), as_written():
         for module in model.modules():
             module.training = False
         for parameter in model.parameters():
             if parameter.requires_grad:  # or the graph would hold what only their gradients need
                 parameter.requires_grad_(False)
         yield
-
-
-_LOOKS = [0]  # how many are under way, one within another
-
-
-@contextmanager
-def _marked() -> Iterator[None]:
-    _LOOKS[0] += 1
-    try:
-        yield
-    finally:
-        _LOOKS[0] -= 1
-
-
-def is_looking() -> bool:
-    """Whether a look is under way, in whose passes nobody else is interested."""
-    return _LOOKS[0] > 0
 
 
 def capture(

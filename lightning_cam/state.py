@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.utils import checkpoint
 # FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
 _NOT_OURS = "_parameters"
 _AROUND_CHECKPOINTS = "_checkpoint_without_reentrant_generator"
+_CTRL_C = signal.default_int_handler
+_BODIES = [0]  # of `untouched` that are running, one within another
 
 
 @contextmanager
@@ -24,8 +27,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body and put back all of `model` and every random generator, even when the body raises.
 
     Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
-    one level deep), the values of its buffers, of tensors and NumPy arrays it holds as attributes, and the states of
-    generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and
+    one level deep), the values of its buffers and of tensors it holds as attributes, and the states of generators it
+    holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and
     torch's random generators. Parameter values are not copied: nothing may write to them. Gradients are set aside
     (None) while the body runs.
 
@@ -43,7 +46,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
     with random_states_kept(devices), ExitStack() as stack:  # which goes on with the others if one raises
         for restore in (_gradients(model), *map(_attributes, model.modules())):
             stack.callback(restore)
+        _BODIES[0] += 1
+        stack.callback(_leave)
         yield
+
+
+def _leave() -> None:
+    _BODIES[0] -= 1
+
+
+def is_looking() -> bool:
+    """Whether some model is being looked at (`untouched`), in whose passes nobody else is interested."""
+    return _BODIES[0] > 0
 
 
 @contextmanager
@@ -63,28 +77,29 @@ def random_states_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let handlers of signals, but Ctrl-C, wait until the body is done.
+    """Let handlers of signals wait until the body is done, but for Python's own of Ctrl-C.
 
-    Lightning's on SLURM saves a checkpoint wherever the training just stands.
+    Lightning's on SLURM saves a checkpoint wherever the training just stands. What a handler raises is raised at the
+    end of the body.
     """
     if threading.current_thread() is not threading.main_thread():  # no handler runs in others
         yield
         return
-    handlers: dict[int, Callable[[int, Any], object]] = {}
-    for number in map(int, signal.valid_signals() - {signal.SIGINT}):
-        handler = signal.getsignal(number)
-        if callable(handler):
-            handlers[number] = handler
+    found = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
+    handlers = {n: handler for n, handler in found.items() if callable(handler) and handler is not _CTRL_C}
     came: list[tuple[int, Any]] = []
-    for number in handlers:
-        signal.signal(number, lambda *signalled: came.append(signalled))
-    try:
-        yield
-    finally:
+
+    def replay() -> None:
+        with ExitStack() as stack:
+            for number, frame in reversed(came):
+                stack.callback(handlers[number], number, frame)
+
+    with ExitStack() as stack:  # which goes on with the others if one raises
+        stack.callback(replay)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for late, frame in came:
-            handlers[late](late, frame)
+            stack.callback(signal.signal, number, handler)
+            signal.signal(number, lambda *signalled: came.append(signalled))
+        yield
 
 
 @contextmanager
@@ -148,18 +163,13 @@ def _gradients(model: nn.Module) -> Callable[[], None]:
 def _attributes(module: nn.Module) -> Callable[[], None]:
     attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS and not _is_part_of_flat(value)}
     containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
-    tensors = [
-        (tensor, tensor.detach().clone())
-        for value in (attributes, *(copy for _, copy in containers))
-        for tensor in (value.values() if isinstance(value, dict) else value)
-        if isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter)
+    held = [
+        value
+        for values in (attributes, *(copy for _, copy in containers))
+        for value in (values.values() if isinstance(values, dict) else values)
+        if not isinstance(value, nn.Parameter)
     ]
-    states = [
-        (value, set_state, get_state(value))
-        for value in attributes.values()
-        for cls, get_state, set_state in _STATES
-        if isinstance(value, cls)
-    ]
+    contents = [keep(value) for value in held for cls, keep in _KEEPERS if isinstance(value, cls)]
     training = module.training  # no attribute in Python, if the module is scripted
 
     def restore() -> None:
@@ -171,25 +181,45 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
             _refill(container, content)
         if module.training != training:
             module.training = training
-        for value, set_state, state in states:
-            set_state(value, state)
-        for tensor, value in tensors:
-            _write_back(tensor, value)
+        with ExitStack() as stack:  # which goes on with the others if one raises
+            for put_back in contents:
+                stack.callback(put_back)
 
     return restore
 
 
-def _write_back(tensor: Tensor, value: Tensor) -> None:
-    """Give a tensor its value again, unless it has it: some cannot be written to, as views of read-only files."""
-    # Elsewhere than on a CPU the comparison would wait for the device, or for other ranks.
-    if type(tensor) is Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu":
-        if torch.equal(tensor, value):
-            return
-        for axis, stride in enumerate(tensor.stride()):
-            if stride == 0 and tensor.shape[axis]:  # expanded: many elements are one
-                tensor, value = tensor.narrow(axis, 0, 1), value.narrow(axis, 0, 1)
-    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-        tensor.data.copy_(value)  # past the counter of versions: a graph of the user's may hold the tensor
+def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
+    """Remember where a tensor lies and its value; written is only what changed.
+
+    Some cannot be written to, as views of read-only files, and a graph of the user's may hold the tensor: it is written
+    past the counter of versions.
+    """
+    is_plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_quantized
+    with torch.inference_mode(tensor.is_inference()):
+        place, own = tensor.data, tensor.data
+        for axis, stride in enumerate(tensor.stride() if is_plain else ()):
+            if stride == 0 and own.shape[axis]:  # expanded: many elements are one
+                own = own.narrow(axis, 0, 1)
+        value = own.clone()
+
+    def restore() -> None:
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if is_plain and _whereabouts(tensor) != _whereabouts(place):
+                tensor.data = place
+            # Elsewhere than on a CPU the comparison would wait for the device, or for other ranks.
+            if not is_plain or tensor.device.type != "cpu" or not torch.equal(_bytes(own), _bytes(value)):
+                own.copy_(value)
+
+    return restore
+
+
+def _whereabouts(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor, in which NaN is NaN and -0 is not 0."""
+    return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _is_part_of_flat(value: Any) -> bool:
@@ -197,23 +227,14 @@ def _is_part_of_flat(value: Any) -> bool:
     return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
 
 
-def _fill(array: Any, values: Any) -> None:
-    if array.flags.writeable:
-        array[...] = values
-
-
 _CONTAINERS = (dict, list, set, deque)
-# Class, how to get the state, how to set it.
-_STATES: list[tuple[type, Callable[[Any], Any], Callable[[Any, Any], object]]] = [
-    (np.ndarray, np.copy, _fill),
-    (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
-    (random.Random, random.Random.getstate, random.Random.setstate),
-    (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),
-    (
-        np.random.Generator,
-        lambda it: it.bit_generator.state,
-        lambda it, state: setattr(it.bit_generator, "state", state),
-    ),
+# Class, and what remembers the state of one of its objects and returns how to put it back.
+_KEEPERS: list[tuple[type, Callable[[Any], Callable[[], object]]]] = [
+    (Tensor, _keep_tensor),
+    (torch.Generator, lambda it: partial(it.set_state, it.get_state())),
+    (random.Random, lambda it: partial(it.setstate, it.getstate())),
+    (np.random.RandomState, lambda it: partial(it.set_state, it.get_state())),
+    (np.random.Generator, lambda it: partial(setattr, it.bit_generator, "state", it.bit_generator.state)),
 ]
 
 

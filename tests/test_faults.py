@@ -18,6 +18,7 @@ from torch import nn
 
 from lightning_cam import TransformerCAMCallback
 from lightning_cam.sinks import Sink, register_sink
+from lightning_cam.state import is_looking
 from tests.training import Lit, MemoryLogger, MemorySink, assert_same, loader, tiny_vit, train
 
 SAMPLES = 3  # a size that no batch has: the model knows a look by it
@@ -282,6 +283,24 @@ def test_an_interrupt_in_a_look_ends_the_run_and_leaves_the_model(tmp_path):
     )
     assert interrupted.trainer.interrupted and expected.trainer.interrupted
     assert_same(interrupted, expected)
+
+
+def test_what_a_signals_handler_raises_is_raised(tmp_path):
+    def time_is_up(*args):
+        raise TimeoutError("time is up")
+
+    class Signals(Lit):
+        def forward(self, images):
+            if is_looking():
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return super().forward(images)
+
+    before = signal.signal(signal.SIGUSR1, time_is_up)
+    try:
+        with pytest.raises(TimeoutError, match="time is up"):
+            train(tmp_path, TransformerCAMCallback(), Signals)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_error_of_the_users_own_in_validation_leaves_no_hook_behind(tmp_path):

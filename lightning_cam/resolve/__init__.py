@@ -16,7 +16,7 @@ from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.measure import Question, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
-from lightning_cam.state import as_written, signals_deferred, untouched
+from lightning_cam.state import as_written, untouched
 
 log = logging.getLogger("lightning_cam")
 
@@ -100,9 +100,7 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        # No handler may save a checkpoint while noise stands in for parameters.
         for context in (
-            signals_deferred(),
             torch.inference_mode(False),
             torch.enable_grad(),
             untouched(model),
