@@ -126,7 +126,7 @@ class _Adapted(nn.Module):
         # What the user runs without gradients (a frozen backbone) gets them where they are asked for.
         with KeepGrad() if torch.is_grad_enabled() else nullcontext():
             output = self._run(images.to(self._dtype))  # NumPy gives back float32
-        return logits_of(output).float() if self._score is None else self._score(output).float()[:, None]
+        return logits_of(output, len(images)).float() if self._score is None else self._score(output).float()[:, None]
 
 
 def _is(cls: type, name: str) -> bool:

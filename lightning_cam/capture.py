@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_cam.output import logits_of, tensors_in
+from lightning_cam.output import logits_of, outputs_of, tensors_in
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.state import as_written, untouched
 
@@ -46,7 +46,7 @@ class Capture:
 
     Args:
         layers: One entry per target layer, in their order.
-        logits: (B, classes) float32, or None if a `score` was given and the output holds no logits.
+        logits: (B, classes) float32, or None if a `score` was given and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes, or None with a `score`.
         scores: (B,) float32, what was differentiated.
     """
@@ -209,7 +209,7 @@ def scores_of(
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Logits (B, classes) and classes (B,) where there are any, and the scores (B,) to differentiate, in float32."""
     if score is None:
-        logits = logits_of(output).float()
+        logits = logits_of(output, batch_size).float()
         classes = _classes(logits.detach(), class_idx)
         scores = logits.gather(1, classes.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
         # A device tensor is not read here, that would stall the device: a class that does not exist scores NaN.
@@ -223,9 +223,10 @@ def scores_of(
         came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(f"score: must return one number per image, a tensor of shape ({batch_size},), got {came}")
     try:
-        return logits_of(output).detach().float(), None, scores.float()
-    except ValueError:  # an embedding, say: a score does not need logits
+        outputs = outputs_of(output, batch_size).detach().float()
+    except ValueError:  # a map, say: a score does not need logits
         return None, None, scores.float()
+    return outputs if outputs.shape[1] > 1 else None, None, scores.float()  # one output may be a regression's
 
 
 def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:

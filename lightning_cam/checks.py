@@ -73,7 +73,7 @@ def faithfulness(
 
     def logits(changed: Tensor) -> Tensor:
         parts = changed.to(images.dtype).split(batch_size or len(changed))
-        return torch.cat([logits_of(of_a_copy(forward)(part)) for part in parts])
+        return torch.cat([logits_of(of_a_copy(forward)(part), len(part)) for part in parts])
 
     found = {}
     with looking(model), torch.no_grad():

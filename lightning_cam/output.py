@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the logits of a model's output.
+def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
+    """Return the logits of a model's output, those of a single output too.
 
-    An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first
-    two-dimensional floating tensor found in nested tuples, lists and mappings. A single logit z of a binary classifier,
-    (B, 1) or a tensor (B,), becomes the two logits (-z/2, z/2), which have its probability, sigmoid(z), and its sign.
+    A single logit z of a binary classifier becomes the two logits (-z/2, z/2), which have its probability, sigmoid(z),
+    and its sign. For all else see `outputs_of`.
 
     Args:
         output: What the model returned: a tensor, a tuple, a list, a mapping or an object with `logits`.
+        batch_size: Of how many images, if that is known.
 
     Returns:
         (B, classes), at least two classes, floating, on the output's device, attached to the graph it came with.
@@ -24,13 +24,44 @@ def logits_of(output: Any) -> Tensor:
         ValueError: `output` holds no two-dimensional floating tensor.
 
     Example:
-        >>> logits_of({"features": torch.zeros(2, 5, 8), "logits": torch.zeros(2, 10)}).shape
-        torch.Size([2, 10])
+        >>> logits_of(torch.tensor([[1.0], [3.0]]))
+        tensor([[-0.5000,  0.5000],
+                [-1.5000,  1.5000]])
     """
-    found = [output[:, None]] if isinstance(output, Tensor) and output.ndim == 1 else tensors_in(output)
-    for tensor in found:
-        if tensor.ndim == 2 and tensor.is_floating_point():
-            return tensor if tensor.shape[1] > 1 else torch.cat([-tensor, tensor], 1) / 2
+    outputs = outputs_of(output, batch_size)
+    return outputs if outputs.shape[1] > 1 else torch.cat([-outputs, outputs], 1) / 2
+
+
+def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
+    """Return what a model puts out per image.
+
+    An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first two-dimensional
+    floating tensor found in nested tuples, lists and mappings; else, as (B, 1), a first tensor (B,). Of one image,
+    `squeeze` may have taken the batch's axis away too.
+
+    Args:
+        output: What the model returned.
+        batch_size: Of how many images, if that is known; tensors of another length are passed over.
+
+    Returns:
+        (B, outputs) floating, on the output's device, attached to the graph it came with.
+
+    Raises:
+        ValueError: `output` holds no such tensor.
+
+    Example:
+        >>> outputs_of({"features": torch.zeros(2, 5, 8), "logits": torch.zeros(2, 10)}).shape
+        torch.Size([2, 10])
+        >>> outputs_of(torch.zeros(10), batch_size=1).shape
+        torch.Size([1, 10])
+    """
+    found = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+    if batch_size == 1:
+        found = [tensor[None] if tensor.ndim < 2 and tensor.shape != (1,) else tensor for tensor in found]
+    singles = [tensor[:, None] for tensor in found[:1] if tensor.ndim == 1]
+    for tensor in (*(tensor for tensor in found if tensor.ndim == 2), *singles):
+        if batch_size in (None, len(tensor)):
+            return tensor
     raise ValueError(
         f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"

@@ -20,6 +20,7 @@ _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
 _NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
+_ROUNDING = 0.02  # of labels that add up to one, in half precision
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 
@@ -47,7 +48,8 @@ class ProbeBatch:
         Args:
             batch: Anything nested of tensors: tuples, mappings, dataclasses, named tuples. Images are the first
                 floating (B, C, H, W) with 1, 3 or 4 channels, those under a usual name (`image`, …) first.
-                Labels are (B,) integers, or (B, classes) of which the largest counts. Objects are under `boxes`,
+                Labels are (B,) or (B, 1) integers, or floating zeros and ones; or (B, classes) that add up to one
+                per image, of which the largest counts. Objects are under `boxes`,
                 (B, 4) or per image (n, 4), as x1, y1, x2, y2 in pixels, or under `masks`, (B, H, W), (B, 1, H, W).
             num_samples: How many images at most.
 
@@ -182,25 +184,37 @@ def _is_images(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.shape[1] in _CHANNELS and tensor.is_floating_point() and len(tensor) > 0
 
 
-def _is_labels(tensor: Tensor, count: int) -> bool:
-    return tensor.ndim == 1 and len(tensor) == count and not tensor.is_floating_point() and tensor.dtype != torch.bool
+def _is_per_image(tensor: Tensor, count: int) -> bool:
+    return tensor.shape in ((count,), (count, 1)) and tensor.dtype != torch.bool
 
 
 def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Tensor | None:
     """(B,) int64: integers, or the largest of one value per class under a usual name (one-hot, mixed labels)."""
     named = _find(batch, _LABEL_KEYS)
     if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
-        return named.argmax(1)
-    found = [leaf for leaf in leaves if _is_labels(leaf[1], count) and leaf[0].lower() not in _NO_LABEL_KEYS]
+        if bool((named.float().sum(1) - 1).abs().max() < _ROUNDING):
+            return named.argmax(1)
+        _log.warning("The batch's labels do not add up to one class per image: the predicted classes are explained.")
+        return None
+    numbers = [(k, v) for k, v in leaves if _is_per_image(v, count) and k.lower() not in _NO_LABEL_KEYS]
+    found = [leaf for leaf in numbers if not leaf[1].is_floating_point()]
+    # What the loss of a binary classifier takes is floating.
+    found = found or [leaf for leaf in numbers if bool(((leaf[1] == 0) | (leaf[1] == 1)).all())]
     usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
     if not usual and len(found) > 1:
         _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")
         return None
     labels = _first(usual or found, _LABEL_KEYS, lambda tensor: True)
-    if labels is not None and bool((labels < 0).any()):
+    if labels is None:
+        if numbers:
+            _log.warning(
+                "The batch's targets are no classes: predicted ones are explained; for a regression give score=."
+            )
+        return None
+    if bool((labels < 0).any()):
         _log.warning("The batch holds labels below 0, which name no class: the predicted classes are explained.")
         return None
-    return None if labels is None else labels.long()
+    return labels.flatten().long()
 
 
 def _find(batch: Any, keys: Sequence[str]) -> Any:

@@ -145,7 +145,7 @@ class Session:
             explanation,
             self._probe,
             self._photos,
-            self._captions_for(0 if explanation.logits is None else explanation.logits.shape[1]),
+            self._captions_for(self._probe.num_labels if explanation.logits is None else explanation.logits.shape[1]),
             history,
             name=self._settings.name,
             step=step,

@@ -5,7 +5,7 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 
-from lightning_cam.output import logits_of
+from lightning_cam.output import logits_of, outputs_of
 
 LOGITS = torch.arange(6.0).reshape(2, 3)
 FEATURES = torch.zeros(2, 5, 8)
@@ -29,11 +29,27 @@ def test_logits_are_found(output):
     assert logits_of(output) is LOGITS
 
 
-@pytest.mark.parametrize("output", [LOGITS[:, :1], LOGITS[:, 0], {"logits": LOGITS[:, :1]}])
+@pytest.mark.parametrize(
+    "output",
+    [LOGITS[:, :1], LOGITS[:, 0], {"logits": LOGITS[:, :1]}, {"logits": LOGITS[:, 0], "loss": torch.tensor(1.0)}],
+)
 def test_a_single_logit_stands_for_two_classes(output):
     logits = logits_of(output)
     torch.testing.assert_close(logits.softmax(1)[:, 1], LOGITS[:, 0].sigmoid())
     torch.testing.assert_close(logits[:, 0], -logits[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"), [(LOGITS[0], LOGITS[:1]), (LOGITS[0, 1], LOGITS[:1, 1:2]), (LOGITS[:1, 0], LOGITS[:1, :1])]
+)
+def test_the_squeezed_output_of_one_image(output, expected):
+    torch.testing.assert_close(outputs_of(output, 1), expected)
+
+
+def test_what_is_not_of_the_batch_is_passed_over():
+    assert outputs_of({"prototypes": torch.zeros(7, 4), "scores": LOGITS}, 2) is LOGITS
+    with pytest.raises(ValueError, match="no logits"):
+        outputs_of(LOGITS, 3)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,36 @@ def test_images_and_labels_are_found(batch):
         assert probe.num_labels == 5
 
 
+BINARY = torch.tensor([0.0, 1, 1, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (IMAGES, BINARY),
+        {"image": IMAGES, "target": BINARY[:, None]},
+        {"image": IMAGES, "target": BINARY.long()[:, None]},
+        {"x": IMAGES, "weight": torch.full((6,), 0.5), "y": BINARY},
+    ],
+)
+def test_labels_of_a_binary_classifier(batch):
+    probe = ProbeBatch.from_batch(batch)
+    assert torch.equal(probe.labels, BINARY.long()) and probe.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (torch.linspace(-1, 3, 6), "give score="),
+        (torch.eye(6)[LABELS] + torch.eye(6)[0], "one class per image"),
+    ],
+    ids=["regression", "several labels"],
+)
+def test_targets_that_are_no_classes(targets, words, caplog):
+    assert ProbeBatch.from_batch({"image": IMAGES, "label": targets}).labels is None
+    assert words in caplog.text
+
+
 def test_a_probe_is_a_clone():
     images = IMAGES.clone()
     probe = ProbeBatch.from_batch(images)
