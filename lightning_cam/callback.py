@@ -2,7 +2,7 @@
 
 import logging
 import sys
-import warnings
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -58,7 +58,8 @@ class TransformerCAMCallback(Callback):
             maps point at, which costs 24 forwards of the probe per method. By default never.
         report: Write `{name}_report.html`, a page to review the whole run offline, next to the event file at the end.
         timelapse: Write `{name}_timelapse` in this format as well; None for none.
-        name: First part of all tags; two callbacks in one trainer need different names.
+        name: First part of all tags; two callbacks in one trainer need different names, or Lightning refuses them
+            ("more than one stateful callback").
         on_error: "warn" says once why a look failed and switches the callback off; "raise" is for tests.
 
     Raises:
@@ -135,10 +136,11 @@ class TransformerCAMCallback(Callback):
         self._last_step = -1
         self._is_first_batch = False  # of a validation run
         self._session: Session | None = None
+        self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the callback, made in a run, opens files of its own."""
-        return {**vars(self), "_session": None, "_history": deepcopy(self._history)}
+        return {**vars(self), "_session": None, "_trainer": None, "_history": deepcopy(self._history)}
 
     @property
     def state_key(self) -> str:
@@ -223,9 +225,11 @@ class TransformerCAMCallback(Callback):
         if size > _MAX_STATE_BYTES:
             if not self._said_too_large:
                 self._said_too_large = True
-                _warn(
-                    f"The probe and history of {size / 2**20:.0f} MiB are not saved in checkpoints (at most "
-                    f"{_MAX_STATE_BYTES / 2**20:.0f} MiB); a resumed run will take a new probe."
+                _log.warning(
+                    "The probe and history of %.0f MiB are not saved in checkpoints (at most %.0f MiB); a resumed run "
+                    "will take a new probe.",
+                    size / 2**20,
+                    _MAX_STATE_BYTES / 2**20,
                 )
             return {}
         return {"probe": self._probe.state_dict(), "history": self._history.state_dict()}
@@ -250,18 +254,19 @@ class TransformerCAMCallback(Callback):
     def _switch_off(self, reason: str) -> None:
         self._off = True
         if self.settings.on_error == "warn":
-            _warn(f"TransformerCAMCallback switched itself off: {reason}")
+            _log.warning("TransformerCAMCallback switched itself off: %s", reason)
         try:
             self._close()  # what was looked at before is still written
         except Exception as error:
             _log.debug("Could not be written either: %s", error)
 
     def _begin(self, trainer: Trainer) -> None:
-        if _metrics_step(trainer) < self._last_step:
-            # The same object in a new run; one that is resumed gets its state after this.
+        if self._trainer is None or self._trainer() is not trainer or _metrics_step(trainer) < self._last_step:
+            # A new run, perhaps of the same object; one that is resumed gets its state after this.
             self._probe = None
             self._history.clear()
             self._last_step = -1
+        self._trainer = weakref.ref(trainer)
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._probe = ProbeBatch(**state["probe"])
@@ -347,14 +352,6 @@ class TransformerCAMCallback(Callback):
 def _metrics_step(trainer: Trainer) -> int:
     """The step that Lightning logs validation metrics at, which is not `global_step`."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _warn(message: str) -> None:
-    """Warn; where warnings are errors, only log: a look must not end a training."""
-    try:
-        warnings.warn(message, stacklevel=2)
-    except UserWarning:
-        _log.error(message)
 
 
 def _serve_both_lightnings() -> None:

@@ -89,7 +89,7 @@ def explain(
     images: Tensor,
     methods: str | type | Sequence[str | type] = "hirescam",
     *,
-    class_idx: int | Tensor | None = None,
+    class_idx: int | Sequence[int] | Tensor | None = None,
     score: Score | None = None,
     target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None = None,
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
@@ -107,7 +107,7 @@ def explain(
         images: (B, C, H, W), normalised as the model expects.
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
-        class_idx: What to explain: a class, a (B,) tensor of classes, or None for the predicted class.
+        class_idx: What to explain: a class, one class per image, or None for the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: One or several names, modules or `TargetLayer`s; by default found by `find_target_layers`.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
@@ -132,6 +132,8 @@ def explain(
         (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
     """
     chosen = find_methods(methods)
+    if class_idx is not None and not isinstance(class_idx, int):
+        class_idx = _as_classes(class_idx, images)
     _check(images, class_idx, batch_size)
     layers = _target_layers(model, images, target_layers, layout, forward)
     supply = partial(
@@ -262,6 +264,15 @@ def _target_layers(
         return found
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] if given else None
     return find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
+
+
+def _as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(class_idx)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"class_idx: expected an int or one integer per image, shape ({len(images)},), got {class_idx!r}"
+        ) from None
 
 
 def _check(images: Tensor, class_idx: int | Tensor | None, batch_size: int | None) -> None:

@@ -48,6 +48,8 @@ class Settings:
                 raise ValueError(f"{argument}: expected None or at least 1, got {value}")
         if self.faithfulness_every_n_looks is not None and self.score is not None:
             raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
+        if not (self.class_idx is None or (isinstance(self.class_idx, int) and self.class_idx >= 0)):
+            raise ValueError(f"class_idx: expected None or a class from 0 on, got {self.class_idx!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):

@@ -4,7 +4,6 @@ import copy
 import io
 import pickle
 import random
-import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_cam import TransformerCAMCallback, explain
 from tests.models import class_token_vit
 from tests.no_sync import forbid_sync
+from tests.training import heard
 
 SIZE = 32
 
@@ -210,11 +210,10 @@ def _warned(tmp_path, lit=None, callback=None, validation=None, **options):
     """What a training with a callback that cannot look says; the training itself goes on."""
     lit = lit or Lit()
     fitted = trainer(tmp_path, callback or TransformerCAMCallback(), max_epochs=2, **options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with heard() as messages:
         fitted.fit(lit, *loaders(validation=validation))
     assert fitted.state.finished and fitted.global_step == 6
-    said = [str(w.message) for w in caught if "TransformerCAMCallback" in str(w.message)]
+    said = [message for message in messages if "TransformerCAMCallback" in message]
     assert len(said) == 1
     return said[0]
 

@@ -10,7 +10,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_cam import TransformerCAMCallback, explain
 from tests.models import jitter, swin
-from tests.training import CLASSES, SIZE, Lit, loader, tiny_vit, train
+from tests.training import CLASSES, SIZE, Lit, heard, loader, tiny_vit, train
 
 
 def hugging_face():
@@ -57,9 +57,9 @@ class OfADictionary(OfABatch):
 
 
 def test_a_forward_that_fails_says_what_to_give(tmp_path):
-    with pytest.warns(UserWarning, match="switched itself off") as caught:
+    with heard() as messages:
         train(tmp_path, TransformerCAMCallback(), OfADictionary)
-    (said,) = (str(one.message) for one in caught if "TransformerCAM" in str(one.message))
+    (said,) = (message for message in messages if "switched itself off" in message)
     assert "OfADictionary" in said and "give forward=" in said and "mapping" in said and len(said) < 600
     assert train(tmp_path, TransformerCAMCallback(forward="model", on_error="raise"), OfADictionary).looks
 
@@ -74,8 +74,9 @@ def test_methods_that_do_not_apply_are_left_out(tmp_path, caplog):
         outcome = train(tmp_path, look, of_swin, **pictures)
     assert [list(look.maps) for look in outcome.looks] == [["hirescam"]] * 2
     assert caplog.text.count("gae does not apply to this model") == 1
-    with pytest.warns(UserWarning, match="switched itself off: methods: gae does not apply"):
+    with heard() as said:
         train(tmp_path, TransformerCAMCallback(methods=["gae"]), of_swin, **pictures)
+    assert "switched itself off: methods: gae does not apply" in "".join(said)
 
 
 def test_class_names_as_a_mapping(tmp_path):
@@ -118,14 +119,55 @@ def test_a_binary_classifier_of_one_logit(tmp_path):
     assert_close(outcome.looks[-1].probabilities[:, 1], outcome.lit.model(images)[:, 0].sigmoid().detach())
 
 
+class Squeezes(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.vit = tiny_vit(num_classes=classes)
+
+    def forward(self, images):
+        return self.vit(images).squeeze()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_head_that_squeezes_and_one_image(classes):
+    model, images = Squeezes(classes), torch.rand(3, 3, SIZE, SIZE)
+    alone = explain(model, images, batch_size=1)
+    together = explain(model.vit, images)
+    assert_close((alone.logits, alone.class_idx), (together.logits, together.class_idx))
+    assert_close(alone.maps, together.maps)
+
+
+def test_a_regression_has_no_classes(tmp_path):
+    class Regression(Lit):
+        def __init__(self):
+            super().__init__(tiny_vit(num_classes=1))
+
+        def loss(self, batch):
+            return (self(batch[0])[:, 0] - batch[1]).square().mean()
+
+    look = TransformerCAMCallback(score=lambda output: output[:, 0], num_samples=4, on_error="raise")
+    outcome = train(tmp_path, look, Regression, val_loader=lambda: loader(4))
+    assert [one.probabilities for one in outcome.looks] == [None, None]
+    images = next(iter(loader(4)))[0]
+    expected = explain(outcome.lit.model, images, score=look.settings.score)
+    assert_close(outcome.looks[-1].maps, expected.maps)
+
+
+@pytest.mark.parametrize("class_idx", ["3", -1, [1]])
+def test_a_class_that_is_none(class_idx):
+    with pytest.raises(ValueError, match=r"class_idx: expected None or a class from 0 on, got"):
+        TransformerCAMCallback(class_idx=class_idx)
+
+
 def test_a_run_without_validation_says_so_once(tmp_path, caplog):
     train(tmp_path, TransformerCAMCallback(on_error="raise"), limit_val_batches=0)
     assert caplog.text.count("it looks at validation, and there is none") == 1
 
 
 def test_a_run_that_never_looked_leaves_no_record(tmp_path):
-    with pytest.warns(UserWarning, match="switched itself off"):
+    with heard() as said:
         train(tmp_path, TransformerCAMCallback(class_idx=7))
+    assert "switched itself off" in "".join(said)
     assert not list(tmp_path.rglob("*.lcam"))
     train(tmp_path, TransformerCAMCallback())
     assert list(tmp_path.rglob("*.lcam"))

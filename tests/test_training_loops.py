@@ -279,6 +279,14 @@ def test_a_new_trainer_that_only_validates(tmp_path):
     assert len(train(tmp_path / "alone", look, run=ALONE["validate"][0]).looks) == 1
 
 
+def test_each_new_trainer_begins_a_history(tmp_path):
+    look = TransformerCAMCallback(on_error="raise")
+    for index in range(2):  # both at step 0
+        assert len(train(tmp_path / str(index), look, run=ALONE["validate"][0]).looks) == 1
+    steps = [one.step for one in train(tmp_path / "fit", look).looks]
+    assert look._history.steps == steps
+
+
 def test_micro_batches_give_the_same_maps(tmp_path):
     methods = ["hirescam", "gradcam++", "eigencam"]
     sizes, seen = {}, []

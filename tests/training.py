@@ -1,7 +1,9 @@
 """One tiny training, run with or without the callback, and everything of it that must not differ."""
 
 import copy
+import logging
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -78,6 +80,20 @@ class Lit(LightningModule):
 
     def configure_optimizers(self):
         return self.optimizer([p for p in self.parameters() if p.requires_grad], 1e-2)
+
+
+@contextmanager
+def heard():
+    """What this package says meanwhile."""
+    messages = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("lightning_cam")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
 class MemoryLogger(Logger):

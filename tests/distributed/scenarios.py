@@ -7,7 +7,6 @@ starts the second process.
 import os
 import sys
 import time
-import warnings
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from lightning_cam import TransformerCAMCallback
-from tests.training import Lit, loader, tiny_vit, train
+from tests.training import Lit, heard, loader, tiny_vit, train
 
 SAMPLES = 3  # not a multiple of the number of ranks
 METHODS = ["hirescam", "eigencam"]
@@ -229,13 +228,13 @@ def strategy(kind, accelerator):
 OPTIONS = {"val_loader": lambda: loader(8), "accumulate_grad_batches": 2, "val_check_interval": 1}
 
 
-def record(outcome, caught=()):
+def record(outcome, messages=()):
     """What is kept of a training, on the CPU and without what cannot be compared between processes."""
     kept = {
         "same": _local(outcome.same),
         "plain": _local({**outcome.plain, "progress": outcome.plain["progress"][:2]}),
         "looks": [(one.step, one.maps, one.class_idx, one.probabilities) for one in outcome.looks],
-        "said": [str(w.message) for w in caught if "TransformerCAM" in str(w.message)],
+        "said": [message for message in messages if "TransformerCAM" in message],
     }
     return move_data_to_device(kept, "cpu")
 
@@ -244,8 +243,7 @@ def main(folder, accelerator, kinds):
     os.environ.setdefault("DS_ACCELERATOR", {"cpu": "cpu", "gpu": "cuda"}[accelerator])
     for kind in kinds:
         for name, make in KINDS[kind].items():
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with heard() as messages:
                 outcome = train(
                     folder,
                     make(),
@@ -255,7 +253,7 @@ def main(folder, accelerator, kinds):
                     devices=2,
                     **OPTIONS,
                 )
-            torch.save(record(outcome, caught), folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
+            torch.save(record(outcome, messages), folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
