@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_cam.history import History
 from lightning_cam.layout import TokenLayout
 from lightning_cam.pipeline import find_transform
-from lightning_cam.probe import ProbeBatch
+from lightning_cam.probe import ProbeBatch, images_in
 from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
 from lightning_cam.session import Session, loaders_of, unlogged
 from lightning_cam.settings import Settings
@@ -169,7 +169,7 @@ class TransformerCAMCallback(Callback):
         if self._probe is None and trainer.is_global_zero:
             self._attempt(self._take_probe, trainer, pl_module, batch)
         if self._is_first_batch and self._ride is not None and self._probe is not None:
-            self._attempt(self._ride.begin, self._probe.images)
+            self._attempt(self._ride.begin, self._probe.images, images_in(batch))
 
     @override
     def on_validation_batch_end(
@@ -299,6 +299,15 @@ class TransformerCAMCallback(Callback):
             with random_states_kept():  # transforms of validation can be random too
                 probe = ProbeBatch.from_folder(
                     self.settings.probe, self.settings.num_samples, find_transform(loaders_of(trainer))
+                )
+            seen = images_in(batch)
+            if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
+                _log.warning(
+                    "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
+                    "%d×%d; should the model not take them, resize and crop them in that transform.",
+                    self.settings.probe,
+                    *probe.images.shape[2:],
+                    *seen.shape[2:],
                 )
             images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
             self._probe = replace(probe, images=images)

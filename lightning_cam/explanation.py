@@ -22,6 +22,12 @@ from lightning_cam.supply import Supply
 
 _log = logging.getLogger(__name__)
 
+_DEFAULT = "hirescam"
+BLANK = (
+    "at the target layers nothing speaks for the class. Give another layer with target_layers= (the norm before the "
+    "last attention is alive in most models), and see that the head is not all zeros."
+)
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -87,7 +93,7 @@ class Explanation:
 def explain(
     model: nn.Module,
     images: Tensor,
-    methods: str | type | Sequence[str | type] = "hirescam",
+    methods: str | type | Sequence[str | type] = _DEFAULT,
     *,
     class_idx: int | Sequence[int] | Tensor | None = None,
     score: Score | None = None,
@@ -135,7 +141,10 @@ def explain(
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = _as_classes(class_idx, images)
     _check(images, class_idx, batch_size)
-    layers = _target_layers(model, images, target_layers, layout, forward)
+    given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
+    known = [layer for layer in given if isinstance(layer, TargetLayer)]
+    named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
+    layers = known or find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
     supply = partial(
         Supply,
         model,
@@ -154,7 +163,7 @@ def explain(
             parts.append(_explain_batch(supply, images[chunk], classes, chosen, views, eigen_smooth, methods == "all"))
             chosen = [method for method in chosen if method.name in parts[0][1]]
     plain, maps = zip(*parts, strict=True)
-    return Explanation(
+    explanation = Explanation(
         {
             m.name: [torch.cat(tensors, 1) for tensors in zip(*(part[m.name] for part in maps), strict=True)]
             for m in chosen
@@ -164,6 +173,15 @@ def explain(
         layers,
         (images.shape[2], images.shape[3]),
     )
+    if not known:  # who has found them before looks often, and must not wait for the device
+        _say_what_is_blank(explanation)
+    return explanation
+
+
+def _say_what_is_blank(explanation: Explanation) -> None:
+    blank = [method for method, maps in explanation.maps.items() if not maps.any()]
+    if blank:
+        _log.warning("The maps of %s are blank: %s", ", ".join(blank), BLANK)
 
 
 class _View(NamedTuple):
@@ -227,7 +245,7 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
         ValueError: A name is not in `METHODS`, stands twice, or there is none.
     """
     if names == "all":
-        return list(METHODS.values())
+        return sorted(METHODS.values(), key=lambda method: method.name != _DEFAULT)  # which leads pages and sheets
     chosen = [_find_method(name) for name in ([names] if isinstance(names, str | type) else names)]
     known = [method.name for method in chosen]
     twice = sorted({name for name in known if known.count(name) > 1})
@@ -249,21 +267,6 @@ def _find_method(name: str | type) -> Method:
     raise ValueError(
         f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', and classes of pytorch_grad_cam)"
     )
-
-
-def _target_layers(
-    model: nn.Module,
-    images: Tensor,
-    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None,
-    layout: TokenLayout | Sequence[TokenLayout] | None,
-    forward: Forward | None,
-) -> list[TargetLayer]:
-    given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else target_layers
-    found = [layer for layer in given or () if isinstance(layer, TargetLayer)]
-    if found:
-        return found
-    named = [layer for layer in given if not isinstance(layer, TargetLayer)] if given else None
-    return find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
 
 
 def _as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:

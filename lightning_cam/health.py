@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_cam.checks import CONTROL
+from lightning_cam.explanation import BLANK
 from lightning_cam.look import Look
 from lightning_cam.sinks.base import Introduction, Sink
 
@@ -19,9 +20,7 @@ _WORDS = {
     "not finite": "the maps of {methods} are not finite for {count} of {total} images at step {step}: the forward pass "
     "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
     "'32-true' in place of 16-mixed or 16-true.",
-    "blank": "the maps of {methods} are blank for all images at step {step}: at the target layers nothing speaks for "
-    "the class. Give another layer with target_layers= (the norm before the last attention is alive in most models), "
-    "and see that the head is not all zeros.",
+    "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",

@@ -62,7 +62,7 @@ class ProbeBatch:
             (torch.Size([2, 3, 4, 4]), tensor([0, 1]))
         """
         leaves = list(_leaves(batch))
-        images = _first(leaves, _IMAGE_KEYS, _is_images)
+        images = images_in(batch)
         if images is None:
             shapes = ", ".join(f"{key or 'tensor'} {_form(value)}" for key, value in leaves) or "no tensor"
             raise ValueError(
@@ -131,6 +131,11 @@ class ProbeBatch:
 
     def _counted(self) -> "ProbeBatch":
         return self if self.labels is None else replace(self, num_labels=int(self.labels.max()) + 1)
+
+
+def images_in(batch: Any) -> Tensor | None:
+    """The images of a batch, as `ProbeBatch.from_batch` finds them, or None."""
+    return _first(list(_leaves(batch)), _IMAGE_KEYS, _is_images)
 
 
 def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | None:

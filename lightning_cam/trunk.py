@@ -97,29 +97,32 @@ class Trunk:
 
         This waits for the device to reach the beginning of that pass, where the images were compared.
         """
+        return self._is_whole() and any(flag.is_true() for flag in self._shown) and self._deviation() <= 1
+
+    def contradicts(self) -> bool:
+        """Whether that pass, if it was given a batch that begins with the images, clearly went another way."""
+        return self._is_whole() and self._deviation() > _CLEARLY
+
+    def _is_whole(self) -> bool:
         kept = list(self._outputs.values())
         if not kept or any(len(calls) != 1 or not calls[0].is_whole(len(self._images)) for calls in kept):
             return False
-        if not all(map(_is_free, self._modules)):  # somebody's hook came later
-            return False
-        return any(flag.is_true() for flag in self._shown) and self._confirms(kept)
+        return all(map(_is_free, self._modules))  # or somebody's hook came later
 
-    def _confirms(self, kept: list[list["_Kept"]]) -> bool:
-        """Whether the first image, run once more as a look would, gives the same.
+    def _deviation(self) -> float:
+        """How far the first image, run once more as a look would, is from what was kept, in times of rounding.
 
-        It does not if other weights, other modes or other images were at work behind the entrance.
+        It is far if other weights, other modes or other images were at work behind the entrance.
         """
         given: dict[nn.Module, Any] = {}
         with looking(self._model), torch.no_grad(), ExitStack() as stack:
             for module in self._kept:
                 stack.callback(module.register_forward_hook(lambda m, i, output: given.update({m: output})).remove)
             self._forward(self._images[:1])
-        return all(
-            _close(seen, one)
-            for (calls,), module in zip(kept, self._kept, strict=True)
-            for seen, one in zip(
-                tensors_in(rows_of(calls.output, slice(1))), tensors_in(given.get(module)), strict=True
-            )
+        return max(
+            _deviation(seen, one)
+            for module, (kept,) in self._outputs.items()
+            for seen, one in zip(tensors_in(rows_of(kept.output, slice(1))), tensors_in(given.get(module)), strict=True)
         )
 
     @contextmanager
@@ -238,18 +241,34 @@ class Ride:
     def __init__(self, trunk: Trunk, entrance: nn.Module | None) -> None:
         self._trunk, self._entrance = trunk, entrance
         self._trusted: bool | None = None
-        self._arrived = False
+        self._arrived = self._compared = False
+        self._is_probe: _Flag | None = None  # whether the validation batch begins with the probe
 
-    def begin(self, images: Tensor) -> None:
-        """Listen to the forward pass of a validation batch that should begin with `images`."""
-        self._arrived = False
+    def begin(self, images: Tensor, batch: Tensor | None) -> None:
+        """Listen to the forward pass of a validation batch that should begin with `images`.
+
+        Args:
+            images: (B, C, H, W), the probe's.
+            batch: The images of the validation batch, if it has any.
+        """
+        self._arrived, self._is_probe = False, None
         if self._trusted is not False:
             self._trunk.listen(images, self._entrance)
+            if not self._compared and batch is not None and batch[: len(images)].shape == images.shape:
+                self._is_probe = _Flag.of((batch[: len(images)] == images).all())
 
     def arrive(self) -> None:
-        """Find out, after the pass, whether it can be gone on from."""
+        """Find out, after the pass, whether it can be gone on from; say once if it was of something else."""
         self._trunk.stop()
         self._arrived = self._trunk.matches()
+        if self._is_probe is not None and self._is_probe.is_true():
+            self._compared = True
+            if not self._arrived and self._trunk.contradicts():
+                _log.warning(
+                    "In validation the model computed something else of the probe's images than the callback does, so "
+                    "the maps are not of what is validated. If validation_step changes the images before the model "
+                    "sees them (normalises them, say), give forward=, a function that does the same."
+                )
 
     def end(self) -> None:
         """Let go of the pass."""
@@ -286,9 +305,10 @@ class Ride:
         except Exception as error:  # the model does something with the trunk that cannot be handed out
             _log.debug("No ride on the validation forward: %s", error)
             return False
-        return all(_close(ridden.maps[method], maps) for method, maps in own.maps.items())
+        return all(_deviation(ridden.maps[method], maps) <= 1 for method, maps in own.maps.items())
 
 
+_CLEARLY = 10  # times rounding: what no kernel's own order of sums makes
 _AFTER_THE_TRUNK = {"activations", "gradients", "hvp", "layer_output", "channel_axis", "scores", "image_size"} | {
     "layer_activations",
     "layer_gradients",
@@ -307,9 +327,10 @@ def can_ride(model: nn.Module, methods: Sequence[Method]) -> bool:
     return not compiled and all(method.needs <= _AFTER_THE_TRUNK for method in methods)
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors agree, each row by its own largest value, as far as their precision allows."""
+def _deviation(found: Tensor, expected: Tensor) -> float:
+    """How far two tensors differ, each row by its own largest value, in times of what their precision allows."""
     found, expected = found.flatten(1), expected.flatten(1)
     tolerance = 1e-3 if found.dtype in (torch.float32, torch.float64) else 3e-2
     error = (found.float() - expected.float()).abs().amax(1)
-    return bool((error <= tolerance * expected.float().abs().amax(1)).all())
+    allowed = tolerance * expected.float().abs().amax(1)
+    return float(torch.where(error == 0, 0, error / allowed).nan_to_num(torch.inf).max())

@@ -10,6 +10,8 @@ from torch import nn
 
 from lightning_cam import TargetLayer, TokenLayout, explain, find_target_layers
 from lightning_cam.capture import capture, looking
+from lightning_cam.explanation import find_methods
+from lightning_cam.methods import METHODS
 from tests.cam_reference import GRAD_CAM, PRINCIPAL
 from tests.models import average_pool_vit, class_token_vit, swin
 
@@ -298,3 +300,16 @@ def test_a_look_keeps_nothing_for_the_gradients_of_parameters():
         kept.append(sum(sizes))
         assert all(parameter.requires_grad != frozen for parameter in model.parameters())
     assert 0 < kept[0] == kept[1]
+
+
+def test_a_layer_where_nothing_speaks_for_the_class_is_said(caplog):
+    model = class_token_vit()
+    explain(model, torch.rand(2, 3, 32, 32), target_layers="norm")
+    assert "The maps of hirescam are blank" in caplog.text and "target_layers=" in caplog.text
+    caplog.clear()
+    explain(model, torch.rand(2, 3, 32, 32))
+    assert not caplog.records
+
+
+def test_all_begins_with_the_default():
+    assert [method.name for method in find_methods("all")][:2] == ["hirescam", next(iter(METHODS))]

@@ -4,6 +4,7 @@ import copy
 import warnings
 
 import numpy as np
+import pytest
 import torch
 from lightning.pytorch import Callback
 from PIL import Image
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers
-from tests.training import CLASSES, SIZE, Lit, Pictures, compare, loader, tiny_vit, train
+from tests.training import CLASSES, SIZE, Lit, Pictures, compare, heard, loader, tiny_vit, train
 
 
 def by_hand(model, count=3):
@@ -76,6 +77,37 @@ def test_a_model_that_writes_into_its_images(tmp_path):
     assert_close(
         outcome.looks[-1].maps["hirescam"], by_hand(Normalises(), 6)[: len(outcome.looks[-1].maps["hirescam"])]
     )
+
+
+class NormalisesInTheStep(Lit):
+    def loss(self, batch):
+        return super().loss((self.normalised(batch[0]), batch[1]))
+
+    def normalised(self, images):
+        return (images - 0.5) / 0.25
+
+    def normalising(self, images):
+        return self(self.normalised(images))
+
+
+@pytest.mark.parametrize(("forward", "words"), [(None, ["something else"]), ("normalising", [])])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_images_that_the_step_changes_are_said_once(tmp_path, forward, words, shuffled):
+    look = TransformerCAMCallback(forward=forward, on_error="raise")
+    with heard() as said:
+        train(tmp_path, look, NormalisesInTheStep, max_epochs=4, val_loader=lambda: loader(4, shuffle=shuffled))
+    assert ["something else" for message in said if "computed something else" in message] == ([] if shuffled else words)
+
+
+def test_a_probe_of_another_size_is_said(tmp_path):
+    class Resizes(Pictures):
+        transform = transforms.Compose([transforms.CenterCrop(SIZE + 4), transforms.ToTensor()])
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "one.png")
+    with heard() as said:
+        look = TransformerCAMCallback(probe=str(tmp_path))
+        train(tmp_path / "runs", look, val_loader=lambda: DataLoader(Resizes(6), 4), max_epochs=1)
+    assert "are 20×20 after the validation transform, those of the validation batch 16×16" in said[0]
 
 
 class LogsByAnotherName(nn.Module):

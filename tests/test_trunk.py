@@ -241,7 +241,7 @@ def test_a_ride_that_fails_gives_way_to_a_pass_of_its_own():
 
     maps = []
     for _ in range(3):
-        ride.begin(images)
+        ride.begin(images, None)
         with torch.no_grad():
             model(images)
         ride.arrive()
