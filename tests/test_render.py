@@ -102,7 +102,7 @@ class TestColour:
 
     def test_overlay_equals_numpy(self, generator):
         images, heat = torch.rand(2, 3, 5, 6, generator=generator), torch.rand(2, 5, 6, generator=generator)
-        image, amount = images.numpy(), 0.6 * heat.numpy()[:, None]
+        image, amount = images.numpy(), 0.6 * np.sqrt(heat.numpy()[:, None])
         quiet = BRIGHTNESS * ((1 - PALENESS) * image + PALENESS * image.mean(1, keepdims=True))
         expected = (1 - amount) * quiet + amount * colorize(heat).numpy()
         assert_close(overlay(images, heat, opacity=0.6), torch.from_numpy(expected))

@@ -7,15 +7,15 @@ from torch import Tensor
 from lightning_cam.render.caption import text_mask
 from lightning_cam.render.colormap import colorize
 
-PALENESS = 0.6  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
-BRIGHTNESS = 0.6  # of the image under heat
+PALENESS = 0.4  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
+BRIGHTNESS = 0.8  # of the image under heat
 
 
-def overlay(images: Tensor, heat: Tensor, opacity: float = 0.8) -> Tensor:
+def overlay(images: Tensor, heat: Tensor, opacity: float = 0.85) -> Tensor:
     """Lay heat over images: the hotter, the more opaque, so that cold regions show the image.
 
-    The image is drawn darker and with paler colours, so that heat is seen on a white object, and an orange object is
-    not mistaken for heat.
+    Opacity is that of the square root of heat, and the image is drawn darker and with paler colours, so that weak heat
+    is seen on a white object, and an orange object is not mistaken for heat.
 
     Args:
         images: (..., 3, H, W) in [0, 1].
@@ -28,11 +28,11 @@ def overlay(images: Tensor, heat: Tensor, opacity: float = 0.8) -> Tensor:
     Example:
         >>> import torch
         >>> overlay(torch.ones(1, 3, 1, 1), torch.zeros(1, 1, 1)).flatten()
-        tensor([0.6000, 0.6000, 0.6000])
+        tensor([0.8000, 0.8000, 0.8000])
     """
     heat = heat.nan_to_num(0).clamp(0, 1).to(images)
     quiet = BRIGHTNESS * torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
-    return torch.lerp(quiet, colorize(heat).to(images), opacity * heat.unsqueeze(-3))
+    return torch.lerp(quiet, colorize(heat).to(images), opacity * heat.sqrt().unsqueeze(-3))
 
 
 def no_evidence(images: Tensor) -> Tensor:
