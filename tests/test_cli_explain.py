@@ -1,6 +1,7 @@
 """`lightning-cam explain` from the words typed to the files written."""
 
 import json
+import os
 import sys
 from functools import partial
 
@@ -297,16 +298,30 @@ def _small(create, *args, **kwargs):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--path", "{photos}"], "the following arguments are required: explain.model"),
+        (["--path", "{photos}"], "lightning-cam: needed, and not given: --model\n"),
+        (["--bogus=" + "b" * 300], "lightning-cam: there is no option --bogus=" + "b" * 300 + "\n"),
+        (["--pth", "{photos}", *MODEL], ": there is no option --pth; the nearest is --path\n"),
+        (["--path", "{photos}", *MODEL, "--class-idx=1"], "no option --class-idx=1; the nearest is --class_idx\n"),
+        (["--path", "{photos}", *MODEL, "--model_arg.depth", "3"], "--model_arg.depth; the nearest is --model_args\n"),
+        (["{photos}", *MODEL], "lightning-cam: '{photos}' stands behind no option; did you mean --path {photos}?\n"),
+        (["--path", "{photos}", *MODEL, "stray"], "lightning-cam: 'stray' stands behind no option\n"),
+        (["--path", "{photos}", *MODEL, "--aug_smooth"], ": --aug_smooth: expected true or false, got nothing\n"),
+        (["--path", "{photos}", *MODEL, "--debug", "maybe"], ": --debug: expected true or false, got 'maybe'\n"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "red"], ": --class_idx: expected a whole number, got 'red'\n"),
+        (["--path", "{photos}", *MODEL, "--batch_size", "2.5"], ": --batch_size: expected a whole number, got '2.5'\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "grey"], "expected a number or a list of numbers, got 'grey'\n"),
+        (["--path", "{photos}", *MODEL, "--image_size", "[3,x]"], "whole number or [height, width], got '[3, 'x']'\n"),
+        (["--path", "{photos}", *MODEL, "--model_args", "3"], "expected a mapping as {{name: value}}, got '3'\n"),
+        (["--config", "nope.yaml"], "lightning-cam: --config: there is no file '{cwd}/nope.yaml'\n"),
         (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "there is no 'gradcamm'; did you mean 'gradcam'?"),
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
-        (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "aug_smooth"),
-        (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "--agu_smooth"),
-        (["--path", "{photos}", *MODEL, "--class_idx", "9"], ": --class_idx: the model has 5 logits"),
+        (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "smooth: expected true or false, got 'maybe'\n"),
+        (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "option --agu_smooth; the nearest is --aug_smooth\n"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "class_idx: the model's classes go from 0 to 4, got 9\n"),
         (["--path", "{photos}", *MODEL, "--target_layers", "blocks.9"], ": --target_layers: the model has no module"),
         (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
         (["--path", "{photos}", *MODEL, "--target_layers", "head"], "; name another layer with --target_layers, or"),
-        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg; a pattern must be quoted, or the shell"),
+        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg' stands behind no option; a pattern must"),
         (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model_args.depht", "3"], "--model_args: tests.models:class_token_vit"),
@@ -320,8 +335,20 @@ def _small(create, *args, **kwargs):
 def test_wrong_use_is_one_line_and_status_2(photos, tmp_path, capsys, args, message):
     args = [arg.format(photos=photos) for arg in args]
     assert run("explain", *args, "--output", tmp_path / "out") == 2
-    err = [line for line in capsys.readouterr().err.splitlines() if "weights of" not in line]
-    assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+    err = [line for line in capsys.readouterr().err.splitlines(keepends=True) if "weights of" not in line]
+    assert len(err) == 1 and err[0].startswith("lightning-cam: ")
+    assert message.format(photos=photos, cwd=os.getcwd()) in err[0]
+
+
+def test_a_wrong_value_in_a_file_is_told_like_one_that_was_typed(tmp_path, capsys):
+    config = tmp_path / "explain.yaml"
+    for text, message in {
+        "class_idx: red": "--class_idx: expected a whole number, got 'red'",
+        "clas_idx: 3": "there is no option --clas_idx; the nearest is --class_idx",
+    }.items():
+        config.write_text(text)
+        assert run("explain", "--config", config, "--path", tmp_path, *MODEL) == 2
+        assert capsys.readouterr().err == f"lightning-cam: {message}\n"
 
 
 def test_debug_shows_the_traceback(photos, tmp_path):

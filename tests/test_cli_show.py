@@ -49,6 +49,21 @@ def test_layers_of_a_model_without_attention_is_one_line(capsys):
     assert line.startswith("lightning-cam: no attention or other mixing of tokens")
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["layers"], "needed, and not given: MODEL"),
+        (["board"], "needed, and not given: LOGDIR"),
+        (["layers", "a", "b"], "'b' stands behind no option"),
+        (["layers", "--modle_args.a", "2", "b"], "there is no option --modle_args.a; the nearest is --model_args"),
+        (["report", "a", "--output", "b", "--port", "3"], "there is no option --port"),
+    ],
+)  # fmt: skip
+def test_options_are_named_as_typed(capsys, args, message):
+    assert run(*args) == 2
+    assert capsys.readouterr().err == f"lightning-cam: {message}\n"
+
+
 def test_methods_lists_each_with_its_cost_and_paper(capsys):
     assert run("methods") == 0
     out = " ".join(capsys.readouterr().out.split())
