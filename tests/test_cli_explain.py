@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from functools import partial
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import torch
 from PIL import Image
 
 from lightning_cam import METHODS, explain
+from lightning_cam.capture import scores_of
 from lightning_cam.cli import folder as folder_module
 from lightning_cam.cli import main
 from lightning_cam.cli.images import read_image
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.cli.wording import of_the_library
 from lightning_cam.render import has_evidence
 from tests.models import class_token_vit
 
@@ -322,7 +325,11 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
         (["--path", "{photos}", *MODEL, "--target_layers", "head"], "; name another layer with --target_layers, or"),
         (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg' stands behind no option; a pattern must"),
-        (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
+        (["--path", "{photos}", *MODEL, "--device", "gpu"], "--device: there is no 'gpu'; expected auto, cpu, cuda, cuda:1 or"),
+        (["--path", "{photos}", *MODEL, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
+        (["--path", "{photos}", *MODEL, "--image_size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
+        (["--path", "{photos}", *MODEL, "--image_size", "48"], "; --image_size, --mean and --std say what it takes\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "[0]", "--std", "[1]"], "images of 1×32×32 (RuntimeError: Given gr"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model_args.depht", "3"], "--model_args: tests.models:class_token_vit"),
         (["--path", "{photos}", "--model", "vit_bas_patch16_224"], "the nearest names are vit_base_patch16_224, "),
@@ -354,6 +361,30 @@ def test_a_wrong_value_in_a_file_is_told_like_one_that_was_typed(tmp_path, capsy
 def test_debug_shows_the_traceback(photos, tmp_path):
     with pytest.raises(ValueError, match="target_layers"):
         explain_photos(photos, tmp_path / "out", "--target_layers", "[blocks.9]", "--debug", "true")
+
+
+def test_labels_that_the_model_has_not_are_told_without_what_no_shell_can_give():
+    with pytest.raises(ValueError) as error:
+        scores_of(torch.zeros(2, 5), 2, torch.tensor([1, 7]), None)
+    assert of_the_library(str(error.value), ["class_idx"]) == (
+        "--class_idx: the model has 5 logits, so the classes to explain, by default the labels, go from 0 to 4; "
+        "got 7; give --class_idx"
+    )
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "torchvision:vit_b_16"])
+def test_weights_that_cannot_be_fetched_name_the_options(photos, tmp_path, monkeypatch, capsys, model):
+    def offline(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    args = ["--path", photos, "--model", model, "--output", tmp_path / "out"]
+    assert run("explain", *args, "--pretrained", "true") == 1
+    assert capsys.readouterr().err == (
+        f"lightning-cam: --pretrained: the weights of {model} cannot be fetched (URLError: <urlopen error no network>)"
+        "; a file of them that is here can be given as --checkpoint FILE\n"
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="completion is for shells of other systems")

@@ -127,7 +127,7 @@ def given(
     model's own size. One number as mean or standard deviation is that of all channels.
 
     Raises:
-        UsageError: Mean and standard deviation do not go together.
+        UsageError: Mean and standard deviation do not go together, or with images that are grey or RGB.
     """
     if known is None and (image_size is None or mean is None):
         _log.warning(
@@ -139,6 +139,8 @@ def given(
     if (mean is None) != (std is None) or len(lengths) > 1:
         raise UsageError("--mean, --std: give both, with one number per channel each")
     channels = lengths.pop() if lengths else len(base.mean)
+    if channels not in (1, 3):
+        raise UsageError(f"--mean, --std: expected 1 or 3 numbers, got {channels}")
 
     def per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
         return tuple(values) if isinstance(values, Sequence) else (values,) * channels
