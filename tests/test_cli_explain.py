@@ -142,6 +142,9 @@ def test_a_broken_file_is_named_at_the_end_and_does_not_stop_the_rest(photos, tm
     results = results_of(tmp_path / "out")
     assert [error["file"] for error in results["errors"]] == ["broken.jpg", "cut.jpg"]
     assert [image["file"] for image in results["images"]] == list(SHAPES)
+    page = json.loads(gallery_of(tmp_path / "out"))
+    assert page["errors"] == results["errors"]
+    assert page["errors"][0]["error"].startswith("UnidentifiedImageError: cannot identify image file")
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monkeypatch, capsys):
@@ -169,17 +172,23 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monke
     assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
 
 
-def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, monkeypatch):
+def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, monkeypatch, capsys):
+    def last_line():
+        return capsys.readouterr().out.splitlines()[-1].partition(": ")[0]
+
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    assert last_line() == "3 of 3 images explained"
     seen = []
     monkeypatch.setattr(
         folder_module, "explain", lambda m, x, *a, **k: (seen.append(len(x)), explain(m, x, *a, **k))[1]
     )
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == []
+    assert last_line() == "3 of 3 images explained, 3 of them by an earlier run"
     Image.new("RGB", (20, 30), "red").save(photos / "a.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == [1]
+    assert last_line() == "3 of 3 images explained, 2 of them by an earlier run"
     assert Image.open(tmp_path / "out" / "vit" / "a.png" / "hirescam.jpg").size == (20, 30)
 
 
@@ -258,6 +267,23 @@ def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_pa
     assert results["images"][0]["target_layers"] == ["blocks.1.norm1"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "the shorter side resized to 35, the middle 32×32 cropped, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        (["--image_size", "32"], "all of it resized to 32×32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        (
+            ["--image_size", "32", "--mean", "0.25", "--std", "[0.1,0.2,0.3]"],
+            "all of it resized to 32×32, mean 0.25 0.25 0.25, std 0.1 0.2 0.3",
+        ),
+    ],
+)
+def test_the_preprocessing_is_said(photos, tmp_path, capsys, options, said):
+    args = ["--path", photos, "--model", "tests.models:class_token_vit", "--method", "hirescam", "--workers", "0"]
+    assert run("explain", *args, *options, "--output", tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"each image: {said}"
+
+
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
     trained = random_vit()
     with torch.no_grad():
@@ -325,7 +351,7 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
         (["--path", "{photos}", *MODEL, "--target_layers", "head"], "; name another layer with --target_layers, or"),
         (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg' stands behind no option; a pattern must"),
-        (["--path", "{photos}", *MODEL, "--device", "gpu"], "--device: there is no 'gpu'; expected auto, cpu, cuda, cuda:1 or"),
+        (["--path", "{photos}", *MODEL, "--device", "gpu"], "no 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
         (["--path", "{photos}", *MODEL, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
         (["--path", "{photos}", *MODEL, "--image_size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
         (["--path", "{photos}", *MODEL, "--image_size", "48"], "; --image_size, --mean and --std say what it takes\n"),

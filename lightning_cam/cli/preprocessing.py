@@ -53,6 +53,14 @@ class Preprocessing:
         pixels = TF.to_tensor(TF.center_crop(resized, list(self.image_size)))
         return TF.normalize(pixels, list(self.mean), list(self.std))
 
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.image_size))
+        cut = f"all of it resized to {size}"
+        if self.resize is not None:
+            cut = f"the shorter side resized to {self.resize}, the middle {size} cropped"
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{cut}, mean {mean}, std {std}"
+
     def seen(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The box (left, top, right, bottom) in pixels of a picture that the model sees of it.
 
