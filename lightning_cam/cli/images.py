@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cam.cli.errors import UsageError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+from lightning_cam.probe import SUFFIXES
 
 
 def find_images(path: str, exclude: Path | None = None) -> tuple[Path, list[Path]]:
