@@ -217,16 +217,17 @@ def replay_checkpoints(
         name=name,
         on_error="raise",
     )
-    replay.replay(
-        lit,
-        row,
-        batch,
-        callback,
-        Path(output),
-        device=pick_device(device),
-        precision=precision,
-        trust=trust_checkpoint,
-    )
+    with replay.nothing_left_of_a_failure(Path(output), name):
+        replay.replay(
+            lit,
+            row,
+            batch,
+            callback,
+            Path(output),
+            device=pick_device(device),
+            precision=precision,
+            trust=trust_checkpoint,
+        )
     print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {output}")
 
 
