@@ -218,6 +218,7 @@ def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
     ("args", "message"),
     [
         (["--checkpoints", "{root}/ckpts"], "--probe, --data: give one of them"),
+        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/none"], "lightning-cam: --probe: no image"),
         (["--checkpoints", "{root}/none/*.ckpt", "--probe", "{root}/photos"], "--checkpoints: there is no file"),
         (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is no Lightning checkpoint"),
         (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module_args.width", "3"], "cannot be made"),

@@ -103,7 +103,7 @@ def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> d
     Raises:
         CommandError: None can be read.
     """
-    root, files = find_images(path)
+    root, files = find_images(path, option="--probe")
     items = ImageFiles(files, preprocessing)
     images: list[Tensor] = []
     for index in range(len(items)):
