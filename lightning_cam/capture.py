@@ -235,7 +235,7 @@ def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
         return logits.argmax(1)
     if isinstance(class_idx, int):
         if not 0 <= class_idx < num_classes:
-            raise ValueError(_outside(class_idx, num_classes))
+            raise ValueError(f"class_idx: the model's classes go from 0 to {num_classes - 1}, got {class_idx}")
         return torch.full((batch_size,), class_idx, device=logits.device)
     if class_idx.shape != (batch_size,):
         raise ValueError(f"class_idx: expected an int or shape ({batch_size},), got shape {tuple(class_idx.shape)}")
@@ -244,8 +244,7 @@ def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
     return class_idx.to(logits.device, torch.int64, non_blocking=True)
 
 
-def _outside(class_idx: Tensor | int, num_classes: int) -> str:
-    classes = torch.as_tensor(class_idx)
+def _outside(classes: Tensor, num_classes: int) -> str:
     wrong = ", ".join(map(str, classes[(classes < 0) | (classes >= num_classes)].unique().tolist()))
     return (
         f"class_idx: the model has {num_classes} logits, so the classes to explain, by default the labels, "

@@ -21,7 +21,7 @@ _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class"
 _NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 0.02  # of labels that add up to one, in half precision
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  # of files that are images
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ class ProbeBatch:
             ValueError: There is no such folder, no image in it, or the images differ in size after `transform`.
         """
         folder = Path(path)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
         read = (_read(file, transform) for file in files)  # no more of them than needed
         images = list(islice((image for image in read if image is not None), num_samples))
         if not images:
             what = "holds no images" if folder.is_dir() else "is not a folder"
             raise ValueError(
-                f"probe: {str(folder)!r} {what}; expected a folder with {', '.join(sorted(_SUFFIXES))} files"
+                f"probe: {str(folder)!r} {what}; expected a folder with {', '.join(sorted(SUFFIXES))} files"
             )
         if len({image.shape for image in images}) > 1:
             sizes = ", ".join(sorted({str(tuple(image.shape)) for image in images}))

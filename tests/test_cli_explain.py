@@ -1,8 +1,10 @@
 """`lightning-cam explain` from the words typed to the files written."""
 
 import json
+import os
 import sys
 from functools import partial
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ import torch
 from PIL import Image
 
 from lightning_cam import METHODS, explain
+from lightning_cam.capture import scores_of
 from lightning_cam.cli import folder as folder_module
 from lightning_cam.cli import main
 from lightning_cam.cli.images import read_image
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.cli.wording import of_the_library
 from lightning_cam.render import has_evidence
 from tests.models import class_token_vit
 
@@ -138,6 +142,9 @@ def test_a_broken_file_is_named_at_the_end_and_does_not_stop_the_rest(photos, tm
     results = results_of(tmp_path / "out")
     assert [error["file"] for error in results["errors"]] == ["broken.jpg", "cut.jpg"]
     assert [image["file"] for image in results["images"]] == list(SHAPES)
+    page = json.loads(gallery_of(tmp_path / "out"))
+    assert page["errors"] == results["errors"]
+    assert page["errors"][0]["error"].startswith("UnidentifiedImageError: cannot identify image file")
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monkeypatch, capsys):
@@ -165,17 +172,23 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monke
     assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
 
 
-def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, monkeypatch):
+def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, monkeypatch, capsys):
+    def last_line():
+        return capsys.readouterr().out.splitlines()[-1].partition(": ")[0]
+
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
+    assert last_line() == "3 of 3 images explained"
     seen = []
     monkeypatch.setattr(
         folder_module, "explain", lambda m, x, *a, **k: (seen.append(len(x)), explain(m, x, *a, **k))[1]
     )
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == []
+    assert last_line() == "3 of 3 images explained, 3 of them by an earlier run"
     Image.new("RGB", (20, 30), "red").save(photos / "a.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == [1]
+    assert last_line() == "3 of 3 images explained, 2 of them by an earlier run"
     assert Image.open(tmp_path / "out" / "vit" / "a.png" / "hirescam.jpg").size == (20, 30)
 
 
@@ -254,6 +267,23 @@ def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_pa
     assert results["images"][0]["target_layers"] == ["blocks.1.norm1"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "the shorter side resized to 35, the middle 32×32 cropped, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        (["--image_size", "32"], "all of it resized to 32×32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        (
+            ["--image_size", "32", "--mean", "0.25", "--std", "[0.1,0.2,0.3]"],
+            "all of it resized to 32×32, mean 0.25 0.25 0.25, std 0.1 0.2 0.3",
+        ),
+    ],
+)
+def test_the_preprocessing_is_said(photos, tmp_path, capsys, options, said):
+    args = ["--path", photos, "--model", "tests.models:class_token_vit", "--method", "hirescam", "--workers", "0"]
+    assert run("explain", *args, *options, "--output", tmp_path / "out") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"each image: {said}"
+
+
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
     trained = random_vit()
     with torch.no_grad():
@@ -297,17 +327,35 @@ def _small(create, *args, **kwargs):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--path", "{photos}"], "the following arguments are required: explain.model"),
+        (["--path", "{photos}"], "lightning-cam: needed, and not given: --model\n"),
+        (["--bogus=" + "b" * 300], "lightning-cam: there is no option --bogus=" + "b" * 300 + "\n"),
+        (["--pth", "{photos}", *MODEL], ": there is no option --pth; the nearest is --path\n"),
+        (["--path", "{photos}", *MODEL, "--class-idx=1"], "no option --class-idx=1; the nearest is --class_idx\n"),
+        (["--path", "{photos}", *MODEL, "--model_arg.depth", "3"], "--model_arg.depth; the nearest is --model_args\n"),
+        (["{photos}", *MODEL], "lightning-cam: '{photos}' stands behind no option; did you mean --path {photos}?\n"),
+        (["--path", "{photos}", *MODEL, "stray"], "lightning-cam: 'stray' stands behind no option\n"),
+        (["--path", "{photos}", *MODEL, "--aug_smooth"], ": --aug_smooth: expected true or false, got nothing\n"),
+        (["--path", "{photos}", *MODEL, "--debug", "maybe"], ": --debug: expected true or false, got 'maybe'\n"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "red"], ": --class_idx: expected a whole number, got 'red'\n"),
+        (["--path", "{photos}", *MODEL, "--batch_size", "2.5"], ": --batch_size: expected a whole number, got '2.5'\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "grey"], "expected a number or a list of numbers, got 'grey'\n"),
+        (["--path", "{photos}", *MODEL, "--image_size", "[3,x]"], "whole number or [height, width], got '[3, 'x']'\n"),
+        (["--path", "{photos}", *MODEL, "--model_args", "3"], "expected a mapping as {{name: value}}, got '3'\n"),
+        (["--config", "nope.yaml"], "lightning-cam: --config: there is no file '{cwd}/nope.yaml'\n"),
         (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "there is no 'gradcamm'; did you mean 'gradcam'?"),
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
-        (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "aug_smooth"),
-        (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "--agu_smooth"),
-        (["--path", "{photos}", *MODEL, "--class_idx", "9"], ": --class_idx: the model has 5 logits"),
+        (["--path", "{photos}", *MODEL, "--aug_smooth", "maybe"], "smooth: expected true or false, got 'maybe'\n"),
+        (["--path", "{photos}", *MODEL, "--agu_smooth", "true"], "option --agu_smooth; the nearest is --aug_smooth\n"),
+        (["--path", "{photos}", *MODEL, "--class_idx", "9"], "class_idx: the model's classes go from 0 to 4, got 9\n"),
         (["--path", "{photos}", *MODEL, "--target_layers", "blocks.9"], ": --target_layers: the model has no module"),
         (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
         (["--path", "{photos}", *MODEL, "--target_layers", "head"], "; name another layer with --target_layers, or"),
-        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg; a pattern must be quoted, or the shell"),
-        (["--path", "{photos}", *MODEL, "--device", "nowhere"], "--device"),
+        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg' stands behind no option; a pattern must"),
+        (["--path", "{photos}", *MODEL, "--device", "gpu"], "no 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
+        (["--path", "{photos}", *MODEL, "--image_size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
+        (["--path", "{photos}", *MODEL, "--image_size", "48"], "; --image_size, --mean and --std say what it takes\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "[0]", "--std", "[1]"], "images of 1×32×32 (RuntimeError: Given gr"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model_args.depht", "3"], "--model_args: tests.models:class_token_vit"),
         (["--path", "{photos}", "--model", "vit_bas_patch16_224"], "the nearest names are vit_base_patch16_224, "),
@@ -320,13 +368,49 @@ def _small(create, *args, **kwargs):
 def test_wrong_use_is_one_line_and_status_2(photos, tmp_path, capsys, args, message):
     args = [arg.format(photos=photos) for arg in args]
     assert run("explain", *args, "--output", tmp_path / "out") == 2
-    err = [line for line in capsys.readouterr().err.splitlines() if "weights of" not in line]
-    assert len(err) == 1 and err[0].startswith("lightning-cam: ") and message in err[0]
+    err = [line for line in capsys.readouterr().err.splitlines(keepends=True) if "weights of" not in line]
+    assert len(err) == 1 and err[0].startswith("lightning-cam: ")
+    assert message.format(photos=photos, cwd=os.getcwd()) in err[0]
+
+
+def test_a_wrong_value_in_a_file_is_told_like_one_that_was_typed(tmp_path, capsys):
+    config = tmp_path / "explain.yaml"
+    for text, message in {
+        "class_idx: red": "--class_idx: expected a whole number, got 'red'",
+        "clas_idx: 3": "there is no option --clas_idx; the nearest is --class_idx",
+    }.items():
+        config.write_text(text)
+        assert run("explain", "--config", config, "--path", tmp_path, *MODEL) == 2
+        assert capsys.readouterr().err == f"lightning-cam: {message}\n"
 
 
 def test_debug_shows_the_traceback(photos, tmp_path):
     with pytest.raises(ValueError, match="target_layers"):
         explain_photos(photos, tmp_path / "out", "--target_layers", "[blocks.9]", "--debug", "true")
+
+
+def test_labels_that_the_model_has_not_are_told_without_what_no_shell_can_give():
+    with pytest.raises(ValueError) as error:
+        scores_of(torch.zeros(2, 5), 2, torch.tensor([1, 7]), None)
+    assert of_the_library(str(error.value), ["class_idx"]) == (
+        "--class_idx: the model has 5 logits, so the classes to explain, by default the labels, go from 0 to 4; "
+        "got 7; give --class_idx"
+    )
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "torchvision:vit_b_16"])
+def test_weights_that_cannot_be_fetched_name_the_options(photos, tmp_path, monkeypatch, capsys, model):
+    def offline(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    args = ["--path", photos, "--model", model, "--output", tmp_path / "out"]
+    assert run("explain", *args, "--pretrained", "true") == 1
+    assert capsys.readouterr().err == (
+        f"lightning-cam: --pretrained: the weights of {model} cannot be fetched (URLError: <urlopen error no network>)"
+        "; a file of them that is here can be given as --checkpoint FILE\n"
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="completion is for shells of other systems")

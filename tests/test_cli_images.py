@@ -143,7 +143,7 @@ def test_what_is_given_goes_before_what_the_model_says():
     assert given(known, None, None, None, None) == known
     assert given(known, 32, None, None, None) == Preprocessing((32, 32), resize=None)
     assert given(known, (32, 64), 80, [0.5], [0.2]) == Preprocessing((32, 64), 80, (0.5,), (0.2,))
-    assert given(known, 32, None, 0.5, [0.1, 0.2]) == Preprocessing((32, 32), None, (0.5, 0.5), (0.1, 0.2))
+    assert given(known, 32, None, 0.5, [0.1, 0.2, 0.3]) == Preprocessing((32, 32), None, (0.5,) * 3, (0.1, 0.2, 0.3))
     assert given(known, 32, None, 0.5, 0.2) == Preprocessing((32, 32), None, (0.5,) * 3, (0.2,) * 3)
     for mean, std in [([0.5], None), (None, 0.5), ([0.5], [0.1, 0.2])]:
         with pytest.raises(UsageError, match="--mean, --std: give both"):

@@ -169,6 +169,24 @@ def test_a_folder_whose_timeline_has_no_look_is_taken_over(tmp_path):
     check_folder(tmp_path, "other")
 
 
+def test_what_a_replay_wrote_before_it_failed_does_not_mix_with_the_next_try(training, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("there before")
+    assert replay_data(training[0], tmp_path, "--class_idx", "7") == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+    # Once there is a look, it stays.
+    read, count, seen = replay_module.read_checkpoint, len(list((training[0] / "ckpts").iterdir())), []
+
+    def interrupted(*args):
+        seen.append(args)
+        if len(seen) == count + 3:  # after all steps, the hyperparameters and the first weights
+            raise KeyboardInterrupt
+        return read(*args)
+
+    monkeypatch.setattr(replay_module, "read_checkpoint", interrupted)
+    assert replay_data(training[0], tmp_path) == 130
+    assert len(read_timeline(tmp_path).steps) == 1
+
+
 def test_an_interrupted_replay_does_not_promise_to_go_on(training, tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -200,6 +218,7 @@ def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
     ("args", "message"),
     [
         (["--checkpoints", "{root}/ckpts"], "--probe, --data: give one of them"),
+        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/none"], "lightning-cam: --probe: no image"),
         (["--checkpoints", "{root}/none/*.ckpt", "--probe", "{root}/photos"], "--checkpoints: there is no file"),
         (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is no Lightning checkpoint"),
         (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module_args.width", "3"], "cannot be made"),

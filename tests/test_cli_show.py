@@ -43,10 +43,32 @@ def test_layers_takes_given_names(capsys, given):
     assert lines == ["images of 64×64", "looked at: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
 
 
+def test_layers_of_a_size_that_the_model_does_not_take(capsys):
+    assert run("layers", "tests.models:class_token_vit", "--image_size", "48") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("lightning-cam: the model fails on images of 3×48×48 (AssertionError: Input height (48) ")
+    assert line.endswith("; --image_size says what it takes")
+
+
 def test_layers_of_a_model_without_attention_is_one_line(capsys):
     assert run("layers", "resnet10t", "--image_size", "64") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: no attention or other mixing of tokens")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["layers"], "needed, and not given: MODEL"),
+        (["board"], "needed, and not given: LOGDIR"),
+        (["layers", "a", "b"], "'b' stands behind no option"),
+        (["layers", "--modle_args.a", "2", "b"], "there is no option --modle_args.a; the nearest is --model_args"),
+        (["report", "a", "--output", "b", "--port", "3"], "there is no option --port"),
+    ],
+)  # fmt: skip
+def test_options_are_named_as_typed(capsys, args, message):
+    assert run(*args) == 2
+    assert capsys.readouterr().err == f"lightning-cam: {message}\n"
 
 
 def test_methods_lists_each_with_its_cost_and_paper(capsys):

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from lightning_cam import ProbeBatch
+from lightning_cam.cli.images import find_images, read_image
 from lightning_cam.pipeline import find_class_names, find_normalisation, find_transform
 
 IMAGES = torch.rand(6, 3, 8, 10)
@@ -126,6 +127,22 @@ def test_state_of_a_probe_is_the_probe():
     for name in ("images", "labels", "regions"):
         assert torch.equal(getattr(again, name), getattr(probe, name))
     assert again.num_labels == 6 and probe.num_bytes == IMAGES.nbytes + LABELS.nbytes + 6 * 8 * 10
+
+
+def test_a_folder_is_read_whatever_type_its_images_have(tmp_path):
+    suffixes = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"]
+    for index, suffix in enumerate(suffixes):
+        Image.new("RGB", (8, 8), (25 * index,) * 3).save(tmp_path / f"{index}.{suffix}")
+    images = ProbeBatch.from_folder(tmp_path).images
+    assert (images.mean((1, 2, 3)) * 255).tolist() == pytest.approx([25 * index for index in range(8)], abs=2)
+    assert [file.suffix[1:] for file in find_images(str(tmp_path))[1]] == suffixes  # the command line's too
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path):
+    first, *rest = (Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
+    assert ProbeBatch.from_folder(tmp_path).images[0, :, 0, 0].tolist() == [1, 0, 0]
+    assert read_image(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_folder_goes_through_the_transform(tmp_path):

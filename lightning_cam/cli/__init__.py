@@ -1,15 +1,13 @@
 """The command `lightning-cam`."""
 
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from lightning_cam.cli import commands
+from lightning_cam.cli import commands, wording
 from lightning_cam.cli.errors import CommandError, UsageError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -31,13 +29,14 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The words after `lightning-cam`; by default those of this process.
     """
     logging.basicConfig(format="%(message)s")
+    words = sys.argv[1:] if args is None else list(args)
     try:
-        namespace = _parser().parse_args(args)
+        namespace = _parser().parse_args(words)
     except ArgumentError as error:
-        # Of an unquoted pattern the shell makes several words: the first is the option's value, the rest are left over.
-        unquoted = any(Path(word).is_file() for word in str(error).split())
-        hint = "; a pattern must be quoted, or the shell puts the files in its place" if unquoted else ""
-        sys.exit(_say(f"{error}{hint}", 2))
+        message, name = str(error), next(iter(words), "")
+        if name in _COMMANDS:
+            message = wording.of_the_parser(message, words[1:], _COMMANDS[name], name in _POSITIONAL)
+        sys.exit(_say(message, 2))
     options = namespace[namespace.subcommand].as_dict()
     options.pop("config")
     debug = options.pop("debug")
@@ -53,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
         status = 2 if isinstance(error, (UsageError, ValueError)) else 1
         known = isinstance(error, (CommandError, ValueError, OSError))
         hint = "" if known else " (--debug true shows where)"
-        message = _with_options(str(error), options) if isinstance(error, ValueError) else str(error)
+        message = wording.of_the_library(str(error), options) if isinstance(error, ValueError) else str(error)
         sys.exit(_say(f"{'' if known else type(error).__name__ + ': '}{message}{hint}", status))
 
 
@@ -72,14 +71,6 @@ def _parser() -> ArgumentParser:
 
 def _summary(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").partition("\n")[0]
-
-
-def _with_options(message: str, options: Iterable[str]) -> str:
-    """Write arguments as on the command line: errors of the library begin with `class_idx: ` and advise `forward=`."""
-    names = "|".join(options)
-    message = re.sub(rf"^({names})s?: ", r"--\1: ", message)  # `methods` is --method here
-    message = re.sub(rf"\b({names})=(?=[\w'\"\[])", r"--\1 ", message)  # with a value
-    return re.sub(rf"\b({names})=", r"--\1", message)
 
 
 def _say(message: object, status: int) -> int:

@@ -96,6 +96,7 @@ def explain_images(
         aug_smooth,
         eigen_smooth,
     )
+    print(f"each image: {explainer.preprocessing}")
     layers = explainer.find_layers()
     options = {
         "root": str(root.resolve()),
@@ -124,8 +125,10 @@ def explain_images(
         workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
     )
     images = results.finish({"layers": [str(layer) for layer in layers], "weights": named.weights}, errors)
-    write_gallery(folder, f"{folder.name}: {len(images)} images", images)
-    print(f"{len(files) - len(errors)} of {len(files)} images explained: {folder / INDEX}")
+    write_gallery(folder, f"{folder.name}: {len(images)} images", images, errors)
+    explained = len(files) - len(errors)
+    earlier = f", {explained - results.added} of them by an earlier run" if explained > results.added else ""
+    print(f"{explained} of {len(files)} images explained{earlier}: {folder / INDEX}")
     if errors:
         for error in errors:
             print(f"{error['file']}: {error['error']}", file=sys.stderr)
@@ -214,16 +217,17 @@ def replay_checkpoints(
         name=name,
         on_error="raise",
     )
-    replay.replay(
-        lit,
-        row,
-        batch,
-        callback,
-        Path(output),
-        device=pick_device(device),
-        precision=precision,
-        trust=trust_checkpoint,
-    )
+    with replay.nothing_left_of_a_failure(Path(output), name):
+        replay.replay(
+            lit,
+            row,
+            batch,
+            callback,
+            Path(output),
+            device=pick_device(device),
+            precision=precision,
+            trust=trust_checkpoint,
+        )
     print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {output}")
 
 

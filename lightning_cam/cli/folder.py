@@ -19,7 +19,7 @@ from lightning_cam import metrics
 from lightning_cam.checks import CONTROL
 from lightning_cam.classifier import classifier_of
 from lightning_cam.cli.images import ImageFiles, ReadImage, read_image
-from lightning_cam.cli.models import NamedModel
+from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.pictures import contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results
@@ -67,7 +67,8 @@ class Explainer:
         channels = len(self.preprocessing.mean)
         images = torch.zeros(1, channels, *self.preprocessing.image_size, device=self.device)
         forward = classifier_of(self.model.module, self.forward)
-        return find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
+        with first_run(images, "--image_size, --mean and --std say"):
+            return find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
 
     def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:
         """Explain a batch (B, C, H, W)."""

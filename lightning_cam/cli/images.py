@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cam.cli.errors import UsageError
+from lightning_cam.probe import SUFFIXES
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
-
-def find_images(path: str, exclude: Path | None = None) -> tuple[Path, list[Path]]:
+def find_images(path: str, exclude: Path | None = None, option: str = "--path") -> tuple[Path, list[Path]]:
     """Find the images that a path stands for.
 
     Args:
         path: A file, a folder (searched with all below it) or a glob pattern such as `'photos/**/*.png'`.
         exclude: A folder whose files are left out: that of an earlier run's pictures.
+        option: The option that the path was given to, for the message.
 
     Returns:
         The folder that all files are in, and the files in order of their paths.
@@ -55,7 +55,9 @@ def find_images(path: str, exclude: Path | None = None) -> tuple[Path, list[Path
     )
     if not files:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise UsageError(f"--path: no image ({kinds}) in {path!r}; expected a file, a folder or a quoted glob pattern")
+        raise UsageError(
+            f"{option}: no image ({kinds}) in {path!r}; expected a file, a folder or a quoted glob pattern"
+        )
     return root, files
 
 

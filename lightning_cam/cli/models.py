@@ -5,16 +5,17 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_cam.cli.checkpoints import load_weights, read_checkpoint, state_dict_of
-from lightning_cam.cli.errors import UsageError
+from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.preprocessing import Preprocessing, of_module, of_torchvision
 
 _log = logging.getLogger("lightning_cam")
@@ -59,11 +60,19 @@ def load_model(
         device: See `pick_device`.
 
     Raises:
-        CommandError: The file is broken.
+        CommandError: The file is broken, or the library's weights cannot be fetched.
         UsageError: Anything else does not fit.
     """
     torch.manual_seed(0)  # what no file holds is at least the same in every run
-    model = create_model(name, model_args, pretrained)
+    try:
+        model = create_model(name, model_args, pretrained)
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise CommandError(
+            f"--pretrained: the weights of {name} cannot be fetched ({type(error).__name__}: {error}); a file of them "
+            "that is here can be given as --checkpoint FILE"
+        ) from error
     model.module.to(pick_device(device)).eval()
     weights = "pretrained" if pretrained else "random"
     if checkpoint is not None:
@@ -138,9 +147,33 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device: there is no {name!r}; expected auto, cpu, cuda, cuda:1 or mps") from error
+    try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def first_run(images: Tensor, options: str) -> Iterator[None]:
+    """Run the model for the first time: that it fails is mostly due to the images' size or channels.
+
+    Args:
+        images: (B, C, H, W), what it runs on.
+        options: Those that say so, in words.
+
+    Raises:
+        UsageError: The model fails.
+    """
+    try:
+        yield
+    except (AssertionError, RuntimeError) as error:
+        size = "×".join(map(str, images.shape[1:]))
+        raise UsageError(
+            f"the model fails on images of {size} ({type(error).__name__}: {error}); {options} what it takes"
+        ) from error
 
 
 def _from_timm(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:

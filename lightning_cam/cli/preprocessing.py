@@ -53,6 +53,14 @@ class Preprocessing:
         pixels = TF.to_tensor(TF.center_crop(resized, list(self.image_size)))
         return TF.normalize(pixels, list(self.mean), list(self.std))
 
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.image_size))
+        cut = f"all of it resized to {size}"
+        if self.resize is not None:
+            cut = f"the shorter side resized to {self.resize}, the middle {size} cropped"
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{cut}, mean {mean}, std {std}"
+
     def seen(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The box (left, top, right, bottom) in pixels of a picture that the model sees of it.
 
@@ -127,7 +135,7 @@ def given(
     model's own size. One number as mean or standard deviation is that of all channels.
 
     Raises:
-        UsageError: Mean and standard deviation do not go together.
+        UsageError: Mean and standard deviation do not go together, or with images that are grey or RGB.
     """
     if known is None and (image_size is None or mean is None):
         _log.warning(
@@ -139,6 +147,8 @@ def given(
     if (mean is None) != (std is None) or len(lengths) > 1:
         raise UsageError("--mean, --std: give both, with one number per channel each")
     channels = lengths.pop() if lengths else len(base.mean)
+    if channels not in (1, 3):
+        raise UsageError(f"--mean, --std: expected 1 or 3 numbers, got {channels}")
 
     def per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
         return tuple(values) if isinstance(values, Sequence) else (values,) * channels

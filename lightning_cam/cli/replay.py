@@ -3,6 +3,9 @@
 import glob
 import inspect
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +103,7 @@ def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> d
     Raises:
         CommandError: None can be read.
     """
-    root, files = find_images(path)
+    root, files = find_images(path, option="--probe")
     items = ImageFiles(files, preprocessing)
     images: list[Tensor] = []
     for index in range(len(items)):
@@ -135,13 +138,34 @@ def check_folder(folder: Path, name: str) -> None:
     Raises:
         UsageError: There are looks of this name in the folder.
     """
-    for record in folder.glob(f"*{SUFFIX}"):
-        timeline = read_timeline(record)
-        if timeline.name == name and len(timeline.steps):
-            raise UsageError(
-                f"--output: {folder} holds a timeline of --name {name} already ({record.name}); give another --output "
-                "or --name"
-            )
+    if record := _find_looks(folder, name):
+        raise UsageError(
+            f"--output: {folder} holds a timeline of --name {name} already ({record.name}); give another --output or "
+            "--name"
+        )
+
+
+@contextmanager
+def nothing_left_of_a_failure(folder: Path, name: str) -> Iterator[None]:
+    """Take away the events of a replay that failed before its first look: they would mix with those of the next try.
+
+    Args:
+        folder: Log directory.
+        name: First part of all tags.
+    """
+
+    def written() -> set[Path]:
+        # Another process may write to this folder: an event file's name holds the number of its process.
+        return {*folder.glob(f"events.out.tfevents.*.{os.getpid()}.*"), *folder.glob("hparams.yaml")}
+
+    before = written()
+    try:
+        yield
+    except BaseException:
+        if _find_looks(folder, name) is None:
+            for file in written() - before:
+                file.unlink()
+        raise
 
 
 def replay(
@@ -199,6 +223,15 @@ def replay(
         callback.teardown(trainer, module, "validate")
         for logger in trainer.loggers:
             logger.finalize("success")
+
+
+def _find_looks(folder: Path, name: str) -> Path | None:
+    """The record in a folder that holds looks of this name, or None."""
+    for record in folder.glob(f"*{SUFFIX}"):
+        timeline = read_timeline(record)
+        if timeline.name == name and len(timeline.steps):
+            return record
+    return None
 
 
 def _metrics_step(content: dict[str, Any]) -> int:

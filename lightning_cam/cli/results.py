@@ -17,6 +17,9 @@ class Results:
         folder: Where pictures and results go; made where missing.
         options: What the pictures depend on. A folder with results of other options is not gone on with.
 
+    Attributes:
+        added: How many results came in since.
+
     Raises:
         UsageError: The folder holds results of other options.
 
@@ -30,6 +33,7 @@ class Results:
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         self._options = json.loads(json.dumps(options, default=str))
+        self.added = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         progress = folder / _PROGRESS
@@ -51,6 +55,7 @@ class Results:
         line = {"stamp": stamp, "result": result}
         self._done[result["file"]] = line
         self._write(line)
+        self.added += 1
 
     def finish(self, head: dict[str, Any], errors: list[dict[str, str]]) -> list[dict[str, Any]]:
         """Write `results.json`, images in order of their names.

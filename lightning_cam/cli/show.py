@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from lightning_cam.classifier import classifier_of
-from lightning_cam.cli.models import NamedModel
+from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.methods import METHODS
 from lightning_cam.resolve import find_target_layers
@@ -40,7 +40,7 @@ def describe_layers(
         forward=classifier_of(model.module, forward),
         target_layers=target_layers,
     )
-    with _reasons() as reasons:
+    with _reasons() as reasons, first_run(images, "--image_size says"):
         looked_at = search()
     lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in looked_at)]
     if not target_layers:
