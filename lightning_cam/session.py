@@ -34,10 +34,11 @@ _LONGEST_REASON = 200  # letters of a model's own error
 
 _ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
 
-- `{name}/<method>`: the newest look. Hot cells speak for {target}. A caption reads label → prediction and its
-  probability; the frame is green where the prediction is right, orange where it is wrong.
+- `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
+  label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
 - `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
 - `{name}/<method>/<metric>`: numbers of the same maps.
+- All looks: the CAM Timeline tab of TensorBoard{report}.
 """
 
 
@@ -90,6 +91,7 @@ class Session:
                 layers="`, `".join(layer.name for layer in self._layers),
                 name=settings.name,
                 target=settings.target(probe.labels is not None),
+                report=f", and `{settings.name}_report.html` when the run has ended" if settings.report else "",
             ),
             photos=(self._photos * 255).round().to(torch.uint8),
             labels=probe.labels,

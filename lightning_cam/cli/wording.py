@@ -90,4 +90,4 @@ def _stray(left: Sequence[str], words: Sequence[str], first: str | None) -> str:
 
 def _expected(annotation: Any) -> str:
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else [annotation]
-    return " or ".join(_EXPECTED[kind] for kind in kinds if kind is not NoneType)
+    return " or ".join(_EXPECTED.get(kind, "another kind of value") for kind in kinds if kind is not NoneType)

@@ -32,7 +32,7 @@ class TensorBoardSink(Sink):
 
     def introduce(self, introduction: Introduction) -> None:
         """Write the text card."""
-        about = introduction.text + _KEEP_ALL.format(logdir=self._logger.save_dir or "DIR")
+        about = introduction.text + _KEEP_ALL.format(logdir=self._logger.root_dir or "DIR")
         self._logger.experiment.add_text(f"{introduction.name}/about", about, 0)
 
     def write(self, look: Look) -> None:
