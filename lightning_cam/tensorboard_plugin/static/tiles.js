@@ -94,6 +94,10 @@ export class TileBoard {
       tile: null,
     };
     const open = () => slot.tile && this.onOpen(slot.tile);
+    const openByKey = (event) => {
+      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
+      open();
+    };
     slot.figure = h(
       "figure",
       {
@@ -101,7 +105,7 @@ export class TileBoard {
         role: "button",
         tabindex: 0,
         onclick: open,
-        onkeydown: (event) => event.key === "Enter" && open(),
+        onkeydown: (event) => event.key === "Enter" && openByKey(event),
         onpointermove: (event) => this.#hover(slot, event),
         onpointerleave: () => (this.tip.hidden = true),
       },
