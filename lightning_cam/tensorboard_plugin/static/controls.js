@@ -2,7 +2,7 @@
 
 import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
 import { h, number, setText } from "./dom.js";
-import { activeColormap } from "./scale.js";
+import { activeColormap, startsAtSmallest } from "./scale.js";
 import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
 /** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
@@ -39,11 +39,13 @@ function check(app, name, title) {
 }
 
 const SCALES = { image: "per image", row: "over time", common: "common" };
-const SCALE_NOTES = {
-  image: "Full colour: the largest value of this map. Shapes compare; strength is the bar at a tile's right.",
-  row: "Full colour: the largest value of this image at any step.",
-  common: "Full colour: the largest value of any image at any step.",
-};
+const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
+
+/** What the colours of the scale say. */
+function scaleNote(state) {
+  if (startsAtSmallest(state)) return "From the smallest value of this map, 0 if any is negative, to the largest. Shapes compare, strength does not.";
+  return `Full colour: the largest value ${LARGEST[state.scale]}.`;
+}
 
 export class Controls {
   constructor(app) {
@@ -135,7 +137,7 @@ export class Controls {
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    setText(this.scaleNote, SCALE_NOTES[state.scale]);
+    setText(this.scaleNote, scaleNote(state));
     this.#showLegend(diverging);
     if (view === "runs") this.#showRuns();
     if (view === "film") this.#showThumbs(timeline);
@@ -148,7 +150,7 @@ export class Controls {
 
   #showLegend(diverging) {
     const { state } = this.app;
-    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : ["0", "full"];
+    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : [startsAtSmallest(state) ? "smallest" : "0", "largest"];
     const key = `${activeColormap(state)} ${ends}`;
     if (this.legend.dataset.key === key) return;
     this.legend.dataset.key = key;

@@ -22,14 +22,25 @@ function unit(state, timelines, { timeline, t, i, method }) {
 function scaled(state, timelines, tile) {
   const map = tile.timeline.looks[tile.t].maps[tile.method];
   if (!map || !extent(map, tile.i, state.signed)) return null;
-  const full = unit(state, timelines, tile);
   const values = cells(map, tile.i);
-  for (let k = 0; k < values.length; k++) values[k] = (state.signed ? values[k] : Math.max(0, values[k])) / full;
-  return { values, rows: map.rows, columns: map.columns, unit: full };
+  if (!state.signed) values.forEach((value, k) => (values[k] = Math.max(0, value)));
+  const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
+  const full = unit(state, timelines, tile);
+  if (zero === full) return null; // one value everywhere: no shape
+  for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
+  return { values, rows: map.rows, columns: map.columns };
 }
 
 /**
- * What a tile shows: {values, rows, columns, unit}, or {missing: "why"}.
+ * Whether a map's smallest value, zero if any is negative, has no colour: as in the logger's grid, see scale_per_image
+ * in lightning_cam/render. From zero on, a map that is positive everywhere, as of attention, would be one colour.
+ */
+export function startsAtSmallest(state) {
+  return state.scale === "image" && !state.signed && state.view !== "diff";
+}
+
+/**
+ * What a tile shows: {values, rows, columns}, or {missing: "why"}.
  * A tile with a `reference` look shows the difference to it, both in units of their scale.
  */
 export function tileValues(state, timelines, tile) {
