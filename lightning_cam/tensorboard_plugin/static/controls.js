@@ -39,12 +39,19 @@ function check(app, name, title) {
 }
 
 const SCALES = { image: "per image", row: "over time", common: "common" };
+const BAR_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
+const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
 const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
 
 /** What the colours of the scale say. */
 function scaleNote(state) {
+  const largest = `the largest value ${LARGEST[state.scale]}`;
+  if (state.view === "diff") {
+    if (state.scale !== "image") return `Full colour: a change by ${largest}.`;
+    return "Full colour: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
+  }
   if (startsAtSmallest(state)) return "From the smallest value of this map, 0 if any is negative, to the largest. Shapes compare, strength does not.";
-  return `Full colour: the largest value ${LARGEST[state.scale]}.`;
+  return `Full colour: ${largest}.`;
 }
 
 export class Controls {
@@ -84,7 +91,8 @@ export class Controls {
     this.runsGroup = group("Runs", this.runs);
     this.imageName = h("p", { class: "hint" });
     this.imageGroup = group("Image", this.thumbs, this.imageName);
-    this.filterGroup = group("Images", label.element, show.element, sort.element);
+    this.changedNote = h("p", { class: "hint" }, CHANGED_NOTE);
+    this.filterGroup = group("Images", label.element, show.element, this.changedNote, sort.element);
     this.element = h(
       "aside",
       { class: "controls" },
@@ -100,6 +108,7 @@ export class Controls {
         this.legend,
         scale.element,
         this.scaleNote,
+        h("p", { class: "hint" }, BAR_NOTE),
         root.element,
         signed.element,
         smooth.element,
@@ -133,10 +142,12 @@ export class Controls {
     fields.timeline.element.hidden = view === "runs";
     fields.method.element.hidden = view === "methods";
     fields.reference.element.hidden = view !== "diff";
+    fields.signed.element.hidden = view === "diff";
     fields.outlines.element.hidden = !timeline?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
+    this.changedNote.hidden = state.show !== "changed";
     setText(this.scaleNote, scaleNote(state));
     this.#showLegend(diverging);
     if (view === "runs") this.#showRuns();

@@ -3,15 +3,18 @@
 import { isDiverging } from "./colors.js";
 import { cells, extent } from "./record.js";
 
+/** Whether what speaks against the class is shown as well: not in a difference, whose blue says less. */
+export const isSigned = (state) => state.signed && state.view !== "diff";
+
 export const activeColormap = (state) => (state.signed || state.view === "diff" ? state.diverging : state.sequential);
 
 /** The value that gets the full colour. `timelines` are those shown together: what is compared shares a scale. */
 function unit(state, timelines, { timeline, t, i, method }) {
-  if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, state.signed);
+  if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, isSigned(state));
   const hash = timeline.probe.hashes[i];
   let largest = 0;
   for (const other of timelines) {
-    const peaks = other.peaks(method, state.signed);
+    const peaks = other.peaks(method, isSigned(state));
     const of = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
     for (const peak of of) largest = Math.max(largest, peak);
   }
@@ -21,9 +24,9 @@ function unit(state, timelines, { timeline, t, i, method }) {
 /** One map in units of its scale; null where it says nothing. */
 function scaled(state, timelines, tile) {
   const map = tile.timeline.looks[tile.t].maps[tile.method];
-  if (!map || !extent(map, tile.i, state.signed)) return null;
+  if (!map || !extent(map, tile.i, isSigned(state))) return null;
   const values = cells(map, tile.i);
-  if (!state.signed) values.forEach((value, k) => (values[k] = Math.max(0, value)));
+  if (!isSigned(state)) values.forEach((value, k) => (values[k] = Math.max(0, value)));
   const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
   const full = unit(state, timelines, tile);
   if (zero === full) return null; // one value everywhere: no shape

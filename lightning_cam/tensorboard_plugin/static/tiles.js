@@ -5,7 +5,7 @@ import { h, number, percent, setText } from "./dom.js";
 import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
 import { fitted } from "./names.js";
 import { extent } from "./record.js";
-import { activeColormap, describeValue, tileValues } from "./scale.js";
+import { activeColormap, describeValue, isSigned, tileValues } from "./scale.js";
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 const MARGINS = 20; // pixels of a caption's width without text, and what "✓ " and " · >99 %" take
@@ -143,7 +143,7 @@ export class TileBoard {
     if (!slot.tile) return;
     slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
     slot.figure.dataset.missing = slot.shown?.missing ?? "";
-    slot.strength.style.height = `${100 * strength(slot.tile, this.app.state.signed)}%`;
+    slot.strength.style.height = `${100 * strength(slot.tile, isSigned(this.app.state))}%`;
   }
 
   #seen(entries) {
