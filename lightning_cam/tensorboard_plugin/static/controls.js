@@ -39,6 +39,7 @@ function check(app, name, title) {
 }
 
 const SCALES = { image: "per image", row: "over time", common: "common" };
+const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const BAR_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
 const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
 const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
@@ -93,9 +94,7 @@ export class Controls {
     this.imageGroup = group("Image", this.thumbs, this.imageName);
     this.changedNote = h("p", { class: "hint" }, CHANGED_NOTE);
     this.filterGroup = group("Images", label.element, show.element, this.changedNote, sort.element);
-    this.element = h(
-      "aside",
-      { class: "controls" },
+    const groups = [
       group("Maps", timeline.element, method.element, reference.element),
       this.runsGroup,
       this.imageGroup,
@@ -115,7 +114,8 @@ export class Controls {
         outlines.element,
       ),
       group("Page", size.element, charts.element),
-    );
+    ];
+    this.element = h("aside", { class: "controls" }, folded(groups));
   }
 
   show() {
@@ -212,6 +212,16 @@ export class Controls {
     const title = label < 0 ? `image ${i + 1}` : `image ${i + 1}: ${timeline.className(label)}`;
     return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
   }
+}
+
+/** The groups, folded where the page is narrow: the tiles come first there. */
+function folded(groups) {
+  const element = h("details", {}, h("summary", {}, "Settings"), ...groups);
+  const narrow = matchMedia(NARROW_PAGE);
+  const fold = () => (element.open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
+  return element;
 }
 
 function group(title, ...children) {
