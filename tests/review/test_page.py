@@ -210,6 +210,18 @@ def test_a_click_enlarges_and_goes_with_the_slider(page, runs):
     assert place(page) == 0
 
 
+def test_enter_on_a_tile_enlarges_it_and_escape_goes_back_to_it(page, runs):
+    tiles(page).nth(1).focus()
+    page.keyboard.press("Enter")
+    settle(page)
+    assert page.locator("dialog[open]").count() == 1
+    assert page.inner_text("dialog h2") == CLASSES[runs["fast"].labels[1]]
+    page.keyboard.press("Escape")
+    settle(page)
+    assert page.locator("dialog[open]").count() == 0
+    assert tiles(page).nth(1).evaluate("(tile) => tile === document.activeElement")
+
+
 def test_filters_and_sorting(page, runs):
     run = runs["fast"]
     go(page, 3)

@@ -134,6 +134,7 @@ function drawnAt(points, step) {
 /** The charts: what the page knows of the predictions and the maps, then the logged metrics. */
 function collect(timelines, methods) {
   const panels = new Map();
+  const known = shownAnyway(timelines);
   const several = timelines.length > 1;
   const add = (title, timeline, n, method, values) => {
     const points = timeline.looks.map(({ step }, t) => [step, values[t]]).filter(([, value]) => Number.isFinite(value));
@@ -147,14 +148,15 @@ function collect(timelines, methods) {
   timelines.forEach((timeline, n) => {
     const images = Array.from({ length: timeline.count }, (_, i) => i);
     const said = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
-    add("accuracy on the probe", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
+    add("probe accuracy", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
     add("label probability", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
     const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
     // chance is the same for all runs, and stands last in the chart of what it is compared with
     const chance = (method) => isControl(method, timeline);
     const order = (method) => (method === null ? -1 : chance(method) ? methods.length : methods.indexOf(method));
     const wanted = (method) => method === null || methods.includes(method) || (chance(method) && n === 0);
-    const shown = tags.map((tag) => ({ tag, ...split(tag, timeline) })).filter(({ method }) => wanted(method));
+    const parts = tags.map((tag) => ({ tag, ...split(tag, timeline) }));
+    const shown = parts.filter(({ own, title, method }) => wanted(method) && !(own && known.includes(title)));
     shown.sort((a, b) => order(a.method) - order(b.method));
     for (const { tag, title, method } of shown) {
       add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
@@ -164,18 +166,29 @@ function collect(timelines, methods) {
   return [...panels].map(([title, series]) => ({ title, series }));
 }
 
+/** The callback's metrics that say again what the page says of itself. */
+function shownAnyway(timelines) {
+  const drift = "similarity_to_previous"; // is 1 minus it
+  return timelines.every(explainsLabels) ? [drift, "target_probability"] : [drift];
+}
+
+function explainsLabels(timeline) {
+  const explained = (t, i) => timeline.looks[t].explained?.[i] ?? timeline.prediction(t, i).best;
+  return timeline.looks.every((_, t) => timeline.probe.labels.every((label, i) => label === explained(t, i)));
+}
+
 function isControl(method, timeline) {
   return method === CONTROL && !timeline.methods.includes(method);
 }
 
-/** "cam/gradcam/entropy" of the callback "cam" is "entropy" of "gradcam". */
+/** "cam/gradcam/entropy" of the callback "cam" is "entropy" of "gradcam", its `own`. */
 function split(tag, timeline) {
   const parts = tag.split("/");
   const own = parts.length > 1 && parts[0] === timeline.probe.name;
   if (own) parts.shift();
   const at = own && parts[0] === CONTROL ? 0 : parts.findIndex((part) => timeline.methods.includes(part));
   const method = at < 0 ? null : parts.splice(at, 1)[0];
-  return { title: parts.join("/") || tag, method };
+  return { title: parts.join("/") || tag, method, own };
 }
 
 function valueAt(points, step) {

@@ -2,7 +2,7 @@
 
 import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
 import { h, number, setText } from "./dom.js";
-import { activeColormap } from "./scale.js";
+import { activeColormap, startsAtSmallest } from "./scale.js";
 import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
 /** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
@@ -39,11 +39,21 @@ function check(app, name, title) {
 }
 
 const SCALES = { image: "per image", row: "over time", common: "common" };
-const SCALE_NOTES = {
-  image: "Full colour: the largest value of this map. Shapes compare; strength is the bar at a tile's right.",
-  row: "Full colour: the largest value of this image at any step.",
-  common: "Full colour: the largest value of any image at any step.",
-};
+const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
+const BAR_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
+const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
+const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
+
+/** What the colours of the scale say. */
+function scaleNote(state) {
+  const largest = `the largest value ${LARGEST[state.scale]}`;
+  if (state.view === "diff") {
+    if (state.scale !== "image") return `Full colour: a change by ${largest}.`;
+    return "Full colour: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
+  }
+  if (startsAtSmallest(state)) return "From the smallest value of this map, 0 if any is negative, to the largest. Shapes compare, strength does not.";
+  return `Full colour: ${largest}.`;
+}
 
 export class Controls {
   constructor(app) {
@@ -82,10 +92,9 @@ export class Controls {
     this.runsGroup = group("Runs", this.runs);
     this.imageName = h("p", { class: "hint" });
     this.imageGroup = group("Image", this.thumbs, this.imageName);
-    this.filterGroup = group("Images", label.element, show.element, sort.element);
-    this.element = h(
-      "aside",
-      { class: "controls" },
+    this.changedNote = h("p", { class: "hint" }, CHANGED_NOTE);
+    this.filterGroup = group("Images", label.element, show.element, this.changedNote, sort.element);
+    const groups = [
       group("Maps", timeline.element, method.element, reference.element),
       this.runsGroup,
       this.imageGroup,
@@ -98,13 +107,15 @@ export class Controls {
         this.legend,
         scale.element,
         this.scaleNote,
+        h("p", { class: "hint" }, BAR_NOTE),
         root.element,
         signed.element,
         smooth.element,
         outlines.element,
       ),
       group("Page", size.element, charts.element),
-    );
+    ];
+    this.element = h("aside", { class: "controls" }, folded(groups));
   }
 
   show() {
@@ -131,11 +142,13 @@ export class Controls {
     fields.timeline.element.hidden = view === "runs";
     fields.method.element.hidden = view === "methods";
     fields.reference.element.hidden = view !== "diff";
+    fields.signed.element.hidden = view === "diff";
     fields.outlines.element.hidden = !timeline?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    setText(this.scaleNote, SCALE_NOTES[state.scale]);
+    this.changedNote.hidden = state.show !== "changed";
+    setText(this.scaleNote, scaleNote(state));
     this.#showLegend(diverging);
     if (view === "runs") this.#showRuns();
     if (view === "film") this.#showThumbs(timeline);
@@ -148,7 +161,7 @@ export class Controls {
 
   #showLegend(diverging) {
     const { state } = this.app;
-    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : ["0", "full"];
+    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : [startsAtSmallest(state) ? "smallest" : "0", "largest"];
     const key = `${activeColormap(state)} ${ends}`;
     if (this.legend.dataset.key === key) return;
     this.legend.dataset.key = key;
@@ -199,6 +212,16 @@ export class Controls {
     const title = label < 0 ? `image ${i + 1}` : `image ${i + 1}: ${timeline.className(label)}`;
     return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
   }
+}
+
+/** The groups, folded where the page is narrow: the tiles come first there. */
+function folded(groups) {
+  const element = h("details", {}, h("summary", {}, "Settings"), ...groups);
+  const narrow = matchMedia(NARROW_PAGE);
+  const fold = () => (element.open = !narrow.matches);
+  narrow.addEventListener("change", fold);
+  fold();
+  return element;
 }
 
 function group(title, ...children) {

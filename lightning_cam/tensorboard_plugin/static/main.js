@@ -17,6 +17,8 @@ const POLL = 2000; // milliseconds between two looks for news while the page can
 
 const NO_LOOK =
   "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
+const ONE_RUN = "Only one run has a look here. Runs under the same log directory can be compared.";
+const ONE_METHOD = 'Only one method here. The callback takes several: methods=["hirescam", "gradcam"].';
 
 /** Called by TensorBoard, which loads nothing but this module. */
 export async function render() {
@@ -173,10 +175,16 @@ class App {
       const unread = this.listed.some(({ id, bytes }) => wanted.includes(id) && bytes > 0 && !this.timelines.get(id).offset);
       const unticked = !wanted.length && this.listed.some(({ empty }) => !empty);
       texts.push(unread ? "Reading the record …" : unticked ? "No run is ticked." : NO_LOOK);
-    }
+    } else if (!texts.length) texts.push(...alone(this, shown));
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
   }
+}
+
+/** Say how to get more to compare where there is just one. */
+function alone({ state, listed }, [timeline]) {
+  if (state.view === "runs" && listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
+  return state.view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
 }
 
 function nearest(steps, step) {

@@ -120,7 +120,7 @@ export class Player {
     const own = event.target.closest?.("select, input:not([type=range]):not([type=checkbox])");
     if (own || event.ctrlKey || event.metaKey || event.altKey) return;
     const far = event.shiftKey ? 10 : 1;
-    const other = event.target.closest?.("input, button, [role=tab]");
+    const other = event.target.closest?.("input, button, summary, [role=tab]");
     const actions = {
       ArrowLeft: () => this.move(-far),
       ArrowRight: () => this.move(far),
@@ -128,7 +128,7 @@ export class Player {
       End: () => this.go(Infinity),
       " ": () => this.toggle(),
     };
-    // an opacity slider keeps its arrows, a button and a box their space
+    // an opacity slider keeps its arrows, a button, a box and a fold their space
     if (!(event.key in actions) || (other && other !== this.slider && (event.key === " " || other.type === "range"))) return;
     event.preventDefault();
     actions[event.key]();

@@ -3,15 +3,18 @@
 import { isDiverging } from "./colors.js";
 import { cells, extent } from "./record.js";
 
+/** Whether what speaks against the class is shown as well: not in a difference, whose blue says less. */
+export const isSigned = (state) => state.signed && state.view !== "diff";
+
 export const activeColormap = (state) => (state.signed || state.view === "diff" ? state.diverging : state.sequential);
 
 /** The value that gets the full colour. `timelines` are those shown together: what is compared shares a scale. */
 function unit(state, timelines, { timeline, t, i, method }) {
-  if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, state.signed);
+  if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, isSigned(state));
   const hash = timeline.probe.hashes[i];
   let largest = 0;
   for (const other of timelines) {
-    const peaks = other.peaks(method, state.signed);
+    const peaks = other.peaks(method, isSigned(state));
     const of = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
     for (const peak of of) largest = Math.max(largest, peak);
   }
@@ -21,15 +24,26 @@ function unit(state, timelines, { timeline, t, i, method }) {
 /** One map in units of its scale; null where it says nothing. */
 function scaled(state, timelines, tile) {
   const map = tile.timeline.looks[tile.t].maps[tile.method];
-  if (!map || !extent(map, tile.i, state.signed)) return null;
-  const full = unit(state, timelines, tile);
+  if (!map || !extent(map, tile.i, isSigned(state))) return null;
   const values = cells(map, tile.i);
-  for (let k = 0; k < values.length; k++) values[k] = (state.signed ? values[k] : Math.max(0, values[k])) / full;
-  return { values, rows: map.rows, columns: map.columns, unit: full };
+  if (!isSigned(state)) values.forEach((value, k) => (values[k] = Math.max(0, value)));
+  const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
+  const full = unit(state, timelines, tile);
+  if (zero === full) return null; // one value everywhere: no shape
+  for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
+  return { values, rows: map.rows, columns: map.columns };
 }
 
 /**
- * What a tile shows: {values, rows, columns, unit}, or {missing: "why"}.
+ * Whether a map's smallest value, zero if any is negative, has no colour: as in the logger's grid, see scale_per_image
+ * in lightning_cam/render. From zero on, a map that is positive everywhere, as of attention, would be one colour.
+ */
+export function startsAtSmallest(state) {
+  return state.scale === "image" && !state.signed && state.view !== "diff";
+}
+
+/**
+ * What a tile shows: {values, rows, columns}, or {missing: "why"}.
  * A tile with a `reference` look shows the difference to it, both in units of their scale.
  */
 export function tileValues(state, timelines, tile) {

@@ -5,7 +5,7 @@ import { h, number, percent, setText } from "./dom.js";
 import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
 import { fitted } from "./names.js";
 import { extent } from "./record.js";
-import { activeColormap, describeValue, tileValues } from "./scale.js";
+import { activeColormap, describeValue, isSigned, tileValues } from "./scale.js";
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 const MARGINS = 20; // pixels of a caption's width without text, and what "✓ " and " · >99 %" take
@@ -94,6 +94,10 @@ export class TileBoard {
       tile: null,
     };
     const open = () => slot.tile && this.onOpen(slot.tile);
+    const openByKey = (event) => {
+      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
+      open();
+    };
     slot.figure = h(
       "figure",
       {
@@ -101,7 +105,7 @@ export class TileBoard {
         role: "button",
         tabindex: 0,
         onclick: open,
-        onkeydown: (event) => event.key === "Enter" && open(),
+        onkeydown: (event) => event.key === "Enter" && openByKey(event),
         onpointermove: (event) => this.#hover(slot, event),
         onpointerleave: () => (this.tip.hidden = true),
       },
@@ -139,7 +143,7 @@ export class TileBoard {
     if (!slot.tile) return;
     slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
     slot.figure.dataset.missing = slot.shown?.missing ?? "";
-    slot.strength.style.height = `${100 * strength(slot.tile, this.app.state.signed)}%`;
+    slot.strength.style.height = `${100 * strength(slot.tile, isSigned(this.app.state))}%`;
   }
 
   #seen(entries) {
