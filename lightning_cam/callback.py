@@ -169,7 +169,7 @@ class TransformerCAMCallback(Callback):
         if self._probe is None and trainer.is_global_zero:
             self._attempt(self._take_probe, trainer, pl_module, batch)
         if self._is_first_batch and self._ride is not None and self._probe is not None:
-            self._attempt(self._ride.begin, self._probe.images, images_in(batch))
+            self._attempt(self._listen, self._ride, self._probe, batch)
 
     @override
     def on_validation_batch_end(
@@ -311,6 +311,9 @@ class TransformerCAMCallback(Callback):
                 )
             images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
             self._probe = replace(probe, images=images)
+
+    def _listen(self, ride: Ride, probe: ProbeBatch, batch: Any) -> None:
+        ride.begin(probe.images, images_in(batch))
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         with unlogged(trainer, module), apart_from_training(trainer):

@@ -99,6 +99,32 @@ def test_images_that_the_step_changes_are_said_once(tmp_path, forward, words, sh
     assert ["something else" for message in said if "computed something else" in message] == ([] if shuffled else words)
 
 
+def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
+    class Closed(dict):
+        def items(self):
+            raise RuntimeError("nobody reads me")
+
+    class Reads(Lit):
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            return batch
+
+        def loss(self, batch):
+            return super().loss((batch["image"], batch["label"]))
+
+        def on_train_start(self):
+            self.kind = Closed  # what sanity checking saw was open
+
+        kind = dict
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return self.kind(image=batch[0], label=batch[1])
+
+    with heard() as said:
+        outcome = train(tmp_path, TransformerCAMCallback(), Reads)
+    assert outcome.trainer.state.finished
+    assert ["nobody reads me" in message for message in said] == [True]
+
+
 def test_a_probe_of_another_size_is_said(tmp_path):
     class Resizes(Pictures):
         transform = transforms.Compose([transforms.CenterCrop(SIZE + 4), transforms.ToTensor()])
