@@ -102,6 +102,10 @@ def save(screenshot: bytes, path: Path) -> None:
     """Save as JPEG, text still sharp, small enough for a repository."""
     picture = Image.open(io.BytesIO(screenshot)).convert("RGB")
     picture.save(path, quality=86, subsampling=0, optimize=True)
+    _check_size(path)
+
+
+def _check_size(path: Path) -> None:
     size = path.stat().st_size
     assert size < MAX_BYTES, f"{path} has {size} bytes"
     print(f"{path}: {size / 1000:.0f} kB")
@@ -128,8 +132,7 @@ def main() -> None:
                 save(page.screenshot(), IMAGES / f"review_{shot.__name__}.jpg")
         browser.close()
         record = max(logs.rglob("*.lcam"), key=lambda path: path.stat().st_mtime)
-        timelapse = write_timelapse(record, IMAGES / "review_timelapse.webp")
-        print(f"{timelapse}: {timelapse.stat().st_size / 1000:.0f} kB")
+        _check_size(write_timelapse(record, IMAGES / "review_timelapse.webp"))
 
 
 if __name__ == "__main__":

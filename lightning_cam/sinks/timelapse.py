@@ -57,7 +57,7 @@ def write_timelapse(
     # at most half a second a look, so that a short training does not drag
     durations = [min(500, 1000 * _SECONDS // len(frames))] * len(frames)
     durations[-1] = 2000
-    options = {"quality": 50, "method": 2} if file_format == "webp" else {"optimize": True}
+    options = {"quality": 40, "method": 2} if file_format == "webp" else {"optimize": True}
     frames[0].save(path, file_format, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
     return path
 
