@@ -185,7 +185,7 @@ class TransformerCAMCallback(Callback):
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         is_first, self._is_first_batch = self._is_first_batch, False
         if is_first and self._is_due(trainer) and self._is_ready(trainer):
-            # A handler may save a checkpoint, which noise must not stand in, or raise what is not ours to catch.
+            # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to catch.
             with signals_deferred():
                 if self._ride is not None:
                     with unlogged(trainer, pl_module):

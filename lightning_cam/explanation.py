@@ -36,7 +36,7 @@ class Explanation:
     Args:
         layer_maps: For each method one tensor per target layer (one in all, if it is not about a layer), (V, B, h, w)
             float32: raw signed relevance on the token grid for each of V views of the images (1 without `aug_smooth`).
-        logits: (B, classes) float32, or None if a `score` was explained and the output holds no logits.
+        logits: (B, classes) float32, or None if a `score` was explained and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes; None with a `score`.
         layers: The target layers.
         image_size: Height and width of the images.

@@ -203,15 +203,16 @@ def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Ten
         return None
     numbers = [(k, v) for k, v in leaves if _is_per_image(v, count) and k.lower() not in _NO_LABEL_KEYS]
     found = [leaf for leaf in numbers if not leaf[1].is_floating_point()]
+    floating = [leaf for leaf in numbers if leaf[0].lower() in ("", *_LABEL_KEYS)]
     # What the loss of a binary classifier takes is floating.
-    found = found or [leaf for leaf in numbers if bool(((leaf[1] == 0) | (leaf[1] == 1)).all())]
+    found = found or [leaf for leaf in floating if bool(((leaf[1] == 0) | (leaf[1] == 1)).all())]
     usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
     if not usual and len(found) > 1:
         _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")
         return None
     labels = _first(usual or found, _LABEL_KEYS, lambda tensor: True)
     if labels is None:
-        if numbers:
+        if floating:
             _log.warning(
                 "The batch's targets are no classes: predicted ones are explained; for a regression give score=."
             )

@@ -66,6 +66,11 @@ def test_labels_of_a_binary_classifier(batch):
     assert torch.equal(probe.labels, BINARY.long()) and probe.num_labels == 2
 
 
+def test_other_numbers_are_no_targets(caplog):
+    batch = {"image": IMAGES, "weight": torch.ones(6), "quality": torch.rand(6)}
+    assert ProbeBatch.from_batch(batch).labels is None and not caplog.records
+
+
 @pytest.mark.parametrize(
     ("targets", "words"),
     [

@@ -100,12 +100,7 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        for context in (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            untouched(model),
-            as_written(),
-        ):
+        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), as_written()):
             stack.enter_context(context)
         for module in model.modules():
             module.training = False
