@@ -245,7 +245,9 @@ def test_a_handler_that_raises_keeps_no_other_from_running():
 
 def test_signals_wait_but_ctrl_c():
     came = []
-    before = signal.signal(signal.SIGUSR1, lambda *args: came.append("handled"))
+    # A process in the background of a shell ignores Ctrl-C.
+    handlers = {signal.SIGUSR1: lambda *args: came.append("handled"), signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         with pytest.raises(KeyboardInterrupt), signals_deferred():
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -258,4 +260,5 @@ def test_signals_wait_but_ctrl_c():
         time.sleep(0.01)
         assert came[2:] == ["handled"]
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
