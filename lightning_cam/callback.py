@@ -5,7 +5,6 @@ import sys
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,12 +13,11 @@ from typing_extensions import override
 
 from lightning_cam.history import History
 from lightning_cam.layout import TokenLayout
-from lightning_cam.pipeline import find_transform
 from lightning_cam.probe import ProbeBatch, images_in
 from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
-from lightning_cam.session import Session, loaders_of, unlogged
+from lightning_cam.session import Session, take_probe, unlogged
 from lightning_cam.settings import Settings
-from lightning_cam.state import random_states_kept, signals_deferred
+from lightning_cam.state import signals_deferred
 from lightning_cam.trunk import Ride
 
 T = TypeVar("T")
@@ -293,24 +291,7 @@ class TransformerCAMCallback(Callback):
         return not self._all_off
 
     def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
-        if self.settings.probe is None:
-            self._probe = ProbeBatch.from_batch(batch, self.settings.num_samples)
-        else:
-            with random_states_kept():  # transforms of validation can be random too
-                probe = ProbeBatch.from_folder(
-                    self.settings.probe, self.settings.num_samples, find_transform(loaders_of(trainer))
-                )
-            seen = images_in(batch)
-            if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
-                _log.warning(
-                    "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-                    "%d×%d; should the model not take them, resize and crop them in that transform.",
-                    self.settings.probe,
-                    *probe.images.shape[2:],
-                    *seen.shape[2:],
-                )
-            images = trainer.precision_plugin.convert_input(probe.images.to(module.device))
-            self._probe = replace(probe, images=images)
+        self._probe = take_probe(self.settings, trainer, module, batch)
 
     def _listen(self, ride: Ride, probe: ProbeBatch, batch: Any) -> None:
         ride.begin(probe.images, images_in(batch))

@@ -18,14 +18,14 @@ from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.health import Health
 from lightning_cam.history import History
 from lightning_cam.look import compose
-from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation
-from lightning_cam.probe import ProbeBatch
+from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation, find_transform
+from lightning_cam.probe import ProbeBatch, images_in
 from lightning_cam.ranks import gather, inside_wrapper, share_of
 from lightning_cam.render import Captions, unnormalise
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.settings import Settings
 from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
-from lightning_cam.state import replaced
+from lightning_cam.state import random_states_kept, replaced
 from lightning_cam.trunk import Ride, Trunk, can_ride
 
 _log = logging.getLogger(__name__)
@@ -222,6 +222,24 @@ def _open_worker(trainer: Trainer, introduction: Introduction, settings: Setting
 def loaders_of(trainer: Trainer) -> Any:
     """The loaders of the loop that runs, as the user gave them."""
     return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+
+
+def take_probe(settings: Settings, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeBatch:
+    """The images to look at: the first of a validation batch, or those of the folder that the user gave."""
+    if settings.probe is None:
+        return ProbeBatch.from_batch(batch, settings.num_samples)
+    with random_states_kept():  # transforms of validation can be random too
+        probe = ProbeBatch.from_folder(settings.probe, settings.num_samples, find_transform(loaders_of(trainer)))
+    seen = images_in(batch)
+    if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
+        _log.warning(
+            "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
+            "%d×%d; should the model not take them, resize and crop them in that transform.",
+            settings.probe,
+            *probe.images.shape[2:],
+            *seen.shape[2:],
+        )
+    return replace(probe, images=trainer.precision_plugin.convert_input(probe.images.to(module.device)))
 
 
 def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:

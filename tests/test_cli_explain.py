@@ -15,7 +15,9 @@ from lightning_cam import METHODS, explain
 from lightning_cam.capture import scores_of
 from lightning_cam.cli import folder as folder_module
 from lightning_cam.cli import main
+from lightning_cam.cli.errors import UsageError
 from lightning_cam.cli.images import read_image
+from lightning_cam.cli.models import first_run
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.wording import of_the_library
@@ -420,3 +422,11 @@ def test_completion_and_help_know_the_options(capsys):
     assert run("explain", "--help") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Weights: a state dict, a safetensors file or a Lightning .ckpt." in said
+
+
+def test_memory_that_runs_out_is_not_put_down_to_the_size_of_images():
+    images = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(torch.OutOfMemoryError), first_run(images, "--image_size says"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(UsageError, match="images of 3×8×8"), first_run(images, "--image_size says"):
+        raise RuntimeError("wrong size")

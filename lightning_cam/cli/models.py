@@ -169,6 +169,8 @@ def first_run(images: Tensor, options: str) -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
         size = "×".join(map(str, images.shape[1:]))
         raise UsageError(

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.review.driving import ENTRY
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",
@@ -87,3 +89,11 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
         yield open_page
         assert errors == []
+
+
+@pytest.fixture
+def page(server: str, open_page: Callable[..., Any]) -> Any:
+    """The tab alone, on the records that a test module's `server` serves, with its tiles drawn."""
+    page = open_page(server + ENTRY)
+    page.wait_for_selector(".tile")
+    return page

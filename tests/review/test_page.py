@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, go, inferno, pixels, place, set_range, settle, texts, tiles, view
+from tests.review.driving import go, inferno, pixels, place, set_range, settle, texts, tiles, view
 from tests.review.records import CLASSES, GRID, Run
 
 LOOKS = 12
@@ -26,13 +26,6 @@ def runs(tmp_path_factory):
 def server(runs):
     with tensorboard(runs["logdir"]) as address:
         yield address
-
-
-@pytest.fixture
-def page(server, open_page):
-    page = open_page(server + ENTRY)
-    page.wait_for_selector(".tile")
-    return page
 
 
 def test_opens_at_the_newest_look_with_captions(page, runs):

@@ -21,9 +21,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def page(server, open_page):
-    page = open_page(server + ENTRY)
-    page.wait_for_selector(".tile")
+def page(page):
     view(page, "methods")
     return page
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, pixels, set_range, settle, tiles, view
+from tests.review.driving import pixels, set_range, settle, tiles, view
 from tests.review.records import Run
 
 
@@ -17,13 +17,6 @@ def server(tmp_path_factory):
     Run(logdir / "whole", methods=["hirescam"]).looks(3)
     with tensorboard(logdir) as address:
         yield address
-
-
-@pytest.fixture
-def page(server, open_page):
-    page = open_page(server + ENTRY)
-    page.wait_for_selector(".tile")
-    return page
 
 
 def overlay(page):

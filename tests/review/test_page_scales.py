@@ -10,7 +10,7 @@ import torch
 
 from lightning_cam.render import has_evidence, scale_common, scale_per_image
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, inferno, pixels, set_range, settle, tiles
+from tests.review.driving import inferno, pixels, set_range, settle, tiles
 from tests.review.records import GRID, Run
 
 COUNT = 4
@@ -42,9 +42,7 @@ def server(run):
 
 
 @pytest.fixture
-def page(server, open_page):
-    page = open_page(server + ENTRY)
-    page.wait_for_selector(".tile")
+def page(page):
     page.uncheck("input[name=smooth]")
     page.uncheck("input[name=outlines]")
     return page
