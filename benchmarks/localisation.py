@@ -37,7 +37,7 @@ from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
 from lightning_cam import explain, find_target_layers
 from lightning_cam.metrics import box_coverage, deletion_auc, insertion_auc, pointing_game, share_inside
-from lightning_cam.state import untouched
+from lightning_cam.model.untouched import untouched
 
 STEPS = 5  # of deletion and insertion
 COSTLY = ("ablationcam", "scorecam")  # one run per channel and image: on the first `COSTLY_IMAGES` only

@@ -21,8 +21,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from lightning_cam.sinks.report import write_report
 from lightning_cam.timeline import TimelineWriter, read_timeline
+from lightning_cam.timeline.report import write_report
 from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 from tests.review.records import Run, photos
 

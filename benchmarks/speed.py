@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from benchmarks.memory import peak_memory
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
-from lightning_cam.history import History
-from lightning_cam.look import compose
 from lightning_cam.render import Captions
-from lightning_cam.sinks import Introduction, SinkWorker, sink_of
-from lightning_cam.trunk import Trunk
+from lightning_cam.training.history import History
+from lightning_cam.training.look import compose
+from lightning_cam.training.ride import Trunk
+from lightning_cam.training.sinks import Introduction, SinkWorker, sink_of
 
 EIGHT = [
     "hirescam",

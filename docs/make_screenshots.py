@@ -20,7 +20,7 @@ from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
 from examples.demo import SMALL_VIT
 from lightning_cam import TransformerCAMCallback
-from lightning_cam.sinks.timelapse import write_timelapse
+from lightning_cam.timeline.timelapse import write_timelapse
 from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 
 IMAGES = Path(__file__).parent / "images"

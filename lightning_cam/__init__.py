@@ -7,26 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_cam.callback import TransformerCAMCallback
     from lightning_cam.explanation import Explanation, explain
-    from lightning_cam.layout import TokenLayout
     from lightning_cam.methods import METHODS, register_method
-    from lightning_cam.probe import ProbeBatch
+    from lightning_cam.model.untouched import untouched
     from lightning_cam.resolve import TargetLayer, find_target_layers
-    from lightning_cam.state import untouched
+    from lightning_cam.resolve.layout import TokenLayout
     from lightning_cam.timeline import read_timeline
+    from lightning_cam.training.callback import TransformerCAMCallback
+    from lightning_cam.training.probe import ProbeBatch
 
 _HOME = {
-    "TransformerCAMCallback": "callback",
+    "TransformerCAMCallback": "training.callback",
     "Explanation": "explanation",
     "explain": "explanation",
-    "TokenLayout": "layout",
+    "TokenLayout": "resolve.layout",
     "METHODS": "methods",
     "register_method": "methods",
-    "ProbeBatch": "probe",
+    "ProbeBatch": "training.probe",
     "TargetLayer": "resolve",
     "find_target_layers": "resolve",
-    "untouched": "state",
+    "untouched": "model.untouched",
     "read_timeline": "timeline",
 }
 

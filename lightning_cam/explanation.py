@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_cam.adapter import grad_cam_method
-from lightning_cam.attention import DoesNotApply
-from lightning_cam.capture import Capture, Forward, Score, looking
-from lightning_cam.layout import TokenLayout
-from lightning_cam.methods import METHODS, Method, principal_projection
-from lightning_cam.output import of_a_copy
+from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
+from lightning_cam.model.output import of_a_copy
+from lightning_cam.model.untouched import looking
+from lightning_cam.passes.capture import Capture, Forward, Score
+from lightning_cam.passes.grad_cam import grad_cam_method
+from lightning_cam.passes.supply import Supply
 from lightning_cam.resolve import TargetLayer, find_target_layers
-from lightning_cam.supply import Supply
+from lightning_cam.resolve.layout import TokenLayout
 
 _log = logging.getLogger(__name__)
 

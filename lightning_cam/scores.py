@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.output import logits_of
+from lightning_cam.model.output import logits_of
 
 
 @dataclass(frozen=True)

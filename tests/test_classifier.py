@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_cam.classifier import classifier_of
+from lightning_cam.model.classifier import classifier_of
 
 
 class Lit(lightning.pytorch.LightningModule):

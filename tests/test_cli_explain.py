@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from lightning_cam import METHODS, explain
-from lightning_cam.capture import scores_of
 from lightning_cam.cli import folder as folder_module
 from lightning_cam.cli import main
 from lightning_cam.cli.errors import UsageError
@@ -21,6 +20,7 @@ from lightning_cam.cli.models import first_run
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.wording import of_the_library
+from lightning_cam.passes.capture import scores_of
 from lightning_cam.render import has_evidence
 from tests.models import class_token_vit
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from lightning_cam import TargetLayer, TokenLayout, explain, find_target_layers
-from lightning_cam.capture import capture, looking
 from lightning_cam.explanation import find_methods
 from lightning_cam.methods import METHODS
+from lightning_cam.model.untouched import looking
+from lightning_cam.passes.capture import capture
 from tests.cam_reference import GRAD_CAM, PRINCIPAL
 from tests.models import average_pool_vit, class_token_vit, swin
 

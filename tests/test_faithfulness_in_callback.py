@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback, explain, metrics
-from lightning_cam.checks import faithfulness, with_control
 from lightning_cam.methods import METHODS
+from lightning_cam.training.checks import faithfulness, with_control
 from tests.models import class_token_vit
 from tests.training import Lit, Pictures, compare, loader, train
 

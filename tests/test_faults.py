@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from lightning_cam import TransformerCAMCallback
-from lightning_cam.sinks import Sink, register_sink
-from lightning_cam.state import is_looking
+from lightning_cam.model.untouched import is_looking
+from lightning_cam.training.sinks import Sink, register_sink
 from tests.training import Lit, MemoryLogger, MemorySink, assert_same, heard, loader, tiny_vit, train
 
 SAMPLES = 3  # a size that no batch has: the model knows a look by it

@@ -18,8 +18,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_cam import TransformerCAMCallback
-from lightning_cam.look import Look
-from lightning_cam.sinks import Introduction, Sink, SinkWorker, register_sink
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks import Introduction, Sink, SinkWorker, register_sink
 from tests.training import Lit, MemoryLogger, MemorySink, loader, tiny_vit, train
 
 EARLY, LOOKS = 400, 1000  # at the first of them the caches of drawn captions, which are bounded, are full

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from lightning_cam import TransformerCAMCallback, explain
-from lightning_cam.checks import class_similarity
-from lightning_cam.health import Health
-from lightning_cam.look import Look
+from lightning_cam.training.checks import class_similarity
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.health import Health
 from tests.models import class_token_vit
 from tests.training import Lit, tiny_vit, train
 
@@ -21,7 +21,7 @@ def maps(seed=0, count=3):
 def said(caplog, *looks, similarity=None):
     """Warnings about maps at steps 0, 1, …; `looks` are maps by method."""
     health = Health()
-    with caplog.at_level(logging.WARNING, "lightning_cam.health"):
+    with caplog.at_level(logging.WARNING, "lightning_cam.training.sinks.health"):
         for step, by_method in enumerate(looks):
             health.write(Look(step, step, {}, {}, by_method, None, None, similarity or {}))
     return [record.getMessage() for record in caplog.records]
@@ -93,9 +93,9 @@ def test_a_training_says_each_fault_once(tmp_path, caplog):
     """A learning rate of zero and a map that knows no class; the control is neither."""
     optimizer = lambda parameters, _: torch.optim.SGD(parameters, 0.0)  # noqa: E731
     looks = TransformerCAMCallback(num_samples=3, methods=["hirescam", "eigencam", "random"], on_error="raise")
-    with caplog.at_level(logging.WARNING, "lightning_cam.health"):
+    with caplog.at_level(logging.WARNING, "lightning_cam.training.sinks.health"):
         train(tmp_path, looks, make=lambda: Lit(tiny_vit(), optimizer), max_epochs=6)
-    words = [record.getMessage() for record in caplog.records if record.name == "lightning_cam.health"]
+    words = [record.getMessage() for record in caplog.records if record.name == "lightning_cam.training.sinks.health"]
     assert len(words) == 2
     assert "cam: the maps of eigencam are the same for another class" in words[0]
     assert "cam: the maps of eigencam, hirescam have not changed over 4 looks" in words[1]

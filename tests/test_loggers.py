@@ -18,8 +18,8 @@ from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from lightning_cam import TransformerCAMCallback, read_timeline
-from lightning_cam.look import Look
-from lightning_cam.sinks import FilesSink, Introduction, TimelineSink
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks import FilesSink, Introduction, TimelineSink
 from tests.test_callback import Lit, events, loaders, trainer
 from tests.training import heard
 

@@ -5,7 +5,7 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 
-from lightning_cam.output import logits_of, outputs_of
+from lightning_cam.model.output import logits_of, outputs_of
 
 LOGITS = torch.arange(6.0).reshape(2, 3)
 FEATURES = torch.zeros(2, 5, 8)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_cam import untouched
-from lightning_cam.state import as_written, signals_deferred
+from lightning_cam.model.untouched import as_written, signals_deferred
 
 
 class Meddler(nn.Module):

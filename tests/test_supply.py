@@ -12,11 +12,12 @@ from torchvision.models import VisionTransformer
 from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_cam import METHODS, explain, find_target_layers
-from lightning_cam.attention import DoesNotApply
-from lightning_cam.capture import capture, looking
-from lightning_cam.replay import Replay
-from lightning_cam.supply import Supply
-from lightning_cam.trunk import Trunk
+from lightning_cam.methods import DoesNotApply
+from lightning_cam.model.untouched import looking
+from lightning_cam.passes.capture import capture
+from lightning_cam.passes.rerun import Replay
+from lightning_cam.passes.supply import Supply
+from lightning_cam.training.ride import Trunk
 from tests.models import class_token_vit, jitter, swin
 from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
 

@@ -5,7 +5,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
-from lightning_cam import TransformerCAMCallback, callback
+from lightning_cam import TransformerCAMCallback
+from lightning_cam.training import callback
 from tests.training import Lit, Pictures, assert_same, heard, loader, tiny_vit, train
 
 

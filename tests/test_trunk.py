@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers
-from lightning_cam.trunk import Ride, Trunk
+from lightning_cam.training.ride import Ride, Trunk
 from tests.models import average_pool_vit, class_token_vit, swin
 from tests.test_callback import Blobs, Lit, events, loaders, trainer
 

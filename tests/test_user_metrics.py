@@ -8,7 +8,7 @@ import torch
 from torchmetrics import MaxMetric
 
 from lightning_cam import TransformerCAMCallback, read_timeline
-from lightning_cam.sinks import Introduction, Sink, SinkWorker
+from lightning_cam.training.sinks import Introduction, Sink, SinkWorker
 from tests.no_sync import forbid_sync
 from tests.test_callback import Lit, events, loaders, trainer
 

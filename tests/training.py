@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cam import TransformerCAMCallback
-from lightning_cam.sinks import Sink, register_sink
+from lightning_cam.training.sinks import Sink, register_sink
 from tests.models import class_token_vit
 
 torch.set_num_threads(1)  # the models are too small for more, and tests run side by side

@@ -186,10 +186,10 @@ def replay_checkpoints(
         name: First part of all tags.
         output: Log directory, for TensorBoard and the report.
     """
-    from lightning_cam.callback import TransformerCAMCallback
     from lightning_cam.cli import replay
     from lightning_cam.cli.models import load_object, pick_device
     from lightning_cam.cli.preprocessing import given, of_module
+    from lightning_cam.training.callback import TransformerCAMCallback
 
     if (probe is None) == (data is None):
         raise UsageError("--probe, --data: give one of them")
@@ -284,7 +284,7 @@ def make_report(logdir: str, *, output: str | None = None) -> None:
         logdir: The log directory, of one run or several.
         output: The file; by default cam_report.html in that directory.
     """
-    from lightning_cam.sinks.report import write_report
+    from lightning_cam.timeline.report import write_report
 
     try:
         print(write_report(logdir, output))

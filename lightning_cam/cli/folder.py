@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lightning_cam import metrics
-from lightning_cam.checks import CONTROL
-from lightning_cam.classifier import classifier_of
 from lightning_cam.cli.images import ImageFiles, ReadImage, read_image
 from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.pictures import contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results
 from lightning_cam.explanation import Explanation, explain
+from lightning_cam.model.classifier import classifier_of
 from lightning_cam.render import has_evidence
 from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.training.checks import CONTROL
 
 CONTACT_SHEET = "contact.jpg"
 IMAGE = "image.jpg"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cam.cli.errors import UsageError
-from lightning_cam.probe import SUFFIXES
+from lightning_cam.training.probe import SUFFIXES
 
 
 def find_images(path: str, exclude: Path | None = None, option: str = "--path") -> tuple[Path, list[Path]]:

@@ -17,15 +17,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_cam.callback import TransformerCAMCallback
 from lightning_cam.cli.checkpoints import load_weights, read_checkpoint
 from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.images import ImageFiles, find_images
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
-from lightning_cam.pipeline import find_class_names
 from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX
+from lightning_cam.training.callback import TransformerCAMCallback
+from lightning_cam.training.data import find_class_names
 
 _log = logging.getLogger("lightning_cam")
 

@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 
-from lightning_cam.classifier import classifier_of
 from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.methods import METHODS
+from lightning_cam.model.classifier import classifier_of
 from lightning_cam.resolve import find_target_layers
 
 

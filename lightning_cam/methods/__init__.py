@@ -2,6 +2,6 @@
 
 from lightning_cam.methods import activation, attention, gradient, perturbation, principal  # noqa: F401  (registers)
 from lightning_cam.methods.reduce import channel_sum, principal_projection
-from lightning_cam.methods.registry import METHODS, NEEDS, Method, register_method
+from lightning_cam.methods.registry import METHODS, NEEDS, DoesNotApply, Method, register_method
 
-__all__ = ["METHODS", "NEEDS", "Method", "channel_sum", "principal_projection", "register_method"]
+__all__ = ["METHODS", "NEEDS", "DoesNotApply", "Method", "channel_sum", "principal_projection", "register_method"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_cam.methods.registry import register_method
 
 if TYPE_CHECKING:
-    from lightning_cam.layout import TokenLayout
+    from lightning_cam.resolve.layout import TokenLayout
 
 
 @register_method(

@@ -86,6 +86,19 @@ class Method:
         return "reduce" in inspect.signature(self.function).parameters
 
 
+class DoesNotApply(ValueError):
+    """A method is not defined for a model.
+
+    Args:
+        message: Why.
+        method: The method's name, once it is known.
+    """
+
+    def __init__(self, message: str, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
+
+
 METHODS: dict[str, Method] = {}
 """The methods by name, in the order of their registration."""
 

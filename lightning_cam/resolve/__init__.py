@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.layout import TokenLayout
-from lightning_cam.output import of_a_copy
+from lightning_cam.model.output import of_a_copy
+from lightning_cam.model.untouched import as_written, untouched
 from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import calibrate, jittered
+from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import Question, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
-from lightning_cam.state import as_written, untouched
 
 log = logging.getLogger("lightning_cam")
 

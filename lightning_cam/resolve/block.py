@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_cam.output import logits_of
+from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 

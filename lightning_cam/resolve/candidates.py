@@ -5,7 +5,7 @@ from math import ceil
 
 import torch
 
-from lightning_cam.layout import TokenLayout
+from lightning_cam.resolve.layout import TokenLayout
 
 Grid = tuple[int, int]
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lightning_cam.layout import TokenLayout
+from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in
 
 _WAVES = 2  # per image axis: a half and a whole period of a cosine

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_cam.layout import TokenLayout
 from lightning_cam.resolve.candidates import distinct, grids_of, plain, rolled, windowed
+from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.light import Light
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.rules import own_word, table_of_offsets

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.layout import TokenLayout
+from lightning_cam.resolve.layout import TokenLayout
 
 
 def own_word(model: nn.Module, name: str, options: list[TokenLayout]) -> TokenLayout | None:

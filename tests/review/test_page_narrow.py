@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_cam.sinks.report import write_report
+from lightning_cam.timeline.report import write_report
 from tests.review.driving import settle, tiles
 from tests.review.records import Run
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_cam.look import Look
-from lightning_cam.sinks import Introduction
-from lightning_cam.sinks.report import write_report
-from lightning_cam.sinks.timelapse import write_timelapse
-from lightning_cam.sinks.timeline import TimelineSink
 from lightning_cam.timeline import read_timeline
+from lightning_cam.timeline.report import write_report
+from lightning_cam.timeline.timelapse import write_timelapse
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks import Introduction
+from lightning_cam.training.sinks.timeline import TimelineSink
 from tests.review.records import CLASSES, Run
 
 
@@ -74,7 +74,7 @@ def test_timelapse_plays_all_looks_and_grows_hotter(tmp_path, file_format):
 
 
 def test_timelapse_thins_a_long_training_and_names_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_cam.sinks.timelapse._FRAMES", 5)
+    monkeypatch.setattr("lightning_cam.timeline.timelapse._FRAMES", 5)
     run = Run(tmp_path, count=2, size=16).looks(13)
     assert Image.open(write_timelapse(tmp_path, tmp_path / "x.webp")).n_frames == 5
     with pytest.raises(ValueError, match=r"method: 'x' is not in .*, there are hirescam, gradcam"):

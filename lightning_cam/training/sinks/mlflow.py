@@ -4,8 +4,8 @@ from typing import Any
 
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cam.look import Look
-from lightning_cam.sinks.base import Introduction, Sink, register_sink
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink, register_sink
 
 
 @register_sink("MLFlowLogger")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_cam.explanation import find_methods
-from lightning_cam.layout import TokenLayout
+from lightning_cam.resolve.layout import TokenLayout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lightning_cam.look import Look
+from lightning_cam.training.look import Look
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,31 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_cam.attention import DoesNotApply
-from lightning_cam.checks import FEW, Checks, class_similarity, faithfulness
-from lightning_cam.classifier import classifier_of
 from lightning_cam.explanation import Explanation, explain, find_methods
-from lightning_cam.health import Health
-from lightning_cam.history import History
-from lightning_cam.look import compose
-from lightning_cam.pipeline import as_statistics, find_class_names, find_normalisation, find_transform
-from lightning_cam.probe import ProbeBatch, images_in
-from lightning_cam.ranks import gather, inside_wrapper, share_of
+from lightning_cam.methods import DoesNotApply
+from lightning_cam.model.classifier import classifier_of
+from lightning_cam.model.untouched import random_states_kept, replaced
 from lightning_cam.render import Captions, unnormalise
 from lightning_cam.resolve import find_target_layers
-from lightning_cam.settings import Settings
-from lightning_cam.sinks import SINKS, FilesSink, Introduction, Sink, SinkWorker, TimelineSink, directory_of, sink_of
-from lightning_cam.state import random_states_kept, replaced
-from lightning_cam.trunk import Ride, Trunk, can_ride
+from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.training.data import as_statistics, find_class_names, find_normalisation, find_transform
+from lightning_cam.training.history import History
+from lightning_cam.training.look import compose
+from lightning_cam.training.probe import ProbeBatch, images_in
+from lightning_cam.training.ranks import gather, inside_wrapper, share_of
+from lightning_cam.training.ride import Ride, Trunk, can_ride
+from lightning_cam.training.settings import Settings
+from lightning_cam.training.sinks import (
+    SINKS,
+    FilesSink,
+    Introduction,
+    Sink,
+    SinkWorker,
+    TimelineSink,
+    directory_of,
+    sink_of,
+)
+from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 

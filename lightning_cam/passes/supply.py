@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.adapter import run_grad_cam
-from lightning_cam.attention import AttentionPass, DoesNotApply, InputPass, attention_pass, input_pass
-from lightning_cam.capture import Capture, Forward, Score, capture, scores_of
-from lightning_cam.methods import Method
+from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
-from lightning_cam.replay import Replay
+from lightning_cam.passes.attention import AttentionPass, attention_pass
+from lightning_cam.passes.capture import Capture, Forward, Score, capture, scores_of
+from lightning_cam.passes.grad_cam import run_grad_cam
+from lightning_cam.passes.input import InputPass, input_pass
+from lightning_cam.passes.rerun import Replay
 from lightning_cam.resolve import TargetLayer
 
 

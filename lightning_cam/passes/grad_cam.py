@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_cam.capture import Capture, Forward, KeepGrad, Score
 from lightning_cam.methods import Method, channel_sum, principal_projection
-from lightning_cam.output import logits_of
+from lightning_cam.model.output import logits_of
+from lightning_cam.passes.capture import Capture, Forward, KeepGrad, Score
 from lightning_cam.resolve import TargetLayer
 
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.capture import Forward, looking
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import Method
-from lightning_cam.output import of_a_copy, tensors_in
-from lightning_cam.replay import agree, begins_with, blank, calls_of, instead, rows_of, trunk_of
+from lightning_cam.model.output import of_a_copy, tensors_in
+from lightning_cam.model.untouched import is_looking, looking
+from lightning_cam.passes.capture import Forward
+from lightning_cam.passes.rerun import agree, begins_with, blank, calls_of, instead, rows_of, trunk_of
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.state import is_looking
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cam.look import Look
-from lightning_cam.sinks.base import Introduction, Sink
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink
 
 _log = logging.getLogger(__name__)
 

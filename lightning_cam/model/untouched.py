@@ -143,6 +143,21 @@ def as_written() -> Iterator[None]:
             checkpoint.CheckpointFunction.apply = outer
 
 
+@contextmanager
+def looking(model: nn.Module) -> Iterator[None]:
+    """Let the body run and differentiate the model as in evaluation, and leave it untouched.
+
+    It holds in every grad, inference or compile mode of the caller.
+    """
+    with torch.inference_mode(False), untouched(model), as_written():
+        for module in model.modules():
+            module.training = False
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # or the graph would hold what only their gradients need
+                parameter.requires_grad_(False)
+        yield
+
+
 def _gradients(model: nn.Module) -> Callable[[], None]:
     flags = [(p, p.requires_grad) for p in model.parameters()]
     # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.

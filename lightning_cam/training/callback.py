@@ -11,14 +11,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_cam.history import History
-from lightning_cam.layout import TokenLayout
-from lightning_cam.probe import ProbeBatch, images_in
-from lightning_cam.ranks import all_agree, apart_from_training, look_together, on_all_ranks
-from lightning_cam.session import Session, take_probe, unlogged
-from lightning_cam.settings import Settings
-from lightning_cam.state import signals_deferred
-from lightning_cam.trunk import Ride
+from lightning_cam.model.untouched import signals_deferred
+from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.training.history import History
+from lightning_cam.training.probe import ProbeBatch, images_in
+from lightning_cam.training.ranks import all_agree, apart_from_training, look_together, on_all_ranks
+from lightning_cam.training.ride import Ride
+from lightning_cam.training.session import Session, take_probe, unlogged
+from lightning_cam.training.settings import Settings
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lightning_cam.checks import CONTROL
 from lightning_cam.explanation import BLANK
-from lightning_cam.look import Look
-from lightning_cam.sinks.base import Introduction, Sink
+from lightning_cam.training.checks import CONTROL
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from lightning_cam.look import Look
 from lightning_cam.render import encode_jpeg
-from lightning_cam.sinks.base import Introduction, Sink, register_sink
-from lightning_cam.sinks.disk import leave_room
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink, register_sink
+from lightning_cam.training.sinks.disk import leave_room
 
 _KEEP_ALL = """
 TensorBoard keeps ten random steps of each picture. To keep all, start it with

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation
-from lightning_cam.state import replaced
+from lightning_cam.model.untouched import replaced
 
 T = TypeVar("T")
 

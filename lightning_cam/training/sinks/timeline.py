@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from lightning_cam.look import Look
-from lightning_cam.sinks.base import Introduction, Sink
-from lightning_cam.sinks.disk import leave_room
-from lightning_cam.sinks.report import write_report
-from lightning_cam.sinks.timelapse import write_timelapse
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.report import write_report
+from lightning_cam.timeline.timelapse import write_timelapse
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.disk import leave_room
 
 
 class TimelineSink(Sink):

@@ -1,7 +1,7 @@
 """One forward and one short backward that serve every method and every target layer."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_cam.output import logits_of, outputs_of, tensors_in
+from lightning_cam.model.output import logits_of, outputs_of, tensors_in
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.state import as_written, untouched
 
 Forward = Callable[[Tensor], Any]
 Score = Callable[[Any], Tensor]
@@ -57,21 +56,6 @@ class Capture:
     scores: Tensor
 
 
-@contextmanager
-def looking(model: nn.Module) -> Iterator[None]:
-    """Let the body run and differentiate the model as in evaluation, and leave it untouched.
-
-    It holds in every grad, inference or compile mode of the caller.
-    """
-    with torch.inference_mode(False), untouched(model), as_written():
-        for module in model.modules():
-            module.training = False
-        for parameter in model.parameters():
-            if parameter.requires_grad:  # or the graph would hold what only their gradients need
-                parameter.requires_grad_(False)
-        yield
-
-
 def capture(
     model: nn.Module,
     images: Tensor,
@@ -106,6 +90,7 @@ def capture(
     Example:
         >>> import timm
         >>> from lightning_cam import find_target_layers
+        >>> from lightning_cam.model.untouched import looking
         >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
         >>> images = torch.zeros(2, 3, 224, 224)
         >>> with looking(model):

@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from lightning_cam.look import Look
 from lightning_cam.render import encode_jpeg
-from lightning_cam.sinks.base import Introduction, Sink
-from lightning_cam.sinks.disk import leave_room
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.disk import leave_room
 
 
 class FilesSink(Sink):

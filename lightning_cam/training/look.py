@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lightning_cam import metrics
-from lightning_cam.checks import CONTROL, Checks, with_control
 from lightning_cam.explanation import Explanation
-from lightning_cam.history import History
-from lightning_cam.probe import ProbeBatch
 from lightning_cam.render import Captions, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.training.checks import CONTROL, Checks, with_control
+from lightning_cam.training.history import History
+from lightning_cam.training.probe import ProbeBatch
 
 _ROWS = 8  # of the filmstrip
 
