@@ -55,7 +55,7 @@ class Classifier(LightningModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of normalised images (B, 3, H, W)."""
+        """Return the logits (B, num_classes) of normalized images (B, 3, H, W)."""
         return self.model(images)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -165,10 +165,10 @@ def _draw(
 
 def _place(digits: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Enlarge each digit (B, 8, 8) to its box (B, 4) on an empty (B, size, size) canvas, bilinearly."""
-    centres = torch.arange(size) + 0.5
+    centers = torch.arange(size) + 0.5
     start, end = boxes[:, :2, None], boxes[:, 2:, None]
-    # Pixel centres in the box's own coordinates, -1 and 1 at its edges: (B, 2, size), x then y.
-    position = (centres - start) / (end - start) * 2 - 1
+    # Pixel centers in the box's own coordinates, -1 and 1 at its edges: (B, 2, size), x then y.
+    position = (centers - start) / (end - start) * 2 - 1
     x, y = position.unbind(dim=1)
     grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
     canvas = F.grid_sample(digits[:, None], grid, padding_mode="border", align_corners=False)[:, 0]

@@ -17,7 +17,7 @@ from examples.data import DigitsOnPhotos
 from lightning_cam import TransformerCAMCallback
 
 EPOCHS = 12
-# Xavier initialisation leaves the plateau of the first epochs sooner than timm's default at this width.
+# Xavier initialization leaves the plateau of the first epochs sooner than timm's default at this width.
 SMALL_VIT = {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3, "weight_init": "moco"}
 
 

@@ -78,16 +78,16 @@ class Pets(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.download = download
-        to_normalised = [
+        to_normalized = [
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(mean, std),
             v2.ToPureTensor(),
         ]
         self.train_transform = v2.Compose(
-            [v2.RandomResizedCrop(image_size, scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), *to_normalised]
+            [v2.RandomResizedCrop(image_size, scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), *to_normalized]
         )
-        self.val_transform = v2.Compose([v2.Resize(image_size), v2.CenterCrop(image_size), *to_normalised])
+        self.val_transform = v2.Compose([v2.Resize(image_size), v2.CenterCrop(image_size), *to_normalized])
 
     def prepare_data(self) -> None:
         """Download, once per machine."""

@@ -110,7 +110,7 @@ def explain(
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
-        images: (B, C, H, W), normalised as the model expects.
+        images: (B, C, H, W), normalized as the model expects.
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
         class_idx: What to explain: a class, one class per image, or None for the predicted class.
@@ -303,7 +303,7 @@ def _unit_scale(maps: Tensor) -> Tensor:
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(V, B, h, w) to `size`, bilinearly between the centres of cells, as OpenCV does."""
+    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

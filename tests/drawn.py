@@ -14,8 +14,8 @@ DIGITS = [str(n) for n in range(10)]
 
 def lit(mask):
     """The reference for text on its background: (h, w) uint8 -> (3, h, w) uint8."""
-    grey = np.round(BACKGROUND + mask.numpy().astype(np.float32) * np.float32((TEXT - BACKGROUND) / 255))
-    return torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1)
+    gray = np.round(BACKGROUND + mask.numpy().astype(np.float32) * np.float32((TEXT - BACKGROUND) / 255))
+    return torch.from_numpy(gray.astype(np.uint8)).expand(3, -1, -1)
 
 
 def written(text, size, width, right=""):

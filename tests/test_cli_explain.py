@@ -340,7 +340,7 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--debug", "maybe"], ": --debug: expected true or false, got 'maybe'\n"),
         (["--path", "{photos}", *MODEL, "--class_idx", "red"], ": --class_idx: expected a whole number, got 'red'\n"),
         (["--path", "{photos}", *MODEL, "--batch_size", "2.5"], ": --batch_size: expected a whole number, got '2.5'\n"),
-        (["--path", "{photos}", *MODEL, "--mean", "grey"], "expected a number or a list of numbers, got 'grey'\n"),
+        (["--path", "{photos}", *MODEL, "--mean", "gray"], "expected a number or a list of numbers, got 'gray'\n"),
         (["--path", "{photos}", *MODEL, "--image_size", "[3,x]"], "whole number or [height, width], got '[3, 'x']'\n"),
         (["--path", "{photos}", *MODEL, "--model_args", "3"], "expected a mapping as {{name: value}}, got '3'\n"),
         (["--config", "nope.yaml"], "lightning-cam: --config: there is no file '{cwd}/nope.yaml'\n"),

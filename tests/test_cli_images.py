@@ -62,7 +62,7 @@ def test_modes_without_transparency_become_rgb(tmp_path, mode):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path, suffix):
+def test_16_bit_gray_keeps_its_upper_8_bits(tmp_path, suffix):
     values = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / f"image.{suffix}")
     read = np.asarray(read_image(tmp_path / f"image.{suffix}"))
@@ -71,7 +71,7 @@ def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_grey_without_a_range_is_stretched(tmp_path, dtype):
+def test_gray_without_a_range_is_stretched(tmp_path, dtype):
     Image.fromarray(np.array([[-10, 0, 10]], dtype=dtype)).save(tmp_path / "image.tiff")
     assert np.asarray(read_image(tmp_path / "image.tiff"))[0, :, 0].tolist() == [0, 128, 255]
 
@@ -150,7 +150,7 @@ def test_what_is_given_goes_before_what_the_model_says():
             given(known, None, None, mean, std)
 
 
-def test_a_model_made_for_another_size_or_grey_is_prepared_so():
+def test_a_model_made_for_another_size_or_gray_is_prepared_so():
     model = create_model("vit_tiny_patch16_224", {"img_size": 96, "in_chans": 1, "depth": 1})
     assert model.preprocessing.image_size == (96, 96)
     assert model.preprocessing(Image.fromarray(picture())).shape == (1, 96, 96)

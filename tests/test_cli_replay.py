@@ -236,12 +236,12 @@ def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, me
 
 def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
     prepare = Preprocessing((8, 8))
-    colours = {"b.png": "red", "c.png": "green", "d.png": "blue"}
-    for name, colour in colours.items():
-        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    colors = {"b.png": "red", "c.png": "green", "d.png": "blue"}
+    for name, color in colors.items():
+        Image.new("RGB", (8, 8), color).save(tmp_path / name)
     (tmp_path / "a.png").write_bytes(b"no image")
     images = folder_batch(str(tmp_path), 2, prepare)["image"]
-    assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), colour)) for colour in ("red", "green")]))
+    assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), color)) for color in ("red", "green")]))
     [said] = caplog.messages
     assert said.startswith("a.png is left out: UnidentifiedImageError: cannot identify image file")
 

@@ -68,11 +68,11 @@ def test_held_out_images_share_neither_digits_nor_photographs(monkeypatch: pytes
     # Photographs grow brighter downwards: training crops end where the held-out ones begin.
     border = 0.6 * data.PHOTO_BRIGHTNESS * 255
     assert train.images[~inside_train.numpy()].max() <= border
-    assert val.images[~inside_val.numpy()].min() >= border - 2  # whole rows, whole grey values
+    assert val.images[~inside_val.numpy()].min() >= border - 2  # whole rows, whole gray values
     assert val.images[~inside_val.numpy()].max() > border + 20
 
 
-def test_batches_are_normalised_and_labelled() -> None:
+def test_batches_are_normalized_and_labeled() -> None:
     module = drawn(train_size=1_000, batch_size=1_000)
     (batch,) = module.train_dataloader()
     # MEAN and STD are rounded to two digits, and 1,000 images are a sample of all.
@@ -81,5 +81,5 @@ def test_batches_are_normalised_and_labelled() -> None:
     assert batch["label"].unique().tolist() == list(range(10)) and module.classes[3] == "3"
     first = module.val_set[0]
     pixels = torch.from_numpy(module.val_set.images[0]).permute(2, 0, 1) / 255
-    unnormalised = first["image"] * torch.tensor(data.STD)[:, None, None] + torch.tensor(data.MEAN)[:, None, None]
-    torch.testing.assert_close(unnormalised, pixels)
+    unnormalized = first["image"] * torch.tensor(data.STD)[:, None, None] + torch.tensor(data.MEAN)[:, None, None]
+    torch.testing.assert_close(unnormalized, pixels)

@@ -55,7 +55,7 @@ def test_logged_numbers_are_those_of_the_final_model(tmp_path):
         assert_close(run.looks[0].scalars["cam/hirescam/average_drop"], expected)
 
 
-def test_localisation_stands_beside_chance(tmp_path):
+def test_localization_stands_beside_chance(tmp_path):
     """Boxes over the left half: the control's share inside, counted by hand, and no faithfulness unless asked for."""
 
     def boxed(image, label):

@@ -99,7 +99,7 @@ def test_one_cell_is_finite(name):
 
 
 @pytest.mark.parametrize("name", sorted(GRAD_CAM))
-def test_a_non_finite_image_is_not_hidden_and_does_not_touch_its_neighbour(name):
+def test_a_non_finite_image_is_not_hidden_and_does_not_touch_its_neighbor(name):
     generator = torch.Generator().manual_seed(2)
     clean = {key: torch.randn(2, 5, 3, 4, generator=generator) for key in ("activations", "gradients")}
     broken = {key: value.clone() for key, value in clean.items()}

@@ -62,7 +62,7 @@ def mean_over_heads(matrices, image):
 
 
 def test_attention_rollout_equals_the_paper(attended):
-    """Abnar & Zuidema: A = 0.5 W_att + 0.5 I, rows normalised; rollout(l) = A(l) rollout(l - 1)."""
+    """Abnar & Zuidema: A = 0.5 W_att + 0.5 I, rows normalized; rollout(l) = A(l) rollout(l - 1)."""
     maps = attention_rollout(
         attentions=attended.attentions, readout=attended.readout, token_layout=attended.token_layout
     )

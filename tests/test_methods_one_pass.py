@@ -122,8 +122,8 @@ def slow_kpcacam(a):
     x -= x.mean(axis=0)
     n = len(x)
     kernel = np.array([[np.tanh(sum(p * q) / len(p) + 1) for q in x] for p in x])
-    centring = np.eye(n) - np.ones((n, n)) / n
-    value, vector = largest_eigenpair_sign_fixed(centring @ kernel @ centring)
+    centering = np.eye(n) - np.ones((n, n)) / n
+    value, vector = largest_eigenpair_sign_fixed(centering @ kernel @ centering)
     return (np.sqrt(value) * vector).reshape(a.shape[1:])
 
 
@@ -165,5 +165,5 @@ def test_random_is_chance_and_touches_no_global_generator():
     # 12,544 uniform draws on [-1, 1]: standard errors 0.005 and 0.0027.
     assert cells.mean().abs() < 0.02
     assert abs(cells.square().mean() - 1 / 3) < 0.011
-    neighbours = torch.corrcoef(torch.stack([cells[:, :-1].flatten(), cells[:, 1:].flatten()]))[0, 1]
-    assert neighbours.abs() < 0.036
+    neighbors = torch.corrcoef(torch.stack([cells[:, :-1].flatten(), cells[:, 1:].flatten()]))[0, 1]
+    assert neighbors.abs() < 0.036

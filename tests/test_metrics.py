@@ -134,7 +134,7 @@ def test_a_grid_of_one_cell():
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_non_finite_map_is_nan_and_leaves_its_neighbour_alone(bad):
+def test_a_non_finite_map_is_nan_and_leaves_its_neighbor_alone(bad):
     maps = random_maps(2)
     broken = maps.clone()
     broken[0, 1, 1] = bad

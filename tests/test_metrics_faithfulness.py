@@ -12,8 +12,8 @@ from lightning_cam.metrics import (
     average_drop,
     deletion_auc,
     insertion_auc,
-    randomisation_similarity,
-    randomised_copy,
+    randomization_similarity,
+    randomized_copy,
     rank_correlation,
     road,
     token_deletion_auc,
@@ -166,32 +166,32 @@ def test_road_equals_grad_cam_and_draws_nothing(model, images):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_randomised_copy_changes_the_named_modules_only(model):
+def test_randomized_copy_changes_the_named_modules_only(model):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     state = torch.get_rng_state()
-    copy = randomised_copy(model, ["3"])
+    copy = randomized_copy(model, ["3"])
     assert torch.equal(torch.get_rng_state(), state)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
     changed = {name for name, p in copy.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"3.weight", "3.bias"}
     torch.testing.assert_close(copy[3].weight.std(), before["3.weight"].std(), rtol=0.3, atol=0)
-    torch.testing.assert_close(randomised_copy(model, ["3"])[3].weight, copy[3].weight, rtol=0, atol=0)
+    torch.testing.assert_close(randomized_copy(model, ["3"])[3].weight, copy[3].weight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["head", "1"])
-def test_randomised_copy_names_what_is_missing(model, name):
+def test_randomized_copy_names_what_is_missing(model, name):
     with pytest.raises(ValueError, match=f"no module '{name}' with parameters"):
-        randomised_copy(model, [name])
+        randomized_copy(model, [name])
 
 
-def test_randomisation_similarity_tells_a_map_of_the_model_from_one_of_the_image(model, images):
-    blind = randomisation_similarity(model, lambda m: images.mean(dim=1), ["3"])
+def test_randomization_similarity_tells_a_map_of_the_model_from_one_of_the_image(model, images):
+    blind = randomization_similarity(model, lambda m: images.mean(dim=1), ["3"])
     torch.testing.assert_close(blind, torch.ones(3))
 
     def of_weights(m):
         return m[3].weight.detach().view(3, 6, 6)
 
-    seeing = randomisation_similarity(model, of_weights, ["3"])
-    torch.testing.assert_close(seeing, rank_correlation(of_weights(model), of_weights(randomised_copy(model, ["3"]))))
+    seeing = randomization_similarity(model, of_weights, ["3"])
+    torch.testing.assert_close(seeing, rank_correlation(of_weights(model), of_weights(randomized_copy(model, ["3"]))))
     assert (seeing.abs() < 0.6).all()

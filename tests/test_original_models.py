@@ -108,7 +108,7 @@ class LitWithTuple(Lit):
 @pytest.mark.parametrize(("create", "names", "layout"), MODELS)
 @pytest.mark.parametrize("cell", [(1, 5), (6, 0)])
 def test_a_changed_patch_is_what_the_command_line_paints(create, names, layout, cell, tmp_path):
-    # Eigen-CAM shows what stands out, whatever the class. Picture and patch are grey: all colour in it is heat.
+    # Eigen-CAM shows what stands out, whatever the class. Picture and patch are gray: all color in it is heat.
     picture = np.full((GRID * PATCH, GRID * PATCH), 128, dtype=np.uint8)
     rows, columns = (slice(start * PATCH, (start + 1) * PATCH) for start in cell)
     picture[rows, columns] = np.random.default_rng(0).integers(0, 256, (PATCH, PATCH))
@@ -128,7 +128,7 @@ def test_a_changed_patch_is_what_the_command_line_paints(create, names, layout, 
     assert np.unravel_index(by_cell.argmax(), by_cell.shape) == cell
 
 
-def test_crossformer_attends_to_neighbours_and_to_distant_tokens_in_turn():
+def test_crossformer_attends_to_neighbors_and_to_distant_tokens_in_turn():
     """A change of one token reaches, within one block, exactly the tokens of its group."""
     model = CrossFormer(56, 10, dims=(8, 16), depths=(2, 1), num_heads=(2, 2)).eval()
     tokens = torch.randn(1, 14 * 14, 8)
@@ -140,7 +140,7 @@ def test_crossformer_attends_to_neighbours_and_to_distant_tokens_in_turn():
 
 
 def near(row, column):
-    """Tokens of the same group of 7 × 7 neighbours."""
+    """Tokens of the same group of 7 × 7 neighbors."""
     index = torch.arange(14)
     return (index // 7 == row // 7)[:, None] & (index // 7 == column // 7)
 

@@ -14,7 +14,7 @@ from lightning_cam.render import (
     overlay_grid,
     scale_per_image,
     thin,
-    unnormalise,
+    unnormalize,
 )
 from lightning_cam.render.caption import line_height, text_mask, text_width
 from lightning_cam.render.colormap import lookup_table
@@ -52,11 +52,11 @@ class TestGrid:
         preds[1], labels[2], preds[3] = 9, -1, -1
         picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=labels)
         assert picture.dtype == torch.uint8
-        colours = [RIGHT, WRONG, NEUTRAL, NEUTRAL, RIGHT]
-        for tile, colour in zip(self.tiles(picture, 5, 3), colours, strict=True):
+        colors = [RIGHT, WRONG, NEUTRAL, NEUTRAL, RIGHT]
+        for tile, color in zip(self.tiles(picture, 5, 3), colors, strict=True):
             frame = torch.cat([tile[:, :4].flatten(1), tile[:, -4:].flatten(1), tile[:, :, :4].flatten(1)], 1)
             frame = torch.cat([frame, tile[:, :, -4:].flatten(1)], 1)
-            assert frame.unique(dim=1).T.tolist() == [list(colour)]
+            assert frame.unique(dim=1).T.tolist() == [list(color)]
 
     def test_without_labels_frames_are_neutral_and_captions_plain(self, generator):
         images, maps, preds, probs = batch(generator)
@@ -109,7 +109,7 @@ class TestGrid:
         picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs)
         assert picture.shape == (3, expected[0] + line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8, expected[1] + 8)
 
-    def test_a_tall_image_is_centred(self):
+    def test_a_tall_image_is_centerd(self):
         one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
         captions = Captions(DIGITS, "cpu")
         tile = overlay_grid(torch.ones(1, 3, 640, 64), torch.full((1, 2, 2), 1e-6), captions, **one)
@@ -162,9 +162,9 @@ class TestFilmstrip:
                     right=f"{round(float(probs[look, row]) * 100)}%",
                 )
                 assert torch.equal(cell[:, 3 + FILM_TILE + CAPTION_MARGIN : -3 - CAPTION_MARGIN, 5:-5], lit(text))
-                colour = RIGHT if preds[look, row] == labels[row] else WRONG
-                assert cell[:, :3].flatten(1).unique(dim=1).T.tolist() == [list(colour)]
-                assert cell[:, :, -3:].flatten(1).unique(dim=1).T.tolist() == [list(colour)]
+                color = RIGHT if preds[look, row] == labels[row] else WRONG
+                assert cell[:, :3].flatten(1).unique(dim=1).T.tolist() == [list(color)]
+                assert cell[:, :, -3:].flatten(1).unique(dim=1).T.tolist() == [list(color)]
 
     def test_headings_stand_over_their_columns(self, generator):
         picture = self.film(generator)[0]
@@ -250,7 +250,7 @@ def draw_everything(device):
         text_mask.cache_clear()  # the first look must not wait either
         lookup_table.cache_clear()
         captions = Captions(DIGITS, device)
-        pixels = unnormalise(images, mean, std)
+        pixels = unnormalize(images, mean, std)
         given = {"preds": labels, "probs": probs, "labels": labels}
         grid = overlay_grid(pixels, scale_per_image(maps), captions, **given)
         many = {"preds": labels.expand(3, -1), "probs": probs.expand(3, -1), "labels": labels}

@@ -10,7 +10,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from lightning_cam import ProbeBatch
 from lightning_cam.cli.images import find_images, read_image
-from lightning_cam.training.data import find_class_names, find_normalisation, find_transform
+from lightning_cam.training.data import find_class_names, find_normalization, find_transform
 
 IMAGES = torch.rand(6, 3, 8, 10)
 LABELS = torch.tensor([3, 1, 4, 1, 5, 0])
@@ -144,7 +144,7 @@ def test_a_folder_is_read_whatever_type_its_images_have(tmp_path):
 
 
 def test_of_an_animation_the_first_picture_is_taken(tmp_path):
-    first, *rest = (Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue"))
+    first, *rest = (Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue"))
     first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
     assert ProbeBatch.from_folder(tmp_path).images[0, :, 0, 0].tolist() == [1, 0, 0]
     assert read_image(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
@@ -204,24 +204,24 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 @pytest.mark.parametrize(
     "transform", [NORMALIZE, Compose([ToTensor(), NORMALIZE]), torch.nn.Sequential(NORMALIZE), {"val": [NORMALIZE]}]
 )
-def test_normalisation_is_found_in_the_transforms(transform):
+def test_normalization_is_found_in_the_transforms(transform):
     source = [Outer(Outer(Inner(transform)))]
-    mean, std = find_normalisation(NORMALIZE(IMAGES), source, torch.nn.Identity())
+    mean, std = find_normalization(NORMALIZE(IMAGES), source, torch.nn.Identity())
     torch.testing.assert_close(mean, torch.tensor([0.5, 0.4, 0.3]))
     torch.testing.assert_close(std, torch.tensor([0.2, 0.3, 0.4]))
 
 
-def test_normalisation_that_does_not_fit_is_not_taken():
+def test_normalization_that_does_not_fit_is_not_taken():
     model = torch.nn.Identity()
     model.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-    plain = find_normalisation(IMAGES, None, model)
+    plain = find_normalization(IMAGES, None, model)
     torch.testing.assert_close(plain, (torch.zeros(3), torch.ones(3)))
-    torch.testing.assert_close(find_normalisation(NORMALIZE(IMAGES), None, model)[0], torch.tensor([0.5, 0.4, 0.3]))
+    torch.testing.assert_close(find_normalization(NORMALIZE(IMAGES), None, model)[0], torch.tensor([0.5, 0.4, 0.3]))
 
 
-def test_unknown_normalisation_spans_the_range():
+def test_unknown_normalization_spans_the_range():
     images = IMAGES * 200 - 30
-    mean, std = find_normalisation(images, None, torch.nn.Identity())
+    mean, std = find_normalization(images, None, torch.nn.Identity())
     shown = images * std[:, None, None] + mean[:, None, None]
     torch.testing.assert_close((shown.min(), shown.max()), (torch.tensor(0.0), torch.tensor(1.0)), atol=1e-5, rtol=0)
 

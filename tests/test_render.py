@@ -12,7 +12,7 @@ from lightning_cam.render import (
     overlay,
     scale_common,
     scale_per_image,
-    unnormalise,
+    unnormalize,
 )
 from lightning_cam.render.caption import draw_lines, text_width
 from lightning_cam.render.overlay import BRIGHTNESS, PALENESS
@@ -25,24 +25,24 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-class TestUnnormalise:
+class TestUnnormalize:
     @pytest.mark.parametrize("channels", [1, 3, 4])
     def test_undoes_the_pipeline(self, channels, generator):
         pixels = torch.rand(2, channels, 5, 6, generator=generator)
         mean, std = torch.rand(channels, generator=generator), torch.rand(channels, generator=generator) + 0.1
         images = (pixels - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
         expected = pixels[:, :3] if channels > 1 else torch.cat([pixels] * 3, 1)
-        assert_close(unnormalise(images, mean, std), expected)
+        assert_close(unnormalize(images, mean, std), expected)
 
     def test_stays_in_range_in_float32(self):
         images = torch.tensor([-9.0, 9.0, 0.0]).view(1, 3, 1, 1).bfloat16()
-        got = unnormalise(images, torch.full((3,), 0.5), torch.full((3,), 0.25))
+        got = unnormalize(images, torch.full((3,), 0.5), torch.full((3,), 0.25))
         assert got.dtype == torch.float32
         assert got.flatten().tolist() == [0.0, 1.0, 0.5]
 
     def test_refuses_other_channels(self):
         with pytest.raises(ValueError, match=r"images must have 1, 3 or 4 channels.*\(1, 2, 4, 4\)"):
-            unnormalise(torch.zeros(1, 2, 4, 4), torch.zeros(2), torch.ones(2))
+            unnormalize(torch.zeros(1, 2, 4, 4), torch.zeros(2), torch.ones(2))
 
 
 class TestScale:
@@ -80,7 +80,7 @@ class TestScale:
         assert_close(scale_common(maps).flatten(), torch.tensor([0.25, 1.0]))
 
 
-class TestColour:
+class TestColor:
     def test_is_matplotlibs_inferno(self):
         reference = torch.tensor(matplotlib.colormaps["inferno"].colors, dtype=torch.float32).T[:, None]
         got = colorize(torch.linspace(0, 1, 256)[None])
@@ -109,7 +109,7 @@ class TestColour:
 
 
 class TestNoEvidence:
-    def test_is_grey_and_dim_and_says_so(self, generator):
+    def test_is_gray_and_dim_and_says_so(self, generator):
         images = torch.rand(2, 3, 112, 112, generator=generator)
         tiles = no_evidence(images)
         assert_close(tiles[:, 0], tiles[:, 1])

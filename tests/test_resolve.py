@@ -156,7 +156,7 @@ def test_reduced_precision():
     assert describe(find_target_layers(ViT().bfloat16(), IMAGES.bfloat16())) == FIRST
 
 
-def test_grey_images():
+def test_gray_images():
     model = ViT()
     model.stem.proj = nn.Conv2d(1, 32, 8, 8)
     assert describe(find_target_layers(model, IMAGES[:, :1])) == FIRST

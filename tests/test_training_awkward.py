@@ -47,7 +47,7 @@ def test_a_graph_lives_across_a_validation(tmp_path):
     compare(tmp_path, make=BackwardOverTwoSteps, num_sanity_val_steps=0, **data)
 
 
-class NormalisesInPlace(nn.Module):
+class NormalizesInPlace(nn.Module):
     def __init__(self):
         super().__init__()
         self.vit = tiny_vit()
@@ -57,16 +57,16 @@ class NormalisesInPlace(nn.Module):
 
 
 def test_a_model_that_writes_into_its_images(tmp_path):
-    outcome = compare(tmp_path, make=lambda: Lit(NormalisesInPlace()), max_epochs=4, looks=4)
+    outcome = compare(tmp_path, make=lambda: Lit(NormalizesInPlace()), max_epochs=4, looks=4)
     assert_close(outcome.looks[-1].maps["hirescam"], by_hand(outcome.lit.model))
     outcome = train(
         tmp_path,
         TransformerCAMCallback(faithfulness_every_n_looks=1, on_error="raise"),
-        lambda: Lit(NormalisesInPlace()),
+        lambda: Lit(NormalizesInPlace()),
     )
     plain = outcome.lit.model.vit.eval()
 
-    class Normalises(nn.Module):
+    class Normalizes(nn.Module):
         def __init__(self):
             super().__init__()
             self.vit = plain
@@ -75,27 +75,27 @@ def test_a_model_that_writes_into_its_images(tmp_path):
             return self.vit((images - 0.3) / 0.5)
 
     assert_close(
-        outcome.looks[-1].maps["hirescam"], by_hand(Normalises(), 6)[: len(outcome.looks[-1].maps["hirescam"])]
+        outcome.looks[-1].maps["hirescam"], by_hand(Normalizes(), 6)[: len(outcome.looks[-1].maps["hirescam"])]
     )
 
 
-class NormalisesInTheStep(Lit):
+class NormalizesInTheStep(Lit):
     def loss(self, batch):
-        return super().loss((self.normalised(batch[0]), batch[1]))
+        return super().loss((self.normalized(batch[0]), batch[1]))
 
-    def normalised(self, images):
+    def normalized(self, images):
         return (images - 0.5) / 0.25
 
-    def normalising(self, images):
-        return self(self.normalised(images))
+    def normalizing(self, images):
+        return self(self.normalized(images))
 
 
-@pytest.mark.parametrize(("forward", "words"), [(None, ["something else"]), ("normalising", [])])
+@pytest.mark.parametrize(("forward", "words"), [(None, ["something else"]), ("normalizing", [])])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_images_that_the_step_changes_are_said_once(tmp_path, forward, words, shuffled):
     look = TransformerCAMCallback(forward=forward, on_error="raise")
     with heard() as said:
-        train(tmp_path, look, NormalisesInTheStep, max_epochs=4, val_loader=lambda: loader(4, shuffle=shuffled))
+        train(tmp_path, look, NormalizesInTheStep, max_epochs=4, val_loader=lambda: loader(4, shuffle=shuffled))
     assert ["something else" for message in said if "computed something else" in message] == ([] if shuffled else words)
 
 

@@ -431,7 +431,7 @@ def test_a_folder_of_images_is_brought_to_the_trainers_precision(tmp_path):
     assert_finite(outcome.looks)
 
 
-def test_the_normalisation_is_found_in_full_precision(tmp_path):
+def test_the_normalization_is_found_in_full_precision(tmp_path):
     """`bf16-true` makes bfloat16 the default type of a forward; a picture's mean must not be rounded to it."""
     make = lambda: TransformerCAMCallback(mean=[0.485] * 3, std=[0.229] * 3, on_error="raise")  # noqa: E731
     outcome = compare(tmp_path, 1, callback=make, precision="bf16-true", max_epochs=1, train_loader=loader)

@@ -72,7 +72,7 @@ def test_resume_in_the_middle_of_an_epoch(tmp_path):
     assert_same(*runs)
     assert stopped.steps() == [0, 1, 2, 3]
     assert runs[0].steps() == sorted(set(runs[0].steps())) and runs[0].steps()[0] == 4
-    # The checkpoint was written before the validation run of its step: three looks travelled in it.
+    # The checkpoint was written before the validation run of its step: three looks traveled in it.
     assert _widths(runs[0])[0] == _widths(stopped)[3] > _widths(stopped)[2]
 
 

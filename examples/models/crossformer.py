@@ -1,6 +1,6 @@
 """CrossFormer (Wang et al., ICLR 2022, arXiv:2108.00154), compact: a hierarchical transformer without a class token.
 
-Tokens are embedded at several scales at once, and attend in turn to their neighbours and to tokens far away.
+Tokens are embedded at several scales at once, and attend in turn to their neighbors and to tokens far away.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention among neighbours or among distant tokens, then an MLP, each after a norm (section 3.2.1).
+    """Attention among neighbors or among distant tokens, then an MLP, each after a norm (section 3.2.1).
 
     Args:
         dim: Channels.
         num_heads: Heads.
         grid_size: Rows and columns of tokens.
         group_size: Rows and columns of a group.
-        distant: Whether a group holds tokens spread evenly over the image, or neighbours.
+        distant: Whether a group holds tokens spread evenly over the image, or neighbors.
     """
 
     def __init__(self, dim: int, num_heads: int, grid_size: int, group_size: int, distant: bool) -> None:
@@ -136,7 +136,7 @@ class CrossFormer(nn.Module):
         img_size: Height and width of the images; after each stage's stride a multiple of `group_size`.
         num_classes: Number of classes.
         dims: Channels of each stage.
-        depths: Blocks of each stage, neighbours and distant tokens in turn.
+        depths: Blocks of each stage, neighbors and distant tokens in turn.
         num_heads: Heads of each stage.
         group_size: Rows and columns of a group.
 

@@ -64,7 +64,7 @@ def find_images(path: str, exclude: Path | None = None, option: str = "--path") 
 def read_image(file: Path) -> Image.Image:
     """Read an image of any mode as 8-bit RGB, upright.
 
-    EXIF rotation is applied, what is transparent is laid on white, 16-bit grey keeps its upper 8 bits. Grey of 32 bits
+    EXIF rotation is applied, what is transparent is laid on white, 16-bit gray keeps its upper 8 bits. Gray of 32 bits
     and of floats has no range of its own: it is stretched from its smallest to its largest value.
 
     Args:
@@ -76,16 +76,16 @@ def read_image(file: Path) -> Image.Image:
     with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):
-            return _grey(np.asarray(image) / 257)
+            return _gray(np.asarray(image) / 257)
         if image.mode in ("I", "F"):
-            return _grey(_stretch(np.asarray(image, np.float64)))
+            return _gray(_stretch(np.asarray(image, np.float64)))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
 
 
-def _grey(values: np.ndarray) -> Image.Image:
+def _gray(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
 
 

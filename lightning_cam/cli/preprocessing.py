@@ -20,13 +20,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop in the centre, scale to [0, 1], normalise.
+    """Resize, crop in the center, scale to [0, 1], normalize.
 
     Args:
         image_size: Height and width that the model takes.
         resize: Length that the shorter side is resized to before the crop; None resizes to `image_size` whatever
             the aspect ratio, so that all of the picture is seen.
-        mean: Per channel; one number makes the picture grey.
+        mean: Per channel; one number makes the picture gray.
         std: Per channel.
         interpolation: Of the resize.
 
@@ -135,7 +135,7 @@ def given(
     model's own size. One number as mean or standard deviation is that of all channels.
 
     Raises:
-        UsageError: Mean and standard deviation do not go together, or with images that are grey or RGB.
+        UsageError: Mean and standard deviation do not go together, or with images that are gray or RGB.
     """
     if known is None and (image_size is None or mean is None):
         _log.warning(

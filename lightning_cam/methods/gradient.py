@@ -26,7 +26,7 @@ def hirescam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel
 
     `map[i] = sum_k G[k, i] * A[k, i]`. Unlike Grad-CAM it keeps which cell a gradient belongs to,
     which is what makes it strong on class-token transformers. Not for comparing layers whose scale differs:
-    it is not normalised.
+    it is not normalized.
 
     Example:
         >>> hirescam(activations=torch.tensor([[[[1.0, 2.0]]]]), gradients=torch.tensor([[[[3.0, -1.0]]]]))

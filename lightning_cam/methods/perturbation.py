@@ -41,7 +41,7 @@ def ablationcam(
 
     `w[k] = (s - s_without_k) / s`, `map[i] = sum_k w[k] * A[k, i]`. A channel is taken out, for all tokens,
     as grad-cam does: set to 0 where the image's smallest activation is 0, as after a ReLU, else far below
-    it (minus 1e7), which the next normalisation brings back to size. So not in float16, whose range it
+    it (minus 1e7), which the next normalization brings back to size. So not in float16, whose range it
     leaves. Dividing by `s` turns the map over for a negative score. Needs `C` runs of the last block per
     image: costly for wide models. Worse than `random` before the MLP of each of the three models measured that have
     no class token (docs/methods.md).

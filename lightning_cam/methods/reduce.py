@@ -57,7 +57,7 @@ def principal_projection(weighted: Tensor) -> Tensor:
 
 
 def _principal_projection(weighted: Tensor) -> Tensor:
-    cells, scale = centred_cells(weighted)
+    cells, scale = centerd_cells(weighted)
     if cells.shape[1] <= cells.shape[2]:
         vector = _unit_length(cells.mT @ dominant_eigenvector(cells @ cells.mT))
     else:
@@ -66,7 +66,7 @@ def _principal_projection(weighted: Tensor) -> Tensor:
     return projection.unflatten(1, weighted.shape[2:])
 
 
-def centred_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
+def centerd_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """The cells of each image less their mean, scaled to at most 1, because squares of gradients may leave float32.
 
     Args:
@@ -80,7 +80,7 @@ def centred_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
     magnitude = cells.abs().amax(dim=(1, 2))
     cells = cells - cells.mean(dim=1, keepdim=True)
     scale = cells.abs().amax(dim=(1, 2))
-    # What centring leaves of equal cells is rounding: no evidence, not a picture of the rounding.
+    # What centering leaves of equal cells is rounding: no evidence, not a picture of the rounding.
     divisor = torch.where(scale <= _EPS * magnitude, torch.inf, scale)
     return cells / divisor[:, None, None], scale[:, None]
 

@@ -4,8 +4,8 @@ Everything is batched and stays on the device of the maps, `road` excepted.
 """
 
 from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc, road, token_deletion_auc
-from lightning_cam.metrics.localisation import best_iou, box_coverage, mask_coverage, pointing_game, share_inside
-from lightning_cam.metrics.sanity import randomisation_similarity, randomised_copy
+from lightning_cam.metrics.localization import best_iou, box_coverage, mask_coverage, pointing_game, share_inside
+from lightning_cam.metrics.sanity import randomization_similarity, randomized_copy
 from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation, ssim
 from lightning_cam.metrics.spread import entropy, gini, outlier_token_norm
 
@@ -21,8 +21,8 @@ __all__ = [
     "mask_coverage",
     "outlier_token_norm",
     "pointing_game",
-    "randomisation_similarity",
-    "randomised_copy",
+    "randomization_similarity",
+    "randomized_copy",
     "rank_correlation",
     "road",
     "share_inside",

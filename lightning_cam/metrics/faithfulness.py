@@ -25,7 +25,7 @@ def deletion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tens
 
     Args:
         maps: `(B, h, w)` raw signed relevance.
-        images: `(B, C, H, W)`, normalised as the model expects.
+        images: `(B, C, H, W)`, normalized as the model expects.
         forward: from images to logits.
         class_idx: `(B,)` int64, the explained classes.
         steps: in how many equal parts the patches are replaced; at most `h * w`.
@@ -65,7 +65,7 @@ def token_deletion_auc(
 
     Args:
         maps: `(B, h, w)` raw signed relevance.
-        images: `(B, C, H, W)`, normalised as the model expects.
+        images: `(B, C, H, W)`, normalized as the model expects.
         forward: from images to logits, through `tokens`.
         class_idx: `(B,)` int64, the explained classes.
         tokens: the module that puts out all tokens with their positions, `(B, num_prefix_tokens + h * w, D)`; timm's
@@ -137,12 +137,12 @@ def average_drop(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: 
     """How much of the probability is lost when only what the heatmap lights is shown: lower is better.
 
     `relu(p - p_shown) / p` with `p_shown` the probability for `heatmap * image` (Chattopadhyay et al. 2018,
-    arXiv:1710.11063, as a fraction per image). Favours maps that light everything: read it beside the
+    arXiv:1710.11063, as a fraction per image). Favors maps that light everything: read it beside the
     random control. Cost: 2 forwards.
 
     Args:
         heatmaps: `(B, H, W)` in [0, 1], at image size.
-        images: `(B, C, H, W)`, normalised: what is not lit fades to the mean colour.
+        images: `(B, C, H, W)`, normalized: what is not lit fades to the mean color.
         forward: from images to logits.
         class_idx: `(B,)` int64, the explained classes.
 
@@ -158,13 +158,13 @@ def road(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor) 
     """Remove and debias: what removing the least relevant pixels costs less than removing the most relevant.
 
     grad-cam's `ROADCombined` (Rong et al. 2022, arXiv:2202.00449): `(LeRF - MoRF) / 2` of the probability, averaged
-    over removing 10 to 90 % of the pixels, each filled in from its neighbours; higher is better, 0 is chance. It
+    over removing 10 to 90 % of the pixels, each filled in from its neighbors; higher is better, 0 is chance. It
     leaves the device and solves a linear system per image and threshold: by far the dearest metric here. Cost: 36
     forwards. The global random generator, which grad-cam draws noise from, comes back as it was.
 
     Args:
         heatmaps: `(B, H, W)` in [0, 1], at image size.
-        images: `(B, C, H, W)`, normalised.
+        images: `(B, C, H, W)`, normalized.
         forward: from images to logits.
         class_idx: `(B,)` int64, the explained classes.
 

@@ -1,4 +1,4 @@
-"""The parameter-randomisation check: a map that survives random weights shows the image, not the model."""
+"""The parameter-randomization check: a map that survives random weights shows the image, not the model."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -11,7 +11,7 @@ from lightning_cam.metrics.similarity import rank_correlation
 SEED = 0
 
 
-def randomised_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
+def randomized_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
     """A copy of the model in which some modules have lost what they learned.
 
     Each of their parameters is drawn again from a normal distribution with the mean and standard deviation that it
@@ -31,7 +31,7 @@ def randomised_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
     for name in modules:
         parameters = list(named[name].parameters()) if name in named else []
         if not parameters:
-            raise ValueError(f"`modules`: the model has no module {name!r} with parameters to randomise")
+            raise ValueError(f"`modules`: the model has no module {name!r} with parameters to randomize")
         for parameter in parameters:
             std, mean = torch.std_mean(parameter.detach().float(), correction=0)
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
@@ -39,12 +39,12 @@ def randomised_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
     return copy
 
 
-def randomisation_similarity(
+def randomization_similarity(
     model: nn.Module, maps_of: Callable[[nn.Module], Tensor], modules: Iterable[str]
 ) -> Tensor:
-    """How much a map keeps of its order of cells when modules are randomised: lower is better.
+    """How much a map keeps of its order of cells when modules are randomized: lower is better.
 
-    Spearman's correlation between the maps of the model and of `randomised_copy(model, modules)` (Adebayo et al.
+    Spearman's correlation between the maps of the model and of `randomized_copy(model, modules)` (Adebayo et al.
     2018, arXiv:1810.03292). Near 1, the map does not depend on what those modules have learned and can
     say nothing about it. Cost: whatever `maps_of` costs, twice, and memory for a copy of the model.
 
@@ -52,7 +52,7 @@ def randomisation_similarity(
         model: left as it is.
         maps_of: from a model to maps `(B, h, w)`, always of the same images and classes, e.g.
             `lambda m: explain(m, images, "gradcam", class_idx=labels).maps["gradcam"]`.
-        modules: names of the modules to randomise, together.
+        modules: names of the modules to randomize, together.
 
     Returns:
         `(B,)` in [-1, 1]; 0 where either map is constant, NaN where either is non-finite.
@@ -60,4 +60,4 @@ def randomisation_similarity(
     Raises:
         ValueError: if the model has no module of a name, or one has no parameters.
     """
-    return rank_correlation(maps_of(model), maps_of(randomised_copy(model, modules)))
+    return rank_correlation(maps_of(model), maps_of(randomized_copy(model, modules)))

@@ -1,4 +1,4 @@
-"""How alike two maps of the same image are: across epochs, methods, or before and after randomising weights."""
+"""How alike two maps of the same image are: across epochs, methods, or before and after randomizing weights."""
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    """Centred ranks within each row, the mean rank for equal values."""
+    """Centerd ranks within each row, the mean rank for equal values."""
     ordered = rows.sort(dim=1).values
     below = torch.searchsorted(ordered, rows.contiguous())
     up_to = torch.searchsorted(ordered, rows.contiguous(), right=True)

@@ -28,7 +28,7 @@ def entropy(maps: Tensor) -> Tensor:
 
 
 def gini(maps: Tensor) -> Tensor:
-    """Gini index of the positive relevance: 0 for an even map, towards 1 for a sparse one.
+    """Gini index of the positive relevance: 0 for an even map, toward 1 for a sparse one.
 
     `sum_i (2 i - n - 1) x[i] / (n sum_i x[i])` over the `n` values `x` in rising order, times `n / (n - 1)` so that a
     single lit cell gives exactly 1 on any grid (after Chalasani et al. 2020, arXiv:1810.06583).

@@ -69,7 +69,7 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
 
 
 def of_a_copy(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """`forward` of a copy of its images, which models may write to that normalise in place."""
+    """`forward` of a copy of its images, which models may write to that normalize in place."""
     return lambda images: forward(images.clone())
 
 

@@ -73,7 +73,7 @@ def capture(
 
     Args:
         model: The module that holds the layers, on the device of `images`.
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
         layers: From `find_target_layers`.
         forward: What to call with the images; by default the model.
         class_idx: Explained class, an int or (B,); None for the predicted one.

@@ -9,7 +9,7 @@ from lightning_cam.render.colormap import colorize
 from lightning_cam.render.filmstrip import filmstrip, thin
 from lightning_cam.render.grid import encode_jpeg, overlay_grid
 from lightning_cam.render.overlay import no_evidence, overlay
-from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, unnormalise
+from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, unnormalize
 
 __all__ = [
     "Captions",
@@ -23,5 +23,5 @@ __all__ = [
     "scale_common",
     "scale_per_image",
     "thin",
-    "unnormalise",
+    "unnormalize",
 ]

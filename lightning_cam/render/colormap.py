@@ -1,4 +1,4 @@
-"""One colormap for heat: perceptually uniform and safe for colour-blind readers."""
+"""One colormap for heat: perceptually uniform and safe for color-blind readers."""
 
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ def lookup_table(device: torch.device) -> Tensor:
 
 
 def colorize(heat: Tensor) -> Tensor:
-    """Turn heat into colours, from black over purple and orange to pale yellow.
+    """Turn heat into colors, from black over purple and orange to pale yellow.
 
     Args:
         heat: (..., h, w) in [0, 1]; values outside are clipped, NaN counts as 0.

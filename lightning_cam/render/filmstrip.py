@@ -14,7 +14,7 @@ from lightning_cam.render.tile import (
     MIN_WIDTH,
     fit,
     frame,
-    frame_colours,
+    frame_colors,
     pad_width,
     text_on_background,
     to_uint8,
@@ -38,7 +38,7 @@ def filmstrip(
     """Draw how the maps of each image evolve: the image first, then its overlays in the order of time.
 
     The maps of one row share one scale, so that a row grows hotter as its evidence grows. Drawn is the square root of
-    the value on that scale: a quarter of the row's largest value has half of the full colour.
+    the value on that scale: a quarter of the row's largest value has half of the full color.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -63,9 +63,9 @@ def filmstrip(
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
     first = torch.zeros_like(text[0]) if labels is None else captions.label(labels, FONT_SIZE, width)
-    neutral = frame_colours(preds[0], None)
-    colours = torch.cat([neutral[None], frame_colours(preds, labels)])
-    tiles = frame(pictures, torch.cat([first[None], text]), colours, border=3)  # (T + 1, B, 3, h, w)
+    neutral = frame_colors(preds[0], None)
+    colors = torch.cat([neutral[None], frame_colors(preds, labels)])
+    tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
     headings = _headings(["image", *columns], tiles.shape[-1], tiles.device)
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
 
@@ -112,7 +112,7 @@ def thin(steps: Sequence[int], limit: int) -> list[int]:
     for newest in range(len(steps)):
         kept.append(newest)
         if len(kept) > limit:
-            # The look whose neighbours lie closest together is missed least.
+            # The look whose neighbors lie closest together is missed least.
             spans = [steps[after] - steps[before] for before, after in zip(kept, kept[2:], strict=False)]
             del kept[1 + spans.index(min(spans))]
     return kept

@@ -11,7 +11,7 @@ from torchvision.utils import make_grid
 from lightning_cam.render.caption import Captions
 from lightning_cam.render.overlay import no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
-from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colours, pad_width, resize, to_uint8
+from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
 
 TILE = 224  # pixels of the longer side of an image in the grid
 FONT_SIZE = 15
@@ -66,7 +66,7 @@ def overlay_grid(
         text = captions.prediction(preds, probs, font_size, width)
     else:
         text = captions.label_and_prediction(labels, preds, probs, font_size, width)
-    tiles = frame(pictures, text, frame_colours(preds, labels), border=4)
+    tiles = frame(pictures, text, frame_colors(preds, labels), border=4)
     return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)
 
 

@@ -7,14 +7,14 @@ from torch import Tensor
 from lightning_cam.render.caption import text_mask
 from lightning_cam.render.colormap import colorize
 
-PALENESS = 0.4  # how far an image is turned to grey under heat: 0 leaves it, 1 is grey
+PALENESS = 0.4  # how far an image is turned to gray under heat: 0 leaves it, 1 is gray
 BRIGHTNESS = 0.8  # of the image under heat
 
 
 def overlay(images: Tensor, heat: Tensor, opacity: float = 0.85) -> Tensor:
     """Lay heat over images: the hotter, the more opaque, so that cold regions show the image.
 
-    Opacity is that of the square root of heat, and the image is drawn darker and with paler colours, so that weak heat
+    Opacity is that of the square root of heat, and the image is drawn darker and with paler colors, so that weak heat
     is seen on a white object, and an orange object is not mistaken for heat.
 
     Args:
@@ -36,7 +36,7 @@ def overlay(images: Tensor, heat: Tensor, opacity: float = 0.85) -> Tensor:
 
 
 def no_evidence(images: Tensor) -> Tensor:
-    """Draw images whose map says nothing: grey, dimmed, hatched, with the words `no evidence`.
+    """Draw images whose map says nothing: gray, dimmed, hatched, with the words `no evidence`.
 
     Args:
         images: (..., 3, H, W) in [0, 1].
@@ -45,10 +45,10 @@ def no_evidence(images: Tensor) -> Tensor:
         (..., 3, H, W) in [0, 1], all three channels equal.
     """
     height, width = images.shape[-2:]
-    grey = 0.5 * images.mean(-3, keepdim=True)
+    gray = 0.5 * images.mean(-3, keepdim=True)
     y = torch.arange(height, device=images.device)[:, None]
     x = torch.arange(width, device=images.device)
-    hatched = grey + 0.12 * ((x + y) % 12 < 2)
+    hatched = gray + 0.12 * ((x + y) % 12 < 2)
     words = text_mask("no evidence", min(14, max(8, width // 8)), images.device)
     words = F.pad(words, (4, 4, 4, 4))[:height, :width]
     top, left = (height - words.shape[0]) // 2, (width - words.shape[1]) // 2

@@ -3,11 +3,11 @@
 from torch import Tensor
 
 
-def unnormalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Undo the normalisation of the data pipeline, for looking at.
+def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Undo the normalization of the data pipeline, for looking at.
 
     Args:
-        images: (B, C, H, W) with C = 1 (grey), 3 (RGB) or 4 (RGB and one more, which is left out).
+        images: (B, C, H, W) with C = 1 (gray), 3 (RGB) or 4 (RGB and one more, which is left out).
         mean: (C,) what the pipeline subtracted, on the device of `images`.
         std: (C,) what the pipeline divided by, on the device of `images`.
 
@@ -19,7 +19,7 @@ def unnormalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> unnormalise(torch.full((1, 1, 1, 1), 2.0), torch.tensor([0.5]), torch.tensor([0.125])).flatten()
+        >>> unnormalize(torch.full((1, 1, 1, 1), 2.0), torch.tensor([0.5]), torch.tensor([0.125])).flatten()
         tensor([0.7500, 0.7500, 0.7500])
     """
     channels = images.shape[1]

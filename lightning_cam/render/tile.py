@@ -4,18 +4,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Okabe and Ito's blue-green and vermillion: told apart with any colour vision.
+# Okabe and Ito's blue-green and vermillion: told apart with any color vision.
 RIGHT = (0, 158, 115)
 WRONG = (213, 94, 0)
 NEUTRAL = (110, 110, 110)
-BACKGROUND = 24  # grey, in all three channels
+BACKGROUND = 24  # gray, in all three channels
 TEXT = 235
 CAPTION_MARGIN = 2  # pixels above and below the text
 MIN_WIDTH = 96  # of a tile, so that a caption has room under a tall image
 
 
-def colour(rgb: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Return an RGB colour as (3,) uint8 on `device`, filled there: no copy from the host to wait for."""
+def color(rgb: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Return an RGB color as (3,) uint8 on `device`, filled there: no copy from the host to wait for."""
     return torch.cat([torch.full((1,), value, dtype=torch.uint8, device=device) for value in rgb])
 
 
@@ -40,12 +40,12 @@ def to_uint8(pictures: Tensor) -> Tensor:
 
 
 def pad_width(pictures: Tensor, width: int) -> Tensor:
-    """Centre uint8 pictures (..., H, W) between black bars if they are narrower than `width`."""
+    """Center uint8 pictures (..., H, W) between black bars if they are narrower than `width`."""
     missing = max(0, width - pictures.shape[-1])
     return F.pad(pictures, (missing // 2, missing - missing // 2))
 
 
-def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
+def frame_colors(preds: Tensor, labels: Tensor | None) -> Tensor:
     """Choose frames: right, wrong, or neutral where there is nothing to judge.
 
     Args:
@@ -55,7 +55,7 @@ def frame_colours(preds: Tensor, labels: Tensor | None) -> Tensor:
     Returns:
         (..., 3) uint8.
     """
-    right, wrong, neutral = (colour(rgb, preds.device) for rgb in (RIGHT, WRONG, NEUTRAL))
+    right, wrong, neutral = (color(rgb, preds.device) for rgb in (RIGHT, WRONG, NEUTRAL))
     if labels is None:
         return neutral.expand(*preds.shape, 3)
     judged = torch.where((preds == labels).unsqueeze(-1), right, wrong)
@@ -69,13 +69,13 @@ def text_on_background(mask: Tensor) -> Tensor:
     return lit.unsqueeze(-3).expand(*mask.shape[:-2], 3, *mask.shape[-2:])
 
 
-def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> Tensor:
+def frame(pictures: Tensor, captions: Tensor, colors: Tensor, border: int) -> Tensor:
     """Put captions under pictures and frames around both.
 
     Args:
         pictures: (..., 3, H, W) uint8.
         captions: (..., h, w) uint8 text masks, w at most W.
-        colours: (..., 3) uint8.
+        colors: (..., 3) uint8.
         border: Pixels of frame on each side.
 
     Returns:
@@ -85,7 +85,7 @@ def frame(pictures: Tensor, captions: Tensor, colours: Tensor, border: int) -> T
     left = (width - captions.shape[-1]) // 2
     captions = F.pad(captions, (left, width - captions.shape[-1] - left, CAPTION_MARGIN, CAPTION_MARGIN))
     size = height + captions.shape[-2] + 2 * border, width + 2 * border
-    tiles = colours[..., None, None].repeat(*(1,) * colours.ndim, *size)
+    tiles = colors[..., None, None].repeat(*(1,) * colors.ndim, *size)
     inside = tiles[..., border:-border, border:-border]
     inside[..., :height, :] = pictures
     inside[..., height:, :] = text_on_background(captions)

@@ -60,11 +60,11 @@ def find_target_layers(
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalised, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
         forward: What to call with the images; by default `model`.
         target_layers: One or several names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
-        which: "first" for the norm before the last token mixing (where a block normalises later: the first norm
+        which: "first" for the norm before the last token mixing (where a block normalizes later: the first norm
             after it), and ahead of it the same norm of the block before, if that has one of the same shape; "all" for
             every norm of the final block that lives at the patches, the first in front.
 

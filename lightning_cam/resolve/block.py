@@ -80,7 +80,7 @@ def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: T
             child = mixing.stack[depth + 1] if depth + 1 < len(mixing.stack) else None
             if child is None or block is mixing.mixer or child.pools:
                 return None  # a head that pools by attention: the block before it is the final one
-            # The block itself has no living norm. The last one before it belongs to a block that normalises
+            # The block itself has no living norm. The last one before it belongs to a block that normalizes
             # at its end, or to a list of norms beside a list of attentions.
             between = [call for call in before if call.start > earlier[-1]]
             source = between[-1] if between else _source_of(child, trace)

@@ -44,7 +44,7 @@ def jittered(model: nn.Module) -> Iterator[None]:
 def calibrate(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) -> None:
     """Give batch norms that never saw a batch the statistics of these images, in one forward.
 
-    With the mean 0 and variance 1 they start with, they normalise nothing: in a deep model with random weights
+    With the mean 0 and variance 1 they start with, they normalize nothing: in a deep model with random weights
     the image is lost on the way. The caller puts the buffers back.
 
     Args:

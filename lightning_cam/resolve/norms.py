@@ -1,4 +1,4 @@
-"""What a normalisation layer is, and which axis of its output holds the channels."""
+"""What a normalization layer is, and which axis of its output holds the channels."""
 
 import re
 
@@ -17,7 +17,7 @@ _NO_NORM = (nn.Identity, nn.Dropout, nn.Linear, nn.modules.conv._ConvNd)
 
 
 def is_norm(name: str, module: nn.Module, input: Tensor | None) -> bool:
-    """Tell whether a module normalises its input.
+    """Tell whether a module normalizes its input.
 
     Known classes are norms; so are leaves whose class or attribute is called a norm, and leaves with a
     parameter per channel whose output stays when the input is doubled.

@@ -200,7 +200,7 @@ class _Recorder(TorchFunctionMode):
 def _softened(name: str, args: Any) -> Any:
     """Bring attention scores to unit spread at most.
 
-    Random weights without normalisation saturate a softmax, whose gradient then vanishes at tokens that a trained
+    Random weights without normalization saturate a softmax, whose gradient then vanishes at tokens that a trained
     model would feel.
     """
     if not args or not isinstance(args[0], Tensor) or args[0].ndim < 3:

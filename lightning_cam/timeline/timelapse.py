@@ -37,7 +37,7 @@ def write_timelapse(
         logdir: A record, or a directory with exactly one record in it or below.
         path: The file to write; by default `cam_timelapse` with the format's suffix, next to the record.
         method: Whose maps; by default the first.
-        file_format: WebP is a fraction of GIF's size and has all colours.
+        file_format: WebP is a fraction of GIF's size and has all colors.
 
     Returns:
         The file written.

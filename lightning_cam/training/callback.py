@@ -46,8 +46,8 @@ class TransformerCAMCallback(Callback):
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: Which part of the LightningModule maps images to logits: the name of a submodule or method such as
             "model", or a function of the images. By default the module's own `forward`, else its only network.
-        mean: Mean that the images were normalised with; by default found in the validation transforms.
-        std: Standard deviation that the images were normalised with; likewise.
+        mean: Mean that the images were normalized with; by default found in the validation transforms.
+        std: Standard deviation that the images were normalized with; likewise.
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.

@@ -1,4 +1,4 @@
-"""What a data pipeline says of itself: its transform, its normalisation, the names of its classes."""
+"""What a data pipeline says of itself: its transform, its normalization, the names of its classes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -46,15 +46,15 @@ def find_class_names(sources: Iterable[Any]) -> list[str] | None:
     return None
 
 
-def find_normalisation(images: Tensor, source: Any, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Find the mean and standard deviation that `images` were normalised with.
+def find_normalization(images: Tensor, source: Any, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Find the mean and standard deviation that `images` were normalized with.
 
-    The first of these under which the images return to [0, 1]: none at all (a normalised batch has negative values),
+    The first of these under which the images return to [0, 1]: none at all (a normalized batch has negative values),
     what the transforms of `source` hold, what the model says of itself (timm's `pretrained_cfg`). If none does, the
     darkest and brightest value stand for 0 and 1.
 
     Args:
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
         source: A loader, dataset or transform.
         model: Any module.
 

@@ -29,7 +29,7 @@ class ProbeBatch:
     """Images that are looked at again and again, and what is known about them.
 
     Args:
-        images: (N, C, H, W) floating, normalised as the model takes them.
+        images: (N, C, H, W) floating, normalized as the model takes them.
         labels: (N,) int64, or None.
         regions: (N, H, W) bool, where the object is, or None.
         num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask

@@ -267,7 +267,7 @@ class Ride:
                 _log.warning(
                     "In validation the model computed something else of the probe's images than the callback does, so "
                     "the maps are not of what is validated. If validation_step changes the images before the model "
-                    "sees them (normalises them, say), give forward=, a function that does the same."
+                    "sees them (normalizes them, say), give forward=, a function that does the same."
                 )
 
     def end(self) -> None:

@@ -15,10 +15,10 @@ from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.model.untouched import random_states_kept, replaced
-from lightning_cam.render import Captions, unnormalise
+from lightning_cam.render import Captions, unnormalize
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
-from lightning_cam.training.data import as_statistics, find_class_names, find_normalisation, find_transform
+from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, find_transform
 from lightning_cam.training.history import History
 from lightning_cam.training.look import compose
 from lightning_cam.training.probe import ProbeBatch, images_in
@@ -81,8 +81,8 @@ class Session:
         loaders = loaders_of(trainer)
         mean, std = (as_statistics(value, probe.images) for value in (settings.mean, settings.std))
         if mean is None or std is None:
-            mean, std = find_normalisation(probe.images, loaders, module)
-        self._photos = unnormalise(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
+            mean, std = find_normalization(probe.images, loaders, module)
+        self._photos = unnormalize(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
         self._class_names = settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)])
         self._captions: Captions | None = None  # drawn at the first look, when the number of classes is known
         self._looks = 0

@@ -72,14 +72,14 @@ class Settings:
             raise ValueError(f"class_names: expected the keys 0 to {len(self.class_names) - 1}, got {keys}")
         return [self.class_names[index] for index in range(len(self.class_names))]
 
-    def target(self, labelled: bool) -> str:
+    def target(self, labeled: bool) -> str:
         """What is explained, in words.
 
         Args:
-            labelled: Whether the probe has labels.
+            labeled: Whether the probe has labels.
         """
         if self.score is not None:
             return "the given score"
         if self.class_idx is not None:
             return f"class {self.class_idx}"
-        return "the image's label" if labelled else "the predicted class"
+        return "the image's label" if labeled else "the predicted class"

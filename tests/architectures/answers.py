@@ -50,7 +50,7 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
         model: The model; it is left in double precision, with its constant parameters moved.
         found: The layer and its layout.
         size: Of the images.
-        tolerance: Cells by which the centre of the change may be off, on a grid of 7, for convolutions
+        tolerance: Cells by which the center of the change may be off, on a grid of 7, for convolutions
             that look over borders.
 
     Returns:

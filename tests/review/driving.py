@@ -54,7 +54,7 @@ def message(page, part):
 
 
 def pixels(page, n, row, column):
-    """The colour in the middle of a cell of tile n."""
+    """The color in the middle of a cell of tile n."""
     return (
         page.locator(".tile:visible canvas")
         .nth(n)

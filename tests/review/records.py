@@ -14,22 +14,22 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def photos(count: int = 8, size: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images (B, 3, H, W) uint8 with a bright disk each, the disks' centres (B, 2) and masks (B, H, W)."""
+    """Return images (B, 3, H, W) uint8 with a bright disk each, the disks' centers (B, 2) and masks (B, H, W)."""
     rng = np.random.default_rng(seed)
-    centres = rng.uniform(0.25, 0.75, (count, 2))
+    centers = rng.uniform(0.25, 0.75, (count, 2))
     y, x = np.mgrid[0:size, 0:size] / size
-    distance = np.hypot(y - centres[:, :1, None], x - centres[:, 1:, None])
+    distance = np.hypot(y - centers[:, :1, None], x - centers[:, 1:, None])
     ground = rng.uniform(20, 120, (count, 3, 1, 1)) * (0.6 + 0.4 * y)
     images = np.where(distance[:, None] < 0.18, 230, ground)
-    return images.astype(np.uint8), centres, distance < 0.18
+    return images.astype(np.uint8), centers, distance < 0.18
 
 
-def maps_at(share: float, centres: np.ndarray, seed: int, grid: int = GRID) -> np.ndarray:
+def maps_at(share: float, centers: np.ndarray, seed: int, grid: int = GRID) -> np.ndarray:
     """Return maps (B, h, w): noise that turns into a blob on the object as `share` goes from 0 to 1."""
     rng = np.random.default_rng(seed)
     y, x = (np.mgrid[0:grid, 0:grid] + 0.5) / grid
-    blob = np.exp(-((y - centres[:, :1, None]) ** 2 + (x - centres[:, 1:, None]) ** 2) / 0.02)
-    noise = rng.normal(size=(len(centres), grid, grid))
+    blob = np.exp(-((y - centers[:, :1, None]) ** 2 + (x - centers[:, 1:, None]) ** 2) / 0.02)
+    noise = rng.normal(size=(len(centers), grid, grid))
     return (share * blob + 0.15 * (1 - share) * noise).astype(np.float32)
 
 
@@ -50,7 +50,7 @@ class Run:
         grid: int = GRID,
     ) -> None:
         self.folder, self.methods, self.seed, self.grid = folder, methods, seed, grid
-        self.images, self.centres, self.masks = photos(count, size, seed=probe_seed)
+        self.images, self.centers, self.masks = photos(count, size, seed=probe_seed)
         self.labels = np.arange(count) % len(class_names)
         self.class_names = list(class_names)
         self.writer = TimelineWriter(folder, name)
@@ -64,7 +64,7 @@ class Run:
         """Append one look of a model that has learned `share` of it."""
         if maps is None:
             maps = {
-                method: maps_at(share, self.centres, seed=1000 * self.seed + 10 * step + n, grid=self.grid)
+                method: maps_at(share, self.centers, seed=1000 * self.seed + 10 * step + n, grid=self.grid)
                 for n, method in enumerate(self.methods)
             }
         rng = np.random.default_rng(self.seed + step)

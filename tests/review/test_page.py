@@ -81,7 +81,7 @@ def test_play_runs_to_the_end_and_pause_stops(page):
     assert place(page) == stopped and page.get_attribute(".play", "aria-label") == "play"
 
 
-def test_a_cell_has_the_colour_of_its_value(page, runs):
+def test_a_cell_has_the_color_of_its_value(page, runs):
     page.uncheck("input[name=smooth]")
     page.uncheck("input[name=outlines]")
     page.select_option("select[name=scale]", label="per image")

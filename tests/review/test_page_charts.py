@@ -117,7 +117,7 @@ def test_no_chart_repeats_another(tmp_path, open_page, of_the_label):
         run.writer.append(
             step,
             0,
-            {"hirescam": maps_at(0.1 * step, run.centres, seed=step)},
+            {"hirescam": maps_at(0.1 * step, run.centers, seed=step)},
             probabilities=np.full((8, 3), 1 / 3),
             class_idx=run.labels if of_the_label else np.full(8, 2),
             metrics={f"cam/hirescam/{metric}": 0.5 for metric in logged},

@@ -1,4 +1,4 @@
-"""What the page says of itself: what a colour, a bar or a filter means here, and how to get more to compare."""
+"""What the page says of itself: what a color, a bar or a filter means here, and how to get more to compare."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def overlay(page):
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        ("per image", "Full colour: a change by the largest value of the map, each look's by its own."),
-        ("over time", "Full colour: a change by the largest value of this image at any step."),
-        ("common", "Full colour: a change by the largest value of any image at any step."),
+        ("per image", "Full color: a change by the largest value of the map, each look's by its own."),
+        ("over time", "Full color: a change by the largest value of this image at any step."),
+        ("common", "Full color: a change by the largest value of any image at any step."),
     ],
 )
-def test_full_colour_of_a_difference_is_a_change(page, scale, said):
+def test_full_color_of_a_difference_is_a_change(page, scale, said):
     page.select_option("select[name=scale]", label=scale)
     settle(page)
     assert "a change" not in overlay(page).inner_text()

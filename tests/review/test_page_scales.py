@@ -55,7 +55,7 @@ def choose(page, method, scale="per image"):
 
 
 def drawn(page):
-    """The colours at PLACES without the map and with it."""
+    """The colors at PLACES without the map and with it."""
     colors = []
     for opacity in (0, 1):
         set_range(page, "opacity", opacity)
@@ -65,7 +65,7 @@ def drawn(page):
 
 @pytest.mark.parametrize("method", ["positive", "mixed"])
 @pytest.mark.parametrize("scale", ["per image", "over time"])
-def test_tiles_are_coloured_as_the_logged_pictures_are(page, run, method, scale):
+def test_tiles_are_colored_as_the_logged_pictures_are(page, run, method, scale):
     choose(page, method, scale)
     maps = torch.from_numpy(np.stack([maps[method] for maps in run.maps]))
     heat = (scale_per_image if scale == "per image" else scale_common)(maps)[-1].numpy()

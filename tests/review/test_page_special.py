@@ -57,7 +57,7 @@ def test_no_evidence_is_marked(special, open_page):
     settle(page)
     assert page.locator(".tile[data-missing='no evidence']").count() == 8
     r, g, b = pixels(page, 0, 0, 0)
-    assert max(r, g, b) - min(r, g, b) <= 2  # grey
+    assert max(r, g, b) - min(r, g, b) <= 2  # gray
     page.keyboard.press("ArrowLeft")
     settle(page)
     assert page.locator(".tile[data-missing='no evidence']").count() == 0

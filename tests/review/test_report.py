@@ -70,7 +70,7 @@ def test_timelapse_plays_all_looks_and_grows_hotter(tmp_path, file_format):
     for t in range(1, 6):  # at step 0 there is no evidence
         picture.seek(t)
         heat.append(np.asarray(picture.convert("RGB"), float)[100:120, 100:120, 0].mean())
-    assert np.diff(heat).min() > 5  # from blue-grey ground to inferno's pale yellow
+    assert np.diff(heat).min() > 5  # from blue-gray ground to inferno's pale yellow
 
 
 def test_timelapse_thins_a_long_training_and_names_what_is_missing(tmp_path, monkeypatch):

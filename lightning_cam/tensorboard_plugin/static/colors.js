@@ -1,4 +1,4 @@
-// Colormaps as even control points from 0 to 1 (or -1 to 1), made for even steps to the eye and for colour-blind readers.
+// Colormaps as even control points from 0 to 1 (or -1 to 1), made for even steps to the eye and for color-blind readers.
 // inferno, viridis: S. van der Walt and N. Smith; cividis: J. Nuñez et al.; coolwarm: K. Moreland;
 // berlin, managua: F. Crameri.
 
@@ -13,7 +13,7 @@ const POINTS = {
 export const SEQUENTIAL = ["inferno", "viridis", "cividis"];
 export const DIVERGING = ["coolwarm", "berlin", "managua"];
 
-// Okabe and Ito's palette, told apart with any colour vision, and three more.
+// Okabe and Ito's palette, told apart with any color vision, and three more.
 export const SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#8a5a2b", "#7f9a1f", "#c2255c"];
 const DASHES = ["none", "7 4", "1 4", "9 4 1 4"];
 
@@ -41,7 +41,7 @@ export const isDiverging = (name) => DIVERGING.includes(name);
 
 /**
  * 256 pixels of RGBA: the stronger, the more opaque, so that regions without evidence show the image as it is.
- * Index 0 to 255 stands for 0 to 1, with a diverging colormap for -1 to 1. With `root`, a value has the colour of its
+ * Index 0 to 255 stands for 0 to 1, with a diverging colormap for -1 to 1. With `root`, a value has the color of its
  * square root: weak evidence shows, the order stays.
  */
 export function overlayTable(name, { opacity, threshold, root }) {

@@ -5,7 +5,7 @@ import { h, number, setText } from "./dom.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
 import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
-/** A labelled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
+/** A labeled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
 function choice(app, name, title, patch = (value) => ({ [name]: value })) {
   let values = [];
   const select = h("select", { name, onchange: () => app.change(patch(values[select.selectedIndex])) });
@@ -44,15 +44,15 @@ const BAR_NOTE = "The bar at a tile's right: the map's largest value, as a share
 const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
 const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
 
-/** What the colours of the scale say. */
+/** What the colors of the scale say. */
 function scaleNote(state) {
   const largest = `the largest value ${LARGEST[state.scale]}`;
   if (state.view === "diff") {
-    if (state.scale !== "image") return `Full colour: a change by ${largest}.`;
-    return "Full colour: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
+    if (state.scale !== "image") return `Full color: a change by ${largest}.`;
+    return "Full color: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
   }
   if (startsAtSmallest(state)) return "From the smallest value of this map, 0 if any is negative, to the largest. Shapes compare, strength does not.";
-  return `Full colour: ${largest}.`;
+  return `Full color: ${largest}.`;
 }
 
 export class Controls {
@@ -70,7 +70,7 @@ export class Controls {
       reference: choice(app, "reference", "Versus"),
       opacity: range(app, "opacity", "Opacity", share, percent),
       threshold: range(app, "threshold", "Threshold", share, percent),
-      colormap: choice(app, "colormap", "Colours", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),
+      colormap: choice(app, "colormap", "Colors", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),
       scale: choice(app, "scale", "Scale"),
       root: check(app, "root", "bring out weak evidence"),
       smooth: check(app, "smooth", "smooth between cells"),

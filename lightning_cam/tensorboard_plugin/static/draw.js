@@ -1,4 +1,4 @@
-// Draws one tile: the image, and the map over it. Values are interpolated before they are coloured.
+// Draws one tile: the image, and the map over it. Values are interpolated before they are colored.
 
 import { isDiverging } from "./colors.js";
 
@@ -6,7 +6,7 @@ const FINE = 56; // a smooth map is computed to about so many cells a side; the 
 const scratch = document.createElement("canvas");
 const pen = scratch.getContext("2d", { willReadFrequently: true }); // in memory: it is written for every tile
 
-/** Draw `image` into the canvas, or a grey square while it is decoded. */
+/** Draw `image` into the canvas, or a gray square while it is decoded. */
 export function drawImage(canvas, image) {
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = true;
@@ -20,7 +20,7 @@ export function drawImage(canvas, image) {
 
 /**
  * Lay a map over what the canvas shows.
- * values: rows x columns numbers, in units in which 1 is the full colour; style: {table, colormap, smooth}.
+ * values: rows x columns numbers, in units in which 1 is the full color; style: {table, colormap, smooth}.
  */
 export function drawMap(canvas, values, rows, columns, style) {
   const fine = style.smooth ? Math.max(1, Math.round(FINE / Math.max(rows, columns))) : 1;
@@ -54,7 +54,7 @@ function colored(grid, rows, columns, { table, colormap }) {
 
 const taps = new Map();
 
-/** For each fine position the two coarse ones around it and the share of the second (pixel centres as in torch). */
+/** For each fine position the two coarse ones around it and the share of the second (pixel centers as in torch). */
 function tapsOf(count, fine) {
   const key = `${count}x${fine}`;
   if (!taps.has(key)) {

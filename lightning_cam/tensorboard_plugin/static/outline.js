@@ -9,7 +9,7 @@ export function outline(mask) {
   const { data } = context.getImageData(0, 0, width, height);
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && data[4 * (y * width + x)] > 127;
   const path = new Path2D();
-  // Neighbouring pieces of border are joined to one line, so that a box is four lines.
+  // Neighboring pieces of border are joined to one line, so that a box is four lines.
   for (let y = 0; y <= height; y++) {
     runs(width, (x) => inside(x, y) !== inside(x, y - 1), (from, to) => {
       path.moveTo(from / width, y / height);

@@ -1,4 +1,4 @@
-// Brings a tile's map into units in which 1 is the full colour.
+// Brings a tile's map into units in which 1 is the full color.
 
 import { isDiverging } from "./colors.js";
 import { cells, extent } from "./record.js";
@@ -8,7 +8,7 @@ export const isSigned = (state) => state.signed && state.view !== "diff";
 
 export const activeColormap = (state) => (state.signed || state.view === "diff" ? state.diverging : state.sequential);
 
-/** The value that gets the full colour. `timelines` are those shown together: what is compared shares a scale. */
+/** The value that gets the full color. `timelines` are those shown together: what is compared shares a scale. */
 function unit(state, timelines, { timeline, t, i, method }) {
   if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, isSigned(state));
   const hash = timeline.probe.hashes[i];
@@ -35,8 +35,8 @@ function scaled(state, timelines, tile) {
 }
 
 /**
- * Whether a map's smallest value, zero if any is negative, has no colour: as in the logger's grid, see scale_per_image
- * in lightning_cam/render. From zero on, a map that is positive everywhere, as of attention, would be one colour.
+ * Whether a map's smallest value, zero if any is negative, has no color: as in the logger's grid, see scale_per_image
+ * in lightning_cam/render. From zero on, a map that is positive everywhere, as of attention, would be one color.
  */
 export function startsAtSmallest(state) {
   return state.scale === "image" && !state.signed && state.view !== "diff";

@@ -15,7 +15,7 @@ export const DEFAULTS = {
   sequential: "inferno",
   diverging: "coolwarm",
   signed: false, // also show what speaks against the class
-  root: false, // colour by the square root: weak evidence shows
+  root: false, // color by the square root: weak evidence shows
   smooth: true,
   scale: "image", // "image", "row" over time, "common"
   outlines: true, // of the object, where known

@@ -4,8 +4,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from benchmarks.localisation import Recipe, measure, right_of_two, trained, with_second_digit
-from benchmarks.localisation_tables import NO_LAYERS, Result, report, standings
+from benchmarks.localization import Recipe, measure, right_of_two, trained, with_second_digit
+from benchmarks.localization_tables import NO_LAYERS, Result, report, standings
 from examples.data import DigitsOnPhotos
 from lightning_cam import explain
 

@@ -49,7 +49,7 @@ def mask_coverage(masks: Tensor, grid_size: tuple[int, int]) -> Tensor:
 
     Args:
         masks: `(B, H, W)`, any dtype; pixels that are not 0 belong to the object.
-        grid_size: rows and columns of the token grid. Where they do not divide H and W, neighbouring cells share
+        grid_size: rows and columns of the token grid. Where they do not divide H and W, neighboring cells share
             the pixels on their border, as in adaptive pooling.
 
     Returns:

@@ -6,10 +6,10 @@ about images with a second digit pasted in: of the relevance inside the two boxe
 class is explained (Böhle et al., CVPR 2021, arXiv:2104.00032, ask the same of images put side by side). One half is
 what a map scores that shows what stands out, whatever the class.
 
-Trained weights are kept in `--cache`, so that a second run only measures; so is `localisation.md`, the tables of all
+Trained weights are kept in `--cache`, so that a second run only measures; so is `localization.md`, the tables of all
 trainings measured so far.
 
-    python -m benchmarks.localisation --cache runs/localisation --workers 2
+    python -m benchmarks.localization --cache runs/localization --workers 2
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
-from benchmarks.localisation_tables import DEFAULT_LAYERS, NO_LAYERS, Result, Row, about_layers, report
+from benchmarks.localization_tables import DEFAULT_LAYERS, NO_LAYERS, Result, Row, about_layers, report
 from examples.classifier import Classifier
 from examples.data import DigitsOnPhotos
 from lightning_cam import explain, find_target_layers
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = {pool.submit(_train_and_measure, RECIPES[name], name, seed, options): name for name, seed in jobs}
         for done in as_completed(names):
             results[names[done]].append(done.result())
-            (options.cache / "localisation.md").write_text(report(results))
+            (options.cache / "localization.md").write_text(report(results))
     print(report(results))
 
 

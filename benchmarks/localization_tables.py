@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.localisation`: what was scored, and how it is written."""
+"""The tables of `benchmarks.localization`: what was scored, and how it is written."""
 
 import statistics
 from collections.abc import Mapping, Sequence
