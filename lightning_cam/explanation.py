@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
-from lightning_cam.model.output import of_a_copy
+from lightning_cam.model.output import Forward, Score, of_a_copy
 from lightning_cam.model.untouched import looking
-from lightning_cam.passes.capture import Capture, Forward, Score
+from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
 from lightning_cam.passes.supply import Supply
 from lightning_cam.resolve import TargetLayer, find_target_layers

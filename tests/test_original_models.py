@@ -91,7 +91,7 @@ def test_a_changed_patch_shows_at_its_cell_in_the_callback(create, names, layout
         enable_model_summary=False,
     )
     trainer.validate(LitWithTuple(create()), batches, verbose=False)
-    assert f"at `model.{names[0]}`, `model.{names[1]}`" in logger.introductions[0].text
+    assert f"at `model.{names[0]}`, `model.{names[1]}`" in logger.runs[0].text
     maps = logger.looks[0].maps["hirescam"]
     assert changed_cells(maps[:1], maps[1:]) == list(range(CELLS))
 

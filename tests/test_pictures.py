@@ -13,7 +13,6 @@ from lightning_cam.render import (
     overlay,
     overlay_grid,
     scale_per_image,
-    thin,
     unnormalize,
 )
 from lightning_cam.render.caption import line_height, text_mask, text_width
@@ -23,6 +22,7 @@ from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
 from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
+from lightning_cam.training.history import thin
 from tests.drawn import DIGITS, batch, lit, written
 from tests.no_sync import forbid_sync
 

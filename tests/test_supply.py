@@ -1,7 +1,5 @@
 """What methods are supplied with, in place: through `explain`, against grad-cam and against models that show it."""
 
-from functools import partial
-
 import pytest
 import pytorch_grad_cam
 import torch
@@ -17,7 +15,6 @@ from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import capture
 from lightning_cam.passes.rerun import Replay
 from lightning_cam.passes.supply import Supply
-from lightning_cam.training.ride import Trunk
 from tests.models import class_token_vit, jitter, swin
 from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
 
@@ -167,20 +164,6 @@ def test_attention_is_fused_up_to_the_first_layer(first, kernels):
         with pytest.raises(ZeroDivisionError):
             pass_with("hvp")
         assert _allowed_kernels() == before
-
-
-def test_a_second_derivative_after_a_trunk_that_ran_elsewhere():
-    model, images = class_token_vit(), torch.randn(3, 3, 32, 32)
-    layers = find_target_layers(model, images, target_layers=["blocks.2.norm1"])
-    trunk = Trunk(model, model, images, layers)
-    trunk.listen(images)
-    with torch.no_grad():
-        model(images)
-    run = partial(explain, model, images, "shapleycam", class_idx=3, target_layers=layers)
-    with trunk.replayed(), _Kernels() as used:
-        ridden = run()
-    assert used.seen == ["plain"]
-    torch.testing.assert_close(ridden.maps, run().maps)
 
 
 def test_attention_inside_windows_is_refused_in_words():

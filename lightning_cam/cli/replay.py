@@ -22,6 +22,7 @@ from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.images import ImageFiles, find_images
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.model.private import metrics_step_of, set_metrics_step
 from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX
 from lightning_cam.training.callback import TransformerCAMCallback
@@ -213,7 +214,7 @@ def replay(
             loaded = load_weights(module, content["state_dict"])
             if loaded.missing or loaded.unexpected:
                 _log.warning("%s: %s", checkpoint.file, loaded)
-            trainer.fit_loop.epoch_loop._batches_that_stepped = checkpoint.step
+            set_metrics_step(trainer, checkpoint.step)
             trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
             callback.on_validation_start(trainer, module)
             callback.on_validation_batch_start(trainer, module, batch, 0)
@@ -242,4 +243,4 @@ def _metrics_step(content: dict[str, Any]) -> int:
     # Lightning counts a batch after the validation that follows it: a checkpoint of the end of an epoch is one further.
     progress = loop["epoch_progress"]["current"]
     ended = progress["processed"] > progress["completed"]
-    return int(loop["epoch_loop.state_dict"]["_batches_that_stepped"]) - ended
+    return metrics_step_of(loop) - ended

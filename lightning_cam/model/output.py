@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Forward = Callable[[Tensor], Any]  # images (B, C, H, W) in, what the model returns out
+Score = Callable[[Any], Tensor]  # what the model returns in, one number per image (B,) out
+
 
 def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
     """Return the logits of a model's output, those of a single output too.

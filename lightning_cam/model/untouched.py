@@ -1,25 +1,18 @@
 """Leave a model as it came, whatever happens in between."""
 
 import random
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
-# FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
-_NOT_OURS = "_parameters"
-_AROUND_CHECKPOINTS = "_checkpoint_without_reentrant_generator"
-_CTRL_C = signal.default_int_handler
-_BODIES = [0]  # of `untouched` that are running, one within another
+from lightning_cam.model.private import PARAMETERS, checkpointing_off, is_flattened, is_part_of_flat
 
 
 @contextmanager
@@ -46,18 +39,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     with random_states_kept(devices), ExitStack() as stack:  # which goes on with the others if one raises
         for restore in (_gradients(model), *map(_attributes, model.modules())):
             stack.callback(restore)
-        _BODIES[0] += 1
-        stack.callback(_leave)
         yield
-
-
-def _leave() -> None:
-    _BODIES[0] -= 1
-
-
-def is_looking() -> bool:
-    """Whether some model is being looked at (`untouched`), in whose passes nobody else is interested."""
-    return _BODIES[0] > 0
 
 
 @contextmanager
@@ -73,33 +55,6 @@ def random_states_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
         torch.set_rng_state(cpu)
         for device, state in cuda.items():
             torch.cuda.set_rng_state(state, device)
-
-
-@contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let handlers of signals wait until the body is done, but for Python's own of Ctrl-C.
-
-    Lightning's on SLURM saves a checkpoint wherever the training just stands. What a handler raises is raised at the
-    end of the body.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
-        yield
-        return
-    found = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
-    handlers = {n: handler for n, handler in found.items() if callable(handler) and handler is not _CTRL_C}
-    came: list[tuple[int, Any]] = []
-
-    def replay() -> None:
-        with ExitStack() as stack:
-            for number, frame in reversed(came):
-                stack.callback(handlers[number], number, frame)
-
-    with ExitStack() as stack:  # which goes on with the others if one raises
-        stack.callback(replay)
-        for number, handler in handlers.items():
-            stack.callback(signal.signal, number, handler)
-            signal.signal(number, lambda *signalled: came.append(signalled))
-        yield
 
 
 @contextmanager
@@ -120,27 +75,13 @@ def replaced(holder: object, attribute: str, value: Any) -> Iterator[None]:
 def as_written() -> Iterator[None]:
     """Run code of models as it is written: neither compiled nor under activation checkpointing.
 
-    Compiled code would not call hooks. Of the two kinds of checkpoints, the backward of the one refuses
-    `autograd.grad`, and that of the other calls hooks again. Neither changes a number beyond rounding, and compiled
-    code is kept for later.
+    Compiled code would not call hooks, and checkpoints would call them twice. Neither changes a number beyond rounding,
+    and compiled code is kept for later.
     """
-    # What runs before and after the checkpointed code; the name has a suffix in newer versions.
-    around = {name: value for name, value in vars(checkpoint).items() if name.startswith(_AROUND_CHECKPOINTS)}
-    vars(checkpoint).update(dict.fromkeys(around, lambda *args, **kwargs: iter((None,))))
-    outer = vars(checkpoint.CheckpointFunction).get("apply")  # if this is a look within another
-    checkpoint.CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
-    try:
-        # Importing dynamo takes seconds, and without it nothing is compiled.
-        if "torch._dynamo" in sys.modules:
-            with torch.compiler.set_stance("force_eager"):
-                yield
-        else:
-            yield
-    finally:
-        vars(checkpoint).update(around)
-        del checkpoint.CheckpointFunction.apply  # the inherited one shows again
-        if outer is not None:
-            checkpoint.CheckpointFunction.apply = outer
+    # Importing dynamo takes seconds, and without it nothing is compiled.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with checkpointing_off(), eager:
+        yield
 
 
 @contextmanager
@@ -161,7 +102,7 @@ def looking(model: nn.Module) -> Iterator[None]:
 def _gradients(model: nn.Module) -> Callable[[], None]:
     flags = [(p, p.requires_grad) for p in model.parameters()]
     # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
-    grads = [(p, p.grad) for p in model.parameters() if not getattr(p, "_fsdp_flattened", False)]
+    grads = [(p, p.grad) for p in model.parameters() if not is_flattened(p)]
     for parameter, _ in grads:
         parameter.grad = None
 
@@ -176,7 +117,8 @@ def _gradients(model: nn.Module) -> Callable[[], None]:
 
 
 def _attributes(module: nn.Module) -> Callable[[], None]:
-    attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS and not _is_part_of_flat(value)}
+    # FSDP swaps parameters in their dictionary by itself; putting old ones back would contradict its own state.
+    attributes = {key: value for key, value in vars(module).items() if key != PARAMETERS and not is_part_of_flat(value)}
     containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
     held = [
         value
@@ -188,8 +130,8 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
     training = module.training  # no attribute in Python, if the module is scripted
 
     def restore() -> None:
-        for key in vars(module).keys() - attributes.keys() - {_NOT_OURS}:
-            if not _is_part_of_flat(vars(module)[key]):
+        for key in vars(module).keys() - attributes.keys() - {PARAMETERS}:
+            if not is_part_of_flat(vars(module)[key]):
                 del vars(module)[key]
         vars(module).update(attributes)
         for container, content in containers:
@@ -235,11 +177,6 @@ def _whereabouts(tensor: Tensor) -> tuple[Any, ...]:
 def _bytes(tensor: Tensor) -> Tensor:
     """The bytes of a tensor, in which NaN is NaN and -0 is not 0."""
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _is_part_of_flat(value: Any) -> bool:
-    """Whether FSDP has put a view of its flat parameter in the place of a parameter, as it does around a forward."""
-    return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
 
 
 _CONTAINERS = (dict, list, set, deque)

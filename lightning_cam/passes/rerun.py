@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import tensors_in
+from lightning_cam.model.output import Forward, tensors_in
 from lightning_cam.model.untouched import replaced
-from lightning_cam.passes.capture import Forward
 
 
 @dataclass

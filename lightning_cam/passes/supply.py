@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
+from lightning_cam.model.output import Forward, Score
 from lightning_cam.passes.attention import AttentionPass, attention_pass
-from lightning_cam.passes.capture import Capture, Forward, Score, capture, scores_of
+from lightning_cam.passes.capture import Capture, capture, scores_of
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
 from lightning_cam.passes.rerun import Replay

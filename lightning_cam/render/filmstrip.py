@@ -84,35 +84,3 @@ def _sheet(tiles: Tensor) -> Tensor:
     """Lay (columns, rows, 3, h, w) out as one picture, with gaps between."""
     spaced = F.pad(tiles, (0, GAP, 0, GAP), value=BACKGROUND)
     return spaced.permute(2, 1, 3, 0, 4).flatten(3, 4).flatten(1, 2)
-
-
-def thin(steps: Sequence[int], limit: int) -> list[int]:
-    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
-
-    What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
-    and the newest, keeps the same ones.
-
-    Args:
-        steps: Increasing steps, epochs or indices of the looks.
-        limit: How many to keep, at least 2.
-
-    Returns:
-        Positions in `steps` to keep, increasing.
-
-    Raises:
-        ValueError: `limit` is below 2.
-
-    Example:
-        >>> thin([0, 1, 2, 3, 4, 5, 6, 7, 8], 5)
-        [0, 2, 4, 6, 8]
-    """
-    if limit < 2:
-        raise ValueError(f"limit must be at least 2, for the first and the newest look, got {limit}")
-    kept: list[int] = []
-    for newest in range(len(steps)):
-        kept.append(newest)
-        if len(kept) > limit:
-            # The look whose neighbors lie closest together is missed least.
-            spans = [steps[after] - steps[before] for before, after in zip(kept, kept[2:], strict=False)]
-            del kept[1 + spans.index(min(spans))]
-    return kept

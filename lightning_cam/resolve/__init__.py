@@ -1,7 +1,6 @@
 """From any model to its target layers, by structure and by measurement."""
 
 import difflib
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import of_a_copy
-from lightning_cam.model.untouched import as_written, untouched
+from lightning_cam.model.untouched import looking
 from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import Question, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
-
-log = logging.getLogger("lightning_cam")
 
 _BATCH = 2  # tells the batch axis from the others
 
@@ -100,13 +97,8 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), as_written()):
+        for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        for module in model.modules():
-            module.training = False
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        stack.enter_context(jittered(model))
         noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
         calibrate(model, run, noise)
         # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.

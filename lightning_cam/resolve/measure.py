@@ -1,6 +1,5 @@
 """Which of the layouts that a shape allows is the right one."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +12,6 @@ from lightning_cam.resolve.light import Light
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.rules import own_word, table_of_offsets
 from lightning_cam.resolve.watch import Call, Trace
-
-log = logging.getLogger("lightning_cam")
 
 # A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter light needs a
 # wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed.

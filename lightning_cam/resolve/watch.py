@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.private import function_modes_off, switches_grad
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
@@ -135,7 +136,7 @@ class _Recorder(TorchFunctionMode):
             call = Call(name, module, self.time)
             if tensor is not None:
                 call.input = fingerprint(tensor)
-            with torch._C.DisableTorchFunction():  # the probing of a norm is no part of the forward pass
+            with function_modes_off():  # the probing of a norm is no part of the forward pass
                 call.is_norm = is_norm(name, module, tensor)
             self.trace.calls.append(call)
             self.open.append(call)
@@ -162,7 +163,7 @@ class _Recorder(TorchFunctionMode):
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
+        if switches_grad(func):
             return None
         name = getattr(func, "__name__", "")
         result = func(*_softened(name, args), **(kwargs or {}))
@@ -248,7 +249,7 @@ def first_tensor(tree: Any) -> Tensor | None:
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """Two sums that stay when a tensor is reshaped, permuted or padded with zeros, and hardly else."""
-    with torch._C.DisableTorchFunction():
+    with function_modes_off():
         values = tensor.detach()
         norm = torch.linalg.vector_norm(values, dtype=torch.float64)
         return float(values.sum(dtype=torch.float64)), float(norm)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
-from lightning_cam.model.output import logits_of, of_a_copy
+from lightning_cam.model.output import Forward, logits_of, of_a_copy
 from lightning_cam.model.untouched import looking
-from lightning_cam.passes.capture import Forward
 
 CONTROL = "random"
 FEW = 4  # images tell whether maps depend on the class

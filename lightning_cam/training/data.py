@@ -29,6 +29,11 @@ def walk(source: Any) -> Iterator[Any]:
             waiting += [getattr(item, name, None) for name in _INNER]
 
 
+def loaders_of(trainer: Any) -> Any:
+    """The loaders of the loop that runs, as the user gave them."""
+    return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+
+
 def find_transform(source: Any) -> Callable[[Any], Any] | None:
     """The transform of the first dataset that has a callable one, or None."""
     transforms = (getattr(item, "transform", None) for item in walk(source))

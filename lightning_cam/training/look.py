@@ -44,7 +44,7 @@ class Look:
 def compose(
     explanation: Explanation,
     probe: ProbeBatch,
-    photos: Tensor,
+    display_images: Tensor,
     captions: Captions,
     history: History,
     *,
@@ -58,7 +58,7 @@ def compose(
     Args:
         explanation: Of the probe's images.
         probe: The fixed images and what is known about them.
-        photos: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
+        display_images: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
         captions: The names of the classes.
         history: The looks before this one.
         name: First part of all tags.
@@ -71,8 +71,8 @@ def compose(
     logits = explanation.logits
     probabilities = None if logits is None else logits.softmax(1)
     if probabilities is None:  # a score is explained: nothing was predicted
-        probs = torch.full((len(photos),), torch.nan, device=photos.device)
-        preds = torch.full((len(photos),), -1, device=photos.device)
+        probs = torch.full((len(display_images),), torch.nan, device=display_images.device)
+        preds = torch.full((len(display_images),), -1, device=display_images.device)
     else:
         probs, preds = probabilities.max(1)
     scalars = {
@@ -96,11 +96,11 @@ def compose(
     for method in maps:
         heat = scale_per_image(maps[method])  # of the mean over layers, which the metrics are about too
         pictures[f"{name}/{method}"] = overlay_grid(
-            photos, heat, captions, preds=preds, probs=probs, labels=probe.labels
+            display_images, heat, captions, preds=preds, probs=probs, labels=probe.labels
         )
         assert history.preds is not None and history.probs is not None  # just appended
         pictures[f"{name}/{method}/filmstrip"] = filmstrip(
-            photos[rows],
+            display_images[rows],
             history.maps[method][:, rows],
             _headings(history),
             captions,

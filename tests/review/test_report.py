@@ -13,7 +13,7 @@ from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks import Introduction
+from lightning_cam.training.sinks import RunInfo
 from lightning_cam.training.sinks.timeline import TimelineSink
 from tests.review.records import CLASSES, Run
 
@@ -100,14 +100,14 @@ def look(step, count, probabilities=True):
 
 @pytest.mark.parametrize("probabilities", [True, False])
 def test_sink_writes_record_report_and_timelapse(tmp_path, probabilities):
-    photos = torch.arange(3 * 3 * 8 * 8).reshape(3, 3, 8, 8).to(torch.uint8)
+    images = torch.arange(3 * 3 * 8 * 8).reshape(3, 3, 8, 8).to(torch.uint8)
     sink = TimelineSink(tmp_path, timelapse="webp")
     regions = torch.zeros(3, 8, 8, dtype=torch.bool)
     regions[:, 2:4] = True
     labels = torch.tensor([0, 1, 2]) if probabilities else None
-    sink.introduce(
-        Introduction(
-            name="cam", methods=["hirescam"], text="", photos=photos, labels=labels, regions=regions, class_names=None
+    sink.open(
+        RunInfo(
+            name="cam", methods=["hirescam"], text="", images=images, labels=labels, regions=regions, class_names=None
         )
     )
     looks = [look(step, 3, probabilities) for step in (10, 20)]
@@ -127,7 +127,7 @@ def test_sink_writes_record_report_and_timelapse(tmp_path, probabilities):
 def test_sink_without_a_look_leaves_nothing(tmp_path):
     sink = TimelineSink(tmp_path)
     sink.close()
-    photos = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    sink.introduce(Introduction("cam", [], "", photos, None, None, None))
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    sink.open(RunInfo("cam", [], "", images, None, None, None))
     sink.close()
     assert list(tmp_path.iterdir()) == []

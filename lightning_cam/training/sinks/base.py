@@ -12,14 +12,14 @@ from lightning_cam.training.look import Look
 
 
 @dataclass(frozen=True)
-class Introduction:
+class RunInfo:
     """What stays the same over all looks of a callback.
 
     Args:
         name: First part of all tags.
         methods: Names of the methods.
         text: A short description in Markdown of what is shown.
-        photos: (B, 3, H, W) uint8, the probe's images as a person would see them.
+        images: (B, 3, H, W) uint8, the probe's images as a person would see them.
         labels: (B,) int64, or None.
         regions: (B, H, W) bool, where the objects are, or None.
         class_names: Names of the classes, or None.
@@ -29,7 +29,7 @@ class Introduction:
     name: str
     methods: list[str]
     text: str
-    photos: Tensor
+    images: Tensor
     labels: Tensor | None
     regions: Tensor | None
     class_names: list[str] | None
@@ -40,7 +40,7 @@ class Sink(ABC):
     """A place that looks go to. All methods are called on one worker thread, with tensors on the CPU."""
 
     @abstractmethod
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Say once, before the first look, what will be shown."""
 
     @abstractmethod

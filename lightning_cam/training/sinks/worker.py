@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.base import RunInfo, Sink
 
 _log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ class SinkWorker:
 
     Args:
         sinks: Where every look goes.
-        introduction: What the sinks are told before the first look.
+        run: What the sinks are told before the first look.
         capacity: How many items may wait.
     """
 
-    def __init__(self, sinks: Sequence[Sink], introduction: Introduction, capacity: int = 16) -> None:
+    def __init__(self, sinks: Sequence[Sink], run: RunInfo, capacity: int = 16) -> None:
         self._sinks = sinks
         self._queue: Queue[tuple[Callable[[Sink], None], torch.cuda.Event | None] | None] = Queue(capacity)
-        self._introduction, self._introduced = _to_host(introduction), _event(introduction.photos.device)
+        self._run_info, self._images_arrived = _to_host(run), _event(run.images.device)
         self._error: Exception | None = None
         self._failed = False
         self._dropped = 0
@@ -106,7 +106,7 @@ class SinkWorker:
 
     def _run(self) -> None:
         try:
-            self._unless_failed(self._on_each_sink, lambda sink: sink.introduce(self._introduction), self._introduced)
+            self._unless_failed(self._on_each_sink, lambda sink: sink.open(self._run_info), self._images_arrived)
             for action, arrived in iter(self._queue.get, None):
                 self._unless_failed(self._on_each_sink, action, arrived)
                 self._queue.task_done()
