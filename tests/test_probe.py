@@ -3,6 +3,7 @@
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -244,3 +245,19 @@ def test_labels_that_are_none(caplog):
 def test_whole_numbers_are_no_images():
     with pytest.raises(ValueError, match=r"found image \(6, 3, 8, 10\) uint8"):
         ProbeBatch.from_batch({"image": (IMAGES * 255).byte()})
+
+
+def test_a_folder_is_read_as_the_command_line_reads_it(tmp_path):
+    gray = np.full((4, 4), 65535 // 2, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    sixteen_bit, transparent = ProbeBatch.from_folder(tmp_path).images
+    assert sixteen_bit.mean() == pytest.approx(0.5, abs=0.01) and transparent.min() == 1
+
+
+def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "whole.png")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+    (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
+    assert len(ProbeBatch.from_folder(tmp_path).images) == 1
+    assert sum("is left out" in message for message in caplog.messages) == 2

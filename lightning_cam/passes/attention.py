@@ -17,7 +17,7 @@ from lightning_cam.methods.registry import DoesNotApply
 from lightning_cam.model.output import Forward, Score, tensors_in
 from lightning_cam.model.private import switches_grad
 from lightning_cam.passes.capture import KeepGrad
-from lightning_cam.passes.rerun import Replay
+from lightning_cam.passes.rerun import Rerun
 from lightning_cam.resolve import TargetLayer
 
 
@@ -103,14 +103,14 @@ def _own_gradients(
 ) -> list[Tensor]:
     if len(blocks) != len(attentions):
         raise DoesNotApply(f"{len(blocks)} blocks have {len(attentions)} attentions, one each is needed")
-    replay = Replay(model, forward, images, blocks[-1])
+    rerun = Rerun(model, forward, images, blocks[-1])
     every = torch.arange(len(images), device=images.device)
     gradients: list[Tensor] = []
     for block, attention in zip(blocks, attentions, strict=True):
         tokens = next(tensors_in(outputs[block]))
         # Whatever token the head reads, in this output it reads the mean over all.
         mean = tokens.mean(1, keepdim=True).expand_as(tokens)
-        gradients += torch.autograd.grad(scores(replay(mean, every)).sum(), attention.edge, retain_graph=True)
+        gradients += torch.autograd.grad(scores(rerun(mean, every)).sum(), attention.edge, retain_graph=True)
     return gradients
 
 

@@ -4,13 +4,8 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from torch import Tensor
-
-# Matplotlib's inferno (S. van der Walt and N. Smith, CC0) at 17 even positions from 0 to 1.
-INFERNO = (
-    "000004 0b0724 210c4a 3c0965 57106d 70196e 89226a a32b61 bb3755 "
-    "d14644 e35932 f1711e f98d0a fcab0f f9ca32 f2e865 fcffa4"
-)
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
@@ -20,10 +15,9 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 
 @lru_cache
 def lookup_table(device: torch.device) -> Tensor:
-    """Return the colormap as (256, 3) float32 in [0, 1] on `device`."""
-    points = torch.tensor(list(bytes.fromhex(INFERNO)), dtype=torch.float32).view(-1, 3) / 255
-    table = F.interpolate(points.T[None], size=256, mode="linear", align_corners=True)[0].T
-    return to_device(table.contiguous(), device)
+    """Return matplotlib's inferno as (256, 3) float32 in [0, 1] on `device`."""
+    table = torch.from_numpy(colormaps["inferno"](range(256))[:, :3]).float()
+    return to_device(table, device)
 
 
 def colorize(heat: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import function_modes_off, switches_grad
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
@@ -237,14 +238,8 @@ def activations_in(args: Any) -> list[Tensor]:
 
 
 def first_tensor(tree: Any) -> Tensor | None:
-    """The first floating tensor of nested tuples, lists and dictionaries."""
-    if isinstance(tree, Tensor):
-        return tree if tree.is_floating_point() else None
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    if isinstance(tree, (tuple, list)):
-        return next((tensor for tensor in map(first_tensor, tree) if tensor is not None), None)
-    return None
+    """The first floating tensor of anything nested."""
+    return next((tensor for _, tensor in named_tensors(tree) if tensor.is_floating_point()), None)
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
-from lightning_cam.model.output import Forward, logits_of, of_a_copy
+from lightning_cam.model.output import Forward, logits_of, on_copies
 from lightning_cam.model.untouched import looking
 
 CONTROL = "random"
@@ -73,7 +73,7 @@ def faithfulness(
 
     def logits(changed: Tensor) -> Tensor:
         parts = changed.to(images.dtype).split(batch_size or len(changed))
-        return torch.cat([logits_of(of_a_copy(forward)(part), len(part)) for part in parts])
+        return torch.cat([logits_of(on_copies(forward)(part), len(part)) for part in parts])
 
     found = {}
     with looking(model), torch.no_grad():

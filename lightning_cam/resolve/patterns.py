@@ -15,7 +15,7 @@ from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in
 _WAVES = 2  # per image axis: a half and a whole period of a cosine
 
 
-class Light:
+class PatternResponses:
     """How each token of some layers answers to patterns laid over the image.
 
     Noise that is added to the image is multiplied by a raised cosine along one image axis, or by its
