@@ -136,7 +136,7 @@ def given(
     if known is None and (image_size is None or mean is None):
         _log.warning(
             "The model does not say how images are to be prepared: 224 pixels and ImageNet's mean and standard "
-            "deviation are taken where --image_size, --mean and --std are not given."
+            "deviation are taken where --image-size, --mean and --std are not given."
         )
     base = known or Preprocessing()
     lengths = {len(values) for values in (mean, std) if isinstance(values, Sequence)}
