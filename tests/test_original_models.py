@@ -115,7 +115,7 @@ def test_a_changed_patch_is_what_the_command_line_paints(create, names, layout, 
     Image.fromarray(picture).save(tmp_path / "image.png")
     status = run(
         *("explain", "--path", tmp_path / "image.png", "--model", f"tests.test_original_models:{create.__name__}"),
-        *("--method", "eigencam", "--image_size", GRID * PATCH, "--mean", "[0.5,0.5,0.5]", "--std", "[0.2,0.2,0.2]"),
+        *("--method", "eigencam", "--image-size", GRID * PATCH, "--mean", "[0.5,0.5,0.5]", "--std", "[0.2,0.2,0.2]"),
         *("--workers", "0", "--device", "cpu", "--output", tmp_path, "--modelname", "out"),
     )
     assert status == 0

@@ -28,7 +28,7 @@ from lightning_cam.timeline.format import SUFFIX
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
 
-_log = logging.getLogger("lightning_cam")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
     try:
         module: LightningModule = cls(**{k: v for k, v in known.items() if open_ended or k in names} | args)
     except TypeError as error:
-        raise UsageError(f"--module, --module_args: {path} cannot be made: {error}") from error
+        raise UsageError(f"--module, --module-args: {path} cannot be made: {error}") from error
     return module
 
 
