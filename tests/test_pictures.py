@@ -190,7 +190,7 @@ class TestFilmstrip:
         assert strong.sum() > 4 * weak.sum() > 0
 
     def test_one_heading_per_look(self):
-        with pytest.raises(ValueError, match=r"columns must name 2 looks, got 1: \['epoch 0'\]"):
+        with pytest.raises(ValueError, match=r"columns: expected a heading for each of 2 looks, got 1: \['epoch 0'\]"):
             filmstrip(
                 torch.zeros(1, 3, 8, 8),
                 torch.ones(2, 1, 2, 2),
@@ -228,7 +228,7 @@ class TestThin:
             assert history == [steps[i] for i in thin(steps[:count], 7)]
 
     def test_refuses_too_low_a_limit(self):
-        with pytest.raises(ValueError, match=r"limit must be at least 2.*got 1"):
+        with pytest.raises(ValueError, match=r"limit: expected at least 2.*got 1"):
             thin([1, 2], 1)
 
 

@@ -56,7 +56,9 @@ def filmstrip(
         ValueError: There is not one heading per look.
     """
     if len(columns) != len(maps):
-        raise ValueError(f"columns must name {len(maps)} looks, got {len(columns)}: {list(columns)}")
+        raise ValueError(
+            f"columns: expected a heading for each of {len(maps)} looks, got {len(columns)}: {list(columns)}"
+        )
     images = fit(images, TILE)
     looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
     pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)

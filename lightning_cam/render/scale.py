@@ -43,7 +43,7 @@ def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     channels = images.shape[1]
     if channels not in (1, 3, 4):
-        raise ValueError(f"images must have 1, 3 or 4 channels to be shown, got shape {tuple(images.shape)}")
+        raise ValueError(f"images: expected 1, 3 or 4 channels, got shape {tuple(images.shape)}")
     pixels = images.float() * std.float().view(-1, 1, 1) + mean.float().view(-1, 1, 1)
     return pixels[:, :3].clamp(0, 1).expand(-1, 3, -1, -1)
 

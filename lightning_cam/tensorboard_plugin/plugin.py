@@ -15,7 +15,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 # As in lightning_cam.timeline.format, from which nothing else is needed here.
@@ -160,7 +160,7 @@ def _guarded(serve: Callable[[Request], Response]) -> Callable:
         try:
             return serve(request)
         except Exception as error:
-            logger.exception("CAM Timeline: %s failed", request.path)
+            _log.exception("CAM Timeline: %s failed", request.path)
             return http_util.Respond(request, f"{type(error).__name__}: {error}", "text/plain", code=500)
 
     return application

@@ -91,7 +91,7 @@ def thin(steps: Sequence[int], limit: int) -> list[int]:
         [0, 2, 4, 6, 8]
     """
     if limit < 2:
-        raise ValueError(f"limit must be at least 2, for the first and the newest look, got {limit}")
+        raise ValueError(f"limit: expected at least 2, for the first and the newest look, got {limit}")
     kept: list[int] = []
     for newest in range(len(steps)):
         kept.append(newest)
