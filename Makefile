@@ -21,6 +21,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 benchmark: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.speed

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lightning_cam.training.callback import TransformerCAMCallback
     from lightning_cam.training.probe import ProbeBatch
 
+__version__ = "0.1.0"
+
 _HOME = {
     "TransformerCAMCallback": "training.callback",
     "Explanation": "explanation",
