@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_cam import tensorboard_plugin
 from lightning_cam.timeline import find_timelines
-from lightning_cam.timeline.format import HEADER, SUFFIX, records
+from lightning_cam.timeline.format import FILE_HEADER, SUFFIX, decode_records
 
 _STATIC = Path(str(tensorboard_plugin.__file__)).parent / "static"
 # The browser itself keeps the page from asking any host for anything.
@@ -67,7 +67,9 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
     logdir = Path(logdir)
     found = {record: record.read_bytes() for record in find_timelines(logdir)}
     # The probe images come first, then the looks.
-    found = {record: data for record, data in found.items() if len([*islice(records(data, str(record)), 2)]) == 2}
+    found = {
+        record: data for record, data in found.items() if len([*islice(decode_records(data, str(record)), 2)]) == 2
+    }
     if not found:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) with a look in {logdir}")
     root = logdir.parent if logdir.is_file() else logdir
@@ -104,7 +106,7 @@ def _embedded(record: Path, data: bytes, root: Path) -> str:
         "id": relative.as_posix(),
         "run": root.resolve().name if run == "." else run,
         "file": record.name.removesuffix(SUFFIX),
-        "uid": data[8 : HEADER.size].hex(),
+        "uid": data[8 : FILE_HEADER.size].hex(),
         "bytes": len(data),
         "modified": record.stat().st_mtime,
     }
