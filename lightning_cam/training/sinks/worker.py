@@ -8,6 +8,7 @@ from queue import Full, Queue
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lightning_cam.training.look import Look
@@ -36,6 +37,8 @@ class SinkWorker:
         self._error: Exception | None = None
         self._failed = False
         self._dropped = 0
+        # Loaders' workers that are forked while the thread imports Pillow's plugins would wait for it for ever.
+        Image.init()
         self._thread = threading.Thread(target=self._run, name="lightning_cam", daemon=True)
         self._thread.start()
 
