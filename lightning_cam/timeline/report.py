@@ -93,7 +93,7 @@ def _modules() -> dict[str, str]:
     own, with its own scope, no two of them can get into each other's way. Relative names mean nothing inside such a
     URL, so that `"./x.js"` becomes `"x.js"`, which the page's import map resolves. Browsers know import maps since
     Chrome 89, Firefox 108 and Safari 16.4; unpacking the records (DecompressionStream) needs Chrome 80, Firefox 113
-    and Safari 16.4, so that the report opens in no browser less.
+    and Safari 16.4 anyway.
     """
     modules = {}
     for path in sorted(_STATIC.glob("*.js")):
