@@ -201,6 +201,7 @@ def test_a_handler_that_flushes_hangs_nobody(tmp_path):
 
     look, logger = TransformerCAMCallback(num_samples=3, on_error="raise"), TensorBoardLogger(tmp_path)
     came, stop = [], threading.Event()
+    assert logger.experiment  # a handler cannot import what is just being imported
 
     def flush(*args):
         look.flush()
