@@ -139,8 +139,12 @@ def looking(model: nn.Module) -> Iterator[None]:
 def held_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Buffers and tensors that the modules hold as attributes, also in containers: what outlives a forward pass."""
     for module in model.modules():
-        values = [value for key, value in vars(module).items() if key != PARAMETERS]
+        values = [value for key, value in vars(module).items() if key != PARAMETERS and _may_hold(value)]
         yield from (value for value in _leaves(values, []) if isinstance(value, Tensor))
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, (*_CONTAINERS, tuple)) and len(value) > 0)
 
 
 def _restore_gradients(
