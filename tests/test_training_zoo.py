@@ -177,6 +177,9 @@ def test_lazy_modules_get_their_size_in_the_first_batch(tmp_path, sanity):
 
 def test_lazy_modules_that_are_never_used(tmp_path):
     class Trains(ByHand):
+        def explained(self):
+            return self.model.vit  # the rest cannot be copied
+
         def configure_optimizers(self):
             return torch.optim.AdamW([p for p in self.parameters() if not is_lazy(p)], 1e-2)
 

@@ -147,7 +147,7 @@ class Outcome:
         self.trainer, self.lit = trainer, lit
         self.looks, self.runs = logger.looks, logger.runs
         self.same = {
-            "weights": {name: _inner(value) for name, value in copy.deepcopy(lit.state_dict()).items()},
+            "weights": {name: copy.deepcopy(_inner(value)) for name, value in lit.state_dict().items()},
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],
             # DeepSpeed's have no "state"; what they made of the weights shows in the metrics of the steps.
             "optimizers": [copy.deepcopy(optimizer.state_dict().get("state")) for optimizer in trainer.optimizers],
