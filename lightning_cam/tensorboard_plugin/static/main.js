@@ -7,7 +7,7 @@ import { EnlargedTile } from "./enlarge.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
-import { serverSource } from "./source.js";
+import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { Timeline } from "./timeline.js";
@@ -58,6 +58,8 @@ export class App {
     this.source = source;
     /** @type {Entry[]} in the order in which they are shown */
     this.listed = [];
+    /** @type {string[]} what the source has left out, in words */
+    this.notes = [];
     /** @type {Map<string, Timeline>} by id */
     this.timelines = new Map();
     /** @type {State} */
@@ -117,13 +119,14 @@ export class App {
 
   async #load() {
     try {
-      const { logdir, timelines } = await this.source.list();
+      const { logdir, timelines, notes } = await this.source.list();
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
         this.state = restoreState(this.storageKey);
       }
-      const listing = () => JSON.stringify(this.listed.map(({ id, empty }) => [id, empty]));
+      const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);
       const before = listing();
+      this.notes = notes;
       this.#list(timelines);
       const wanted = this.listed.filter(({ id }) => this.wanted.includes(id));
       const changed = await Promise.all(wanted.map((entry) => this.#read(entry)));
@@ -168,7 +171,7 @@ export class App {
   async #read({ id, bytes }) {
     const timeline = this.timelines.get(id);
     if (!timeline || timeline.error || bytes <= timeline.offset) return false;
-    if (!timeline.feed(await this.source.read(id, timeline.offset))) return false;
+    if (!(await readAppended(this.source, timeline, bytes))) return false;
     await decodePictures(timeline);
     return true;
   }
@@ -208,7 +211,7 @@ export class App {
   }
 
   #showMessage() {
-    const texts = this.#messages();
+    const texts = [...this.#messages(), ...this.#omissions(), ...this.notes];
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
   }
@@ -226,6 +229,13 @@ export class App {
     const isUnread = (/** @type {Entry} */ { id, bytes }) => bytes > 0 && !this.timelines.get(id)?.offset;
     if (this.listed.some((entry) => wanted.includes(entry.id) && isUnread(entry))) return ["Reading the record …"];
     return !wanted.length && this.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
+  }
+
+  /** What is left out of the records that are shown. */
+  #omissions() {
+    const { wanted } = this;
+    const damaged = this.listedTimelines.filter((timeline) => timeline.damaged && wanted.includes(timeline.id));
+    return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and left out.`);
   }
 
   /**
