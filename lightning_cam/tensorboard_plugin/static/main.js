@@ -11,7 +11,8 @@ import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { Timeline } from "./timeline.js";
-import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
+import { readable } from "./text.js";
+import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines } from "./views.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./source.js").Source} Source */
@@ -96,7 +97,7 @@ export class App {
 
   /** Ids of the records that the view is to show. */
   get wanted() {
-    return this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
+    return this.state.view === "runs" ? comparedRuns(this).slice(0, MAX_RUNS) : [this.state.timeline];
   }
 
   /**
@@ -150,11 +151,15 @@ export class App {
     }
     const all = this.listedTimelines;
     const runs = this.listed.map(({ run }) => run);
+    /** @type {Map<string, number>} */
+    const counts = new Map();
+    for (const run of runs) counts.set(run, (counts.get(run) ?? 0) + 1);
     const folder = commonFolder(runs);
     this.listed.forEach(({ run, file }, n) => {
-      const ambiguous = runs.filter((other) => other === run).length > 1 || file !== "cam";
-      all[n].fullName = ambiguous ? `${run} · ${file}` : run;
-      all[n].label = all[n].fullName.slice(folder.length);
+      const ambiguous = (counts.get(run) ?? 0) > 1 || file !== "cam";
+      const name = ambiguous ? `${run} · ${file}` : run;
+      all[n].fullName = readable(name);
+      all[n].label = readable(name.slice(folder.length));
     });
     const shortNames = shortenNames(all.map(({ label }) => label), RUN_WIDTH, textRuler(this.controls.element));
     for (const timeline of all) timeline.shortName = shortNames.get(timeline.label) ?? timeline.label;
@@ -254,8 +259,9 @@ export class App {
  * @param {number} step
  */
 function nearestIndex(steps, step) {
-  const distances = steps.map((other) => Math.abs(other - step));
-  return Math.max(0, distances.indexOf(Math.min(...distances)));
+  const after = Math.min(countUntil(steps, step), steps.length - 1);
+  const before = Math.max(0, after - 1);
+  return step - steps[before] <= steps[after] - step ? before : Math.max(0, after);
 }
 
 /** Take over TensorBoard's light or dark theme; elsewhere the system's. */

@@ -2,6 +2,7 @@
 
 import { isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+import { readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
 /** @typedef {import("./record.js").Probe} Probe */
@@ -62,6 +63,11 @@ export class Timeline {
       for (const { maps } of this.looks) for (const method in maps) methods.add(method);
       return [...methods];
     });
+  }
+
+  /** The steps of all looks, in order. */
+  get steps() {
+    return this.cached("steps", () => this.looks.map(({ step }) => step));
   }
 
   /** How many images the probe batch has. */
@@ -150,7 +156,8 @@ export class Timeline {
   /** @param {number} classIdx */
   className(classIdx) {
     if (classIdx < 0) return "?";
-    return this.probe.class_names[classIdx] ?? `class ${classIdx}`;
+    const name = this.probe.class_names[classIdx];
+    return name === undefined ? `class ${classIdx}` : readable(name);
   }
 
   /**
@@ -192,7 +199,8 @@ export class Timeline {
    * @param {number} imageIndex
    */
   explainedClass(lookIndex, imageIndex) {
-    return this.looks[lookIndex].classIdx?.[imageIndex] ?? this.prediction(lookIndex, imageIndex).predicted;
+    const { classIdx, topK, topClasses } = this.looks[lookIndex];
+    return classIdx?.[imageIndex] ?? (topK ? topClasses[imageIndex * topK] : null);
   }
 
   /**
