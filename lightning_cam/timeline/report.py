@@ -66,7 +66,7 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
         'cam_report.html'
     """
     logdir = Path(logdir)
-    found = {record: record.read_bytes() for record in find_timelines(logdir)}
+    found = {record: record.read_bytes() for record in find_timelines(logdir) if record.is_file()}  # a pipe never ends
     # The probe images come first, then the looks.
     found = {
         record: data for record, data in found.items() if len([*islice(decode_records(data, str(record)), 2)]) == 2
@@ -76,7 +76,7 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
     root = logdir.parent if logdir.is_file() else logdir
     page = _PAGE.format(
         policy=_POLICY,
-        title=html.escape(f"CAM Timeline · {root.resolve().name}"),
+        title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
         style=(_STATIC / "style.css").read_text(encoding="utf-8"),
         records="\n".join(_embedded(record, data, root) for record, data in found.items()),
         import_map=json.dumps({"imports": _modules()}),
@@ -84,6 +84,11 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
     path = root / "cam_report.html" if path is None else Path(path)
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text: names are bytes, which need not be UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _modules() -> dict[str, str]:
@@ -105,10 +110,10 @@ def _modules() -> dict[str, str]:
 
 def _embedded(record: Path, data: bytes, root: Path) -> str:
     relative = record.relative_to(root)
-    run = relative.parent.as_posix()
+    run = _text(relative.parent.as_posix())
     entry = {
         "id": relative.as_posix(),
-        "run": root.resolve().name if run == "." else run,
+        "run": _text(root.resolve().name) if run == "." else run,
         "file": record.name.removesuffix(SUFFIX),
         "uid": data[8 : FILE_HEADER.size].hex(),
         "bytes": len(data),
