@@ -35,7 +35,7 @@ def hostile(tmp_path_factory):
         run = Run(folder, class_names=NAMES, methods=NAMES, count=len(NAMES), seed=n)
         for step in (0, 10):
             run.look(step, 0.5)
-            run.writer.add_metrics(step, {other: step for other in NAMES})
+            run.writer.add_metrics(step, dict.fromkeys(NAMES, step))
     with tensorboard(logdir) as address:
         yield address + ENTRY, write_report(logdir).as_uri()
 
