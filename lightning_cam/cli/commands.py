@@ -258,12 +258,18 @@ def make_report(
     output: Annotated[str | None, Parameter(help="The file; by default cam_report.html in that directory.")] = None,
 ) -> None:
     """Write the timeline of a log directory as one HTML file."""
+    from lightning_cam.timeline.format import RecordError
+    from lightning_cam.timeline.pace import Pace
     from lightning_cam.timeline.report import write_report
 
     try:
-        print(write_report(logdir, output))
+        with Pace(bar=True) as pace:
+            path = write_report(logdir, output, pace=pace)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
+    except RecordError as error:
+        raise CommandError(str(error)) from error
+    print(path)
 
 
 def _methods(names: Sequence[str]) -> str | list[str]:

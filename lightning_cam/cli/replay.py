@@ -24,7 +24,7 @@ from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.model.private import metrics_step_of, set_metrics_step
 from lightning_cam.timeline import read_timeline
-from lightning_cam.timeline.format import SUFFIX
+from lightning_cam.timeline.format import SUFFIX, RecordError
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
 
@@ -229,7 +229,10 @@ def replay(
 def _find_looks(folder: Path, name: str) -> Path | None:
     """The record in a folder that holds looks of this name, or None."""
     for record in folder.glob(f"*{SUFFIX}"):
-        timeline = read_timeline(record)
+        try:
+            timeline = read_timeline(record)
+        except RecordError:  # the looks will go to a file of their own
+            continue
         if timeline.name == name and len(timeline.steps):
             return record
     return None

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cam.explanation import Explanation, find_methods
 from lightning_cam.render import Captions, to_uint8, unnormalize
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, loaders_of
 from lightning_cam.training.history import History
@@ -127,7 +128,7 @@ class LookLogger:
             )
         settings, probe = self._settings, self._probe
         directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
-        report = directory / f"{settings.name}_report.html" if settings.report else None
+        report = directory / f"{file_stem(settings.name)}_report.html" if settings.report else None
         text = _ABOUT.format(
             count=len(probe.images),
             layers="`, `".join(layer.name for layer in layers),
