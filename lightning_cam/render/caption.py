@@ -20,7 +20,7 @@ ATLAS_BYTES = 32 << 20  # an atlas of very many class names is made narrower rat
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # DejaVu Sans comes with matplotlib: the same on every machine, Latin, Greek, Cyrillic, Arabic, arrows.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def line_height(size: int) -> int:
