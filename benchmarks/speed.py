@@ -31,11 +31,9 @@ from torch import Tensor, nn
 
 from benchmarks.memory import peak_memory
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
-from lightning_cam.render import Captions
 from lightning_cam.training.history import History
-from lightning_cam.training.look import compose
-from lightning_cam.training.ride import Trunk
-from lightning_cam.training.sinks import Introduction, SinkWorker, sink_of
+from lightning_cam.training.look import measure
+from lightning_cam.training.sinks import RunInfo, SinkWorker, sink_of
 
 EIGHT = [
     "hirescam",
@@ -121,34 +119,16 @@ def _contenders(
 
         return maps
 
-    def on_a_forward(layers: list[TargetLayer]) -> Contender:
-        """What the callback does after a validation forward: confirm it by one image, and go on from it."""
-        trunk = Trunk(model, model, images[:2], layers)
-        trunk.listen(images)
-        forward()
-        trunk.stop()
-        look = ours(["hirescam"], layers)
-
-        def ride() -> None:
-            if not trunk.matches():
-                raise RuntimeError("the validation forward cannot be gone on from")
-            with trunk.replayed():
-                look()
-
-        return ride
-
     return {
         PLAIN: forward,
         **{f"lightning-cam, {name}": ours([name]) for name in ONE_PASS},
         "lightning-cam, the first eight together": ours(EIGHT),
         f"lightning-cam, all {len(ONE_PASS)} one-pass methods together": ours(ONE_PASS),
         "lightning-cam, the seed set together": ours(list(SEED_SET)),
-        "lightning-cam, hirescam, on a validation forward that ran anyway": on_a_forward(layers),
         "lightning-cam, hirescam at the default layers": ours(["hirescam"], default),
         "lightning-cam, hirescam at the default layers, half of the images at a time": ours(
             ["hirescam"], default, batch_size=math.ceil(len(images) / 2)
         ),
-        "lightning-cam, hirescam at the default layers, on a validation forward that ran anyway": on_a_forward(default),
         "a whole look, hirescam (maps, grid, filmstrip, logging)": look,
         "grad-cam, gradcam": lambda: _grad_cam(SEED_SET["gradcam"], model, layers, images, classes),
         "grad-cam, the seed set": lambda: [_grad_cam(cls, model, layers, images, classes) for cls in SEED_SET.values()],
@@ -164,19 +144,19 @@ def _look(
 ) -> tuple[Contender, SinkWorker]:
     """What the training thread does at one validation run, ten epochs into a training."""
     probe = ProbeBatch(images, labels=classes, num_labels=len(classes))
-    photos = torch.rand_like(images)
+    display_images = torch.rand_like(images)
     names = [str(index) for index in range(1000)]
-    captions, history = Captions(names, images.device), History()
-    introduction = Introduction("cam", ["hirescam"], "", (photos * 255).byte(), classes, None, names)
+    history = History()
+    run = RunInfo("cam", ["hirescam"], "", (display_images * 255).byte(), classes, None, names)
     sink = sink_of(TensorBoardLogger(folder))
     assert sink is not None
-    worker = SinkWorker([sink], introduction, capacity=1000)
+    worker = SinkWorker([sink], run, capacity=1000)
 
     def look() -> None:
         explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers)
         step = len(steps)
         steps.append(step)
-        worker.submit(compose(explanation, probe, photos, captions, history, name="cam", step=step, epoch=step))
+        worker.submit(measure(explanation, probe, history, name="cam", step=step, epoch=step))
 
     steps: list[int] = []
     for _ in range(history.limit):

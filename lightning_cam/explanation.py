@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
-from lightning_cam.model.output import of_a_copy
+from lightning_cam.model.output import Forward, Score, on_copies
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
-from lightning_cam.passes.capture import Capture, Forward, Score
+from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
-from lightning_cam.passes.supply import Supply
+from lightning_cam.passes.method_inputs import MethodInputs
+from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer, find_target_layers
 from lightning_cam.resolve.layout import TokenLayout
 
@@ -86,8 +88,8 @@ class Explanation:
         if method not in self.layer_maps:
             raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
         size = size or self.image_size
-        layers = [_resize(_unit_scale(maps.relu()), size) for maps in self.layer_maps[method]]
-        return _unit_scale(torch.stack(layers).relu().mean(0)).mean(0)
+        layers = [_resize(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
+        return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
 
 
 def explain(
@@ -145,10 +147,10 @@ def explain(
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
     layers = known or find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
-    supply = partial(
-        Supply,
+    inputs_of = partial(
+        MethodInputs,
         model,
-        of_a_copy(forward or model),
+        on_copies(forward or model),
         layers=layers,
         score=score,
         needs=frozenset[str]().union(*(method.needs for method in chosen)),
@@ -158,9 +160,12 @@ def explain(
     parts = []
     with looking(model):
         for start in range(0, len(images), step):
+            stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
-            parts.append(_explain_batch(supply, images[chunk], classes, chosen, views, eigen_smooth, methods == "all"))
+            parts.append(
+                _explain_batch(inputs_of, images[chunk], classes, chosen, views, eigen_smooth, methods == "all")
+            )
             chosen = [method for method in chosen if method.name in parts[0][1]]
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
@@ -203,7 +208,7 @@ _VIEWS = [_View(flipped, brightness) for flipped in (False, True) for brightness
 
 
 def _explain_batch(
-    supply: Callable[..., Supply],
+    inputs_of: Callable[..., MethodInputs],
     images: Tensor,
     class_idx: Tensor | int | None,
     methods: Sequence[Method],
@@ -215,16 +220,17 @@ def _explain_batch(
 
     With `skip`, methods that do not apply to the model are left out.
     """
-    supplies = [supply(images, class_idx=class_idx)]
-    plain = supplies[0].captured
-    supplies += [supply(view.of(images), class_idx=plain.class_idx) for view in views[1:]]
+    inputs = [inputs_of(images, class_idx=class_idx)]
+    plain = inputs[0].captured
+    inputs += [inputs_of(view.of(images), class_idx=plain.class_idx) for view in views[1:]]
     maps = {}
     for method in methods:
+        stop_if_interrupted()
         options = {"reduce": principal_projection} if eigen_smooth and method.can_eigen_smooth else {}
         try:
             by_view = [
                 [view.back(layer) for layer in one.maps(method, **options)]
-                for view, one in zip(views, supplies, strict=True)
+                for view, one in zip(views, inputs, strict=True)
             ]
         except DoesNotApply as error:
             if not skip:
@@ -294,12 +300,6 @@ def _check(images: Tensor, class_idx: int | Tensor | None, batch_size: int | Non
 def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
     there = [tensor for tensor in tensors if tensor is not None]
     return torch.cat(there) if there else None
-
-
-def _unit_scale(maps: Tensor) -> Tensor:
-    """Each (h, w) map from its minimum to its maximum, as `pytorch_grad_cam.utils.image.scale_cam_image`."""
-    maps = maps - maps.amin((-2, -1), keepdim=True)
-    return maps / (1e-7 + maps.amax((-2, -1), keepdim=True))
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

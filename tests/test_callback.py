@@ -180,9 +180,9 @@ def test_the_comparison_sees_one_random_number(tmp_path):
 
 
 def prepared(looks):
-    """The first look finds out and draws names; the second compares its maps with those of the validation forward."""
+    """The first look finds out and draws names; at the second validation the network's input is compared."""
     session = looks._session
-    return session is not None and session._captions is not None and session.ride._trusted is not None
+    return session._comparison is not None and session._comparison.is_done and session.history.steps
 
 
 def test_a_look_waits_for_nothing(tmp_path):
@@ -330,7 +330,7 @@ def test_a_folder_as_probe(tmp_path):
         Image.new("RGB", (SIZE, SIZE), (80 * index, 20, 20)).save(folder / f"{index}.png")
     looks = TransformerCAMCallback(probe=str(folder), on_error="raise")
     trainer(tmp_path / "logs", looks, max_epochs=1).fit(Lit(), *loaders())
-    assert looks._probe.images.shape == (3, 3, SIZE, SIZE) and looks._probe.labels is None
+    assert looks._session.probe.images.shape == (3, 3, SIZE, SIZE) and looks._session.probe.labels is None
     assert len(events(tmp_path / "logs").Images("cam/hirescam")) == 1
 
 
@@ -362,5 +362,5 @@ def test_a_copy_made_in_a_run_has_no_part_in_it(tmp_path):
     looks, copies = TransformerCAMCallback(on_error="raise"), Copies()
     trainer(tmp_path, looks, copies).fit(Lit(), *loaders())
     for other in copies.copies:
-        assert other.state_key == looks.state_key and other._session is None
+        assert other.state_key == looks.state_key and other._session._explainer is None
         torch.testing.assert_close(other.state_dict(), looks.state_dict(), rtol=0, atol=0)

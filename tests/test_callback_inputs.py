@@ -82,7 +82,7 @@ def test_methods_that_do_not_apply_are_left_out(tmp_path, caplog):
 def test_class_names_as_a_mapping(tmp_path):
     names = {1: "dog", 0: "cat", 2: "bird"}
     outcome = train(tmp_path, TransformerCAMCallback(class_names=names, on_error="raise"))
-    assert outcome.introductions[0].class_names == ["cat", "dog", "bird"]
+    assert outcome.runs[0].class_names == ["cat", "dog", "bird"]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 def test_a_pickle_that_needs_a_class_is_refused_with_its_name_unless_trusted(tmp_path):
     torch.save({"state_dict": network().state_dict(), "config": Custom()}, tmp_path / "w.ckpt")
-    with pytest.raises(UsageError, match=r"it needs .*\.Custom.* --trust_checkpoint true"):
+    with pytest.raises(UsageError, match=r"it needs .*\.Custom.* --trust-checkpoint"):
         load(tmp_path / "w.ckpt")
     assert_loaded(load(tmp_path / "w.ckpt", trust=True)[0])
 
@@ -122,7 +122,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, old_format):
 
 def test_a_whole_pickled_model_loads_when_trusted(tmp_path):
     torch.save(network(), tmp_path / "model.pt")
-    with pytest.raises(UsageError, match="--trust_checkpoint true"):
+    with pytest.raises(UsageError, match="--trust-checkpoint"):
         load(tmp_path / "model.pt")
     assert_loaded(load(tmp_path / "model.pt", trust=True)[0])
 

@@ -92,7 +92,7 @@ def replayed(training):
     root, looks = training
     status = run(
         *("replay", "--checkpoints", f"{root}/ckpts/*.ckpt", "--module", "tests.test_cli_replay:Replayed"),
-        *("--probe", root / "photos", "--image_size", "16", "--mean", str(MEAN), "--std", str(STD)),
+        *("--probe", root / "photos", "--image-size", "16", "--mean", str(MEAN), "--std", str(STD)),
         *("--method", "hirescam,gradcam", "--name", "photos", "--device", "cpu", "--output", root / "replay"),
     )
     assert status == 0
@@ -171,7 +171,7 @@ def test_a_folder_whose_timeline_has_no_look_is_taken_over(tmp_path):
 
 def test_what_a_replay_wrote_before_it_failed_does_not_mix_with_the_next_try(training, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("there before")
-    assert replay_data(training[0], tmp_path, "--class_idx", "7") == 2
+    assert replay_data(training[0], tmp_path, "--class-idx", "7") == 2
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
     # Once there is a look, it stays.
     read, count, seen = replay_module.read_checkpoint, len(list((training[0] / "ckpts").iterdir())), []
@@ -203,7 +203,7 @@ def test_the_report_is_written(replayed):
 
 def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
     root, looks = training
-    assert replay_data(root, tmp_path, "--data_args.count", "8", "--num_samples", "4", "--name", "data") == 0
+    assert replay_data(root, tmp_path, "--data-args.count", "8", "--num-samples", "4", "--name", "data") == 0
     timeline = read_timeline(tmp_path)
     assert timeline.labels.tolist() == [0, 1, 2, 0]
     assert timeline.class_names == list(Data.class_names)
@@ -221,7 +221,7 @@ def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
         (["--checkpoints", "{root}/ckpts", "--probe", "{root}/none"], "lightning-cam: --probe: no image"),
         (["--checkpoints", "{root}/none/*.ckpt", "--probe", "{root}/photos"], "--checkpoints: there is no file"),
         (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is no Lightning checkpoint"),
-        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module_args.width", "3"], "cannot be made"),
+        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module-args.width", "3"], "cannot be made"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, message):

@@ -12,7 +12,7 @@ from tests.test_cli_explain import run
 
 
 def test_layers_says_once_what_is_looked_at_and_what_was_left_out(capsys, caplog):
-    assert run("layers", "vit_tiny_patch16_224", "--model_args.depth", "2", "--model_args.reg_tokens", "4") == 0
+    assert run("layers", "vit_tiny_patch16_224", "--model-args.depth", "2", "--model-args.reg_tokens", "4") == 0
     assert caplog.messages == []  # which would go to stderr
     *lines, left_out = capsys.readouterr().out.splitlines()
     assert lines == [
@@ -26,7 +26,7 @@ def test_layers_says_once_what_is_looked_at_and_what_was_left_out(capsys, caplog
 
 
 def test_layers_names_the_norms_that_live_too(capsys):
-    assert run("layers", "tests.models:average_pool_vit", "--image_size", "[32,32]") == 0
+    assert run("layers", "tests.models:average_pool_vit", "--image-size", "[32,32]") == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if ":" in line] == [
         "looked at: blocks.1.norm1 (LayerNorm): NLC 4×4",
@@ -38,20 +38,20 @@ def test_layers_names_the_norms_that_live_too(capsys):
 
 @pytest.mark.parametrize("given", ["[layers.1.blocks.0.norm2]", "layers.1.blocks.0.norm2"])
 def test_layers_takes_given_names(capsys, given):
-    assert run("layers", "tests.models:swin", "--image_size", "64", "--target_layers", given) == 0
+    assert run("layers", "tests.models:swin", "--image-size", "64", "--target-layers", given) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["images of 64×64", "looked at: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
 
 
 def test_layers_of_a_size_that_the_model_does_not_take(capsys):
-    assert run("layers", "tests.models:class_token_vit", "--image_size", "48") == 2
+    assert run("layers", "tests.models:class_token_vit", "--image-size", "48") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: the model fails on images of 3×48×48 (AssertionError: Input height (48) ")
-    assert line.endswith("; --image_size says what it takes")
+    assert line.endswith("; --image-size says what it takes")
 
 
 def test_layers_of_a_model_without_attention_is_one_line(capsys):
-    assert run("layers", "resnet10t", "--image_size", "64") == 2
+    assert run("layers", "resnet10t", "--image-size", "64") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: no attention or other mixing of tokens")
 
@@ -59,16 +59,24 @@ def test_layers_of_a_model_without_attention_is_one_line(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["layers"], "needed, and not given: MODEL"),
-        (["board"], "needed, and not given: LOGDIR"),
-        (["layers", "a", "b"], "'b' stands behind no option"),
-        (["layers", "--modle_args.a", "2", "b"], "there is no option --modle_args.a; the nearest is --model_args"),
-        (["report", "a", "--output", "b", "--port", "3"], "there is no option --port"),
+        (["layers"], 'Command "layers" parameter --model requires an argument.'),
+        (["board"], 'Command "board" parameter --logdir requires an argument.'),
+        (["layers", "a", "b"], "'b' belongs to no option"),
+        (["layers", "b", "--modle_args.a", "2"], "Unknown option: --modle_args.a. Did you mean --model-args?"),
+        (["report", "a", "--output", "b", "--port", "3"], "Unknown option: --port."),
+        (["reprot"], 'Unknown command "reprot". Did you mean "report"?'),
     ],
 )  # fmt: skip
 def test_options_are_named_as_typed(capsys, args, message):
     assert run(*args) == 2
-    assert capsys.readouterr().err == f"lightning-cam: {message}\n"
+    err = capsys.readouterr().err
+    assert err.startswith(f"lightning-cam: {message}") and err.count("\n") == 1
+
+
+def test_a_model_can_stand_in_a_file(tmp_path, capsys):
+    (tmp_path / "layers.yaml").write_text("model: tests.models:swin\nimage-size: [64, 64]\n")
+    assert run("layers", "--config", tmp_path / "layers.yaml", "--target-layers", "layers.1.blocks.0.norm2") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "images of 64×64"
 
 
 def test_methods_lists_each_with_its_cost_and_paper(capsys):

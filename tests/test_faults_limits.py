@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_cam import TransformerCAMCallback
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks import Introduction, Sink, SinkWorker, register_sink
+from lightning_cam.training.sinks import RunInfo, Sink, SinkWorker, register_sink
 from tests.training import Lit, MemoryLogger, MemorySink, loader, tiny_vit, train
 
 EARLY, LOOKS = 400, 1000  # at the first of them the caches of drawn captions, which are bounded, are full
@@ -79,7 +79,7 @@ def _thousand(tmp_path, **options):
         logger=ForgetfulLogger(),
         **options,
     )
-    assert look._last_step >= LOOKS - 1 and look._history.steps[0] == 0
+    assert look._session.last_step >= LOOKS - 1 and look._session.history.steps[0] == 0
     return usage.counts, outcome
 
 
@@ -100,7 +100,7 @@ class Slow(Sink):
     def __init__(self):
         self.written, self.begun, self.gate = [], threading.Event(), threading.Event()
 
-    def introduce(self, introduction):
+    def open(self, run):
         pass
 
     def write(self, look):
@@ -110,12 +110,12 @@ class Slow(Sink):
 
 
 def _look(step):
-    return Look(step, step, {"picture": torch.zeros(3, 2, 2)}, {}, {"hirescam": torch.zeros(1, 2, 2)}, None, None)
+    return Look(step, step, {}, {"hirescam": torch.zeros(1, 2, 2)}, None, None)
 
 
 def _worker(*sinks, capacity=8):
-    introduction = Introduction("cam", ["hirescam"], "", torch.zeros(1, 3, 2, 2, dtype=torch.uint8), None, None, None)
-    return SinkWorker(sinks, introduction, capacity)
+    run = RunInfo("cam", ["hirescam"], "", torch.zeros(1, 3, 2, 2, dtype=torch.uint8), None, None, None)
+    return SinkWorker(sinks, run, capacity)
 
 
 def test_a_disk_slower_than_the_looks_bounds_the_queue_and_says_what_is_missing(caplog):

@@ -92,11 +92,11 @@ def test_other_shapes_are_refused(layout, shape):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"format": "NLX"}, "format must be one of NLC, LNC, NHWC, NCHW or a pattern"),
-        ({"format": "B (H W C"}, "unmatched brackets"),
-        ({"format": "(B H W) (h w) C"}, "window_size goes with a format that has h and w"),
-        ({"format": "NLC", "window_size": (2, 2)}, "window_size goes with"),
-        ({"format": "NHWC", "num_prefix_tokens": 1}, "no single token axis"),
+        ({"format": "NLX"}, "format: expected one of NLC, LNC, NHWC, NCHW or a pattern"),
+        ({"format": "B (H W C"}, "format: expected matching brackets"),
+        ({"format": "(B H W) (h w) C"}, "window_size: expected with a format that has h and w"),
+        ({"format": "NLC", "window_size": (2, 2)}, "window_size: expected with"),
+        ({"format": "NHWC", "num_prefix_tokens": 1}, "format: expected a single axis of tokens"),
     ],
 )
 def test_senseless_layouts_are_refused(arguments, words):

@@ -19,7 +19,7 @@ from wandb.proto import wandb_internal_pb2
 
 from lightning_cam import TransformerCAMCallback, read_timeline
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks import FilesSink, Introduction, TimelineSink
+from lightning_cam.training.sinks import FilesSink, RunInfo, TimelineSink
 from tests.test_callback import Lit, events, loaders, trainer
 from tests.training import heard
 
@@ -60,11 +60,11 @@ def test_the_report_is_written_when_training_is_cut_short(tmp_path):
 
 def test_the_last_of_a_disk_is_left_to_the_trainer(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    photos = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     sinks = [FilesSink(tmp_path), TimelineSink(tmp_path, timelapse="webp")]
-    look = Look(0, 0, {"cam/a": photos[0]}, {}, {"a": torch.ones(1, 2, 2)}, None, None)
+    look = Look(0, 0, {}, {"a": torch.ones(1, 2, 2)}, None, None, pictures={"cam/a": images[0]})
     for sink in sinks:
-        sink.introduce(Introduction("cam", ["a"], "", photos, None, None, None))
+        sink.open(RunInfo("cam", ["a"], "", images, None, None, None))
         sink.write(look)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=15 * 2**20))

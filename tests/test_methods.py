@@ -214,7 +214,7 @@ def test_a_method_never_waits_for_the_gpu(name):
 def test_register_refuses_a_taken_name_and_an_unknown_need():
     with pytest.raises(ValueError, match="'hirescam' is registered already"):
         register_method("hirescam")
-    with pytest.raises(ValueError, match=r"`needs` must be among .*activations.*got \['tea'\]"):
+    with pytest.raises(ValueError, match=r"needs: expected names among .*activations.*got \['tea'\]"):
         register_method("teacam", needs={"tea"})
 
 

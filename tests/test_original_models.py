@@ -91,7 +91,7 @@ def test_a_changed_patch_shows_at_its_cell_in_the_callback(create, names, layout
         enable_model_summary=False,
     )
     trainer.validate(LitWithTuple(create()), batches, verbose=False)
-    assert f"at `model.{names[0]}`, `model.{names[1]}`" in logger.introductions[0].text
+    assert f"at `model.{names[0]}`, `model.{names[1]}`" in logger.runs[0].text
     maps = logger.looks[0].maps["hirescam"]
     assert changed_cells(maps[:1], maps[1:]) == list(range(CELLS))
 
@@ -115,7 +115,7 @@ def test_a_changed_patch_is_what_the_command_line_paints(create, names, layout, 
     Image.fromarray(picture).save(tmp_path / "image.png")
     status = run(
         *("explain", "--path", tmp_path / "image.png", "--model", f"tests.test_original_models:{create.__name__}"),
-        *("--method", "eigencam", "--image_size", GRID * PATCH, "--mean", "[0.5,0.5,0.5]", "--std", "[0.2,0.2,0.2]"),
+        *("--method", "eigencam", "--image-size", GRID * PATCH, "--mean", "[0.5,0.5,0.5]", "--std", "[0.2,0.2,0.2]"),
         *("--workers", "0", "--device", "cpu", "--output", tmp_path, "--modelname", "out"),
     )
     assert status == 0

@@ -35,7 +35,7 @@ def test_the_lowest_versions_are_those_that_are_tested():
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lowest = dict(re.fullmatch(r"(.+)>=(.+)", dependency).groups() for dependency in dependencies)
     pinned = dict(re.findall(r"(?m)^([^#\s]+)==(\S+)", (ROOT / "tests/oldest-requirements.txt").read_text()))
-    lowest["lightning"] = lowest.pop("lightning[pytorch-extra]")  # the extra is jsonargparse, which is listed itself
+    lowest["lightning"] = lowest.pop("lightning[pytorch-extra]")  # of the extra, jsonargparse is enough
     assert lowest == {name: pinned.get(name) for name in lowest}
 
 

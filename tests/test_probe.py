@@ -1,8 +1,11 @@
 """Images, labels and objects are found in whatever a loader yields."""
 
+import time
 from collections import namedtuple
 from dataclasses import dataclass
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -244,3 +247,71 @@ def test_labels_that_are_none(caplog):
 def test_whole_numbers_are_no_images():
     with pytest.raises(ValueError, match=r"found image \(6, 3, 8, 10\) uint8"):
         ProbeBatch.from_batch({"image": (IMAGES * 255).byte()})
+
+
+def test_a_folder_is_read_as_the_command_line_reads_it(tmp_path):
+    gray = np.full((4, 4), 65535 // 2, np.uint16)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "b.png")
+    sixteen_bit, transparent = ProbeBatch.from_folder(tmp_path).images
+    assert sixteen_bit.mean() == pytest.approx(0.5, abs=0.01) and transparent.min() == 1
+
+
+def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "whole.png")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
+    (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
+    assert len(ProbeBatch.from_folder(tmp_path).images) == 1
+    assert sum("is left out" in message for message in caplog.messages) == 2
+
+
+class Lazy:
+    """A lazily evaluated expression, as of a remote object store: each attribute is a new node."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Lazy()
+
+
+class Refuses:
+    def __getattr__(self, name):
+        raise RuntimeError("call setup() first")
+
+
+class Store(dict):
+    def values(self):
+        raise MemoryError("400 GB")
+
+
+class Slow:
+    @property
+    def dataset(self):
+        time.sleep(0.3)
+        return Slow()
+
+
+class Holder:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        [(IMAGES[0], 1)] * 1_000_000,
+        [[image] for image in range(300_000)],
+        Lazy(),
+        MagicMock(),
+        Refuses(),
+        Store(),
+        Slow(),
+    ],
+    ids=["a list", "a list of lists", "lazy", "mock", "refuses", "store", "slow"],
+)
+def test_the_walk_through_a_dataset_is_bounded(dataset):
+    began = time.monotonic()
+    find_class_names([Holder(dataset)])
+    find_transform(Holder(dataset))
+    find_normalization(IMAGES - 0.5, Holder(dataset), torch.nn.Identity())
+    assert time.monotonic() - began < 4

@@ -41,7 +41,7 @@ class TestUnnormalize:
         assert got.flatten().tolist() == [0.0, 1.0, 0.5]
 
     def test_refuses_other_channels(self):
-        with pytest.raises(ValueError, match=r"images must have 1, 3 or 4 channels.*\(1, 2, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"images: expected 1, 3 or 4 channels.*\(1, 2, 4, 4\)"):
             unnormalize(torch.zeros(1, 2, 4, 4), torch.zeros(2), torch.ones(2))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_cam.timeline import TimelineWriter, find_timelines, read_timeline
-from lightning_cam.timeline.format import HEADER, dequantize, quantize
+from lightning_cam.timeline.format import FILE_HEADER, dequantize, quantize
 
 RNG = np.random.default_rng(0)
 
@@ -208,7 +208,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "x.lcam").write_bytes(b"something else altogether")
     with pytest.raises(ValueError, match="not a CAM timeline"):
         read_timeline(tmp_path)
-    (tmp_path / "x.lcam").write_bytes(b"LCAM"[: HEADER.size])
+    (tmp_path / "x.lcam").write_bytes(b"LCAM"[: FILE_HEADER.size])
     with pytest.raises(ValueError, match="no probe images yet"):
         read_timeline(tmp_path)
 

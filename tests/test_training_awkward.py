@@ -1,6 +1,7 @@
 """Training is the same, and the maps are right, where models and data do awkward things."""
 
 import copy
+import io
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers
+from lightning_cam.training.validated import InputComparison
 from tests.training import CLASSES, SIZE, Lit, Pictures, compare, heard, loader, tiny_vit, train
 
 
@@ -191,45 +193,39 @@ def assert_by_hand(outcome, looks):
         assert_close(look.maps["hirescam"], expected)
 
 
-class Rides(TransformerCAMCallback):
-    """Notes at which looks the trunk was taken from the validation forward."""
-
-    def __init__(self, **options):
-        super().__init__(num_samples=3, on_error="raise", **options)
-        self.rides = []
-
-    def _look(self, trainer, module):
-        ride = self._ride
-        super()._look(trainer, module)
-        if not trainer.sanity_checking:
-            self.rides.append(ride is not None and ride._arrived and ride._trusted is True)
+def test_a_hook_that_comes_later_counts(tmp_path):
+    look = TransformerCAMCallback(num_samples=3, on_error="raise")
+    assert_by_hand(train(tmp_path, look, AddsAHook, max_epochs=6, num_sanity_val_steps=0), 6)
 
 
-def test_a_hook_that_comes_later_ends_the_ride(tmp_path):
-    look = Rides()
-    outcome = train(tmp_path, look, AddsAHook, max_epochs=6, num_sanity_val_steps=0)
-    assert_by_hand(outcome, 6)
-    assert look.rides == [False, True, True, False, False, False]
+class LooksIntoItself(Lit):
+    """Saves and copies its model in a validation step, where a hook must not be in the way."""
+
+    def validation_step(self, batch, batch_idx):
+        torch.save(self.model, io.BytesIO())
+        self.twin = copy.deepcopy(self.model)
+        super().validation_step(batch, batch_idx)
 
 
-def test_two_callbacks_ride_side_by_side(tmp_path):
-    looks = [Rides(), Rides(name="other")]
-    train(tmp_path, looks, max_epochs=4, num_sanity_val_steps=0)
-    assert looks[0].rides == looks[1].rides == [False, True, True, True]
+def test_models_can_be_copied_and_saved_while_they_are_listened_to(tmp_path):
+    look = TransformerCAMCallback(forward="model", on_error="raise")
+    lit = train(tmp_path, look, LooksIntoItself, max_epochs=3).lit
+    kinds = {type(hook).__name__ for module in lit.twin.modules() for hook in module._forward_pre_hooks.values()}
+    assert kinds <= {"_Deaf"} and not lit.model._forward_pre_hooks
+    images = loader().dataset.images[:2]
+    torch.testing.assert_close(lit.twin(images), lit.twin(images))
 
 
-def test_a_compiled_method_is_not_ridden_on(tmp_path):
-    class Compiled(Lit):
-        def __init__(self):
-            super().__init__()
-            self.run = torch.compile(self.model.forward, backend="eager")
-
-        def validation_step(self, batch, batch_idx):
-            self.log("val_loss", nn.functional.cross_entropy(self.run(batch[0]), batch[1]))
-
-    look = Rides()
-    train(tmp_path, look, Compiled, max_epochs=4, num_sanity_val_steps=0)
-    assert look.rides == [False] * 4
+def test_compiled_code_is_not_listened_to():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    images = torch.rand(2, 3, 4, 4)
+    assert not InputComparison(model, images).is_done
+    holder = nn.Module()
+    holder.run = torch.compile(model.forward, backend="eager")
+    in_place = nn.Sequential(nn.Linear(2, 2))
+    in_place.compile(backend="eager")
+    for compiled in (torch.compile(model, backend="eager"), holder, nn.Sequential(in_place)):
+        assert InputComparison(compiled, images).is_done
 
 
 def test_the_first_validation_loader_is_empty(tmp_path):
@@ -246,10 +242,10 @@ def test_the_first_validation_loader_is_empty(tmp_path):
 def test_a_shallow_copy_has_a_history_of_its_own(tmp_path):
     look = TransformerCAMCallback(on_error="raise")
     train(tmp_path, look)
-    steps = list(look._history.steps)
+    steps = list(look._session.history.steps)
     assert len(steps) == 2
     train(tmp_path, copy.copy(look), max_epochs=1)
-    assert look._history.steps == steps
+    assert look._session.history.steps == steps
 
 
 def test_the_default_dtype_is_float64(tmp_path):

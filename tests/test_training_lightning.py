@@ -94,6 +94,6 @@ def test_pytorch_lightning(tmp_path):
         trainer.fit(lit, loader(shuffle=True), loader(6))
         runs.append((lit, torch.get_rng_state()))
     (one, random), (other, other_random) = runs
-    assert [look._history.steps for look in both] == [[2, 5], [2, 5]]
+    assert [look._session.history.steps for look in both] == [[2, 5], [2, 5]]
     assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
     assert torch.equal(random, other_random)

@@ -179,7 +179,7 @@ def test_fast_dev_run(tmp_path):
     class Watched(TransformerCAMCallback):
         def _look(self, *args):
             super()._look(*args)
-            looked.append(self._last_step)
+            looked.append(self._session.last_step)
 
     compare(tmp_path, 0, callback=lambda: Watched(on_error="raise"), fast_dev_run=2)
     assert len(looked) == 1  # everything is tried, nothing is written
@@ -222,7 +222,7 @@ class Flexible(Lit):
 def test_validation_loaders(tmp_path, name):
     outcome = compare(tmp_path, 3, make=Flexible, val_loader=LOADERS[name], max_epochs=3)
     assert_finite(outcome.looks)
-    images = outcome.trainer.callbacks[0]._probe.images
+    images = outcome.trainer.callbacks[0]._session.probe.images
     available = (
         len(next(iter(loader(count=6)))[0]) if name not in ("small", "single") else {"small": 2, "single": 1}[name]
     )
@@ -286,7 +286,7 @@ def test_each_new_trainer_begins_a_history(tmp_path):
     for index in range(2):  # both at step 0
         assert len(train(tmp_path / str(index), look, run=ALONE["validate"][0]).looks) == 1
     steps = [one.step for one in train(tmp_path / "fit", look).looks]
-    assert look._history.steps == steps
+    assert look._session.history.steps == steps
 
 
 def test_micro_batches_give_the_same_maps(tmp_path):

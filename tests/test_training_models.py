@@ -298,7 +298,7 @@ def test_batches(tmp_path, name, inference_mode):
         **alone,
     )
     assert_finite(outcome.looks)
-    probe = outcome.trainer.callbacks[0]._probe
+    probe = outcome.trainer.callbacks[0]._session.probe
     assert torch.equal(probe.images, Pictures(3).images)
     assert probe.labels is None if name == "without labels" else torch.equal(probe.labels, Pictures(3).labels)
 
@@ -427,7 +427,7 @@ def test_a_folder_of_images_is_brought_to_the_trainers_precision(tmp_path):
         Image.new("RGB", (SIZE, SIZE), (80 * index, 20, 60)).save(tmp_path / f"{index}.png")
     make = lambda: TransformerCAMCallback(probe=str(tmp_path), on_error="raise")  # noqa: E731
     outcome = compare(tmp_path / "runs", 1, callback=make, precision="bf16-true", max_epochs=1)
-    assert outcome.trainer.callbacks[0]._probe.images.dtype == torch.bfloat16
+    assert outcome.trainer.callbacks[0]._session.probe.images.dtype == torch.bfloat16
     assert_finite(outcome.looks)
 
 
@@ -436,4 +436,4 @@ def test_the_normalization_is_found_in_full_precision(tmp_path):
     make = lambda: TransformerCAMCallback(mean=[0.485] * 3, std=[0.229] * 3, on_error="raise")  # noqa: E731
     outcome = compare(tmp_path, 1, callback=make, precision="bf16-true", max_epochs=1, train_loader=loader)
     expected = (Pictures(4).images.bfloat16().float() * 0.229 + 0.485).clamp(0, 1)
-    assert_close(outcome.introductions[0].photos.float() / 255, expected, rtol=0, atol=0.51 / 255)
+    assert_close(outcome.runs[0].images.float() / 255, expected, rtol=0, atol=0.51 / 255)

@@ -8,7 +8,7 @@ import torch
 from torchmetrics import MaxMetric
 
 from lightning_cam import TransformerCAMCallback, read_timeline
-from lightning_cam.training.sinks import Introduction, Sink, SinkWorker
+from lightning_cam.training.sinks import RunInfo, Sink, SinkWorker
 from tests.no_sync import forbid_sync
 from tests.test_callback import Lit, events, loaders, trainer
 
@@ -65,10 +65,10 @@ def test_taking_them_waits_for_nothing(tmp_path):
     class Watched(TransformerCAMCallback):
         taken = 0
 
-        def _add_metrics(self, trainer):
+        def on_validation_end(self, trainer, pl_module):
             with forbid_sync():
-                super()._add_metrics(trainer)
-            self.taken += 1
+                super().on_validation_end(trainer, pl_module)
+            self.taken += not trainer.sanity_checking
 
     looks = Watched(on_error="raise")
     trainer(tmp_path, looks).fit(Logs(), *loaders())
@@ -97,7 +97,7 @@ class Keeps(Sink):
     def __init__(self):
         self.metrics = []
 
-    def introduce(self, introduction):
+    def open(self, run):
         pass
 
     def write(self, look):
@@ -108,8 +108,8 @@ class Keeps(Sink):
 
 
 def worker(sink, capacity=8):
-    photos = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    return SinkWorker([sink], Introduction("cam", ["hirescam"], "", photos, None, None, None), capacity)
+    images = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    return SinkWorker([sink], RunInfo("cam", ["hirescam"], "", images, None, None, None), capacity)
 
 
 def test_only_plain_scalars_are_taken_as_they_were_when_given():
@@ -139,7 +139,7 @@ def test_metrics_that_find_no_place_are_left_out_quietly(caplog):
     gate = threading.Event()
 
     class Slow(Keeps):
-        def introduce(self, introduction):
+        def open(self, run):
             gate.wait()
 
     sink = Slow()

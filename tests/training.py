@@ -103,7 +103,7 @@ class MemoryLogger(Logger):
 
     def __init__(self):
         super().__init__()
-        self.metrics, self.looks, self.introductions = [], [], []
+        self.metrics, self.looks, self.runs = [], [], []
 
     def log_metrics(self, metrics, step=None):
         self.metrics.append((step, {name: float(value) for name, value in metrics.items()}))
@@ -117,8 +117,8 @@ class MemorySink(Sink):
     def __init__(self, logger):
         self.logger = logger
 
-    def introduce(self, introduction):
-        self.logger.introductions.append(introduction)
+    def open(self, run):
+        self.logger.runs.append(run)
 
     def write(self, look):
         self.logger.looks.append(look)
@@ -132,7 +132,7 @@ class Outcome:
 
     def __init__(self, trainer, lit, logger):
         self.trainer, self.lit = trainer, lit
-        self.looks, self.introductions = logger.looks, logger.introductions
+        self.looks, self.runs = logger.looks, logger.runs
         self.same = {
             "weights": copy.deepcopy(lit.state_dict()),
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],

@@ -1,14 +1,18 @@
 """The command `lightning-cam`."""
 
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from lightning_cam.cli import commands, wording
-from lightning_cam.cli.errors import CommandError, UsageError
+from lightning_cam.cli import commands
+from lightning_cam.cli.config import options_of
+from lightning_cam.cli.errors import CommandError, UsageError, as_typed
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": commands.explain_images,
@@ -18,8 +22,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "board": commands.start_board,
     "report": commands.make_report,
 }
-
-_POSITIONAL = ("layers", "board", "report")  # what they are about needs no option before it
+_OPTIONS = {option for command in _COMMANDS.values() for option in inspect.signature(command).parameters}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -29,51 +32,76 @@ def main(args: Sequence[str] | None = None) -> None:
         args: The words after `lightning-cam`; by default those of this process.
     """
     logging.basicConfig(format="%(message)s")
-    words = sys.argv[1:] if args is None else list(args)
     try:
-        namespace = _parser().parse_args(words)
-    except ArgumentError as error:
-        message, name = str(error), next(iter(words), "")
-        if name in _COMMANDS:
-            message = wording.of_the_parser(message, words[1:], _COMMANDS[name], name in _POSITIONAL)
-        sys.exit(_say(message, 2))
-    options = namespace[namespace.subcommand].as_dict()
-    options.pop("config")
-    debug = options.pop("debug")
-    try:
-        _COMMANDS[namespace.subcommand](**options)
-    except KeyboardInterrupt:
-        hint = "; the same command goes on from here" if namespace.subcommand == "explain" else ""
-        sys.exit(_say(f"interrupted{hint}", 130))
-    except Exception as error:
-        if debug:
-            raise
-        # In this package a ValueError is an argument that does not fit.
-        status = 2 if isinstance(error, (UsageError, ValueError)) else 1
-        known = isinstance(error, (CommandError, ValueError, OSError))
-        hint = "" if known else " (--debug true shows where)"
-        message = wording.of_the_library(str(error), options) if isinstance(error, ValueError) else str(error)
-        sys.exit(_say(f"{'' if known else type(error).__name__ + ': '}{message}{hint}", status))
+        _app().meta(sys.argv[1:] if args is None else list(args))
+    except CycloptsError as error:
+        sys.exit(_say(_sentence(error), 2))
 
 
-def _parser() -> ArgumentParser:
-    set_parsing_settings(add_print_completion_argument=True)
-    parser = ArgumentParser(prog="lightning-cam", description="Where a vision transformer looks.", exit_on_error=False)
-    chosen = parser.add_subcommands(required=True, dest="subcommand")
+def _app() -> App:
+    app = App(
+        "lightning-cam",
+        help="Where a vision transformer looks.",
+        help_format="plaintext",
+        default_parameter=Parameter(
+            negative_iterable=(), allow_repeating=True
+        ),  # no --empty-method; the last value wins
+        result_action="return_value",
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app.meta.group_parameters = Group("Options of every command", sort_key=1)
     for name, function in _COMMANDS.items():
-        command = ArgumentParser(description=_summary(function), exit_on_error=False)
-        command.add_argument("--config", action="config", help="A YAML file with these options.")
-        command.add_function_arguments(function, as_positional=name in _POSITIONAL)
-        command.add_argument("--debug", type=bool, default=False, help="Show the traceback of an error.")
-        chosen.add_subcommand(name, command, help=_summary(function))
-    return parser
+        app.command(function, name=name)
+    app.register_install_completion_command()
+
+    @app.meta.default
+    def run(
+        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[Path | None, Parameter(help="A YAML file with options; what is typed wins over it.")] = None,
+        debug: Annotated[bool, Parameter(negative=(), help="Show the traceback of an error.")] = False,
+    ) -> None:
+        command = next(iter(app.parse_commands(words)[0]), "")
+        try:
+            if config is not None:
+                app.config = options_of(config, command)
+            app(words)
+        except KeyboardInterrupt:
+            hint = "; the same command goes on from here" if command == "explain" else ""
+            sys.exit(_say(f"interrupted{hint}", 130))
+        except CycloptsError:
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            # In this package a ValueError is an argument that does not fit.
+            status = 2 if isinstance(error, (UsageError, ValueError)) else 1
+            known = isinstance(error, (CommandError, ValueError, OSError))
+            message = as_typed(str(error), _OPTIONS) if isinstance(error, ValueError) else str(error)
+            if not known:
+                message = f"{type(error).__name__}: {message} (--debug shows where)"
+            sys.exit(_say(message, status))
+
+    return app
 
 
-def _summary(function: Callable[..., Any]) -> str:
-    return (function.__doc__ or "").partition("\n")[0]
+def _sentence(error: CycloptsError) -> str:
+    """What was typed wrongly, in the parser's words but for words that belong to no option."""
+    stray = next((word for word in error.unused_tokens or () if not word.startswith("-")), None)
+    if isinstance(error, UnusedCliTokensError):
+        # Of an unquoted pattern the shell makes several words: the first is the option's value, the rest are left over.
+        is_file = any(os.path.isfile(word) for word in error.unused_tokens or ())
+        hint = "; a pattern must be quoted, or the shell puts the files in its place" if is_file else ""
+        return f"{stray!r} belongs to no option{hint}"
+    if isinstance(error, MissingArgumentError) and error.keyword is not None:
+        error.unused_tokens = None  # for --class_idx it would ask whether --class-idx was meant
+    elif isinstance(error, MissingArgumentError) and stray is not None:
+        return f"{error} {stray!r} belongs to no option."
+    return str(error)
 
 
-def _say(message: object, status: int) -> int:
+def _say(message: str, status: int) -> int:
     """Print a message in one line, and return the status."""
-    print(f"lightning-cam: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"lightning-cam: {' '.join(message.split())}", file=sys.stderr)
     return status

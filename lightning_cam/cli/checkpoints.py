@@ -72,7 +72,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         if isinstance(error, pickle.UnpicklingError) and not trust:
             raise UsageError(
                 f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because "
-                "that could run code from it; if you trust its source, add --trust_checkpoint true"
+                "that could run code from it; if you trust its source, add --trust-checkpoint"
             ) from error
         raise CommandError(f"{path} is broken: {error}") from error
     if isinstance(content, nn.Module):
@@ -134,7 +134,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
         if tensor.shape != own[name].shape
     ]
     if differing:
-        raise UsageError(f"--checkpoint: {_some(differing)}; --model_args (such as num_classes) must be those trained")
+        raise UsageError(f"--checkpoint: {_some(differing)}; --model-args (such as num_classes) must be those trained")
     module.load_state_dict(matching, strict=False)
     taken = {prefix + name for name in matching}
     return Loaded(prefix, [name for name in own if name not in matching], [n for n in state if n not in taken])

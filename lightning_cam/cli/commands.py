@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
+
+from lightning_cam.cli import options
 from lightning_cam.cli.errors import CommandError, UsageError
 
 # TensorBoard keeps ten pictures and a thousand numbers of each tag; it takes room only for those that are there.
@@ -13,56 +17,44 @@ _KEEP_ALL = "images=1000000,scalars=1000000"
 
 
 def explain_images(
-    path: str,
-    model: str,
     *,
-    method: str | list[str] = "all",
-    pretrained: bool = False,
-    checkpoint: str | None = None,
-    trust_checkpoint: bool = False,
-    model_args: dict[str, Any] | None = None,
-    forward: str | None = None,
-    target_layers: str | list[str] | None = None,
-    class_idx: int | None = None,
-    class_names: str | list[str] | None = None,
-    aug_smooth: bool = False,
-    eigen_smooth: bool = False,
-    image_size: int | tuple[int, int] | None = None,
-    resize: int | None = None,
-    mean: float | list[float] | None = None,
-    std: float | list[float] | None = None,
-    batch_size: int = 16,
-    workers: int | None = None,
-    device: str = "auto",
-    output: str = "out",
-    modelname: str | None = None,
+    path: Annotated[str, Parameter(help="A file, a folder (with all below it) or a quoted glob pattern.")],
+    model: options.Model,
+    method: options.Method = ("all",),
+    pretrained: Annotated[bool, Parameter(help="Load the library's weights for the model.")] = False,
+    checkpoint: Annotated[
+        str | None, Parameter(help="Weights: a state dict, a safetensors file or a Lightning .ckpt.")
+    ] = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
+    model_args: options.ModelArgs = None,
+    forward: options.Forward = None,
+    target_layers: options.TargetLayers = None,
+    class_idx: Annotated[
+        options.Whole | None, Parameter(help="The class to explain; by default the predicted one.")
+    ] = None,
+    class_names: Annotated[
+        options.NamesOrFile, Parameter(help="Names of the classes as a,b,c, or a text file with one per line.")
+    ] = None,
+    aug_smooth: Annotated[
+        bool, Parameter(help="Mean over six views of each image: flipped or not, times 0.9, 1 and 1.1.")
+    ] = False,
+    eigen_smooth: Annotated[
+        bool, Parameter(help="First principal component in place of the sum over channels.")
+    ] = False,
+    image_size: options.ImageSize = None,
+    resize: options.Resize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    batch_size: Annotated[options.Whole, Parameter(help="Images that go through the model at once.")] = 16,
+    workers: Annotated[
+        options.Whole | None,
+        Parameter(help="Processes that read and threads that draw; by default one per core, at most 8."),
+    ] = None,
+    device: options.Device = "auto",
+    output: Annotated[str, Parameter(help="Folder that the results of all models go to.")] = "out",
+    modelname: Annotated[str | None, Parameter(help="Name of the folder in it; by default the model's name.")] = None,
 ) -> None:
-    """Show where a model looks in each image of a folder.
-
-    Args:
-        path: A file, a folder (with all below it) or a quoted glob pattern.
-        model: A timm name, torchvision:NAME, or package.module:callable that returns a model.
-        method: One method, several as a,b,c or a list, or all that apply to the model.
-        pretrained: Load the library's weights for the model.
-        checkpoint: Weights: a state dict, a safetensors file or a Lightning .ckpt.
-        trust_checkpoint: Unpickle whatever the checkpoint holds. This runs any code in it.
-        model_args: Arguments of the model, as --model_args.num_classes 10.
-        forward: The part of the model that maps images to logits; by default found.
-        target_layers: The layers to look at, as a,b,c or a list of names; by default found.
-        class_idx: The class to explain; by default the predicted one.
-        class_names: Names of the classes: a list, or a text file with one per line.
-        aug_smooth: Mean over six views of each image: flipped or not, times 0.9, 1 and 1.1.
-        eigen_smooth: First principal component in place of the sum over channels.
-        image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
-        resize: Length of the shorter side before the crop to the image size.
-        mean: What the model's input is less by: a list with a number per channel, or one number for all.
-        std: What the model's input is divided by, likewise.
-        batch_size: Images that go through the model at once.
-        workers: Processes that read and threads that draw; by default one per core, at most 8.
-        device: auto, cpu, cuda, cuda:1, mps.
-        output: Folder that the results of all models go to.
-        modelname: Name of the folder in it; by default the model's name.
-    """
+    """Show where a model looks in each image of a folder."""
     from lightning_cam.cli.folder import Explainer, explain_files
     from lightning_cam.cli.gallery import INDEX, write_gallery
     from lightning_cam.cli.images import find_images
@@ -76,7 +68,7 @@ def explain_images(
     root, files = find_images(path, exclude=folder if inside else Path(output))
     methods = _methods(method)
     if batch_size < 1 or (workers is not None and workers < 0):
-        raise UsageError("--batch_size, --workers: expected at least 1 and 0")
+        raise UsageError("--batch-size, --workers: expected at least 1 and 0")
     named = load_model(
         model,
         model_args,
@@ -91,14 +83,14 @@ def explain_images(
         given(named.preprocessing, image_size, resize, mean, std),
         methods,
         forward,
-        _names(target_layers),
+        target_layers,
         class_idx,
         aug_smooth,
         eigen_smooth,
     )
     print(f"each image: {explainer.preprocessing}")
     layers = explainer.find_layers()
-    options = {
+    facts = {
         "root": str(root.resolve()),
         "model": model,
         "model_args": model_args or {},
@@ -113,7 +105,7 @@ def explain_images(
         "aug_smooth": aug_smooth,
         "eigen_smooth": eigen_smooth,
     }
-    results = Results(folder, options)
+    results = Results(folder, facts)
     errors = explain_files(
         explainer,
         root,
@@ -136,56 +128,48 @@ def explain_images(
 
 
 def replay_checkpoints(
-    checkpoints: str,
-    module: str,
     *,
-    probe: str | None = None,
-    data: str | None = None,
-    data_args: dict[str, Any] | None = None,
-    module_args: dict[str, Any] | None = None,
-    trust_checkpoint: bool = False,
-    method: str | list[str] = "hirescam",
-    num_samples: int = 16,
-    forward: str | None = None,
-    target_layers: str | list[str] | None = None,
-    class_idx: int | None = None,
-    class_names: list[str] | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    resize: int | None = None,
-    mean: float | list[float] | None = None,
-    std: float | list[float] | None = None,
-    batch_size: int | None = None,
-    precision: str = "32-true",
-    device: str = "auto",
-    name: str = "cam",
-    output: str = "replay",
+    checkpoints: Annotated[
+        str, Parameter(help="A quoted glob pattern, or a folder with .ckpt files; they are ordered by their steps.")
+    ],
+    module: Annotated[str, Parameter(help="The LightningModule, as package.module:Class.")],
+    probe: Annotated[str | None, Parameter(help="A folder of images to look at.")] = None,
+    data: Annotated[
+        str | None,
+        Parameter(help="In place of it the first validation batch of a LightningDataModule, package.module:Class."),
+    ] = None,
+    data_args: Annotated[
+        options.Arguments, Parameter(help="Arguments of the data module, as --data-args.NAME VALUE.")
+    ] = None,
+    module_args: Annotated[
+        options.Arguments,
+        Parameter(help="Arguments of the module that go before the hyperparameters in the checkpoint."),
+    ] = None,
+    trust_checkpoint: options.TrustCheckpoint = False,
+    method: options.Method = ("hirescam",),
+    num_samples: Annotated[options.Whole, Parameter(help="Images to look at.")] = 16,
+    forward: options.Forward = None,
+    target_layers: options.TargetLayers = None,
+    class_idx: Annotated[
+        options.Whole | None,
+        Parameter(help="The class to explain; by default the image's label, or without labels the predicted one."),
+    ] = None,
+    class_names: Annotated[
+        options.Names, Parameter(help="Names of the classes as a,b,c; by default found in the data module.")
+    ] = None,
+    image_size: options.ImageSize = None,
+    resize: options.Resize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    batch_size: Annotated[
+        options.Whole | None, Parameter(help="Images that go through the model at once; by default all.")
+    ] = None,
+    precision: Annotated[str, Parameter(help="That of the training, as its Trainer took it.")] = "32-true",
+    device: options.Device = "auto",
+    name: Annotated[str, Parameter(help="First part of all tags.")] = "cam",
+    output: Annotated[str, Parameter(help="Log directory, for TensorBoard and the report.")] = "replay",
 ) -> None:
-    """Make the timeline, filmstrip, scalars and report from a row of Lightning checkpoints.
-
-    Args:
-        checkpoints: A quoted glob pattern, or a folder with .ckpt files; they are ordered by their steps.
-        module: The LightningModule, as package.module:Class.
-        probe: A folder of images to look at.
-        data: In place of it a LightningDataModule, as package.module:Class: its first validation batch is looked at.
-        data_args: Arguments of the data module.
-        module_args: Arguments of the module that go before the hyperparameters in the checkpoint.
-        trust_checkpoint: Unpickle whatever the checkpoints hold. This runs any code in them.
-        method: One method, several as a,b,c or a list, or all that apply to the model.
-        num_samples: Images to look at.
-        forward: The part of the module that maps images to logits; by default found.
-        target_layers: The layers to look at, as a,b,c or a list of names; by default found.
-        class_idx: The class to explain; by default the image's label, or without labels the predicted one.
-        class_names: Names of the classes; by default found in the data module.
-        image_size: Side of the model's input, or [height, width]; alone, the whole image is squeezed into it.
-        resize: Length of the shorter side before the crop to the image size.
-        mean: What the model's input is less by: a list with a number per channel, or one number for all.
-        std: What the model's input is divided by, likewise.
-        batch_size: Images that go through the model at once; by default all.
-        precision: That of the training, as its Trainer took it.
-        device: auto, cpu, cuda, cuda:1, mps.
-        name: First part of all tags.
-        output: Log directory, for TensorBoard and the report.
-    """
+    """Make the timeline, filmstrip, scalars and report from a row of Lightning checkpoints."""
     from lightning_cam.cli import replay
     from lightning_cam.cli.models import load_object, pick_device
     from lightning_cam.cli.preprocessing import given, of_module
@@ -208,7 +192,7 @@ def replay_checkpoints(
         methods=methods,
         num_samples=num_samples,
         class_idx=class_idx,
-        target_layers=_names(target_layers),
+        target_layers=target_layers,
         forward=forward,
         mean=mean,
         std=std,
@@ -232,26 +216,18 @@ def replay_checkpoints(
 
 
 def show_layers(
-    model: str,
+    model: options.Model,
     *,
-    model_args: dict[str, Any] | None = None,
-    forward: str | None = None,
-    target_layers: str | list[str] | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    model_args: options.ModelArgs = None,
+    forward: options.Forward = None,
+    target_layers: options.TargetLayers = None,
+    image_size: options.ImageSize = None,
 ) -> None:
-    """Show which layers of a model would be looked at, and why.
-
-    Args:
-        model: A timm name, torchvision:NAME, or package.module:callable that returns a model.
-        model_args: Arguments of the model, as --model_args.num_classes 10.
-        forward: The part of the model that maps images to logits; by default found.
-        target_layers: Layers to look at instead of those found, as a,b,c or a list of names.
-        image_size: Side of the model's input, or [height, width].
-    """
+    """Show which layers of a model would be looked at, and why."""
     from lightning_cam.cli.models import create_model
     from lightning_cam.cli.show import describe_layers
 
-    print(describe_layers(create_model(model, model_args), forward, _names(target_layers), image_size))
+    print(describe_layers(create_model(model, model_args), forward, target_layers, image_size))
 
 
 def show_methods() -> None:
@@ -261,29 +237,27 @@ def show_methods() -> None:
     print(describe_methods())
 
 
-def start_board(logdir: str, *, port: int = 6006, host: str = "localhost") -> None:
-    """Start TensorBoard so that it keeps every step of every picture.
-
-    Args:
-        logdir: The log directory.
-        port: Where it listens.
-        host: To whom it listens; 0.0.0.0 to all.
-    """
+def start_board(
+    logdir: Annotated[str, Parameter(help="The log directory.")],
+    *,
+    port: Annotated[options.Whole, Parameter(help="Where it listens.")] = 6006,
+    host: Annotated[str, Parameter(help="To whom it listens; 0.0.0.0 to all.")] = "localhost",
+) -> None:
+    """Start TensorBoard so that it keeps every step of every picture."""
     if not Path(logdir).is_dir():
         raise UsageError(f"there is no folder {logdir!r}")
-    options = ["--logdir", logdir, "--port", str(port), "--host", host, "--samples_per_plugin", _KEEP_ALL]
-    status = subprocess.call([sys.executable, "-m", "tensorboard.main", *options])
+    words = ["--logdir", logdir, "--port", str(port), "--host", host, "--samples_per_plugin", _KEEP_ALL]
+    status = subprocess.call([sys.executable, "-m", "tensorboard.main", *words])
     if status:
         raise CommandError(f"TensorBoard ended with status {status}")
 
 
-def make_report(logdir: str, *, output: str | None = None) -> None:
-    """Write the timeline of a log directory as one HTML file.
-
-    Args:
-        logdir: The log directory, of one run or several.
-        output: The file; by default cam_report.html in that directory.
-    """
+def make_report(
+    logdir: Annotated[str, Parameter(help="The log directory, of one run or several.")],
+    *,
+    output: Annotated[str | None, Parameter(help="The file; by default cam_report.html in that directory.")] = None,
+) -> None:
+    """Write the timeline of a log directory as one HTML file."""
     from lightning_cam.timeline.report import write_report
 
     try:
@@ -292,23 +266,17 @@ def make_report(logdir: str, *, output: str | None = None) -> None:
         raise UsageError(str(error)) from error
 
 
-def _names(given: str | list[str] | None) -> list[str] | None:
-    """The list that `a,b,c` stands for."""
-    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
-
-
-def _methods(method: str | list[str]) -> str | list[str]:
+def _methods(names: Sequence[str]) -> str | list[str]:
     """`all`, or the list of names; checked."""
     from lightning_cam.explanation import find_methods
 
-    names = _names(method) or []
-    if names == ["all"]:
+    if list(names) == ["all"]:
         return "all"
     try:
-        find_methods(names)
+        find_methods(list(names))
     except ValueError as error:
         raise UsageError(f"--method: {str(error).removeprefix('methods: ')}") from error
-    return names
+    return list(names)
 
 
 def _identity(file: Path) -> list[Any]:

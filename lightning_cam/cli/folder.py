@@ -67,7 +67,7 @@ class Explainer:
         channels = len(self.preprocessing.mean)
         images = torch.zeros(1, channels, *self.preprocessing.image_size, device=self.device)
         forward = classifier_of(self.model.module, self.forward)
-        with first_run(images, "--image_size, --mean and --std say"):
+        with first_run(images, "--image-size, --mean and --std say"):
             return find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
 
     def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:

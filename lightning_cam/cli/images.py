@@ -1,17 +1,16 @@
-"""Finding image files, and reading any of them as RGB."""
+"""Finding the images that the command line is given, and reading them in worker processes."""
 
 import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cam.cli.errors import UsageError
-from lightning_cam.training.probe import SUFFIXES
+from lightning_cam.training.image_files import SUFFIXES, read_image
 
 
 def find_images(path: str, exclude: Path | None = None, option: str = "--path") -> tuple[Path, list[Path]]:
@@ -59,39 +58,6 @@ def find_images(path: str, exclude: Path | None = None, option: str = "--path") 
             f"{option}: no image ({kinds}) in {path!r}; expected a file, a folder or a quoted glob pattern"
         )
     return root, files
-
-
-def read_image(file: Path) -> Image.Image:
-    """Read an image of any mode as 8-bit RGB, upright.
-
-    EXIF rotation is applied, what is transparent is laid on white, 16-bit gray keeps its upper 8 bits. Gray of 32 bits
-    and of floats has no range of its own: it is stretched from its smallest to its largest value.
-
-    Args:
-        file: Any file that Pillow reads; of an animation the first picture.
-
-    Raises:
-        OSError: The file is no image, or broken.
-    """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            return _gray(np.asarray(image) / 257)
-        if image.mode in ("I", "F"):
-            return _gray(_stretch(np.asarray(image, np.float64)))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
-
-
-def _gray(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
-
-
-def _stretch(values: np.ndarray) -> np.ndarray:
-    low, high = values.min(), values.max()
-    return (values - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lightning_cam.cli.checkpoints import load_weights, read_checkpoint, state_d
 from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.preprocessing import Preprocessing, of_module, of_torchvision
 
-_log = logging.getLogger("lightning_cam")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def load_model(
         if loaded.missing or loaded.unexpected:
             _log.warning("%s", weights)
     elif not pretrained:
-        _log.warning("The weights of %s are random: give --checkpoint FILE or --pretrained true.", name)
+        _log.warning("The weights of %s are random: give --checkpoint FILE or --pretrained.", name)
     names = model.class_names if class_names is None else _class_names(class_names)
     return replace(model, class_names=names, weights=weights)
 
@@ -109,7 +109,7 @@ def create_model(name: str, model_args: dict[str, Any] | None = None, pretrained
             return _from_callable(name, args | ({"pretrained": True} if pretrained else {}))
         return _from_timm(name, args, pretrained)
     except TypeError as error:
-        raise UsageError(f"--model, --model_args: {name} does not take these arguments: {error}") from error
+        raise UsageError(f"--model, --model-args: {name} does not take these arguments: {error}") from error
 
 
 def load_object(path: str, option: str) -> Any:
@@ -230,5 +230,5 @@ def _class_names(names: str | list[str]) -> list[str]:
         return names
     file = Path(names)
     if not file.is_file():
-        raise UsageError(f"--class_names: there is no file {names!r}; expected a list, or a file with one name a line")
+        raise UsageError(f"--class-names: there is no file {names!r}; expected a list, or a file with one name a line")
     return file.read_text(encoding="utf-8").splitlines()

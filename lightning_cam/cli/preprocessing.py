@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from lightning_cam.cli.errors import UsageError
 
-_log = logging.getLogger("lightning_cam")
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Preprocessing:
 
     image_size: tuple[int, int] = (224, 224)
     resize: int | None = None
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
     interpolation: str = "bicubic"
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -112,8 +110,6 @@ def of_module(module: nn.Module, args: Mapping[str, Any] | None = None) -> Prepr
     Returns:
         The preprocessing, or None if nothing is said.
     """
-    from timm.data import resolve_model_data_config
-
     for part in module.modules():
         if isinstance(getattr(part, "pretrained_cfg", None), dict):
             size = getattr(getattr(part, "patch_embed", None), "img_size", None)
@@ -140,7 +136,7 @@ def given(
     if known is None and (image_size is None or mean is None):
         _log.warning(
             "The model does not say how images are to be prepared: 224 pixels and ImageNet's mean and standard "
-            "deviation are taken where --image_size, --mean and --std are not given."
+            "deviation are taken where --image-size, --mean and --std are not given."
         )
     base = known or Preprocessing()
     lengths = {len(values) for values in (mean, std) if isinstance(values, Sequence)}

@@ -22,12 +22,13 @@ from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.images import ImageFiles, find_images
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.model.private import metrics_step_of, set_metrics_step
 from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
 
-_log = logging.getLogger("lightning_cam")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
     try:
         module: LightningModule = cls(**{k: v for k, v in known.items() if open_ended or k in names} | args)
     except TypeError as error:
-        raise UsageError(f"--module, --module_args: {path} cannot be made: {error}") from error
+        raise UsageError(f"--module, --module-args: {path} cannot be made: {error}") from error
     return module
 
 
@@ -213,7 +214,7 @@ def replay(
             loaded = load_weights(module, content["state_dict"])
             if loaded.missing or loaded.unexpected:
                 _log.warning("%s: %s", checkpoint.file, loaded)
-            trainer.fit_loop.epoch_loop._batches_that_stepped = checkpoint.step
+            set_metrics_step(trainer, checkpoint.step)
             trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
             callback.on_validation_start(trainer, module)
             callback.on_validation_batch_start(trainer, module, batch, 0)
@@ -242,4 +243,4 @@ def _metrics_step(content: dict[str, Any]) -> int:
     # Lightning counts a batch after the validation that follows it: a checkpoint of the end of an epoch is one further.
     progress = loop["epoch_progress"]["current"]
     ended = progress["processed"] > progress["completed"]
-    return int(loop["epoch_loop.state_dict"]["_batches_that_stepped"]) - ended
+    return metrics_step_of(loop) - ended

@@ -40,7 +40,7 @@ def describe_layers(
         forward=classifier_of(model.module, forward),
         target_layers=target_layers,
     )
-    with _reasons() as reasons, first_run(images, "--image_size says"):
+    with _reasons() as reasons, first_run(images, "--image-size says"):
         looked_at = search()
     lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in looked_at)]
     if not target_layers:

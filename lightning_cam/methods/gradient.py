@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_cam.methods.reduce import Reduce, channel_sum
 from lightning_cam.methods.registry import register_method
+from lightning_cam.render.scale import to_unit_interval
 
 _CELLS = (2, 3)
 
@@ -158,12 +159,8 @@ def refinecam(
     product = layer_activations[0].new_ones(())
     for activations, gradients in zip(layer_activations, layer_gradients, strict=True):
         maps = gradcam_plusplus(activations=activations, gradients=gradients, reduce=reduce)
-        resized = F.interpolate(_unit(maps.relu())[:, None], size=image_size, mode="bilinear", align_corners=False)
-        product = product * _unit(resized[:, 0])
+        resized = F.interpolate(
+            to_unit_interval(maps.relu())[:, None], size=image_size, mode="bilinear", align_corners=False
+        )
+        product = product * to_unit_interval(resized[:, 0])
     return product
-
-
-def _unit(maps: Tensor) -> Tensor:
-    """Scale each map to [0, 1], as grad-cam does; a constant one becomes 0."""
-    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
-    return maps / (maps.amax(dim=(-2, -1), keepdim=True) + 1e-7)

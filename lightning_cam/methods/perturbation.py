@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lightning_cam.methods.reduce import Reduce, channel_sum
 from lightning_cam.methods.registry import register_method
+from lightning_cam.render.scale import to_unit_interval
 
-Scorer = Callable[[Tensor, Tensor], Tensor]
+ScoreRows = Callable[[Tensor, Tensor], Tensor]
 
 MICRO_BATCH = 32  # on a CPU more do not fit into its caches, and take a third longer
 # grad-cam's stand-in for minus infinity: far below anything a network puts out, finite in its matrix products.
@@ -33,7 +34,7 @@ def ablationcam(
     layer_output: Tensor,
     channel_axis: int,
     scores: Tensor,
-    score_outputs: Scorer,
+    score_outputs: ScoreRows,
     reduce: Reduce = channel_sum,
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
@@ -71,7 +72,7 @@ def scorecam(
     *,
     activations: Tensor,
     images: Tensor,
-    score_images: Scorer,
+    score_images: ScoreRows,
     reduce: Reduce = channel_sum,
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
@@ -86,9 +87,8 @@ def scorecam(
     rows = []
     for image, channel in _rows(len(images), activations.shape[1], micro_batch, images.device):
         shown = F.interpolate(activations[image, channel][:, None], size=size, mode="bilinear", align_corners=True)
-        shown = shown - shown.amin(dim=(2, 3), keepdim=True)
-        shown = shown / (shown.amax(dim=(2, 3), keepdim=True) + 1e-8)
-        rows.append(score_images(images[image] * shown.to(images.dtype), image))
+        shown = to_unit_interval(shown, eps=1e-8).to(images.dtype)  # grad-cam's constant here
+        rows.append(score_images(images[image] * shown, image))
     weights = torch.cat(rows).float().view(activations.shape[:2]).softmax(dim=1)
     return reduce(weights[:, :, None, None] * activations)
 
@@ -124,6 +124,4 @@ def fullgrad(*, images: Tensor, input_gradients: Tensor, bias_gradients: list[Te
 
 def _unit_channels(maps: Tensor, size: torch.Size) -> Tensor:
     """`(B, C, h, w)` -> each channel in [0, 1], at `size`, summed: `(B, H, W)`."""
-    maps = maps - maps.amin(dim=(2, 3), keepdim=True)
-    maps = maps / (maps.amax(dim=(2, 3), keepdim=True) + 1e-7)
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False).sum(dim=1)
+    return F.interpolate(to_unit_interval(maps), size=size, mode="bilinear", align_corners=False).sum(dim=1)

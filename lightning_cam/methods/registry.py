@@ -124,9 +124,9 @@ def register_method(
     """
     needs = frozenset(needs)
     if name in METHODS:
-        raise ValueError(f"`name`: a method called {name!r} is registered already")
+        raise ValueError(f"name: a method called {name!r} is registered already")
     if needs - NEEDS.keys():
-        raise ValueError(f"`needs` must be among {sorted(NEEDS)}, got {sorted(needs - NEEDS.keys())}")
+        raise ValueError(f"needs: expected names among {sorted(NEEDS)}, got {sorted(needs - NEEDS.keys())}")
 
     def register(function: F) -> F:
         METHODS[name] = Method(name, function, needs, cost, paper)

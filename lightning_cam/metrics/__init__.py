@@ -1,17 +1,16 @@
 """What a map is worth: where it lies, how it spreads, how it changes, whether the model uses it.
 
-Everything is batched and stays on the device of the maps, `road` excepted.
+Everything is batched and stays on the device of the maps. `docs/metrics.md` says what each is for.
 """
 
-from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc, road, token_deletion_auc
-from lightning_cam.metrics.localization import best_iou, box_coverage, mask_coverage, pointing_game, share_inside
+from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc
+from lightning_cam.metrics.localization import box_coverage, mask_coverage, pointing_game, share_inside
 from lightning_cam.metrics.sanity import randomization_similarity, randomized_copy
-from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation, ssim
+from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation
 from lightning_cam.metrics.spread import entropy, gini, outlier_token_norm
 
 __all__ = [
     "average_drop",
-    "best_iou",
     "box_coverage",
     "cosine_similarity",
     "deletion_auc",
@@ -24,8 +23,5 @@ __all__ = [
     "randomization_similarity",
     "randomized_copy",
     "rank_correlation",
-    "road",
     "share_inside",
-    "ssim",
-    "token_deletion_auc",
 ]

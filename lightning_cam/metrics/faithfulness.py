@@ -1,7 +1,7 @@
 """Whether the model uses what a map points at: change the image where the map says, and look at the output.
 
 Every metric runs the model, under the caller's grad mode, precision and device: call under `torch.no_grad()` and
-`untouched(model)`. `forward` maps images `(N, C, H, W)` to logits `(N, classes)`; the score is the probability of
+`untouched(model)`. `classifier` maps images `(N, C, H, W)` to logits `(N, classes)`; the score is the probability of
 each image's class.
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-Forward = Callable[[Tensor], Tensor]
+Classifier = Callable[[Tensor], Tensor]  # images (N, C, H, W) in, logits (N, classes) out
 
 
-def deletion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor, *, steps: int = 10) -> Tensor:
+def deletion_auc(maps: Tensor, images: Tensor, classifier: Classifier, class_idx: Tensor, *, steps: int = 10) -> Tensor:
     """Area under the probability as the most relevant patches are blurred first: lower is better.
 
     Patches (the pixels of a grid cell) go in falling order of relevance (Petsiuk et al. 2018, arXiv:1806.07421, with
@@ -26,7 +26,7 @@ def deletion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tens
     Args:
         maps: `(B, h, w)` raw signed relevance.
         images: `(B, C, H, W)`, normalized as the model expects.
-        forward: from images to logits.
+        classifier: from images to logits.
         class_idx: `(B,)` int64, the explained classes.
         steps: in how many equal parts the patches are replaced; at most `h * w`.
 
@@ -34,78 +34,26 @@ def deletion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tens
         `(B,)` in [0, 1]: trapezoidal mean of the probability over the replaced fraction 0 to 1.
     """
     blurred = _blur(images, maps.shape[1:])
-    return _auc(maps, images, blurred, forward, class_idx, steps)
+    return _auc(maps, images, blurred, classifier, class_idx, steps)
 
 
-def insertion_auc(maps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor, *, steps: int = 10) -> Tensor:
+def insertion_auc(
+    maps: Tensor, images: Tensor, classifier: Classifier, class_idx: Tensor, *, steps: int = 10
+) -> Tensor:
     """Area under the probability as the most relevant patches come back first into the blurred image: higher is better.
 
     The mirror of `deletion_auc`, with the same arguments, result and cost.
     """
     blurred = _blur(images, maps.shape[1:])
-    return _auc(maps, blurred, images, forward, class_idx, steps)
+    return _auc(maps, blurred, images, classifier, class_idx, steps)
 
 
-def token_deletion_auc(
-    maps: Tensor,
-    images: Tensor,
-    forward: Forward,
-    class_idx: Tensor,
-    tokens: nn.Module,
-    *,
-    num_prefix_tokens: int = 0,
-    steps: int = 10,
-) -> Tensor:
-    """Area under the probability as the most relevant patches' tokens are dropped first: lower is better.
-
-    As `deletion_auc`, but the patches are taken out of the sequence instead of being painted over, so that nothing
-    unnatural is put in their place. For models that take any number of tokens once their positions are added: plain
-    vision transformers, not windowed or pyramidal ones, nor those that add positions in the attention. The last patch
-    always stays. Cost: `steps + 1` forwards, ever shorter ones.
-
-    Args:
-        maps: `(B, h, w)` raw signed relevance.
-        images: `(B, C, H, W)`, normalized as the model expects.
-        forward: from images to logits, through `tokens`.
-        class_idx: `(B,)` int64, the explained classes.
-        tokens: the module that puts out all tokens with their positions, `(B, num_prefix_tokens + h * w, D)`; timm's
-            vision transformers have one in `model.norm_pre`.
-        num_prefix_tokens: tokens before the patches, never dropped.
-        steps: in how many equal parts the patches are dropped; at most `h * w - 1`.
-
-    Returns:
-        `(B,)` in [0, 1]: trapezoidal mean of the probability over the dropped patches, none to all but one.
-
-    Raises:
-        ValueError: if the grid has a single cell.
-    """
-    cells = maps.shape[1] * maps.shape[2]
-    if cells == 1:
-        raise ValueError("`maps` must have at least two cells: the last patch always stays, so there is none to drop")
-    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
-
-    def without(count: int) -> Tensor:
-        kept = order[:, count:].sort(dim=1).values + num_prefix_tokens
-
-        def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-            patches = output.gather(1, kept[:, :, None].expand(-1, -1, output.shape[2]))
-            return torch.cat([output[:, :num_prefix_tokens], patches], dim=1)
-
-        handle = tokens.register_forward_hook(drop)
-        try:
-            return _probability(images, forward, class_idx)
-        finally:
-            handle.remove()
-
-    return _area(without, cells - 1, steps)
-
-
-def _auc(maps: Tensor, start: Tensor, end: Tensor, forward: Forward, class_idx: Tensor, steps: int) -> Tensor:
+def _auc(maps: Tensor, start: Tensor, end: Tensor, classifier: Classifier, class_idx: Tensor, steps: int) -> Tensor:
     """Mean probability on the way from `start` to `end`, patch by patch in falling order of relevance."""
     rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(maps.shape)
     at_pixels = F.interpolate(rank[:, None].float(), size=start.shape[-2:], mode="nearest-exact")
     return _area(
-        lambda count: _probability(torch.where(at_pixels < count, end, start), forward, class_idx),
+        lambda count: _probability(torch.where(at_pixels < count, end, start), classifier, class_idx),
         maps.shape[1] * maps.shape[2],
         steps,
     )
@@ -129,11 +77,11 @@ def _blur(images: Tensor, grid_size: torch.Size) -> Tensor:
     return gaussian_blur(images, [2 * radius_x + 1, 2 * radius_y + 1], [sigma, sigma])
 
 
-def _probability(images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
-    return forward(images).float().softmax(dim=1).gather(1, class_idx[:, None]).squeeze(1)
+def _probability(images: Tensor, classifier: Classifier, class_idx: Tensor) -> Tensor:
+    return classifier(images).float().softmax(dim=1).gather(1, class_idx[:, None]).squeeze(1)
 
 
-def average_drop(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
+def average_drop(heatmaps: Tensor, images: Tensor, classifier: Classifier, class_idx: Tensor) -> Tensor:
     """How much of the probability is lost when only what the heatmap lights is shown: lower is better.
 
     `relu(p - p_shown) / p` with `p_shown` the probability for `heatmap * image` (Chattopadhyay et al. 2018,
@@ -143,42 +91,12 @@ def average_drop(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: 
     Args:
         heatmaps: `(B, H, W)` in [0, 1], at image size.
         images: `(B, C, H, W)`, normalized: what is not lit fades to the mean color.
-        forward: from images to logits.
+        classifier: from images to logits.
         class_idx: `(B,)` int64, the explained classes.
 
     Returns:
         `(B,)` in [0, 1]; 0 where the probability does not fall.
     """
-    before = _probability(images, forward, class_idx)
-    shown = _probability(images * heatmaps[:, None], forward, class_idx)
+    before = _probability(images, classifier, class_idx)
+    shown = _probability(images * heatmaps[:, None], classifier, class_idx)
     return (before - shown).relu() / before.clamp_min(torch.finfo(before.dtype).tiny)
-
-
-def road(heatmaps: Tensor, images: Tensor, forward: Forward, class_idx: Tensor) -> Tensor:
-    """Remove and debias: what removing the least relevant pixels costs less than removing the most relevant.
-
-    grad-cam's `ROADCombined` (Rong et al. 2022, arXiv:2202.00449): `(LeRF - MoRF) / 2` of the probability, averaged
-    over removing 10 to 90 % of the pixels, each filled in from its neighbors; higher is better, 0 is chance. It
-    leaves the device and solves a linear system per image and threshold: by far the dearest metric here. Cost: 36
-    forwards. The global random generator, which grad-cam draws noise from, comes back as it was.
-
-    Args:
-        heatmaps: `(B, H, W)` in [0, 1], at image size.
-        images: `(B, C, H, W)`, normalized.
-        forward: from images to logits.
-        class_idx: `(B,)` int64, the explained classes.
-
-    Returns:
-        `(B,)` float32 in [-0.5, 0.5], on the device of `images`.
-    """
-    # Both are slow to import, and most runs never ask for this metric.
-    from pytorch_grad_cam.metrics.road import ROADCombined
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    targets = [ClassifierOutputTarget(int(index)) for index in class_idx.cpu()]
-    with torch.random.fork_rng(devices=[]):  # the noise is drawn on the CPU
-        torch.manual_seed(0)
-        scores = ROADCombined()(
-            images, heatmaps.cpu().numpy(), targets, lambda batch: forward(batch).float().softmax(dim=1)
-        )
-    return torch.from_numpy(scores).to(images.device)

@@ -1,4 +1,4 @@
-"""How much of a map lies on the object: share of relevance inside, pointing game, best IoU.
+"""How much of a map lies on the object: share of relevance inside, pointing game.
 
 All work on the token grid. Where the object is, is said once as the coverage `(B, h, w)`: the fraction of each cell's
 area that a box or mask covers. In each metric a non-finite map gives NaN, so that it is never taken for a bad but
@@ -30,7 +30,7 @@ def box_coverage(boxes: Tensor, grid_size: tuple[int, int], image_size: tuple[in
                  [0.0000, 0.0000]]])
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"`boxes` must be (B, 4): x1, y1, x2, y2 in pixels; got shape {tuple(boxes.shape)}")
+        raise ValueError(f"boxes: expected (B, 4), x1, y1, x2, y2 in pixels, got shape {tuple(boxes.shape)}")
     x1, y1, x2, y2 = boxes.float().unbind(dim=1)
     rows = _interval_coverage(y1, y2, grid_size[0], image_size[0])
     columns = _interval_coverage(x1, x2, grid_size[1], image_size[1])
@@ -64,7 +64,7 @@ def mask_coverage(masks: Tensor, grid_size: tuple[int, int]) -> Tensor:
                  [0.0000, 0.5000]]])
     """
     if masks.dim() != 3:
-        raise ValueError(f"`masks` must be (B, H, W); got shape {tuple(masks.shape)}")
+        raise ValueError(f"masks: expected (B, H, W), got shape {tuple(masks.shape)}")
     return F.adaptive_avg_pool2d((masks != 0).float(), grid_size)
 
 
@@ -114,32 +114,3 @@ def pointing_game(maps: Tensor, coverage: Tensor) -> Tensor:
     best = covered.amax(dim=1)
     hit = (at_peak >= best / 2) & (best > 0) & (flat.amax(dim=1) > 0)
     return torch.where(flat.isfinite().all(dim=1), hit.float(), torch.nan)
-
-
-def best_iou(maps: Tensor, coverage: Tensor) -> Tensor:
-    """Intersection over union with the object, at the threshold that suits each map best.
-
-    A threshold keeps the cells of at least that relevance; every positive value of the map is tried. Areas are exact:
-    a cell covered by half adds half to the intersection (after Choe et al. 2020, arXiv:2001.07437, MaxBoxAcc).
-
-    Args:
-        maps: `(B, h, w)` raw signed relevance.
-        coverage: `(B, h, w)` from `box_coverage` or `mask_coverage`.
-
-    Returns:
-        `(B,)` in [0, 1]; 0 for a map without positive relevance.
-
-    Example:
-        >>> best_iou(torch.tensor([[[3.0, 2.0, 1.0]]]), torch.tensor([[[1.0, 0.5, 0.0]]]))
-        tensor([0.7500])
-    """
-    values, order = maps.flatten(1).sort(dim=1, descending=True)
-    covered = coverage.flatten(1)
-    inside = covered.gather(1, order).cumsum(dim=1)
-    kept = torch.arange(1, values.shape[1] + 1, device=maps.device)
-    union = kept + covered.sum(dim=1, keepdim=True) - inside
-    # Cells of equal relevance pass a threshold together: only the last of them is a cut.
-    is_cut = torch.ones_like(values, dtype=torch.bool)
-    is_cut[:, :-1] = values[:, :-1] != values[:, 1:]
-    iou = torch.where(is_cut & (values > 0), inside / union, 0.0).amax(dim=1)
-    return torch.where(values.isfinite().all(dim=1), iou, torch.nan)

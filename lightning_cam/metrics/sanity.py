@@ -31,7 +31,7 @@ def randomized_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
     for name in modules:
         parameters = list(named[name].parameters()) if name in named else []
         if not parameters:
-            raise ValueError(f"`modules`: the model has no module {name!r} with parameters to randomize")
+            raise ValueError(f"modules: expected names of modules with parameters, got {name!r}")
         for parameter in parameters:
             std, mean = torch.std_mean(parameter.detach().float(), correction=0)
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)

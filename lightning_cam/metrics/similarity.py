@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def cosine_similarity(maps: Tensor, others: Tensor) -> Tensor:
@@ -19,7 +18,7 @@ def cosine_similarity(maps: Tensor, others: Tensor) -> Tensor:
         >>> cosine_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[4.0, 3.0]]]))
         tensor([0.9600])
     """
-    return (_unit(maps.flatten(1)) * _unit(others.flatten(1))).sum(dim=1)
+    return (_unit_length(maps.flatten(1)) * _unit_length(others.flatten(1))).sum(dim=1)
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
@@ -38,36 +37,12 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
         tensor([1.0000])
     """
     first, second = _ranks(maps.flatten(1)), _ranks(others.flatten(1))
-    correlation = (_unit(first) * _unit(second)).sum(dim=1)
+    correlation = (_unit_length(first) * _unit_length(second)).sum(dim=1)
     finite = maps.flatten(1).isfinite().all(dim=1) & others.flatten(1).isfinite().all(dim=1)
     return torch.where(finite, correlation, torch.nan)
 
 
-def ssim(heatmaps: Tensor, others: Tensor) -> Tensor:
-    """Structural similarity of two heatmaps as pictures (torchmetrics' SSIM).
-
-    Args:
-        heatmaps: `(B, H, W)` in [0, 1], at picture size; at least 3 × 3.
-        others: `(B, H, W)` in [0, 1].
-
-    Returns:
-        `(B,)` in [-1, 1], the mean over all pixels, the picture reflected at its borders. The Gaussian window has a
-        standard deviation of 1.5 pixels, less on pictures under 11 pixels.
-
-    Example:
-        >>> ssim(torch.eye(12)[None], torch.eye(12)[None])
-        tensor([1.])
-    """
-    radius = min(5, (min(heatmaps.shape[1:]) - 1) // 2)
-    # torchmetrics derives the window's radius as int(3.5 * sigma + 0.5).
-    result = structural_similarity_index_measure(
-        heatmaps[:, None], others[:, None], sigma=1.5 if radius == 5 else radius / 3.5, reduction="none", data_range=1.0
-    )
-    assert isinstance(result, Tensor)
-    return result.reshape(len(heatmaps))
-
-
-def _unit(rows: Tensor) -> Tensor:
+def _unit_length(rows: Tensor) -> Tensor:
     """Rows of length one; zeros stay zeros, however small or large the others are."""
     tiny = torch.finfo(rows.dtype).tiny
     rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)

@@ -1,10 +1,14 @@
 """Where the logits stand in what a model returns."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Forward = Callable[[Tensor], Any]  # images (B, C, H, W) in, what the model returns out
+Score = Callable[[Any], Tensor]  # what the model returns in, one number per image (B,) out
 
 
 def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
@@ -68,7 +72,7 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
     )
 
 
-def of_a_copy(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+def on_copies(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     """`forward` of a copy of its images, which models may write to that normalize in place."""
     return lambda images: forward(images.clone())
 
@@ -78,17 +82,42 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
         return
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if named is not None:
-        yield from tensors_in(named)
-    if isinstance(output, Mapping):
-        children = list(output.values())
-    elif isinstance(output, (tuple, list)):
-        children = list(output)
-    else:
-        children = []
-    for child in children:
-        yield from tensors_in(child)
+    items = named_items(output)
+    logits = dict(items).get("logits", getattr(output, "logits", None))
+    for child in (logits, *(value for _, value in items)):
+        if child is not None:
+            yield from tensors_in(child)
+
+
+def named_tensors(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of anything nested, each with the nearest name that it stands under.
+
+    torch's pytree knows neither dataclasses nor mappings of other classes (`UserDict`, Hugging Face's).
+
+    Args:
+        tree: Tuples, lists, mappings, dataclasses, named tuples, and what else; only these are looked into.
+        name: Of `tree` itself.
+
+    Example:
+        >>> [name for name, _ in named_tensors({"image": torch.zeros(1), "meta": (torch.zeros(1), "text")})]
+        ['image', 'meta']
+    """
+    if isinstance(tree, Tensor):
+        yield name, tree
+        return
+    for key, value in named_items(tree):
+        yield from named_tensors(value, key or name)
+
+
+def named_items(tree: Any) -> list[tuple[str, Any]]:
+    """What a container holds, by name; of tuples and lists the names are empty."""
+    if isinstance(tree, Mapping):
+        return [(str(key), value) for key, value in tree.items()]
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return [(field.name, getattr(tree, field.name)) for field in fields(tree)]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return list(zip(tree._fields, tree, strict=True))
+    return [("", value) for value in tree] if isinstance(tree, (tuple, list)) else []
 
 
 def _describe(output: Any) -> str:

@@ -1,39 +1,48 @@
 """Leave a model as it came, whatever happens in between."""
 
 import random
-import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import checkpoint
+from torch.nn.parameter import UninitializedBuffer
+from torch.overrides import TorchFunctionMode
 
-# FSDP swaps the parameters in this dictionary by itself; putting old ones back would contradict its own state.
-_NOT_OURS = "_parameters"
-_AROUND_CHECKPOINTS = "_checkpoint_without_reentrant_generator"
-_CTRL_C = signal.default_int_handler
-_BODIES = [0]  # of `untouched` that are running, one within another
+from lightning_cam.model.private import (
+    PARAMETERS,
+    backward_hooks_of,
+    checkpointing_off,
+    global_backward_hooks_off,
+    is_flattened,
+    is_part_of_flat,
+)
+from lightning_cam.model.signals import signals_deferred
+
+_MOST_ELEMENTS = 100_000  # of containers that are looked through for tensors; a list of files can be longer
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body and put back all of `model` and every random generator, even when the body raises.
 
-    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
-    one level deep), the values of its buffers and of tensors it holds as attributes, and the states of generators it
-    holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and
-    torch's random generators. Parameter values are not copied: nothing may write to them. Gradients are set aside
-    (None) while the body runs.
+    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, and containers within
+    containers), the values of its buffers and of tensors it holds as attributes, none of which keeps the graph of the
+    body, and the states of generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of
+    Python's, NumPy's and torch's random generators. Parameter values are not copied: nothing may write to them.
+    Gradients are set aside (None) while the body runs. Nothing is changed before all of this is noted.
 
     Args:
         model: Any module, on any device.
+
+    Raises:
+        torch.OutOfMemoryError: Buffers do not fit a second time. The model is as it was.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2))
@@ -44,20 +53,16 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with random_states_kept(devices), ExitStack() as stack:  # which goes on with the others if one raises
-        for restore in (_gradients(model), *map(_attributes, model.modules())):
+        restores = [*map(_attributes, model.modules())]
+        flags = [(p, p.requires_grad) for p in model.parameters()]
+        # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
+        gradients = [(p, p.grad) for p in model.parameters() if not is_flattened(p)]
+        for restore in restores:
             stack.callback(restore)
-        _BODIES[0] += 1
-        stack.callback(_leave)
+        stack.callback(_restore_gradients, flags, gradients)
+        for parameter, _ in gradients:
+            parameter.grad = None
         yield
-
-
-def _leave() -> None:
-    _BODIES[0] -= 1
-
-
-def is_looking() -> bool:
-    """Whether some model is being looked at (`untouched`), in whose passes nobody else is interested."""
-    return _BODIES[0] > 0
 
 
 @contextmanager
@@ -73,33 +78,6 @@ def random_states_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
         torch.set_rng_state(cpu)
         for device, state in cuda.items():
             torch.cuda.set_rng_state(state, device)
-
-
-@contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let handlers of signals wait until the body is done, but for Python's own of Ctrl-C.
-
-    Lightning's on SLURM saves a checkpoint wherever the training just stands. What a handler raises is raised at the
-    end of the body.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
-        yield
-        return
-    found = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
-    handlers = {n: handler for n, handler in found.items() if callable(handler) and handler is not _CTRL_C}
-    came: list[tuple[int, Any]] = []
-
-    def replay() -> None:
-        with ExitStack() as stack:
-            for number, frame in reversed(came):
-                stack.callback(handlers[number], number, frame)
-
-    with ExitStack() as stack:  # which goes on with the others if one raises
-        stack.callback(replay)
-        for number, handler in handlers.items():
-            stack.callback(signal.signal, number, handler)
-            signal.signal(number, lambda *signalled: came.append(signalled))
-        yield
 
 
 @contextmanager
@@ -120,76 +98,73 @@ def replaced(holder: object, attribute: str, value: Any) -> Iterator[None]:
 def as_written() -> Iterator[None]:
     """Run code of models as it is written: neither compiled nor under activation checkpointing.
 
-    Compiled code would not call hooks. Of the two kinds of checkpoints, the backward of the one refuses
-    `autograd.grad`, and that of the other calls hooks again. Neither changes a number beyond rounding, and compiled
-    code is kept for later.
+    Compiled code would not call hooks, and checkpoints would call them twice. Neither changes a number beyond rounding,
+    and compiled code is kept for later.
     """
-    # What runs before and after the checkpointed code; the name has a suffix in newer versions.
-    around = {name: value for name, value in vars(checkpoint).items() if name.startswith(_AROUND_CHECKPOINTS)}
-    vars(checkpoint).update(dict.fromkeys(around, lambda *args, **kwargs: iter((None,))))
-    outer = vars(checkpoint.CheckpointFunction).get("apply")  # if this is a look within another
-    checkpoint.CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
-    try:
-        # Importing dynamo takes seconds, and without it nothing is compiled.
-        if "torch._dynamo" in sys.modules:
-            with torch.compiler.set_stance("force_eager"):
-                yield
-        else:
-            yield
-    finally:
-        vars(checkpoint).update(around)
-        del checkpoint.CheckpointFunction.apply  # the inherited one shows again
-        if outer is not None:
-            checkpoint.CheckpointFunction.apply = outer
+    # Importing dynamo takes seconds, and without it nothing is compiled.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with checkpointing_off(), _NoFastPath(), eager:
+        yield
+
+
+class _NoFastPath(TorchFunctionMode):
+    """Changes nothing, and so keeps `nn.TransformerEncoder` from its fused kernels and nested tensors.
+
+    It takes them in evaluation, where nobody overrides functions; they call no submodule, and hooks on some layers only
+    make it fail.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
     """Let the body run and differentiate the model as in evaluation, and leave it untouched.
 
-    It holds in every grad, inference or compile mode of the caller.
+    It holds in every grad, inference or compile mode of the caller. Backward hooks of the user are not called. Signals
+    wait, Ctrl-C for the next `stop_if_interrupted`.
     """
-    with torch.inference_mode(False), untouched(model), as_written():
+    with signals_deferred(), torch.inference_mode(False), untouched(model), as_written(), global_backward_hooks_off():
         for module in model.modules():
             module.training = False
+            for hooks in backward_hooks_of(module):  # they would count and clip gradients that are not the training's
+                hooks.clear()
         for parameter in model.parameters():
             if parameter.requires_grad:  # or the graph would hold what only their gradients need
                 parameter.requires_grad_(False)
         yield
 
 
-def _gradients(model: nn.Module) -> Callable[[], None]:
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
-    grads = [(p, p.grad) for p in model.parameters() if not getattr(p, "_fsdp_flattened", False)]
-    for parameter, _ in grads:
-        parameter.grad = None
+def held_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers and tensors that the modules hold as attributes, also in containers: what outlives a forward pass."""
+    for module in model.modules():
+        values = [value for key, value in vars(module).items() if key != PARAMETERS]
+        yield from (value for value in _leaves(values, []) if isinstance(value, Tensor))
 
-    def restore() -> None:
-        for parameter, requires_grad in flags:
-            if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
-                parameter.requires_grad_(requires_grad)
-        for parameter, grad in grads:
-            parameter.grad = grad
 
-    return restore
+def _restore_gradients(
+    flags: list[tuple[nn.Parameter, bool]], gradients: list[tuple[nn.Parameter, Tensor | None]]
+) -> None:
+    for parameter, requires_grad in flags:
+        if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
+            parameter.requires_grad_(requires_grad)
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
 
 
 def _attributes(module: nn.Module) -> Callable[[], None]:
-    attributes = {key: value for key, value in vars(module).items() if key != _NOT_OURS and not _is_part_of_flat(value)}
-    containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
-    held = [
-        value
-        for values in (attributes, *(copy for _, copy in containers))
-        for value in (values.values() if isinstance(values, dict) else values)
-        if not isinstance(value, nn.Parameter)
-    ]
-    contents = [keep(value) for value in held for cls, keep in _KEEPERS if isinstance(value, cls)]
+    # FSDP swaps parameters in their dictionary by itself; putting old ones back would contradict its own state.
+    attributes = {key: value for key, value in vars(module).items() if key != PARAMETERS and not is_part_of_flat(value)}
+    containers: list[tuple[Any, Any]] = []
+    held = [value for value in _leaves(list(attributes.values()), containers) if not isinstance(value, nn.Parameter)]
+    keepers = ((value, next((keep for cls, keep in _KEEPERS if isinstance(value, cls)), None)) for value in held)
+    contents = [keep(value) for value, keep in keepers if keep is not None]
     training = module.training  # no attribute in Python, if the module is scripted
 
     def restore() -> None:
-        for key in vars(module).keys() - attributes.keys() - {_NOT_OURS}:
-            if not _is_part_of_flat(vars(module)[key]):
+        for key in vars(module).keys() - attributes.keys() - {PARAMETERS}:
+            if not is_part_of_flat(vars(module)[key]):
                 del vars(module)[key]
         vars(module).update(attributes)
         for container, content in containers:
@@ -203,13 +178,31 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
     return restore
 
 
+def _leaves(values: Iterable[Any], containers: list[tuple[Any, Any]]) -> Iterator[Any]:
+    """What values hold, through containers within containers; these are added to `containers`, each with a copy."""
+    waiting, seen, left = deque(values), set[int](), _MOST_ELEMENTS
+    while waiting:
+        value = waiting.popleft()
+        if not isinstance(value, (*_CONTAINERS, tuple)):
+            yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if not isinstance(value, tuple):
+                containers.append((value, value.copy()))
+            inner = value.values() if isinstance(value, dict) else value
+            waiting.extend(islice(inner, left))
+            left -= min(left, len(value))
+
+
 def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
     """Remember where a tensor lies and its value; written is only what changed.
 
     Some cannot be written to, as views of read-only files, and a graph of the user's may hold the tensor: it is written
-    past the counter of versions.
+    past the counter of versions. A graph of the body's is cut off.
     """
-    is_plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_quantized
+    is_odd = tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested
+    is_plain = type(tensor) is Tensor and not is_odd
+    graph, requires_grad = tensor.grad_fn, tensor.requires_grad
     with torch.inference_mode(tensor.is_inference()):
         place, own = tensor.data, tensor.data
         for axis, stride in enumerate(tensor.stride() if is_plain else ()):
@@ -219,6 +212,8 @@ def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
 
     def restore() -> None:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if tensor.grad_fn is not graph or tensor.requires_grad != requires_grad:
+                tensor.detach_()
             if is_plain and _whereabouts(tensor) != _whereabouts(place):
                 tensor.data = place
             # Elsewhere than on a CPU the comparison would wait for the device, or for other ranks.
@@ -237,14 +232,10 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _is_part_of_flat(value: Any) -> bool:
-    """Whether FSDP has put a view of its flat parameter in the place of a parameter, as it does around a forward."""
-    return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
-
-
 _CONTAINERS = (dict, list, set, deque)
-# Class, and what remembers the state of one of its objects and returns how to put it back.
+# Class, and what remembers the state of one of its objects and returns how to put it back; the first that fits counts.
 _KEEPERS: list[tuple[type, Callable[[Any], Callable[[], object]]]] = [
+    (UninitializedBuffer, lambda it: lambda: None),  # of a lazy module that has not run: there is no value
     (Tensor, _keep_tensor),
     (torch.Generator, lambda it: partial(it.set_state, it.get_state())),
     (random.Random, lambda it: partial(it.setstate, it.getstate())),

@@ -1,27 +1,30 @@
-"""Passes through the whole model, for methods that need its attention or the gradient at the image.
+"""A pass through the whole model for methods that need its attention. To be used inside `looking(model)`."""
 
-All are to be used inside `looking(model)`: they freeze the parameters, so that only what depends on the image gets a
-gradient.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from inspect import signature
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.methods.registry import DoesNotApply
-from lightning_cam.model.output import tensors_in
-from lightning_cam.passes.capture import Forward, KeepGrad
-from lightning_cam.passes.rerun import Replay
+from lightning_cam.model.keep_grad import KeepGrad
+from lightning_cam.model.output import Forward, Score, tensors_in
+from lightning_cam.passes.rerun import Rerun
 from lightning_cam.resolve import TargetLayer
 
-Scores = Callable[[Any], Tensor]
+
+class _Attention(NamedTuple):
+    """An attention matrix (..., N, N), and where in the graph it stands: it may be a view of what is used on."""
+
+    weights: Tensor
+    edge: GradientEdge
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def attention_pass(
     forward: Forward,
     images: Tensor,
     layer: TargetLayer,
-    scores: Scores,
+    scores: Score,
     *,
     of_blocks: bool,
 ) -> AttentionPass:
@@ -69,7 +72,7 @@ def attention_pass(
     blocks = _blocks(model, layer) if of_blocks else []
     outputs: dict[nn.Module, Any] = {}
     watch = _Watch()
-    with _differentiable(model):
+    with torch.enable_grad(), KeepGrad(model):
         with ExitStack() as stack:
             for block in blocks:
                 stack.callback(block.register_forward_hook(partial(_keep, outputs)).remove)
@@ -77,10 +80,11 @@ def attention_pass(
             # The graph must begin before the first attention, and parameters are frozen.
             output = forward(images.detach().clone().requires_grad_())
         seen = _over_all_tokens(watch.attentions, len(images), layer)
-        gradients = torch.autograd.grad(scores(output).sum(), seen, retain_graph=of_blocks)
+        edges = [attention.edge for attention in seen]
+        gradients = torch.autograd.grad(scores(output).sum(), edges, retain_graph=of_blocks)
         own = _own_gradients(model, forward, images, blocks, outputs, seen, scores) if of_blocks else []
     return AttentionPass(
-        attentions=[_per_head(attention.detach(), len(images)) for attention in seen],
+        attentions=[_per_head(attention.weights.detach(), len(images)) for attention in seen],
         attention_gradients=[_per_head(gradient, len(images)) for gradient in gradients],
         block_attention_gradients=[_per_head(gradient, len(images)) for gradient in own],
         readout=_readout(_per_head(gradients[-1], len(images))),
@@ -93,19 +97,19 @@ def _own_gradients(
     images: Tensor,
     blocks: list[nn.Module],
     outputs: dict[nn.Module, Any],
-    attentions: list[Tensor],
-    scores: Scores,
+    attentions: list[_Attention],
+    scores: Score,
 ) -> list[Tensor]:
     if len(blocks) != len(attentions):
         raise DoesNotApply(f"{len(blocks)} blocks have {len(attentions)} attentions, one each is needed")
-    replay = Replay(model, forward, images, blocks[-1])
+    rerun = Rerun(model, forward, images, blocks[-1])
     every = torch.arange(len(images), device=images.device)
     gradients: list[Tensor] = []
     for block, attention in zip(blocks, attentions, strict=True):
         tokens = next(tensors_in(outputs[block]))
         # Whatever token the head reads, in this output it reads the mean over all.
         mean = tokens.mean(1, keepdim=True).expand_as(tokens)
-        gradients += torch.autograd.grad(scores(replay(mean, every)).sum(), attention, retain_graph=True)
+        gradients += torch.autograd.grad(scores(rerun(mean, every)).sum(), attention.edge, retain_graph=True)
     return gradients
 
 
@@ -121,20 +125,21 @@ def _blocks(model: nn.Module, layer: TargetLayer) -> list[nn.Module]:
     raise DoesNotApply(f"{layer.name} does not stand in a list of blocks")
 
 
-def _over_all_tokens(attentions: list[Tensor], batch_size: int, layer: TargetLayer) -> list[Tensor]:
+def _over_all_tokens(attentions: list[_Attention], batch_size: int, layer: TargetLayer) -> list[_Attention]:
     """Those of the attentions that are over the tokens of the layer; all blocks' must be."""
     layout = layer.layout
     count = layout.num_prefix_tokens + layout.grid_size[0] * layout.grid_size[1] + layout.num_suffix_tokens
-    fitting = [a for a in attentions if a.shape[-2:] == (count, count) and len(a) % batch_size == 0]
-    if layout.format != "NLC" or not fitting or len(fitting) < len(attentions):
-        others = sorted({tuple(a.shape) for a in attentions if not any(a is f for f in fitting)})
-        shapes = ", ".join(map(str, others))
-        seen = f"seen were attentions of shape {shapes}" if others else f"its output is {layout.format}"
+    shapes = [tuple(attention.weights.shape) for attention in attentions]
+    fits = [shape[-2:] == (count, count) and shape[0] % batch_size == 0 for shape in shapes]
+    if layout.format != "NLC" or not fits or not all(fits):
+        others = sorted({shape for shape, is_fitting in zip(shapes, fits, strict=True) if not is_fitting})
+        named = ", ".join(map(str, others))
+        seen = f"seen were attentions of shape {named}" if others else f"its output is {layout.format}"
         raise DoesNotApply(
             f"attention over all {count} tokens of {layer.name}, as a sequence, is needed in every block; {seen}, "
             "as in windows or pyramids"
         )
-    return fitting
+    return attentions
 
 
 def _per_head(attention: Tensor, batch_size: int) -> Tensor:
@@ -152,14 +157,6 @@ def _keep(outputs: dict[nn.Module, Any], module: nn.Module, inputs: Any, output:
     outputs[module] = output
 
 
-@contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    with torch.enable_grad(), KeepGrad():
-        yield
-
-
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
 
 
@@ -168,27 +165,40 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attentions: list[Tensor] = []
+        self.attentions: list[_Attention] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch._C._set_grad_enabled:
-            return None
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
         if func in _SOFTMAX:
             return self._softmax(func, *args, **kwargs)
         if func is F.multi_head_attention_forward:
-            # It calls both by their names in its own module, where this mode does not reach.
-            with _patched(scaled_dot_product_attention=self._attend, softmax=partial(self._softmax, F.softmax)):
-                return func(*args, **kwargs)
+            return self._multi_head_attention(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _softmax(self, softmax: Callable[..., Tensor], scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         attention = softmax(scores, *args, **kwargs)
         if attention.ndim >= 3 and attention.shape[-1] > 1 and attention.requires_grad:
-            self.attentions.append(attention)
+            self.attentions.append(_Attention(attention, get_gradient_edge(attention)))
         return attention
+
+    def _multi_head_attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """As asked for, but with the weights of each head; this mode does not reach what it calls."""
+        call = signature(F.multi_head_attention_forward).bind(*args, **kwargs)
+        call.apply_defaults()
+        wanted, averaged = call.arguments["need_weights"], call.arguments["average_attn_weights"]
+        call.arguments |= {"need_weights": True, "average_attn_weights": False}
+        output, weights = F.multi_head_attention_forward(*call.args, **call.kwargs)
+        assert weights is not None
+        if weights.grad_fn is not None:
+            # A view (B, heads, N, N) of the softmax (B * heads, N, N), and only that leads on to the output.
+            softmax, index = weights.grad_fn.next_functions[0]
+            assert softmax is not None
+            self.attentions.append(_Attention(weights, GradientEdge(softmax, index)))
+        if not wanted:
+            return output, None
+        return output, weights.mean(1) if averaged else weights
 
     def _attend(
         self,
@@ -211,13 +221,3 @@ class _Watch(TorchFunctionMode):
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         return self._softmax(torch.softmax, scores, -1) @ value
-
-
-@contextmanager
-def _patched(**functions: Callable[..., Any]) -> Iterator[None]:
-    before = {name: getattr(F, name) for name in functions}
-    vars(F).update(functions)
-    try:
-        yield
-    finally:
-        vars(F).update(before)

@@ -5,18 +5,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
-from lightning_cam.model.output import logits_of, outputs_of, tensors_in
+from lightning_cam.model.keep_grad import KeepGrad
+from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
+from lightning_cam.model.private import function_modes_off
 from lightning_cam.resolve import TargetLayer
-
-Forward = Callable[[Tensor], Any]
-Score = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -138,32 +135,24 @@ def _forward(
 
     With `twice` that graph can be differentiated a second time.
     """
-    keep_grad = model in _CUTS_GRAPH
-    while True:
-        tensors: dict[int, Tensor] = {}
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            if keep_grad:
-                stack.enter_context(KeepGrad())
-            begin = partial(_begin_graph, stack, twice) if gradients else None
-            for index, layer in enumerate(layers):
-                stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
-            output = forward(images)
+    tensors: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if gradients:
+            # Between the layer and the logits the user's code may switch gradients off (a frozen backbone, say).
+            stack.enter_context(KeepGrad(model))
+        begin = partial(_begin_graph, stack, twice) if gradients else None
         for index, layer in enumerate(layers):
-            if index not in tensors:
-                raise ValueError(f"target_layers: {layer.name!r} was not called by the forward pass")
-        if not gradients or keep_grad or any(tensor.requires_grad for tensor in tensors_in(output)):
-            return output, [tensors[index] for index in range(len(layers))]
-        # Somewhere between the layer and the logits the user's code switches gradients off (a frozen backbone, say).
-        keep_grad = True
-        _CUTS_GRAPH.add(model)
-
-
-_CUTS_GRAPH: "WeakSet[nn.Module]" = WeakSet()
+            stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
+        output = forward(images)
+    for index, layer in enumerate(layers):
+        if index not in tensors:
+            raise ValueError(f"target_layers: {layer.name!r} was not called by the forward pass")
+    return output, [tensors[index] for index in range(len(layers))]
 
 
 def _begin_graph(stack: ExitStack, twice: bool) -> None:
-    with torch._C.DisableTorchFunction():  # or KeepGrad would swallow this too
+    with function_modes_off():  # or KeepGrad would swallow this too
         torch.set_grad_enabled(True)
     if twice:  # fused attention kernels have no second derivative
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -247,10 +236,3 @@ def _gradients(
         if grad is None:
             raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
     return grads
-
-
-class KeepGrad(TorchFunctionMode):
-    """Ignores every switch of the grad mode: a frozen backbone run under `no_grad` still gets a graph."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))

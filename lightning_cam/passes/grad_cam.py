@@ -5,16 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import tqdm
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from lightning_cam.methods import Method, channel_sum, principal_projection
-from lightning_cam.model.output import logits_of
-from lightning_cam.passes.capture import Capture, Forward, KeepGrad, Score
+from lightning_cam.model.keep_grad import KeepGrad
+from lightning_cam.model.output import Forward, Score, logits_of
+from lightning_cam.model.untouched import replaced
+from lightning_cam.passes.capture import Capture
 from lightning_cam.resolve import TargetLayer
 
 
@@ -98,7 +103,7 @@ def run_grad_cam(
     if _is(cls, "FullGrad"):  # takes all layers with a bias, and says that it ignores others
         layers = []
     reshape = partial(_to_grid, layers) if layers else None
-    with _differentiable(model):
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative (ShapleyCAM)
         # A leaf that needs a gradient, so that the graph begins there: all parameters are frozen.
         leaf = images.detach().clone().requires_grad_()
         cam = cls(model=adapted, target_layers=[layer.module for layer in layers], reshape_transform=reshape, **options)
@@ -124,7 +129,7 @@ class _Adapted(nn.Module):
         if torch.is_grad_enabled() and not images.requires_grad:  # a copy that the class made has to begin the graph
             images = images.detach().requires_grad_()
         # What the user runs without gradients (a frozen backbone) gets them where they are asked for.
-        with KeepGrad() if torch.is_grad_enabled() else nullcontext():
+        with KeepGrad(self.model) if torch.is_grad_enabled() else nullcontext():
             output = self._run(images.to(self._dtype))  # NumPy gives back float32
         return logits_of(output, len(images)).float() if self._score is None else self._score(output).float()[:, None]
 
@@ -135,25 +140,13 @@ def _is(cls: type, name: str) -> bool:
 
 
 @contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
-    """Freeze the parameters: DDP and fused optimizers listen to what `backward` does to them."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative (ShapleyCAM)
-        yield
-
-
-@contextmanager
 def _silent_bars() -> Iterator[None]:
     """Keep the progress bars, one per image, that some classes draw out of the trainer's own."""
-    import tqdm
+    from pytorch_grad_cam import ablation_cam, score_cam
 
-    drawn = tqdm.tqdm
-    tqdm.tqdm = partial(drawn, disable=True)
-    try:
+    quiet = SimpleNamespace(tqdm=partial(tqdm.tqdm, disable=True))  # in place of the module, whose name is all they use
+    with replaced(ablation_cam, "tqdm", quiet), replaced(score_cam, "tqdm", quiet):
         yield
-    finally:
-        tqdm.tqdm = drawn
 
 
 def _to_grid(layers: Sequence[TargetLayer], output: Tensor) -> Tensor:
@@ -179,21 +172,18 @@ def _image_of_grid(
     """`BaseCAM.get_cam_image` for ShapleyCAM, which keeps the graph: grad-cam 1.5.7 forgets to reshape there."""
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-    with _graph_kept():
+    with _GraphKept():
         weights = cam.get_cam_weights(images, layer, targets, activations, gradients)
     weighted = weights[:, :, None, None] * reshape(activations).detach().cpu().numpy()
     return get_2d_projection(weighted) if eigen_smooth else weighted.sum(axis=1)
 
 
-@contextmanager
-def _graph_kept() -> Iterator[None]:
+class _GraphKept(TorchFunctionMode):
     """ShapleyCAM lets go of the graph at the first of several layers."""
-    grad = torch.autograd.grad
-    torch.autograd.grad = lambda *args, **options: grad(*args, **{**options, "retain_graph": True})
-    try:
-        yield
-    finally:
-        torch.autograd.grad = grad
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kept = {"retain_graph": True} if func is torch.autograd.grad else {}
+        return func(*args, **{**(kwargs or {}), **kept})
 
 
 def _forget(cam: Any) -> None:

@@ -2,13 +2,12 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.passes.attention import Scores, _differentiable, _keep
-from lightning_cam.passes.capture import Forward
+from lightning_cam.model.keep_grad import KeepGrad
+from lightning_cam.model.output import Forward, Score
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class InputPass:
     bias_gradients: list[Tensor]
 
 
-def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Scores) -> InputPass:
+def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score) -> InputPass:
     """Differentiate the score with respect to the images and at every layer with a two-dimensional bias.
 
     Args:
@@ -36,9 +35,9 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
     """
     biased = {m: bias for m in model.modules() if (bias := _bias(m)) is not None}
     outputs: dict[nn.Module, Tensor] = {}
-    with _differentiable(model), ExitStack() as stack:
+    with torch.enable_grad(), KeepGrad(model), ExitStack() as stack:
         for module in biased:
-            stack.callback(module.register_forward_hook(partial(_keep, outputs)).remove)
+            stack.callback(module.register_forward_hook(lambda m, i, output: outputs.update({m: output})).remove)
         images = images.detach().clone().requires_grad_()
         at_score = scores(forward(images)).sum()
         found = torch.autograd.grad(at_score, [images, *outputs.values()], allow_unused=True)

@@ -1,4 +1,4 @@
-"""Run again only what follows a module, with another output in its place: the trunk before it runs once."""
+"""Run again only what follows a module, with another output in its place: what is before it runs once."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import tensors_in
+from lightning_cam.model.output import Forward, tensors_in
 from lightning_cam.model.untouched import replaced
-from lightning_cam.passes.capture import Forward
 
 
 @dataclass
-class Call:
+class _Call:
     """One call of a module in a forward pass, with the times at which it began and ended."""
 
     module: nn.Module
@@ -23,10 +22,10 @@ class Call:
     output: Any = None
 
 
-class Replay:
+class Rerun:
     """The model from one module on.
 
-    The forward pass is recorded once. In a replay every module that was done before the given one hands out its
+    The forward pass is recorded once. In a rerun every module that was done before the given one hands out its
     record, so that only the given module's successors (and cheap operations outside of modules) run. Records are taken
     only of modules whose outputs begin with the batch axis; if they turn out to lie otherwise, the whole model runs.
     To be used inside `looking(model)`.
@@ -44,7 +43,7 @@ class Replay:
 
     def __init__(self, model: nn.Module, forward: Forward, images: Tensor, module: nn.Module) -> None:
         self._forward, self._images, self._module = forward, images, module
-        calls = calls_of(model, forward, images)
+        calls = _calls_of(model, forward, images)
         own = [call for call in calls if call.module is module]
         if not own:
             raise ValueError(f"target_layers: the forward pass does not call {type(module).__name__}")
@@ -56,12 +55,12 @@ class Replay:
                 f"batch axis of {len(images)}, so it cannot be replaced image by image"
             )
         given = {call.module: call.output for call in calls}
-        trunk = trunk_of(calls, last.start, len(images))
-        self._records: dict[nn.Module, Any] = {part: given[part] for part in trunk}
-        # Of the trunk usually only the last module's output is used outside of it, and the images by no other: rows of
+        done = _modules_done_before(calls, last.start, len(images))
+        self._records: dict[nn.Module, Any] = {part: given[part] for part in done}
+        # Of these usually only the last module's output is used outside of it, and the images by no other: rows of
         # all these need no copies.
-        self._unused = set(trunk[:-1])
-        self._spares_images = bool(trunk)
+        self._unused = set(done[:-1])
+        self._spares_images = bool(done)
         if not self._is_exact(output):
             self._unused, self._spares_images = set(), False
             if not self._is_exact(output):
@@ -78,7 +77,7 @@ class Replay:
             What the model returns for N images.
         """
         with self._replaced(outputs, image):
-            return self._forward(blank(self._images, len(image)) if self._spares_images else self._images[image])
+            return self._forward(_placeholder(self._images, len(image)) if self._spares_images else self._images[image])
 
     @contextmanager
     def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:
@@ -93,13 +92,13 @@ class Replay:
 
         with ExitStack() as stack:
             for module, record in self._records.items():
-                rows = blank(record, len(image)) if module in self._unused else rows_of(record, image)
-                stack.enter_context(instead(module, rows))
+                rows = _placeholder(record, len(image)) if module in self._unused else _rows_of(record, image)
+                stack.enter_context(_returning(module, rows))
             stack.callback(self._module.register_forward_hook(hook).remove)
             yield
 
     def _is_exact(self, output: Tensor) -> bool:
-        """Whether a replay of the images in reverse order gives the reverse of the forward pass."""
+        """Whether a rerun of the images in reverse order gives the reverse of the forward pass."""
         back = torch.arange(len(self._images), device=self._images.device).flip(0)
         with torch.no_grad():
             expected = _first(self._forward(self._images)).flip(0)
@@ -107,25 +106,25 @@ class Replay:
                 found = _first(self(output[back], back))
             except Exception:  # the model writes to what it is given, or checks it
                 return False
-        return found.shape == expected.shape and agree(found, expected)
+        return found.shape == expected.shape and _agree(found, expected)
 
 
-def agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether two outputs agree to a thousandth of what tells images and classes apart, and to rounding."""
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether two outputs _agree to a thousandth of what tells images and classes apart, and to rounding."""
     spread = (expected - expected.mean()).abs().amax()
     return bool((found - expected).abs().amax() <= 1e-3 * spread + 1e-5 * expected.abs().amax())
 
 
-def calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[Call]:
+def _calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]:
     """Run the forward pass without gradients and return all calls of modules in the order in which they began."""
-    calls: list[Call] = []
-    open_calls: list[Call] = []
+    calls: list[_Call] = []
+    open_calls: list[_Call] = []
     time = 0
 
     def enter(module: nn.Module, args: Any) -> None:
         nonlocal time
         time += 1
-        call = Call(module, time)
+        call = _Call(module, time)
         calls.append(call)
         open_calls.append(call)
 
@@ -143,9 +142,9 @@ def calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[Call]:
     return calls
 
 
-def trunk_of(calls: list[Call], start: int, batch_size: int) -> list[nn.Module]:
+def _modules_done_before(calls: list[_Call], start: int, batch_size: int) -> list[nn.Module]:
     """The outermost modules that were done before `start`, called once, with outputs that begin with the batch axis."""
-    done = [call for call in calls if call.end < start and begins_with(call.output, batch_size)]
+    done = [call for call in calls if call.end < start and _begins_with(call.output, batch_size)]
     return [
         call.module
         for call in done
@@ -155,28 +154,28 @@ def trunk_of(calls: list[Call], start: int, batch_size: int) -> list[nn.Module]:
 
 
 @contextmanager
-def instead(module: nn.Module, output: Any) -> Iterator[None]:
+def _returning(module: nn.Module, output: Any) -> Iterator[None]:
     """Let `module` return `output` without running."""
     with replaced(module, "forward", lambda *args, **kwargs: output):
         yield
 
 
-def begins_with(output: Any, count: int) -> bool:
+def _begins_with(output: Any, count: int) -> bool:
     """Whether an output is one tensor, or a plain tuple of tensors, that begins with an axis of this length."""
     if isinstance(output, Tensor):
         return output.ndim > 0 and len(output) == count
-    return type(output) is tuple and all(begins_with(part, count) for part in output)
+    return type(output) is tuple and all(_begins_with(part, count) for part in output)
 
 
-def rows_of(output: Any, rows: Tensor | slice) -> Any:
+def _rows_of(output: Any, rows: Tensor | slice) -> Any:
     """These rows of a tensor, or of all tensors of a tuple."""
-    return output[rows] if isinstance(output, Tensor) else tuple(rows_of(part, rows) for part in output)
+    return output[rows] if isinstance(output, Tensor) else tuple(_rows_of(part, rows) for part in output)
 
 
-def blank(output: Any, count: int) -> Any:
+def _placeholder(output: Any, count: int) -> Any:
     """Something of the same form without content, NaN so that its use would show, and without memory of its own."""
     if isinstance(output, tuple):
-        return tuple(blank(part, count) for part in output)
+        return tuple(_placeholder(part, count) for part in output)
     return output.new_full((), torch.nan if output.is_floating_point() else 0).expand(count, *output.shape[1:])
 
 

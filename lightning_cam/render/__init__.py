@@ -1,15 +1,15 @@
-"""Pictures of maps: tensors in, uint8 pictures out, all on the device of the inputs.
+"""Pictures of maps: tensors on the CPU in, uint8 pictures out.
 
-Nothing here waits for the device or reads a value from it: whatever depends on data (right or wrong, evidence
-or none, which class name) is chosen by `torch.where` or by a gather from text drawn in advance.
+Called where looks have arrived on the host: on the thread that writes them, so that no training waits for a picture.
 """
 
 from lightning_cam.render.caption import Captions
 from lightning_cam.render.colormap import colorize
-from lightning_cam.render.filmstrip import filmstrip, thin
+from lightning_cam.render.filmstrip import filmstrip
 from lightning_cam.render.grid import encode_jpeg, overlay_grid
 from lightning_cam.render.overlay import no_evidence, overlay
 from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, unnormalize
+from lightning_cam.render.tile import to_uint8
 
 __all__ = [
     "Captions",
@@ -22,6 +22,6 @@ __all__ = [
     "overlay_grid",
     "scale_common",
     "scale_per_image",
-    "thin",
+    "to_uint8",
     "unnormalize",
 ]

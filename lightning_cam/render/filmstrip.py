@@ -44,19 +44,21 @@ def filmstrip(
         images: (B, 3, H, W) in [0, 1].
         maps: (T, B, h, w) raw signed relevance.
         columns: T headings, such as `epoch 3`.
-        captions: The names of the classes, on the device of `images`.
+        captions: The names of the classes.
         preds: (T, B) predicted classes, negative where nothing was predicted.
         probs: (T, B) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
 
     Returns:
-        (3, H', W') uint8, on the device of `images`.
+        (3, H', W') uint8.
 
     Raises:
         ValueError: There is not one heading per look.
     """
     if len(columns) != len(maps):
-        raise ValueError(f"columns must name {len(maps)} looks, got {len(columns)}: {list(columns)}")
+        raise ValueError(
+            f"columns: expected a heading for each of {len(maps)} looks, got {len(columns)}: {list(columns)}"
+        )
     images = fit(images, TILE)
     looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
     pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
@@ -66,15 +68,15 @@ def filmstrip(
     neutral = frame_colors(preds[0], None)
     colors = torch.cat([neutral[None], frame_colors(preds, labels)])
     tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
-    headings = _headings(["image", *columns], tiles.shape[-1], tiles.device)
+    headings = _headings(["image", *columns], tiles.shape[-1])
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
 
 
-def _headings(names: Sequence[str], width: int, device: torch.device) -> Tensor:
+def _headings(names: Sequence[str], width: int) -> Tensor:
     """Write each heading in the middle of a tile (len(names), 1, 3, h, width)."""
     masks = []
     for name in names:
-        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE, device)
+        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE)
         missing = width - mask.shape[-1]
         masks.append(F.pad(mask, (missing // 2, missing - missing // 2, GAP, 0)))
     return text_on_background(torch.stack(masks)[:, None])
@@ -84,35 +86,3 @@ def _sheet(tiles: Tensor) -> Tensor:
     """Lay (columns, rows, 3, h, w) out as one picture, with gaps between."""
     spaced = F.pad(tiles, (0, GAP, 0, GAP), value=BACKGROUND)
     return spaced.permute(2, 1, 3, 0, 4).flatten(3, 4).flatten(1, 2)
-
-
-def thin(steps: Sequence[int], limit: int) -> list[int]:
-    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
-
-    What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
-    and the newest, keeps the same ones.
-
-    Args:
-        steps: Increasing steps, epochs or indices of the looks.
-        limit: How many to keep, at least 2.
-
-    Returns:
-        Positions in `steps` to keep, increasing.
-
-    Raises:
-        ValueError: `limit` is below 2.
-
-    Example:
-        >>> thin([0, 1, 2, 3, 4, 5, 6, 7, 8], 5)
-        [0, 2, 4, 6, 8]
-    """
-    if limit < 2:
-        raise ValueError(f"limit must be at least 2, for the first and the newest look, got {limit}")
-    kept: list[int] = []
-    for newest in range(len(steps)):
-        kept.append(newest)
-        if len(kept) > limit:
-            # The look whose neighbors lie closest together is missed least.
-            spans = [steps[after] - steps[before] for before, after in zip(kept, kept[2:], strict=False)]
-            del kept[1 + spans.index(min(spans))]
-    return kept

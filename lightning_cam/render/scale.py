@@ -3,6 +3,25 @@
 from torch import Tensor
 
 
+def to_unit_interval(maps: Tensor, eps: float = 1e-7) -> Tensor:
+    """Stretch each map from its minimum to its maximum, as `pytorch_grad_cam.utils.image.scale_cam_image` does.
+
+    Args:
+        maps: (..., h, w).
+        eps: Added to the range, so that a constant map becomes 0; 1e-7 is grad-cam's.
+
+    Returns:
+        (..., h, w) in [0, 1], same dtype and device; non-finite where a value was.
+
+    Example:
+        >>> import torch
+        >>> to_unit_interval(torch.tensor([[-1.0, 0.0, 3.0]]))
+        tensor([[0.0000, 0.2500, 1.0000]])
+    """
+    maps = maps - maps.amin((-2, -1), keepdim=True)
+    return maps / (eps + maps.amax((-2, -1), keepdim=True))
+
+
 def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Undo the normalization of the data pipeline, for looking at.
 
@@ -24,7 +43,7 @@ def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     channels = images.shape[1]
     if channels not in (1, 3, 4):
-        raise ValueError(f"images must have 1, 3 or 4 channels to be shown, got shape {tuple(images.shape)}")
+        raise ValueError(f"images: expected 1, 3 or 4 channels, got shape {tuple(images.shape)}")
     pixels = images.float() * std.float().view(-1, 1, 1) + mean.float().view(-1, 1, 1)
     return pixels[:, :3].clamp(0, 1).expand(-1, 3, -1, -1)
 
@@ -62,9 +81,7 @@ def scale_per_image(maps: Tensor) -> Tensor:
         >>> scale_per_image(torch.tensor([[[-1.0, 0.0, 1.0, 2.0]]]))
         tensor([[[0.0000, 0.0000, 0.5000, 1.0000]]])
     """
-    positive = maps.float().relu()
-    positive = positive - positive.amin((-2, -1), keepdim=True)
-    return positive / (1e-7 + positive.amax((-2, -1), keepdim=True))  # 1e-7 is grad-cam's
+    return to_unit_interval(maps.float().relu())
 
 
 def scale_common(maps: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """From any model to its target layers, by structure and by measurement."""
 
 import difflib
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,15 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import of_a_copy
-from lightning_cam.model.untouched import as_written, untouched
+from lightning_cam.model.output import on_copies
+from lightning_cam.model.untouched import looking
 from lightning_cam.resolve.block import final_block
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.measure import Question, layouts
+from lightning_cam.resolve.measure import LayoutSearch, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
-
-log = logging.getLogger("lightning_cam")
 
 _BATCH = 2  # tells the batch axis from the others
 
@@ -83,7 +80,7 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run = of_a_copy(model if forward is None else forward)
+    run = on_copies(model if forward is None else forward)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -100,13 +97,8 @@ def find_target_layers(
         return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
 
     with ExitStack() as stack:
-        for context in (torch.inference_mode(False), torch.enable_grad(), untouched(model), as_written()):
+        for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        for module in model.modules():
-            module.training = False
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        stack.enter_context(jittered(model))
         noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
         calibrate(model, run, noise)
         # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
@@ -118,29 +110,29 @@ def find_target_layers(
             block = final_block(trace, _BATCH)
             others = block.norms[1:] if which == "all" else [block.before] if block.before else []
             calls = [block.norms[0], *others]
-        questions = layouts(model, run, base, trace, calls)
+        searches = layouts(model, run, base, trace, calls)
     if named is not None:
-        return [_settled(question) for question in questions]
-    first = _settled(questions[0])
-    more = [_settled(question) for question in questions[1:] if question.answer is not None]
+        return [_settled(search) for search in searches]
+    first = _settled(searches[0])
+    more = [_settled(search) for search in searches[1:] if search.answer is not None]
     return [first, *more] if which == "all" else [*(one for one in more if one.layout == first.layout), first]
 
 
-def _settled(question: Question) -> TargetLayer:
-    call = question.call
-    if question.answer is not None:
-        return TargetLayer(call.name, call.module, question.answer)
-    looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {question.shape}"
-    if not question.seen:
+def _settled(search: LayoutSearch) -> TargetLayer:
+    call = search.call
+    if search.answer is not None:
+        return TargetLayer(call.name, call.module, search.answer)
+    looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
+    if not search.seen:
         raise ValueError(
             f"{looked} for {_BATCH} images, which is no grid of patches that this image size can give; "
             "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
-    best, option = question.seen[0]
-    if len(question.seen) == 1 or best < 0.6:
+    best, option = search.seen[0]
+    if len(search.seen) == 1 or best < 0.6:
         why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
     else:
-        why = f"could be {option} or {question.seen[1][1]} (correlations {best:.2f}, {question.seen[1][0]:.2f})"
+        why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
     raise ValueError(f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=")
 
 

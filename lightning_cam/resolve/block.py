@@ -12,7 +12,7 @@ from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
-log = logging.getLogger("lightning_cam")
+_log = logging.getLogger(__name__)
 
 _DIFFERENT = 1e-3  # relative; rounding in float32 stays far below
 
@@ -187,4 +187,4 @@ def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
 def _report(dead: list[Call], default: Call) -> None:
     names = [call.name for call in dead if call.start > default.start]
     if names:
-        log.info("left out, the logits feel no patch there or all alike: %s", ", ".join(names))
+        _log.info("left out, the logits feel no patch there or all alike: %s", ", ".join(names))

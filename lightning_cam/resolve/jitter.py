@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.private import is_flattened, is_partitioned, parameters_of
+from lightning_cam.resolve.norms import BATCH_NORMS
+
 _SPREAD = 0.2
 
 
@@ -26,19 +29,19 @@ def jittered(model: nn.Module) -> Iterator[None]:
     swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
     try:
         for module in () if _is_split(model) else model.modules():
-            for name, parameter in module._parameters.items():
+            for name, parameter in parameters_of(module).items():
                 # A zero bias blocks nothing; noise there would drown a signal that small weights leave faint.
                 if parameter is None or name.endswith("bias") or not _constant(parameter):
                     continue
                 if parameter not in stand_ins:
                     noise = torch.randn(parameter.shape, generator=generator).to(parameter)
                     stand_ins[parameter] = nn.Parameter(parameter + _SPREAD * noise, requires_grad=False)
-                module._parameters[name] = stand_ins[parameter]
+                parameters_of(module)[name] = stand_ins[parameter]
                 swapped.append((module, name, parameter))
         yield
     finally:
         for module, name, parameter in swapped:
-            module._parameters[name] = parameter
+            parameters_of(module)[name] = parameter
 
 
 def calibrate(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) -> None:
@@ -55,8 +58,7 @@ def calibrate(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor
     fresh = [
         module
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and not isinstance(module, nn.SyncBatchNorm)  # would wait for ranks that do not look
+        if isinstance(module, BATCH_NORMS)  # a synchronized one would wait for ranks that do not look
         and module.running_mean is not None
         and module.running_var is not None
         and not module.running_mean.any()
@@ -78,7 +80,7 @@ def _is_split(model: nn.Module) -> bool:
     classes = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
     classes |= {type(parameter).__name__ for parameter in model.parameters()}
     return bool(classes & {"FSDPModule", "FullyShardedDataParallel", "DTensor"}) or any(
-        hasattr(parameter, "ds_id") or hasattr(parameter, "_fsdp_flattened") for parameter in model.parameters()
+        is_partitioned(parameter) or is_flattened(parameter) for parameter in model.parameters()
     )
 
 

@@ -57,13 +57,17 @@ class TokenLayout:
         windowed = "h" in letters or "w" in letters
         if sorted(letters) != sorted("BCHWhw" if windowed else "BCHW"):
             raise ValueError(
-                f"format must be one of {', '.join(PATTERNS)} or a pattern such as '(B H W) (h w) C' "
-                f"with each of B, C, H, W (and h, w for windows) once, but is {self.format!r}"
+                f"format: expected one of {', '.join(PATTERNS)} or a pattern such as '(B H W) (h w) C' "
+                f"with each of B, C, H, W (and h, w for windows) once, got {self.format!r}"
             )
         if windowed != (self.window_size is not None):
-            raise ValueError(f"window_size goes with a format that has h and w; format is {self.format!r}")
+            raise ValueError(
+                f"window_size: expected with a format that has h and w, and only there; format is {self.format!r}"
+            )
         if self._num_special and self.token_axis is None:
-            raise ValueError(f"format {self.format!r} has no single token axis where special tokens could be")
+            raise ValueError(
+                f"format: expected a single axis of tokens, where special tokens could be, got {self.format!r}"
+            )
 
     @property
     def channel_axis(self) -> int:
@@ -114,7 +118,7 @@ class TokenLayout:
         """Letters of each axis: `"B (H W) C"` is `["B", "HW", "C"]`."""
         pattern = PATTERNS.get(self.format, self.format)
         if pattern.count("(") != pattern.count(")"):
-            raise ValueError(f"format has unmatched brackets: {self.format!r}")
+            raise ValueError(f"format: expected matching brackets, got {self.format!r}")
         axes: list[str] = []
         inside = False
         for sign in pattern:

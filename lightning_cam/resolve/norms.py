@@ -5,15 +5,13 @@ import re
 import torch
 from torch import Tensor, nn
 
-KNOWN = (
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.GroupNorm,
-    nn.modules.batchnorm._NormBase,  # batch and instance norms
-    nn.LocalResponseNorm,
-)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CHANNELS_SECOND = (nn.GroupNorm, nn.SyncBatchNorm, *BATCH_NORMS, *_INSTANCE_NORMS)
+KNOWN = (nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, *_CHANNELS_SECOND)
 _NAMED = re.compile(r"(?:^|_)(?:norm|ln|layernorm|rmsnorm|bn)(?:$|_|\d)")
-_NO_NORM = (nn.Identity, nn.Dropout, nn.Linear, nn.modules.conv._ConvNd)
+_NO_NORM = (nn.Identity, nn.Dropout, nn.Linear, *_CONVOLUTIONS)
 
 
 def is_norm(name: str, module: nn.Module, input: Tensor | None) -> bool:
@@ -58,7 +56,7 @@ def channel_axis(module: nn.Module, shape: tuple[int, ...]) -> int | None:
         module: A norm, or any other layer.
         shape: Shape of its output.
     """
-    if isinstance(module, (nn.GroupNorm, nn.modules.batchnorm._NormBase, nn.modules.conv._ConvNd)):
+    if isinstance(module, (*_CHANNELS_SECOND, *_CONVOLUTIONS)):
         return 1 if len(shape) > 2 else -1
     if isinstance(module, nn.Linear):
         return -1

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_cam.resolve.layout import TokenLayout
 
 
-def own_word(model: nn.Module, name: str, options: list[TokenLayout]) -> TokenLayout | None:
+def stated_layout(model: nn.Module, name: str, options: list[TokenLayout]) -> TokenLayout | None:
     """The layout that a module above the layer states: timm's `patch_embed.grid_size`, `num_prefix_tokens`.
 
     Args:
@@ -29,7 +29,7 @@ def table_of_offsets(model: nn.Module, name: str, options: list[TokenLayout]) ->
     """The layout whose distances an attention next to the layer has written down.
 
     LeViT and its kin keep an integer table (tokens, tokens) of which pairs of tokens share a bias: those with the
-    same distance in rows and columns. It tells the grid and its order where their attention drowns any light.
+    same distance in rows and columns. It tells the grid and its order where their attention drowns any pattern.
 
     Args:
         model: The model.

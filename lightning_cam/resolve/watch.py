@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.keep_grad import KeepGrad
+from lightning_cam.model.output import named_tensors
+from lightning_cam.model.private import function_modes_off
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
@@ -113,13 +116,14 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
+        stack.enter_context(KeepGrad(model))
         stack.enter_context(recorder)
         recorder.trace.output = forward(images)
     return recorder.trace
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes calls and operations, and keeps gradients on where a frozen part switches them off."""
+    """Notes calls and operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +139,7 @@ class _Recorder(TorchFunctionMode):
             call = Call(name, module, self.time)
             if tensor is not None:
                 call.input = fingerprint(tensor)
-            with torch._C.DisableTorchFunction():  # the probing of a norm is no part of the forward pass
+            with function_modes_off():  # the probing of a norm is no part of the forward pass
                 call.is_norm = is_norm(name, module, tensor)
             self.trace.calls.append(call)
             self.open.append(call)
@@ -162,8 +166,6 @@ class _Recorder(TorchFunctionMode):
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
-            return None
         name = getattr(func, "__name__", "")
         result = func(*_softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)
@@ -236,19 +238,13 @@ def activations_in(args: Any) -> list[Tensor]:
 
 
 def first_tensor(tree: Any) -> Tensor | None:
-    """The first floating tensor of nested tuples, lists and dictionaries."""
-    if isinstance(tree, Tensor):
-        return tree if tree.is_floating_point() else None
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    if isinstance(tree, (tuple, list)):
-        return next((tensor for tensor in map(first_tensor, tree) if tensor is not None), None)
-    return None
+    """The first floating tensor of anything nested."""
+    return next((tensor for _, tensor in named_tensors(tree) if tensor.is_floating_point()), None)
 
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """Two sums that stay when a tensor is reshaped, permuted or padded with zeros, and hardly else."""
-    with torch._C.DisableTorchFunction():
+    with function_modes_off():
         values = tensor.detach()
         norm = torch.linalg.vector_norm(values, dtype=torch.float64)
         return float(values.sum(dtype=torch.float64)), float(norm)

@@ -4,7 +4,7 @@ import logging
 
 from tensorboard.plugins import base_plugin
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class CamTimelineLoader(base_plugin.TBLoader):
@@ -17,5 +17,5 @@ class CamTimelineLoader(base_plugin.TBLoader):
 
             return CamTimelinePlugin(context)
         except Exception as error:
-            logger.warning("The CAM Timeline tab is left out: %s: %s", type(error).__name__, error)
+            _log.warning("The CAM Timeline tab is left out: %s: %s", type(error).__name__, error)
             return None

@@ -15,13 +15,13 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 # As in lightning_cam.timeline.format, from which nothing else is needed here.
 _SUFFIX = ".lcam"
-_HEADER_BYTES = 16
-_FRAME = struct.Struct("<II")
+_FILE_HEADER_BYTES = 16
+_RECORD_HEADER = struct.Struct("<II")
 _CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
@@ -64,7 +64,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
         for key, path in self._finder.paths().items():
             try:
                 with open(path, "rb") as file:
-                    start, status = file.read(_HEADER_BYTES + _FRAME.size), os.fstat(file.fileno())
+                    start, status = file.read(_FILE_HEADER_BYTES + _RECORD_HEADER.size), os.fstat(file.fileno())
             except OSError:  # deleted since it was found
                 continue
             run, _, file_name = key.rpartition("/")
@@ -73,7 +73,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
                     "id": key,
                     "run": run or ".",
                     "file": file_name.removesuffix(_SUFFIX),
-                    "uid": start[8:_HEADER_BYTES].hex(),
+                    "uid": start[8:_FILE_HEADER_BYTES].hex(),
                     "bytes": status.st_size,
                     "empty": _is_empty(start, status.st_size),
                     "modified": status.st_mtime,
@@ -100,9 +100,9 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
 
 def _is_empty(start: bytes, size: int) -> bool:
     """Tell from a file's first bytes and its size whether nothing follows the probe images: there is no look."""
-    if len(start) < _HEADER_BYTES + _FRAME.size:
+    if len(start) < _FILE_HEADER_BYTES + _RECORD_HEADER.size:
         return True
-    length, _ = _FRAME.unpack_from(start, _HEADER_BYTES)
+    length, _ = _RECORD_HEADER.unpack_from(start, _FILE_HEADER_BYTES)
     return size <= len(start) + length
 
 
@@ -160,7 +160,7 @@ def _guarded(serve: Callable[[Request], Response]) -> Callable:
         try:
             return serve(request)
         except Exception as error:
-            logger.exception("CAM Timeline: %s failed", request.path)
+            _log.exception("CAM Timeline: %s failed", request.path)
             return http_util.Respond(request, f"{type(error).__name__}: {error}", "text/plain", code=500)
 
     return application

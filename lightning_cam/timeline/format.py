@@ -32,23 +32,23 @@ import numpy as np
 MAGIC = b"LCAM"
 VERSION = 1
 SUFFIX = ".lcam"
-HEADER = struct.Struct("<4sI8s")
-FRAME = struct.Struct("<II")
-UINT16 = np.float32(65535)
+FILE_HEADER = struct.Struct("<4sI8s")
+RECORD_HEADER = struct.Struct("<II")
+PROBABILITY_SCALE = np.float32(65535)  # probabilities are stored in units of 1 over this
 
 
-def frame(head: dict[str, Any], body: bytes) -> bytes:
-    """Return one record: its JSON and its arrays' bytes, framed."""
+def encode_record(head: dict[str, Any], body: bytes) -> bytes:
+    """Return one record, as its header, its JSON and its arrays' bytes."""
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
     payload = struct.pack("<I", len(text)) + text + body
-    return FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    return RECORD_HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def records(data: bytes, path: str) -> Iterator[tuple[dict[str, Any], memoryview, int]]:
+def decode_records(data: bytes, path: str) -> Iterator[tuple[dict[str, Any], memoryview, int]]:
     """Yield each whole record: its JSON, its arrays' bytes, where it ends in the file."""
-    if len(data) < HEADER.size:
+    if len(data) < FILE_HEADER.size:
         return
-    magic, version, _ = HEADER.unpack_from(data)
+    magic, version, _ = FILE_HEADER.unpack_from(data)
     if magic != MAGIC:
         raise ValueError(f"{path} is not a CAM timeline")
     if version > VERSION:
@@ -56,13 +56,13 @@ def records(data: bytes, path: str) -> Iterator[tuple[dict[str, Any], memoryview
             f"{path} is written in version {version} of the CAM timeline format, this lightning-cam reads up to "
             f"version {VERSION}: upgrade lightning-cam"
         )
-    view, at = memoryview(data), HEADER.size
-    while at + FRAME.size <= len(data):
-        length, checksum = FRAME.unpack_from(data, at)
-        payload = view[at + FRAME.size : at + FRAME.size + length]
+    view, at = memoryview(data), FILE_HEADER.size
+    while at + RECORD_HEADER.size <= len(data):
+        length, checksum = RECORD_HEADER.unpack_from(data, at)
+        payload = view[at + RECORD_HEADER.size : at + RECORD_HEADER.size + length]
         if len(payload) < max(length, 4) or zlib.crc32(payload) != checksum:
             return
-        at += FRAME.size + length
+        at += RECORD_HEADER.size + length
         (text,) = struct.unpack_from("<I", payload)
         yield json.loads(bytes(payload[4 : 4 + text])), payload[4 + text :], at
 

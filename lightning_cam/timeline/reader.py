@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cam.timeline.format import SUFFIX, UINT16, dequantize, records
+from lightning_cam.timeline.format import PROBABILITY_SCALE, SUFFIX, decode_records, dequantize
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) in {logdir}")
     if len(found) > 1:
         raise ValueError(f"{len(found)} CAM timelines in {logdir}, pass one: " + ", ".join(map(str, found)))
-    found_records = records(found[0].read_bytes(), str(found[0]))
-    probe, pictures = next(found_records, ({}, b""))[:2]
+    records = decode_records(found[0].read_bytes(), str(found[0]))
+    probe, pictures = next(records, ({}, b""))[:2]
     if probe.get("kind") != "probe":
         raise ValueError(f"{found[0]} holds no probe images yet")
-    return _assemble(found[0], probe, bytes(pictures), _kept(found_records))
+    return _assemble(found[0], probe, bytes(pictures), _kept(records))
 
 
 def _kept(found: Iterator[tuple[dict[str, Any], memoryview, int]]) -> list[tuple[dict[str, Any], memoryview]]:
@@ -143,22 +143,22 @@ def _assemble(
     class_idx = np.full((total, count), -1)
     labels = np.asarray(probe["labels"], np.int64)
     for t, (head, body) in enumerate(looks):
-        take = _Taker(body)
+        arrays = _ArrayReader(body)
         for method, (h, w) in head["methods"].items():
-            codes, scales = take("<i1", (count, h, w)), take("<f4", (count, 2))
+            codes, scales = arrays.read("<i1", (count, h, w)), arrays.read("<f4", (count, 2))
             own_maps = maps.setdefault(method, np.full((total, count, h, w), np.nan, np.float32))
             own_maps[t] = dequantize(codes, scales)
         if k := head["top"]:
-            top[t, :, :k] = take("<i4", (count, k))
-            top_probabilities[t, :, :k] = take("<u2", (count, k)) / UINT16
-            own[t] = np.where(labels >= 0, take("<u2", (count,)) / UINT16, np.nan)
+            top[t, :, :k] = arrays.read("<i4", (count, k))
+            top_probabilities[t, :, :k] = arrays.read("<u2", (count, k)) / PROBABILITY_SCALE
+            own[t] = np.where(labels >= 0, arrays.read("<u2", (count,)) / PROBABILITY_SCALE, np.nan)
             class_idx[t] = top[t, :, 0]
         if head.get("class_idx"):
-            class_idx[t] = take("<i4", (count,))
+            class_idx[t] = arrays.read("<i4", (count,))
         for tag, value in head["metrics"].items():
             series = metrics.setdefault(tag, np.full(total, np.nan))
             series[t] = np.nan if value is None else value
-    files = _Taker(memoryview(pictures))
+    files = _ArrayReader(memoryview(pictures))
     return Timeline(
         path=path,
         name=probe["name"],
@@ -174,8 +174,8 @@ def _assemble(
         top_probabilities=top_probabilities,
         label_probability=own,
         metrics=metrics,
-        encoded_images=[files("u1", (size,)).tobytes() for size in probe["bytes"]],
-        encoded_regions=[files("u1", (size,)).tobytes() for size in probe["region_bytes"]],
+        encoded_images=[files.read("u1", (size,)).tobytes() for size in probe["bytes"]],
+        encoded_regions=[files.read("u1", (size,)).tobytes() for size in probe["region_bytes"]],
     )
 
 
@@ -185,13 +185,13 @@ def _decode(files: list[bytes], mode: str) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(data)).convert(mode)) for data in files])
 
 
-class _Taker:
-    """Hand out the arrays of a record one after the other."""
+class _ArrayReader:
+    """Hands out the arrays of a record one after the other."""
 
     def __init__(self, body: memoryview) -> None:
         self._body, self._at = body, 0
 
-    def __call__(self, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    def read(self, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         array = np.frombuffer(self._body, dtype, math.prod(shape), self._at).reshape(shape)
         self._at += array.nbytes
         return array

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from lightning_cam.timeline.format import HEADER, MAGIC, SUFFIX, UINT16, VERSION, frame, quantize, records
+from lightning_cam.timeline.format import (
+    FILE_HEADER,
+    MAGIC,
+    PROBABILITY_SCALE,
+    SUFFIX,
+    VERSION,
+    decode_records,
+    encode_record,
+    quantize,
+)
 
 _TOP = 3  # classes kept per image and look: what a caption and an enlarged tile can show
 _LONGEST_SIDE = 448  # pixels of a stored probe image; the page never shows one larger
@@ -147,7 +156,7 @@ class TimelineWriter:
             "metrics": _as_json(metrics or {}),
             **({} if predicted else {"class_idx": True}),
         }
-        file.write(frame(head, b"".join(array.tobytes() for array in body)))
+        file.write(encode_record(head, b"".join(array.tobytes() for array in body)))
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add values to the look of this step, such as those that are known only when the validation has ended.
@@ -159,7 +168,7 @@ class TimelineWriter:
         Raises:
             RuntimeError: :meth:`probe` was not called, or the writer is closed.
         """
-        self._opened().write(frame({"kind": "metrics", "step": int(step), "metrics": _as_json(metrics)}, b""))
+        self._opened().write(encode_record({"kind": "metrics", "step": int(step), "metrics": _as_json(metrics)}, b""))
 
     def close(self) -> None:
         """Close the file; a closed writer can be opened again with :meth:`probe`."""
@@ -186,7 +195,7 @@ class TimelineWriter:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (stays open for the run)
         self._file.truncate(end)
         if end == 0:
-            self._file.write(HEADER.pack(MAGIC, VERSION, os.urandom(8)) + frame(head, pictures))
+            self._file.write(FILE_HEADER.pack(MAGIC, VERSION, os.urandom(8)) + encode_record(head, pictures))
 
 
 def _end_of_same_probe(path: Path, hashes: list[str]) -> int | None:
@@ -194,7 +203,7 @@ def _end_of_same_probe(path: Path, hashes: list[str]) -> int | None:
     if not path.exists():
         return 0
     try:
-        found = records(path.read_bytes(), str(path))
+        found = decode_records(path.read_bytes(), str(path))
         probe, _, end = next(found, (None, b"", 0))
         if probe is None:
             return 0
@@ -215,7 +224,7 @@ def _summarize(probabilities: np.ndarray | None, labels: np.ndarray) -> tuple[np
     own = np.where(known, np.take_along_axis(values, np.where(known, labels, 0)[:, None], 1)[:, 0], 0)
 
     def as_stored(share: np.ndarray) -> np.ndarray:
-        return np.rint(np.nan_to_num(share).clip(0, 1) * UINT16).astype("<u2")
+        return np.rint(np.nan_to_num(share).clip(0, 1) * PROBABILITY_SCALE).astype("<u2")
 
     return best.astype("<i4"), as_stored(np.take_along_axis(values, best, 1)), as_stored(own)
 

@@ -2,28 +2,23 @@
 
 import logging
 import sys
-import weakref
 from collections.abc import Callable
-from copy import deepcopy
-from typing import Any, Literal, TypeVar
+from copy import copy
+from dataclasses import fields
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_cam.model.untouched import signals_deferred
+from lightning_cam.model.private import metrics_step
+from lightning_cam.model.signals import signals_deferred
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.training.history import History
-from lightning_cam.training.probe import ProbeBatch, images_in
-from lightning_cam.training.ranks import all_agree, apart_from_training, look_together, on_all_ranks
-from lightning_cam.training.ride import Ride
-from lightning_cam.training.session import Session, take_probe, unlogged
+from lightning_cam.training.ranks import all_agree, look_together
+from lightning_cam.training.session import Session
 from lightning_cam.training.settings import Settings
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-_MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 
 
 class TransformerCAMCallback(Callback):
@@ -102,54 +97,30 @@ class TransformerCAMCallback(Callback):
         name: str = "cam",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
+        given = dict(locals())
         super().__init__()
         _serve_both_lightnings()
-        self.settings = Settings(
-            methods=methods,
-            num_samples=num_samples,
-            probe=probe,
-            class_idx=class_idx,
-            score=score,
-            target_layers=target_layers,
-            layout=layout,
-            forward=forward,
-            mean=mean,
-            std=std,
-            class_names=class_names,
-            every_n_epochs=every_n_epochs,
-            batch_size=batch_size,
-            shard_probe=shard_probe,
-            faithfulness_every_n_looks=faithfulness_every_n_looks,
-            report=report,
-            timelapse=timelapse,
-            name=name,
-            on_error=on_error,
-        )
+        self.settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
+        self._session = Session(self.settings)
         self._off = False  # after a fault
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
-        self._said_too_large = False
-        self._probe: ProbeBatch | None = None
-        self._history = History()
-        self._last_step = -1
         self._is_first_batch = False  # of a validation run
-        self._session: Session | None = None
-        self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of the callback, made in a run, opens files of its own."""
-        return {**vars(self), "_session": None, "_trainer": None, "_history": deepcopy(self._history)}
+        """A copy of the callback, made in a run, has a session of its own."""
+        return {**vars(self), "_session": copy(self._session)}
 
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint; several callbacks differ in it by their names."""
-        return self._generate_state_key(name=self.settings.name)
+        return f"{type(self).__qualname__}{ {'name': self.settings.name} }"
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._off = self._all_off = False
         self._together = look_together(trainer, self.settings.shard_probe)
-        self._attempt(self._begin, trainer)
+        self._attempt(self._session.begin, trainer, self._together)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,10 +135,7 @@ class TransformerCAMCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._probe is None and trainer.is_global_zero:
-            self._attempt(self._take_probe, trainer, pl_module, batch)
-        if self._is_first_batch and self._ride is not None and self._probe is not None:
-            self._attempt(self._listen, self._ride, self._probe, batch)
+        self._attempt(self._session.begin_batch, trainer, pl_module, batch, self._is_first_batch)
 
     @override
     def on_validation_batch_end(
@@ -179,23 +147,20 @@ class TransformerCAMCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._attempt(self._session.end_batch)
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         is_first, self._is_first_batch = self._is_first_batch, False
         if is_first and self._is_due(trainer) and self._is_ready(trainer):
             # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to catch.
             with signals_deferred():
-                if self._ride is not None:
-                    with unlogged(trainer, pl_module):
-                        self._attempt(self._ride.arrive)
                 self._attempt(self._look, trainer, pl_module)
-        if self._ride is not None:
-            self._ride.end()
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
-            self._attempt(self._add_metrics, trainer)
+            with signals_deferred():  # a handler that flushes this callback must not find its queue locked
+                self._attempt(self._session.add_metrics, trainer)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
@@ -204,38 +169,24 @@ class TransformerCAMCallback(Callback):
 
     def flush(self) -> None:
         """Wait until the looks so far are written; they are written while the training goes on."""
-        if self._session is not None and self._session.worker is not None:
-            self._session.worker.flush()
+        self._session.flush()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._attempt(self._close)
+        self._attempt(self._session.close)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._attempt(self._close)
+        self._attempt(self._session.close)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._probe is None:
-            return {}
-        size = self._probe.num_bytes + self._history.num_bytes
-        if size > _MAX_STATE_BYTES:
-            if not self._said_too_large:
-                self._said_too_large = True
-                _log.warning(
-                    "The probe and history of %.0f MiB are not saved in checkpoints (at most %.0f MiB); a resumed run "
-                    "will take a new probe.",
-                    size / 2**20,
-                    _MAX_STATE_BYTES / 2**20,
-                )
-            return {}
-        return {"probe": self._probe.state_dict(), "history": self._history.state_dict()}
+        return self._session.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self._attempt(self._resume, state_dict)
+            self._attempt(self._session.load_state_dict, state_dict)
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
         """Run a part of a look; if it fails, say why once and switch off, so that training goes on."""
@@ -254,30 +205,20 @@ class TransformerCAMCallback(Callback):
         if self.settings.on_error == "warn":
             _log.warning("TransformerCAMCallback switched itself off: %s", reason)
         try:
-            self._close()  # what was looked at before is still written
+            self._session.close()  # what was looked at before is still written
         except Exception as error:
             _log.debug("Could not be written either: %s", error)
 
-    def _begin(self, trainer: Trainer) -> None:
-        if self._trainer is None or self._trainer() is not trainer or _metrics_step(trainer) < self._last_step:
-            # A new run, perhaps of the same object; one that is resumed gets its state after this.
-            self._probe = None
-            self._history.clear()
-            self._last_step = -1
-        self._trainer = weakref.ref(trainer)
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        self._probe = ProbeBatch(**state["probe"])
-        self._history.load_state_dict(state["history"])
-        self._last_step = self._history.steps[-1] if self._history.steps else -1
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        self._session.look(trainer, module)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.settings.every_n_epochs:
             return False
-        step = _metrics_step(trainer)
-        if step <= self._last_step:
-            _log.info("No look at step %d: there is one at step %d already.", step, self._last_step)
-        return step > self._last_step
+        step, last = metrics_step(trainer), self._session.last_step
+        if step <= last:
+            _log.info("No look at step %d: there is one at step %d already.", step, last)
+        return step > last
 
     def _is_ready(self, trainer: Trainer) -> bool:
         """Whether this rank shall look. Where all look together, a fault on one must not leave the others waiting."""
@@ -289,62 +230,6 @@ class TransformerCAMCallback(Callback):
         if self._all_off and not self._off:
             self._switch_off("it did so on another rank")
         return not self._all_off
-
-    def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
-        self._probe = take_probe(self.settings, trainer, module, batch)
-
-    def _listen(self, ride: Ride, probe: ProbeBatch, batch: Any) -> None:
-        ride.begin(probe.images, images_in(batch))
-
-    def _look(self, trainer: Trainer, module: LightningModule) -> None:
-        with unlogged(trainer, module), apart_from_training(trainer):
-            if self._session is None:
-                probe = self._probe
-                if self._together:  # the first rank's, which the others see too
-                    probe = trainer.strategy.broadcast(probe if probe is None else probe.to("cpu"))
-                assert probe is not None  # taken at the start of this batch
-                self._probe = probe = probe.to(module.device)
-                self._session = self._on_looking_ranks(trainer, lambda: self._open(trainer, module, probe))
-            session = self._session
-            if trainer.sanity_checking:  # what does not fit was said before the training began
-                return
-            explanation = session.whole(
-                trainer, self._on_looking_ranks(trainer, lambda: session.explain(trainer, module))
-            )
-            checks = self._on_looking_ranks(trainer, lambda: session.check(module, explanation))
-        self._last_step = _metrics_step(trainer)
-        if trainer.is_global_zero:
-            session.show(explanation, checks, self._history, step=self._last_step, epoch=trainer.current_epoch)
-
-    def _add_metrics(self, trainer: Trainer) -> None:
-        """Put the metrics of the user's model next to the look of their step, if there is one.
-
-        All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
-        """
-        worker = None if self._session is None else self._session.worker
-        if worker is not None and self._last_step == _metrics_step(trainer):
-            worker.add_metrics(self._last_step, trainer.callback_metrics)
-
-    @property
-    def _ride(self) -> Ride | None:
-        return None if self._session is None else self._session.ride
-
-    def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
-        return on_all_ranks(trainer, action) if self._together else action()
-
-    def _open(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> Session:
-        return Session(self.settings, trainer, module, probe, together=self._together)
-
-    def _close(self) -> None:
-        """Write what waits; the next run of this callback begins a session of its own."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-
-def _metrics_step(trainer: Trainer) -> int:
-    """The step that Lightning logs validation metrics at, which is not `global_step`."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def _serve_both_lightnings() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
-from lightning_cam.model.output import logits_of, of_a_copy
+from lightning_cam.model.output import Forward, logits_of, on_copies
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
-from lightning_cam.passes.capture import Forward
 
 CONTROL = "random"
 FEW = 4  # images tell whether maps depend on the class
@@ -74,11 +74,12 @@ def faithfulness(
 
     def logits(changed: Tensor) -> Tensor:
         parts = changed.to(images.dtype).split(batch_size or len(changed))
-        return torch.cat([logits_of(of_a_copy(forward)(part), len(part)) for part in parts])
+        return torch.cat([logits_of(on_copies(forward)(part), len(part)) for part in parts])
 
     found = {}
     with looking(model), torch.no_grad():
         for method, maps in explanation.maps.items():
+            stop_if_interrupted()
             on_grid = F.adaptive_avg_pool2d(maps, _finest(explanation))
             heat = explanation.heatmap(method)
             values = {

@@ -1,12 +1,11 @@
 """The looks so far, as far as a filmstrip and a comparison with earlier ones need them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from lightning_cam.render import thin
 
 
 @dataclass
@@ -66,6 +65,47 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the looks of `state_dict`."""
-        self.steps, self.epochs = list(state["steps"]), list(state["epochs"])
-        self.maps, self.preds, self.probs = dict(state["maps"]), state["preds"], state["probs"]
+        """Take the looks of `state_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: That is no state of a history.
+        """
+        steps, epochs = [int(step) for step in state["steps"]], [int(epoch) for epoch in state["epochs"]]
+        maps, preds, probs = dict(state["maps"]), state["preds"], state["probs"]
+        looks = {(len(steps), *looked.shape[1:2]) for looked in maps.values()}
+        shapes = {(*looked.shape[:2],) for looked in (*maps.values(), *(() if preds is None else (preds, probs)))}
+        if shapes != looks or len(epochs) != len(steps) or bool(steps) != bool(maps) or sorted(set(steps)) != steps:
+            raise ValueError(f"history: {len(steps)} looks do not fit arrays of {sorted(shapes)} looks and images")
+        self.steps, self.epochs, self.maps, self.preds, self.probs = steps, epochs, maps, preds, probs
+
+
+def thin(steps: Sequence[int], limit: int) -> list[int]:
+    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
+
+    What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
+    and the newest, keeps the same ones.
+
+    Args:
+        steps: Increasing steps, epochs or indices of the looks.
+        limit: How many to keep, at least 2.
+
+    Returns:
+        Positions in `steps` to keep, increasing.
+
+    Raises:
+        ValueError: `limit` is below 2.
+
+    Example:
+        >>> thin([0, 1, 2, 3, 4, 5, 6, 7, 8], 5)
+        [0, 2, 4, 6, 8]
+    """
+    if limit < 2:
+        raise ValueError(f"limit: expected at least 2, for the first and the newest look, got {limit}")
+    kept: list[int] = []
+    for newest in range(len(steps)):
+        kept.append(newest)
+        if len(kept) > limit:
+            # The look whose neighbors lie closest together is missed least.
+            spans = [steps[after] - steps[before] for before, after in zip(kept, kept[2:], strict=False)]
+            del kept[1 + spans.index(min(spans))]
+    return kept

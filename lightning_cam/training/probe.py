@@ -1,17 +1,19 @@
 """The fixed images that every look of a training looks at."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
+
+from lightning_cam.model.output import named_items, named_tensors
+from lightning_cam.training.image_files import SUFFIXES, images_below, read_image
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +23,6 @@ _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class"
 _NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 0.02  # of labels that add up to one, in half precision
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  # of files that are images
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ProbeBatch:
             >>> probe.images.shape, probe.labels
             (torch.Size([2, 3, 4, 4]), tensor([0, 1]))
         """
-        leaves = list(_leaves(batch))
+        leaves = list(named_tensors(batch))
         images = images_in(batch)
         if images is None:
             shapes = ", ".join(f"{key or 'tensor'} {_form(value)}" for key, value in leaves) or "no tensor"
@@ -96,8 +97,7 @@ class ProbeBatch:
             ValueError: There is no such folder, no image in it, or the images differ in size after `transform`.
         """
         folder = Path(path)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-        read = (_read(file, transform) for file in files)  # no more of them than needed
+        read = (_read(file, transform) for file in images_below(folder))  # no more of them than needed
         images = list(islice((image for image in read if image is not None), num_samples))
         if not images:
             what = "holds no images" if folder.is_dir() else "is not a folder"
@@ -111,6 +111,22 @@ class ProbeBatch:
                 f"probe: the images of {str(folder)!r} differ in size ({sizes}); resize and crop them in {where}"
             )
         return cls(torch.stack(images))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "ProbeBatch":
+        """Take what `state_dict` gave; what a later version may have added is left out.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: That is no state of a probe.
+        """
+        images, labels, regions = state["images"], state.get("labels"), state.get("regions")
+        if not _is_images(images) or not bool(images.isfinite().all()):
+            raise ValueError(f"probe: expected finite images (N, C, H, W), got {_form(images)}")
+        if labels is not None and (labels.shape != images.shape[:1] or bool((labels < 0).any())):
+            raise ValueError(f"probe: expected labels ({len(images)},) from 0 on, got {_form(labels)}")
+        if regions is not None and regions.shape != (len(images), *images.shape[2:]):
+            raise ValueError(f"probe: expected regions of the size of the images, got {_form(regions)}")
+        return cls(images, labels, regions)._counted()
 
     def to(self, device: torch.device | str) -> "ProbeBatch":
         """Return the same probe with its tensors on `device`."""
@@ -135,15 +151,15 @@ class ProbeBatch:
 
 def images_in(batch: Any) -> Tensor | None:
     """The images of a batch, as `ProbeBatch.from_batch` finds them, or None."""
-    return _first(list(_leaves(batch)), _IMAGE_KEYS, _is_images)
+    return _first(list(named_tensors(batch)), _IMAGE_KEYS, _is_images)
 
 
 def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | None:
     """The image of a file, or None if the file cannot be read."""
     try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
+        image = read_image(file)
+    # Pillow's plugins raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
+    except Exception as error:
         _log.warning("probe: %s is left out: %s", file, error)
         return None
     result = (transform or to_tensor)(image)
@@ -155,27 +171,6 @@ def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | Non
 def _form(tensor: Tensor) -> str:
     kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"
-
-
-def _leaves(batch: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a nested batch with the name they stand under."""
-    if isinstance(batch, Tensor):
-        yield key, batch
-        return
-    for name, value in _items(batch, key):
-        yield from _leaves(value, name)
-
-
-def _items(batch: Any, key: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(batch, Mapping):
-        return [(str(name), value) for name, value in batch.items()]
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return [(f.name, getattr(batch, f.name)) for f in fields(batch)]
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return list(zip(batch._fields, batch, strict=True))
-    if isinstance(batch, (tuple, list)):
-        return [(key, value) for value in batch]
-    return []
 
 
 def _first(leaves: Sequence[tuple[str, Tensor]], keys: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
@@ -225,7 +220,7 @@ def _labels(batch: Any, leaves: Sequence[tuple[str, Tensor]], count: int) -> Ten
 
 def _find(batch: Any, keys: Sequence[str]) -> Any:
     """What stands under the first of these names in a nested batch, or None."""
-    for name, value in _items(batch, ""):
+    for name, value in named_items(batch):
         found = value if name.lower() in keys else _find(value, keys)
         if found is not None:
             return found

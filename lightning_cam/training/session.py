@@ -1,296 +1,251 @@
-"""The looks of one run: what they share, found out at the first, and each of them."""
+"""The looks of one run: the fixed images, what was seen of them so far, and who explains and logs them."""
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
 
-from lightning_cam.explanation import Explanation, explain, find_methods
-from lightning_cam.methods import DoesNotApply
-from lightning_cam.model.classifier import classifier_of
+from lightning_cam.model.private import metrics_step, results_of
 from lightning_cam.model.untouched import random_states_kept, replaced
-from lightning_cam.render import Captions, unnormalize
-from lightning_cam.resolve import find_target_layers
-from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
-from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, find_transform
+from lightning_cam.training.data import find_transform, loaders_of
+from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.history import History
-from lightning_cam.training.look import compose
+from lightning_cam.training.look_logger import LookLogger
 from lightning_cam.training.probe import ProbeBatch, images_in
-from lightning_cam.training.ranks import gather, inside_wrapper, share_of
-from lightning_cam.training.ride import Ride, Trunk, can_ride
+from lightning_cam.training.ranks import apart_from_training, on_all_ranks
 from lightning_cam.training.settings import Settings
-from lightning_cam.training.sinks import (
-    SINKS,
-    FilesSink,
-    Introduction,
-    Sink,
-    SinkWorker,
-    TimelineSink,
-    directory_of,
-    sink_of,
-)
-from lightning_cam.training.sinks.health import Health
+from lightning_cam.training.validated import InputComparison
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_LONGEST_REASON = 200  # letters of a model's own error
-
-_ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
-
-- `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
-  label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
-- `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
-- `{name}/<method>/<metric>`: numbers of the same maps.
-- All looks: the CAM Timeline tab of TensorBoard{report}.
-"""
+_ANEW = "This run goes on from a checkpoint and takes a new probe"
+_MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 
 
 class Session:
-    """The looks of one run: what they share, found out at the first, and each of them.
+    """Owns the probe, the history and what of them travels in a checkpoint; looks when it is told to.
+
+    What is found out at the first look (layers, class names, files) is kept until `close`; the next look opens it anew.
 
     Args:
         settings: What the user asked for.
-        trainer: The trainer.
-        module: The model.
-        probe: The fixed images, on the model's device.
-        together: Whether all ranks look.
 
-    Raises:
-        ValueError: The model cannot be looked at, an argument does not fit, or the trainer has no logger.
+    Attributes:
+        probe: The fixed images; None before the first validation batch.
+        history: The looks so far.
+        last_step: Step of the newest look, -1 before the first.
     """
 
-    def __init__(
-        self, settings: Settings, trainer: Trainer, module: LightningModule, probe: ProbeBatch, *, together: bool
-    ) -> None:
-        self._settings, self._probe, self._together = settings, probe, together
-        classifier = classifier_of(module, settings.forward)
-        self._forward = _at_precision(trainer, inside_wrapper(trainer, module, classifier))
-        self._layers = find_target_layers(
-            module,
-            probe.images,
-            forward=_or_say_why(self._forward, module),
-            target_layers=settings.target_layers,
-            layout=settings.layout,
-        )
-        loaders = loaders_of(trainer)
-        mean, std = (as_statistics(value, probe.images) for value in (settings.mean, settings.std))
-        if mean is None or std is None:
-            mean, std = find_normalization(probe.images, loaders, module)
-        self._photos = unnormalize(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
-        self._class_names = settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)])
-        self._captions: Captions | None = None  # drawn at the first look, when the number of classes is known
-        self._looks = 0
-        self._methods = settings.methods
-        methods = find_methods(settings.methods)
-        self.ride: Ride | None = None
-        if not together and settings.batch_size is None and can_ride(module, methods):
-            trunk = Trunk(module, self._forward, probe.images[:2], self._layers)
-            self.ride = Ride(trunk, classifier if isinstance(classifier, nn.Module) else None)
-        introduction = Introduction(
-            name=settings.name,
-            methods=[method.name for method in methods],
-            text=_ABOUT.format(
-                count=len(probe.images),
-                layers="`, `".join(layer.name for layer in self._layers),
-                name=settings.name,
-                target=settings.target(probe.labels is not None),
-                report=f", and `{settings.name}_report.html` when the run has ended" if settings.report else "",
-            ),
-            photos=(self._photos * 255).round().to(torch.uint8),
-            labels=probe.labels,
-            regions=probe.regions,
-            class_names=self._class_names,
-        )
-        self.worker = _open_worker(trainer, introduction, settings)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._together = False  # all ranks look
+        self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
+        self._said_too_large = False
+        self._explainer: ProbeExplainer | None = None
+        self._logger: LookLogger | None = None
+        self._comparison: InputComparison | None = None
+        self._is_restored = False  # probe and history come from a checkpoint
+        self.probe: ProbeBatch | None = None
+        self.history = History()
+        self.last_step = -1
 
-    def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
-        """Explain the probe, or on each rank a share of it where it is shared out.
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, made in a run, has a history and files of its own."""
+        closed = dict.fromkeys(("_trainer", "_explainer", "_logger", "_comparison"))
+        return {**vars(self), **closed, "history": deepcopy(self.history)}
+
+    def begin(self, trainer: Trainer, together: bool) -> None:
+        """Go on with the run of this trainer, or begin another: one that is resumed gets its state after this.
+
+        Args:
+            trainer: The trainer.
+            together: Whether all ranks look.
+        """
+        if self._trainer is None or self._trainer() is not trainer or metrics_step(trainer) < self.last_step:
+            self._forget()
+        self._trainer = weakref.ref(trainer)
+        self._together = together
+
+    def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, is_first: bool) -> None:
+        """See a validation batch before its step: the first one ever gives the probe.
+
+        Args:
+            trainer: The trainer.
+            module: The model.
+            batch: On the model's device.
+            is_first: Whether it is the first of its validation.
+        """
+        if self._is_restored and is_first:
+            self._check_restored(trainer, batch)
+        if self.probe is None and trainer.is_global_zero:
+            self.probe = self._take_probe(trainer, module, batch)
+        if is_first and self._comparison is not None and not self._comparison.is_done:
+            self._comparison.begin(images_in(batch))
+
+    def end_batch(self) -> None:
+        """Leave the module alone again, before anything looks at it."""
+        if self._comparison is not None:
+            self._comparison.end()
+
+    def look(self, trainer: Trainer, module: LightningModule) -> None:
+        """Explain the probe and log it; in the sanity check only find out whether that will be possible.
 
         Raises:
-            ValueError: A label is none of the model's classes.
+            ValueError: The model cannot be looked at, an argument does not fit, or the trainer has no logger.
         """
-        probe, class_idx = self._probe, self._settings.class_idx
-        images, classes = probe.images, probe.labels if class_idx is None else class_idx
-        if self._together and self._settings.shard_probe:
-            share = share_of(trainer, len(images))
-            images = images[share]
-            classes = classes[share] if isinstance(classes, Tensor) else classes
-        run = partial(self._explain, module, images, class_idx=classes, score=self._settings.score)
-        explanation = run() if self.ride is None else self.ride.explain(run)
-        num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
-        if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
-            raise ValueError(
-                f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
-                "give class_idx=, or score="
-            )
-        return explanation
+        try:
+            self._look(trainer, module)
+        except Exception as error:
+            if not self._is_restored:
+                raise
+            _log.warning("%s: that of the checkpoint cannot be looked at (%s).", _ANEW, error)
+            self.close()
+            self._forget()
 
-    def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
-        """The explanation of the whole probe, where `explain` gave this rank's share."""
-        return gather(trainer, part, len(self._photos)) if self._together and self._settings.shard_probe else part
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        with _unlogged(trainer, module), apart_from_training(trainer):
+            if self._explainer is None:
+                self._open(trainer, module)
+            explainer = self._explainer
+            assert explainer is not None
+            if trainer.sanity_checking:
+                return
+            part = self._on_looking_ranks(trainer, lambda: explainer.explain(trainer, module))
+            explanation = explainer.whole(trainer, part)
+            checks = self._on_looking_ranks(trainer, lambda: explainer.check(module, explanation))
+        self.last_step, self._is_restored = metrics_step(trainer), False
+        if self._logger is not None:
+            self._logger.log(explanation, checks, self.history, step=self.last_step, epoch=trainer.current_epoch)
 
-    def check(self, module: LightningModule, explanation: Explanation) -> Checks:
-        """Find out what is too dear for every look, of all images, on every rank that looks."""
-        first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
-        thorough = every is not None and self._looks % every == 0
-        self._looks += 1
-        if not first and not thorough:
-            return Checks()
-        again = partial(self._explain, module, self._probe.images[:FEW])
-        return Checks(
-            faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)
-            if thorough
-            else {},
-            class_similarity(lambda classes: again(class_idx=classes), explanation),
-        )
+    def add_metrics(self, trainer: Trainer) -> None:
+        """Put the metrics of the user's model next to the look of their step, if there is one.
 
-    def show(self, explanation: Explanation, checks: Checks, history: History, *, step: int, epoch: int) -> None:
-        """Draw and measure a look, add it to the history, and hand it to the loggers."""
-        look = compose(
-            explanation,
-            self._probe,
-            self._photos,
-            self._captions_for(self._probe.num_labels if explanation.logits is None else explanation.logits.shape[1]),
-            history,
-            name=self._settings.name,
-            step=step,
-            epoch=epoch,
-            checks=checks,
-        )
-        if self.worker is not None:
-            self.worker.submit(look)
+        All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
+        """
+        if self._logger is not None and self.last_step == metrics_step(trainer):
+            self._logger.add_metrics(self.last_step, trainer.callback_metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return probe and history as tensors on the CPU; nothing before the first batch, or if they are too large."""
+        if self.probe is None:
+            return {}
+        size = self.probe.num_bytes + self.history.num_bytes
+        if size > _MAX_STATE_BYTES:
+            if not self._said_too_large:
+                self._said_too_large = True
+                _log.warning(
+                    "The probe and history of %.0f MiB are not saved in checkpoints (at most %.0f MiB); a resumed run "
+                    "will take a new probe.",
+                    size / 2**20,
+                    _MAX_STATE_BYTES / 2**20,
+                )
+            return {}
+        return {"probe": self.probe.state_dict(), "history": self.history.state_dict(), "asked_for": self._asked_for}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take the probe and history of `state_dict`; what does not fit is said, and a new probe is taken."""
+        try:
+            probe, asked_for = ProbeBatch.from_state(state["probe"]), state.get("asked_for", self._asked_for)
+            self.history.load_state_dict(state["history"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            _log.warning("%s: the entry of this callback cannot be read (%r).", _ANEW, error)
+            return
+        if asked_for != self._asked_for:
+            self.history.clear()
+            _log.warning("%s: probe= and num_samples= were others then, %s.", _ANEW, asked_for)
+            return
+        self.probe, self._is_restored = probe, True
+        self.last_step = self.history.steps[-1] if self.history.steps else -1
+
+    @property
+    def _asked_for(self) -> dict[str, Any]:
+        """What decides which images are the probe."""
+        return {"probe": self._settings.probe, "num_samples": self._settings.num_samples}
+
+    def _check_restored(self, trainer: Trainer, batch: Any) -> None:
+        """Take a new probe if what the checkpoint held cannot be of this run. All ranks decide alike."""
+        images = images_in(batch)
+        if self.probe is not None and images is not None and images.shape[1] != self.probe.images.shape[1]:
+            _log.warning("%s: the images there have another number of channels.", _ANEW)
+            self._forget()
+        elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
+            _log.warning("%s: the looks there are of later steps than this run.", _ANEW)
+            self._forget()
+
+    def _forget(self) -> None:
+        self.probe, self._is_restored, self.last_step = None, False, -1
+        self.history.clear()
+
+    def flush(self) -> None:
+        """Wait until the looks so far are written."""
+        if self._logger is not None:
+            self._logger.flush()
 
     def close(self) -> None:
-        """Write what waits."""
-        if self.ride is not None:
-            self.ride.end()
-        if self.worker is not None:
-            self.worker.close()
+        """Write what waits, and let go of all that was opened."""
+        logger, comparison = self._logger, self._comparison
+        self._explainer = self._logger = self._comparison = None
+        if comparison is not None:
+            comparison.stop()
+        if logger is not None:
+            logger.close()
 
-    def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
-        try:
-            return explain(
-                module,
-                images,
-                self._methods,
-                target_layers=self._layers,
-                forward=self._forward,
-                batch_size=self._settings.batch_size,
-                **target,
+    def _open(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find out what all looks share: on all ranks the layers, on the first one where looks are logged."""
+        probe = self.probe
+        if self._together:  # the first rank's, which the others see too
+            probe = trainer.strategy.broadcast(probe if probe is None else probe.to("cpu"))
+        assert probe is not None  # taken at the start of this batch
+        self.probe = probe = probe.to(module.device)
+
+        self._explainer, self._logger = self._on_looking_ranks(trainer, lambda: self._opened(trainer, module, probe))
+        if not self._together:
+            self._comparison = InputComparison(self._explainer.network, probe.images)
+
+    def _opened(
+        self, trainer: Trainer, module: LightningModule, probe: ProbeBatch
+    ) -> tuple[ProbeExplainer, LookLogger | None]:
+        explainer = ProbeExplainer(self._settings, trainer, module, probe, together=self._together)
+        logs = trainer.is_global_zero
+        return explainer, LookLogger(self._settings, trainer, module, probe, explainer.layers) if logs else None
+
+    def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeBatch:
+        """The images to look at: the first of a validation batch, or those of the folder that the user gave."""
+        settings = self._settings
+        if settings.probe is None:
+            return ProbeBatch.from_batch(batch, settings.num_samples)
+        with random_states_kept():  # transforms of validation can be random too
+            probe = ProbeBatch.from_folder(settings.probe, settings.num_samples, find_transform(loaders_of(trainer)))
+        seen = images_in(batch)
+        if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
+            _log.warning(
+                "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
+                "%d×%d; should the model not take them, resize and crop them in that transform.",
+                settings.probe,
+                *probe.images.shape[2:],
+                *seen.shape[2:],
             )
-        except DoesNotApply as error:
-            names = [self._methods] if isinstance(self._methods, str | type) else self._methods
-            others = [name for name in names if find_methods(name)[0].name != error.method]
-            if not others:
-                raise
-            _log.warning("%s; it is left out.", error)
-            self._methods = others
-        return self._explain(module, images, **target)
+        return replace(probe, images=trainer.precision_plugin.convert_input(probe.images.to(module.device)))
 
-    def _captions_for(self, num_classes: int) -> Captions:
-        if self._captions is None:
-            names = self._class_names or []
-            if names and len(names) != num_classes:
-                _log.warning(
-                    "There are %d class names and %d classes; those without are numbered.", len(names), num_classes
-                )
-            names = [*names, *map(str, range(len(names), num_classes))]
-            self._captions = Captions(names, self._photos.device)
-        return self._captions
-
-
-def _open_worker(trainer: Trainer, introduction: Introduction, settings: Settings) -> SinkWorker | None:
-    """Writes the looks; None on ranks that only take part, and in a `fast_dev_run`."""
-    if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
-        return None
-    if not trainer.loggers:
-        raise ValueError(
-            "Trainer(logger=False): a logger is needed to show the maps "
-            f"({', '.join(SINKS)}; any other gets files in its directory)"
-        )
-    directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
-    # Before the loggers', so that the report is there when the loggers' sinks are closed.
-    sinks: list[Sink] = [Health(), TimelineSink(directory, report=settings.report, timelapse=settings.timelapse)]
-    for logger in trainer.loggers:
-        sink = sink_of(logger)
-        if sink is None:
-            files = directory_of(logger, trainer.default_root_dir)
-            sink = FilesSink(files)
-            _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
-        sinks.append(sink)
-    written = directory / f"{introduction.name}_report.html" if settings.report else None
-    return SinkWorker(sinks, replace(introduction, report=written))
-
-
-def loaders_of(trainer: Trainer) -> Any:
-    """The loaders of the loop that runs, as the user gave them."""
-    return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-
-
-def take_probe(settings: Settings, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeBatch:
-    """The images to look at: the first of a validation batch, or those of the folder that the user gave."""
-    if settings.probe is None:
-        return ProbeBatch.from_batch(batch, settings.num_samples)
-    with random_states_kept():  # transforms of validation can be random too
-        probe = ProbeBatch.from_folder(settings.probe, settings.num_samples, find_transform(loaders_of(trainer)))
-    seen = images_in(batch)
-    if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
-        _log.warning(
-            "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-            "%d×%d; should the model not take them, resize and crop them in that transform.",
-            settings.probe,
-            *probe.images.shape[2:],
-            *seen.shape[2:],
-        )
-    return replace(probe, images=trainer.precision_plugin.convert_input(probe.images.to(module.device)))
-
-
-def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:
-    """`forward`; if that fails, the first line of why, and how to have something else called."""
-
-    def run(images: Tensor) -> Any:
-        try:
-            return forward(images)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
-                why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
-            raise ValueError(
-                f"forward: what {type(module).__name__} calls with images of shape {tuple(images.shape)} failed "
-                f"({why}); if it takes something else, give forward=, the name of the part that maps images to "
-                'logits, such as forward="model", or a function'
-            ) from error
-
-    return run
-
-
-def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """`forward` as the trainer would run it. Only that: the arithmetic of the maps stays in float32."""
-
-    def run(images: Tensor) -> Any:
-        with trainer.precision_plugin.forward_context():
-            return forward(images)
-
-    return run
+    def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
+        return on_all_ranks(trainer, action) if self._together else action()
 
 
 @contextmanager
-def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+def _unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
     with ExitStack() as stack:
-        for holder in (module, trainer._results):  # the latter where a loop is running
+        for holder in (module, results_of(trainer)):  # the latter where a loop is running
             if holder is not None:
                 stack.enter_context(replaced(holder, "log", nothing))
         yield

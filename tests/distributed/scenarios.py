@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from lightning_cam import TransformerCAMCallback
+from lightning_cam.training.session import Session
 from tests.training import Lit, heard, loader, tiny_vit, train
 
 SAMPLES = 3  # not a multiple of the number of ranks
@@ -103,27 +104,45 @@ def look(cls=TransformerCAMCallback, **options):
     return cls(methods=METHODS, num_samples=SAMPLES, **options)
 
 
+class ChangedSession(Session):
+    """Calls `change` with what it has opened, before any other rank knows of it."""
+
+    def __init__(self, settings, change):
+        super().__init__(settings)
+        self._change = change
+
+    def _opened(self, trainer, *args):
+        opened = super()._opened(trainer, *args)
+        self._change(trainer, *opened)
+        return opened
+
+
 class Changed(TransformerCAMCallback):
     """Something happens on one rank before a step of each look; `step` and `happens` say what."""
 
     step: str
 
-    def _open(self, trainer, *args):
-        session = super()._open(trainer, *args)
-        original = getattr(session, self.step)
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._session = ChangedSession(self.settings, self._change)
+
+    def _change(self, trainer, explainer, logger):
+        changed = explainer if hasattr(explainer, self.step) else logger
+        if changed is None:  # this rank does not log
+            return
+        original = getattr(changed, self.step)
 
         def step(*args, **kwargs):
             self.happens(trainer)
             return original(*args, **kwargs)
 
-        setattr(session, self.step, step)
-        return session
+        setattr(changed, self.step, step)
 
 
 class Slow(Changed):
     """The first rank takes its time in a look: no other may wait for it."""
 
-    step = "show"
+    step = "log"
 
     def happens(self, trainer):
         time.sleep(0.3)
@@ -135,18 +154,16 @@ class FailsOnOneRank(Changed):
     step = "explain"
 
     def happens(self, trainer):
-        if trainer.global_rank == 1 and self._last_step >= 0:
+        if trainer.global_rank == 1 and self._session.last_step >= 0:
             raise RuntimeError("only here")
 
 
-class CannotBeginOnOneRank(TransformerCAMCallback):
+class CannotBeginOnOneRank(Changed):
     rank = 1
 
-    def _open(self, trainer, *args):
-        session = super()._open(trainer, *args)
+    def _change(self, trainer, *opened):
         if trainer.global_rank == self.rank:
             raise RuntimeError("only here")
-        return session
 
 
 class CannotBeginOnTheFirst(CannotBeginOnOneRank):
@@ -156,7 +173,7 @@ class CannotBeginOnTheFirst(CannotBeginOnOneRank):
 class CannotShow(Changed):
     """The first rank fails in what only it does."""
 
-    step = "show"
+    step = "log"
 
     def happens(self, trainer):
         raise RuntimeError("only here")

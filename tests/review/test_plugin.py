@@ -125,5 +125,5 @@ def test_the_format_is_the_one_that_the_writer_uses():
     from lightning_cam.timeline import format as file_format
 
     assert plugin._SUFFIX == file_format.SUFFIX
-    assert file_format.HEADER.size == plugin._HEADER_BYTES
-    assert file_format.FRAME.size == plugin._FRAME.size
+    assert file_format.FILE_HEADER.size == plugin._FILE_HEADER_BYTES
+    assert file_format.RECORD_HEADER.size == plugin._RECORD_HEADER.size

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lightning_cam.timeline import read_timeline
+from lightning_cam.timeline import read_timeline, report
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks import Introduction
+from lightning_cam.training.sinks import RunInfo
 from lightning_cam.training.sinks.timeline import TimelineSink
 from tests.review.records import CLASSES, Run
 
@@ -21,9 +22,9 @@ from tests.review.records import CLASSES, Run
 def test_report_opens_from_disk_without_a_network(tmp_path, open_page):
     run = Run(tmp_path / "logs" / "version_0", class_names=["</script><b>", *CLASSES[1:]]).looks(5)
     Run(tmp_path / "logs" / "version_1", seed=1).looks(5)
-    report = write_report(tmp_path / "logs")
-    assert report == tmp_path / "logs" / "cam_report.html"
-    page = open_page(report.as_uri(), offline=True)
+    path = write_report(tmp_path / "logs")
+    assert path == tmp_path / "logs" / "cam_report.html"
+    page = open_page(path.as_uri(), offline=True)
     page.wait_for_selector(".tile")
     assert "look 5 of 5" in page.inner_text(".place")
     page.select_option("select[name=timeline]", label="version_0")
@@ -37,6 +38,18 @@ def test_report_opens_from_disk_without_a_network(tmp_path, open_page):
     assert page.locator(".follow").count() == 0  # nothing to follow
     assert {url.split(":")[0] for url in page.requested} <= {"file", "blob"}
     assert page.evaluate("fetch('https://example.com').then(() => 'sent', () => 'kept in')") == "kept in"
+
+
+def test_modules_of_the_report_have_names_of_their_own(tmp_path, monkeypatch, open_page):
+    static = tmp_path / "static"
+    shutil.copytree(report._STATIC, static)
+    for module in ("colors", "draw"):
+        with (static / f"{module}.js").open("a") as file:
+            file.write(f'const sameName = "{module}";\ndocument.body.dataset.{module} = sameName;\n')
+    monkeypatch.setattr(report, "_STATIC", static)
+    page = open_page(write_report(Run(tmp_path / "run").looks(2).path).as_uri(), offline=True)
+    page.wait_for_selector(".tile")
+    assert page.evaluate("({...document.body.dataset})") == {"colors": "colors", "draw": "draw"}
 
 
 def test_report_of_100_looks_of_16_images_is_below_2_mb(tmp_path):
@@ -100,14 +113,14 @@ def look(step, count, probabilities=True):
 
 @pytest.mark.parametrize("probabilities", [True, False])
 def test_sink_writes_record_report_and_timelapse(tmp_path, probabilities):
-    photos = torch.arange(3 * 3 * 8 * 8).reshape(3, 3, 8, 8).to(torch.uint8)
+    images = torch.arange(3 * 3 * 8 * 8).reshape(3, 3, 8, 8).to(torch.uint8)
     sink = TimelineSink(tmp_path, timelapse="webp")
     regions = torch.zeros(3, 8, 8, dtype=torch.bool)
     regions[:, 2:4] = True
     labels = torch.tensor([0, 1, 2]) if probabilities else None
-    sink.introduce(
-        Introduction(
-            name="cam", methods=["hirescam"], text="", photos=photos, labels=labels, regions=regions, class_names=None
+    sink.open(
+        RunInfo(
+            name="cam", methods=["hirescam"], text="", images=images, labels=labels, regions=regions, class_names=None
         )
     )
     looks = [look(step, 3, probabilities) for step in (10, 20)]
@@ -127,7 +140,7 @@ def test_sink_writes_record_report_and_timelapse(tmp_path, probabilities):
 def test_sink_without_a_look_leaves_nothing(tmp_path):
     sink = TimelineSink(tmp_path)
     sink.close()
-    photos = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    sink.introduce(Introduction("cam", [], "", photos, None, None, None))
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    sink.open(RunInfo("cam", [], "", images, None, None, None))
     sink.close()
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """Places that results go to: one class per logger."""
 
 from lightning_cam.training.sinks import mlflow, tensorboard, wandb  # noqa: F401  (importing registers)
-from lightning_cam.training.sinks.base import SINKS, Introduction, Sink, register_sink, sink_of
+from lightning_cam.training.sinks.base import SINKS, RunInfo, Sink, register_sink, sink_of
 from lightning_cam.training.sinks.files import FilesSink, directory_of
 from lightning_cam.training.sinks.timeline import TimelineSink
 from lightning_cam.training.sinks.worker import SinkWorker
@@ -9,7 +9,7 @@ from lightning_cam.training.sinks.worker import SinkWorker
 __all__ = [
     "SINKS",
     "FilesSink",
-    "Introduction",
+    "RunInfo",
     "Sink",
     "SinkWorker",
     "TimelineSink",

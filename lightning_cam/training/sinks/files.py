@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_cam.render import encode_jpeg
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
 
 
@@ -23,11 +23,11 @@ class FilesSink(Sink):
     def __init__(self, directory: Path) -> None:
         self._directory = self._table = directory
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Write the description as `about.md`."""
-        folder = self._directory / introduction.name
+        folder = self._directory / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "about.md").write_text(introduction.text, encoding="utf-8")
+        (folder / "about.md").write_text(run.text, encoding="utf-8")
         self._table = folder / "metrics.csv"
 
     def write(self, look: Look) -> None:

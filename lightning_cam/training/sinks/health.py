@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_cam.explanation import BLANK
 from lightning_cam.training.checks import CONTROL
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.base import RunInfo, Sink
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ class Health(Sink):
         self._last: dict[str, Tensor] = {}
         self._equal: dict[str, int] = {}
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Take the name that warnings begin with."""
-        self._name = introduction.name
+        self._name = run.name
 
     def write(self, look: Look) -> None:
         """Warn of what is wrong with the maps of this look."""

@@ -5,7 +5,7 @@ from typing import Any
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink, register_sink
+from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 
 
 @register_sink("MLFlowLogger")
@@ -18,12 +18,12 @@ class MLFlowSink(Sink):
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
-        self._introduction: Introduction | None = None
+        self._run_info: RunInfo | None = None
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Write the description as an artifact."""
-        self._introduction = introduction
-        self._logger.experiment.log_text(self._logger.run_id, introduction.text, f"{introduction.name}/about.md")
+        self._run_info = run
+        self._logger.experiment.log_text(self._logger.run_id, run.text, f"{run.name}/about.md")
 
     def write(self, look: Look) -> None:
         """Write the pictures under their tags and the scalars, all at the step of the validation metrics."""
@@ -34,9 +34,9 @@ class MLFlowSink(Sink):
 
     def close(self) -> None:
         """Attach the report, where one was written."""
-        introduction = self._introduction
-        if introduction is not None and introduction.report is not None and introduction.report.exists():
-            self._logger.experiment.log_artifact(self._logger.run_id, str(introduction.report), introduction.name)
+        run = self._run_info
+        if run is not None and run.report is not None and run.report.exists():
+            self._logger.experiment.log_artifact(self._logger.run_id, str(run.report), run.name)
 
 
 def _key(tag: str) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from lightning_cam.model.private import add_summary
 from lightning_cam.render import encode_jpeg
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink, register_sink
+from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 from lightning_cam.training.sinks.disk import leave_room
 
 _KEEP_ALL = """
@@ -30,10 +31,10 @@ class TensorBoardSink(Sink):
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Write the text card."""
-        about = introduction.text + _KEEP_ALL.format(logdir=self._logger.root_dir or "DIR")
-        self._logger.experiment.add_text(f"{introduction.name}/about", about, 0)
+        about = run.text + _KEEP_ALL.format(logdir=self._logger.root_dir or "DIR")
+        self._logger.experiment.add_text(f"{run.name}/about", about, 0)
 
     def write(self, look: Look) -> None:
         """Write one summary per tag, pictures and scalars at the same step, and flush."""
@@ -42,7 +43,7 @@ class TensorBoardSink(Sink):
         values += [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in look.scalars.items()]
         summary = Summary(value=values)
         leave_room(writer.get_logdir(), summary.ByteSize())
-        writer._get_file_writer().add_summary(summary, look.step)
+        add_summary(writer, summary, look.step)
         writer.flush()
 
 

@@ -10,7 +10,7 @@ from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink
+from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
 
 
@@ -33,23 +33,23 @@ class TimelineSink(Sink):
         self._directory = Path(directory)
         self._report = report
         self._timelapse = timelapse
-        self._introduction: Introduction | None = None
+        self._run_info: RunInfo | None = None
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Keep what the record begins with; a run that never looks leaves none."""
-        self._introduction = introduction
+        self._run_info = run
 
     def _open(self) -> TimelineWriter:
         """Write the probe images, or go on with the record of these images that is there."""
-        assert self._introduction is not None  # introduced before
-        writer = TimelineWriter(self._directory, self._introduction.name)
-        labels, regions = self._introduction.labels, self._introduction.regions
+        assert self._run_info is not None  # opened before
+        writer = TimelineWriter(self._directory, self._run_info.name)
+        labels, regions = self._run_info.labels, self._run_info.regions
         self._record = writer.probe(
-            self._introduction.photos.numpy(),
+            self._run_info.images.numpy(),
             labels=None if labels is None else labels.numpy(),
-            class_names=self._introduction.class_names,
+            class_names=self._run_info.class_names,
             regions=None if regions is None else regions.numpy(),
         )
         return writer

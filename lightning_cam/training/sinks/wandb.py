@@ -5,7 +5,7 @@ from typing import Any
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import Introduction, Sink, register_sink
+from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 
 
 @register_sink("WandbLogger")
@@ -18,12 +18,12 @@ class WandbSink(Sink):
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
-        self._introduction: Introduction | None = None
+        self._run_info: RunInfo | None = None
 
-    def introduce(self, introduction: Introduction) -> None:
+    def open(self, run: RunInfo) -> None:
         """Keep what is needed at the end; the description goes to the run's summary."""
-        self._introduction = introduction
-        self._logger.experiment.summary[f"{introduction.name}/about"] = introduction.text
+        self._run_info = run
+        self._logger.experiment.summary[f"{run.name}/about"] = run.text
 
     def write(self, look: Look) -> None:
         """Write the pictures under their tags and the scalars, all at the step of the validation metrics."""
@@ -33,12 +33,12 @@ class WandbSink(Sink):
 
     def close(self) -> None:
         """Attach the report, where one was written."""
-        introduction = self._introduction
-        if introduction is None or introduction.report is None or not introduction.report.exists():
+        known = self._run_info
+        if known is None or known.report is None or not known.report.exists():
             return
-        run = self._logger.experiment
         from wandb import Artifact  # only there if the logger is
 
-        artifact = Artifact(f"{introduction.name}-report-{run.id}", type="report")
-        artifact.add_file(str(introduction.report))
+        run = self._logger.experiment
+        artifact = Artifact(f"{known.name}-report-{run.id}", type="report")
+        artifact.add_file(str(known.report))
         run.log_artifact(artifact)

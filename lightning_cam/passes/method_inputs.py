@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
+from lightning_cam.model.output import Forward, Score
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
-from lightning_cam.passes.capture import Capture, Forward, Score, capture, scores_of
+from lightning_cam.passes.capture import Capture, capture, scores_of
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
-from lightning_cam.passes.rerun import Replay
+from lightning_cam.passes.rerun import Rerun
 from lightning_cam.resolve import TargetLayer
 
 
-class Supply:
+class MethodInputs:
     """One batch and all that can be known of it. To be used inside `looking(model)`.
 
     Args:
@@ -77,8 +79,8 @@ class Supply:
         layer = self.layers[index]
         if layer.layout.axes[0] != "B":
             raise DoesNotApply(f"{layer.name} is of layout {layer.layout}, one that begins with the batch is needed")
-        replay = Replay(self._model, self._forward, self.images, layer.module)
-        return self._scorer(replay)
+        rerun = Rerun(self._model, self._forward, self.images, layer.module)
+        return self._scorer(rerun)
 
     def score_images(self, images: Tensor, image: Tensor) -> Tensor:
         """Scores (N,) of other images (N, C, H, W) for the classes of the images (N,) that they belong to."""
@@ -86,6 +88,7 @@ class Supply:
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def score_rows(rows: Tensor, image: Tensor) -> Tensor:
+            stop_if_interrupted()
             with torch.no_grad():
                 return self._scores(run(rows, image), image)
 
@@ -126,19 +129,19 @@ class Supply:
         )
 
 
-_OF_MODEL: dict[str, Callable[[Supply], Any]] = {
-    "images": lambda supply: supply.images,
-    "image_size": lambda supply: tuple(supply.images.shape[2:]),
-    "scores": lambda supply: supply.captured.scores,
-    "score_images": lambda supply: supply.score_images,
-    "layer_activations": lambda supply: [layer.activations for layer in supply.captured.layers],
-    "layer_gradients": lambda supply: [layer.gradients for layer in supply.captured.layers],
-    "input_gradients": lambda supply: supply.input_pass.input_gradients,
-    "bias_gradients": lambda supply: supply.input_pass.bias_gradients,
-    "attentions": lambda supply: supply.attention_pass.attentions,
-    "attention_gradients": lambda supply: supply.attention_pass.attention_gradients,
-    "block_attention_gradients": lambda supply: supply.attention_pass.block_attention_gradients,
-    "readout": lambda supply: supply.attention_pass.readout,
-    "token_layout": lambda supply: supply.layers[-1].layout,
-    "grad_cam": lambda supply: supply.grad_cam,
+_OF_MODEL: dict[str, Callable[[MethodInputs], Any]] = {
+    "images": lambda inputs: inputs.images,
+    "image_size": lambda inputs: tuple(inputs.images.shape[2:]),
+    "scores": lambda inputs: inputs.captured.scores,
+    "score_images": lambda inputs: inputs.score_images,
+    "layer_activations": lambda inputs: [layer.activations for layer in inputs.captured.layers],
+    "layer_gradients": lambda inputs: [layer.gradients for layer in inputs.captured.layers],
+    "input_gradients": lambda inputs: inputs.input_pass.input_gradients,
+    "bias_gradients": lambda inputs: inputs.input_pass.bias_gradients,
+    "attentions": lambda inputs: inputs.attention_pass.attentions,
+    "attention_gradients": lambda inputs: inputs.attention_pass.attention_gradients,
+    "block_attention_gradients": lambda inputs: inputs.attention_pass.block_attention_gradients,
+    "readout": lambda inputs: inputs.attention_pass.readout,
+    "token_layout": lambda inputs: inputs.layers[-1].layout,
+    "grad_cam": lambda inputs: inputs.grad_cam,
 }

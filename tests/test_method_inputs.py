@@ -1,7 +1,5 @@
 """What methods are supplied with, in place: through `explain`, against grad-cam and against models that show it."""
 
-from functools import partial
-
 import pytest
 import pytorch_grad_cam
 import torch
@@ -15,9 +13,8 @@ from lightning_cam import METHODS, explain, find_target_layers
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import capture
-from lightning_cam.passes.rerun import Replay
-from lightning_cam.passes.supply import Supply
-from lightning_cam.training.ride import Trunk
+from lightning_cam.passes.method_inputs import MethodInputs
+from lightning_cam.passes.rerun import Rerun
 from tests.models import class_token_vit, jitter, swin
 from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
 
@@ -58,7 +55,9 @@ def test_attention_that_a_fused_kernel_hides(make):
     images = torch.randn(len(CLASSES), 3, 32, 40, generator=torch.Generator().manual_seed(0))
     layers = find_target_layers(model, images)
     with looking(model):
-        found = Supply(model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS).attention_pass
+        found = MethodInputs(
+            model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS
+        ).attention_pass
     for name in ("attentions", "attention_gradients", "block_attention_gradients"):
         torch.testing.assert_close(getattr(found, name), getattr(seen, name), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.readout, seen.readout)
@@ -101,7 +100,9 @@ def test_attention_of_other_libraries(make):
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     layers = find_target_layers(model, images)
     with looking(model):
-        found = Supply(model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS).attention_pass
+        found = MethodInputs(
+            model, model, images, layers, class_idx=CLASSES, score=None, needs=ALL_NEEDS
+        ).attention_pass
     expected = [attention.detach() for attention in attentions(images)]
     torch.testing.assert_close(found.attentions, expected, rtol=1e-4, atol=1e-6)
     assert all(gradient.abs().max() > 0 for gradient in found.attention_gradients + found.block_attention_gradients)
@@ -114,11 +115,11 @@ def test_the_hessian_vector_product_by_finite_differences():
     step, every = 1e-2, torch.arange(2)
     with looking(model):
         layer = capture(model, images, layers, class_idx=3, needs={"hvp"}).layers[0]
-        replay = Replay(model, model, images, layers[0].module)
+        rerun = Rerun(model, model, images, layers[0].module)
         ends = []
         for sign in (1, -1):
             moved = (layer.layer_output * (1 + sign * step)).requires_grad_()
-            ends.append(torch.autograd.grad(replay(moved, every)[:, 3].sum(), moved)[0])
+            ends.append(torch.autograd.grad(rerun(moved, every)[:, 3].sum(), moved)[0])
     expected = layers[0].layout.to_grid((ends[0] - ends[1]) / (2 * step))
     assert expected.abs().max() > 0
     torch.testing.assert_close(layer.hvp, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
@@ -169,20 +170,6 @@ def test_attention_is_fused_up_to_the_first_layer(first, kernels):
         assert _allowed_kernels() == before
 
 
-def test_a_second_derivative_after_a_trunk_that_ran_elsewhere():
-    model, images = class_token_vit(), torch.randn(3, 3, 32, 32)
-    layers = find_target_layers(model, images, target_layers=["blocks.2.norm1"])
-    trunk = Trunk(model, model, images, layers)
-    trunk.listen(images)
-    with torch.no_grad():
-        model(images)
-    run = partial(explain, model, images, "shapleycam", class_idx=3, target_layers=layers)
-    with trunk.replayed(), _Kernels() as used:
-        ridden = run()
-    assert used.seen == ["plain"]
-    torch.testing.assert_close(ridden.maps, run().maps)
-
-
 def test_attention_inside_windows_is_refused_in_words():
     model, images = swin(), torch.randn(1, 3, 64, 64)
     for method in ("attention_rollout", "gae", "legrad"):
@@ -191,7 +178,7 @@ def test_attention_inside_windows_is_refused_in_words():
     assert set(METHODS) - set(explain(model, images, "all").maps) == {"attention_rollout", "gae", "legrad"}
 
 
-def test_a_replay_runs_the_trunk_once():
+def test_a_rerun_runs_the_trunk_once():
     model = class_token_vit()
     images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     calls = []
@@ -202,16 +189,16 @@ def test_a_replay_runs_the_trunk_once():
         handle = model.blocks[-1].norm1.register_forward_hook(lambda m, i, out: outputs.append(out))
         expected = model(images)
         handle.remove()
-        replay = Replay(model, model, images, model.blocks[-1].norm1)
+        rerun = Rerun(model, model, images, model.blocks[-1].norm1)
         calls.clear()
         rows = torch.tensor([2, 0, 0, 1])
-        found = replay(outputs[0][rows], rows)
+        found = rerun(outputs[0][rows], rows)
     assert calls == [2]
     torch.testing.assert_close(found, expected[rows])
     torch.testing.assert_close(model(images), expected)  # no forward is left replaced
 
 
-def test_a_replay_hands_out_what_is_used_later_again():
+def test_a_rerun_hands_out_what_is_used_later_again():
     class Skips(nn.Module):
         def __init__(self):
             super().__init__()
@@ -224,13 +211,13 @@ def test_a_replay_hands_out_what_is_used_later_again():
     model, images, rows = jitter(Skips()), torch.randn(3, 3, 2, 2), torch.tensor([2, 0, 0])
     with looking(model), torch.no_grad():
         expected, normed = model(images), model.norm(model.second(model.first(images.flatten(1))))
-        replay = Replay(model, model, images, model.norm)
+        rerun = Rerun(model, model, images, model.norm)
         model.first.forward = lambda *_: pytest.fail("the trunk ran")
-        found = replay(normed[rows], rows)
+        found = rerun(normed[rows], rows)
     torch.testing.assert_close(found, expected[rows])
 
 
-def test_a_replay_of_what_does_not_begin_with_the_batch_runs_the_whole_model():
+def test_a_rerun_of_what_does_not_begin_with_the_batch_runs_the_whole_model():
     class TokensFirst(nn.Module):
         def __init__(self):
             super().__init__()
@@ -252,7 +239,7 @@ def test_a_replay_of_what_does_not_begin_with_the_batch_runs_the_whole_model():
         handle = model.norm.register_forward_hook(lambda m, i, out: normed.append(out))
         model(images)
         handle.remove()
-        found = Replay(model, model, images, model.norm)(normed[0][rows], rows)
+        found = Rerun(model, model, images, model.norm)(normed[0][rows], rows)
     torch.testing.assert_close(found, expected[rows])
 
 
@@ -281,7 +268,7 @@ class Masks(nn.Module):
         return 1e-6 * self.vit.head(tokens.mean(1))
 
 
-def test_a_replay_sees_the_images_where_the_model_does():
+def test_a_rerun_sees_the_images_where_the_model_does():
     model, images = Masks().eval(), torch.rand(3, 3, 32, 32)
     images[:2, :, :16, :24] = 0
     norm, outputs = model.vit.blocks[-1].norm1, []
@@ -290,5 +277,5 @@ def test_a_replay_sees_the_images_where_the_model_does():
         expected = model(images)
         handle.remove()
         rows = torch.tensor([1, 0, 2, 2])
-        found = Replay(model, model, images, norm)(outputs[0][rows], rows)
+        found = Rerun(model, model, images, norm)(outputs[0][rows], rows)
     torch.testing.assert_close(found, expected[rows], rtol=1e-4, atol=0)

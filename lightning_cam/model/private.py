@@ -1,0 +1,140 @@
+"""Private names of other packages, all of them, each with the reason why no public name will do.
+
+Each stands in one function, and `tests/test_private.py` fails by its name when a new version has done away with it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.utils import checkpoint
+
+
+def switches_grad(function: Any) -> bool:
+    """Whether a function that a `TorchFunctionMode` was shown switches gradients on or off.
+
+    `torch.no_grad`, `enable_grad` and `set_grad_enabled` all end in this one, and a mode sees no other name of it.
+    """
+    return function is torch._C._set_grad_enabled
+
+
+def function_modes_off() -> AbstractContextManager[None]:
+    """A context in which no `TorchFunctionMode` sees what is called.
+
+    The public `torch.overrides` can only push modes, not leave those that are there.
+    """
+    return torch._C.DisableTorchFunction()
+
+
+def runs_compiled_code(model: nn.Module) -> bool:
+    """Whether `torch.compile` stands in any module: the module, its `forward`, or a method kept as an attribute.
+
+    torch has no question for this. Compiled modules wrap a compiled `forward`, which carries the original.
+    """
+    return any(
+        module._compiled_call_impl is not None
+        or any("_torchdynamo_orig_callable" in getattr(value, "__dict__", ()) for value in vars(module).values())
+        for module in model.modules()
+    )
+
+
+@contextmanager
+def checkpointing_off() -> Iterator[None]:
+    """Run what stands under activation checkpointing as it is written.
+
+    The switch is up to each model (`set_grad_checkpointing`, `gradient_checkpointing_disable`), torch has none. Of its
+    two kinds the backward of the one refuses `autograd.grad`, and that of the other calls hooks again.
+    """
+    # What runs before and after the checkpointed code; the name has a suffix in newer versions.
+    around = {
+        name: value
+        for name, value in vars(checkpoint).items()
+        if name.startswith("_checkpoint_without_reentrant_generator")
+    }
+    vars(checkpoint).update(dict.fromkeys(around, lambda *args, **kwargs: iter((None,))))
+    outer = vars(checkpoint.CheckpointFunction).get("apply")  # if this is a look within another
+    checkpoint.CheckpointFunction.apply = staticmethod(lambda function, preserve_rng_state, *args: function(*args))
+    try:
+        yield
+    finally:
+        vars(checkpoint).update(around)
+        del checkpoint.CheckpointFunction.apply  # the inherited one shows again
+        if outer is not None:
+            checkpoint.CheckpointFunction.apply = outer
+
+
+def backward_hooks_of(module: nn.Module) -> list[dict[int, Any]]:
+    """The module's own backward hooks; there is no other way to have a backward without them, and put them back."""
+    return [hooks for name in ("_backward_hooks", "_backward_pre_hooks") if (hooks := vars(module).get(name))]
+
+
+@contextmanager
+def global_backward_hooks_off() -> Iterator[None]:
+    """Run the body without those that `register_module_full_backward_hook` gave to all modules, likewise."""
+    names = ("_global_backward_hooks", "_global_backward_pre_hooks")
+    before = {name: vars(modules)[name] for name in names}
+    vars(modules).update({name: OrderedDict() for name in names})
+    try:
+        yield
+    finally:
+        vars(modules).update(before)
+
+
+#: The dictionary of a module that FSDP swaps parameters in by itself; `named_parameters` gives no way to put one in
+#: without registering it anew.
+PARAMETERS = "_parameters"
+
+
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The module's own parameters by name, to be replaced in place."""
+    return module._parameters
+
+
+def is_part_of_flat(value: Any) -> bool:
+    """Whether FSDP1 has put a view of its flat parameter in the place of a parameter, as it does around a forward.
+
+    Such views are known by what they are views of.
+    """
+    return isinstance(value, Tensor) and type(value._base).__name__ == "FlatParameter"
+
+
+def is_flattened(parameter: nn.Parameter) -> bool:
+    """Whether FSDP1 holds the parameter as a part of a flat one; it marks them so, and does not tell otherwise."""
+    return getattr(parameter, "_fsdp_flattened", False)
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether DeepSpeed stage 3 holds the parameter on all ranks; it marks them so, and does not tell otherwise."""
+    return hasattr(parameter, "ds_id")
+
+
+def metrics_step(trainer: Any) -> int:
+    """The step that Lightning logs validation metrics at, which is not `global_step`, and has no public name."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def set_metrics_step(trainer: Any, step: int) -> None:
+    """Let the trainer be at the step of a checkpoint that is looked at without a training."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def metrics_step_of(loop: dict[str, Any]) -> int:
+    """That step in the state of a fit loop, as Lightning's checkpoints hold it."""
+    return int(loop["epoch_loop.state_dict"]["_batches_that_stepped"])
+
+
+def results_of(trainer: Any) -> Any:
+    """Where a running loop collects what modules log, None outside of loops; `callback_metrics` is only a copy."""
+    return trainer._results
+
+
+def add_summary(writer: Any, summary: Any, step: int) -> None:
+    """Write a summary of several tags at once with a `SummaryWriter`, opened again if it was closed.
+
+    Its public methods write one tag each, and pictures only as PNG, which takes twenty times as long as JPEG.
+    """
+    writer._get_file_writer().add_summary(summary, step)

@@ -1,0 +1,150 @@
+"""The model's side of a look: which layers, which methods, through which part of the module."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_cam.explanation import Explanation, explain, find_methods
+from lightning_cam.methods import DoesNotApply
+from lightning_cam.model.classifier import classifier_of
+from lightning_cam.resolve import find_target_layers
+from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.ranks import gather, inside_wrapper, share_of
+from lightning_cam.training.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_REASON = 200  # letters of a model's own error
+
+
+class ProbeExplainer:
+    """Explains the probe batch with the model of a run.
+
+    Args:
+        settings: What the user asked for.
+        trainer: The trainer.
+        module: The model.
+        probe: The fixed images, on the model's device.
+        together: Whether all ranks look.
+
+    Attributes:
+        network: The part of the module that is called with images.
+        layers: The target layers.
+
+    Raises:
+        ValueError: The model cannot be looked at, or an argument does not fit.
+    """
+
+    def __init__(
+        self, settings: Settings, trainer: Trainer, module: LightningModule, probe: ProbeBatch, *, together: bool
+    ) -> None:
+        self._settings, self._probe = settings, probe
+        self._shares = together and settings.shard_probe
+        self.network = classifier_of(module, settings.forward)
+        self._forward = _at_precision(trainer, inside_wrapper(trainer, module, self.network))
+        self.layers = find_target_layers(
+            module,
+            probe.images,
+            forward=_or_say_why(self._forward, module),
+            target_layers=settings.target_layers,
+            layout=settings.layout,
+        )
+        self._looks = 0
+        self._methods = settings.methods
+
+    def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
+        """Explain the probe, or on each rank a share of it where it is shared out.
+
+        Raises:
+            ValueError: A label is none of the model's classes.
+        """
+        probe, class_idx = self._probe, self._settings.class_idx
+        images, classes = probe.images, probe.labels if class_idx is None else class_idx
+        if self._shares:
+            share = share_of(trainer, len(images))
+            images = images[share]
+            classes = classes[share] if isinstance(classes, Tensor) else classes
+        explanation = self._explain(module, images, class_idx=classes, score=self._settings.score)
+        num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
+        if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
+            raise ValueError(
+                f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
+                "give class_idx=, or score="
+            )
+        return explanation
+
+    def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
+        """The explanation of the whole probe, where `explain` gave this rank's share."""
+        return gather(trainer, part, len(self._probe.images)) if self._shares else part
+
+    def check(self, module: LightningModule, explanation: Explanation) -> Checks:
+        """Find out what is too dear for every look, of all images, on every rank that looks."""
+        first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
+        thorough = every is not None and self._looks % every == 0
+        self._looks += 1
+        if not first and not thorough:
+            return Checks()
+        again = partial(self._explain, module, self._probe.images[:FEW])
+        return Checks(
+            faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)
+            if thorough
+            else {},
+            class_similarity(lambda classes: again(class_idx=classes), explanation),
+        )
+
+    def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
+        try:
+            return explain(
+                module,
+                images,
+                self._methods,
+                target_layers=self.layers,
+                forward=self._forward,
+                batch_size=self._settings.batch_size,
+                **target,
+            )
+        except DoesNotApply as error:
+            names = [self._methods] if isinstance(self._methods, str | type) else self._methods
+            others = [name for name in names if find_methods(name)[0].name != error.method]
+            if not others:
+                raise
+            _log.warning("%s; it is left out.", error)
+            self._methods = others
+        return self._explain(module, images, **target)
+
+
+def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:
+    """`forward`; if that fails, the first line of why, and how to have something else called."""
+
+    def run(images: Tensor) -> Any:
+        try:
+            return forward(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
+                why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
+            raise ValueError(
+                f"forward: what {type(module).__name__} calls with images of shape {tuple(images.shape)} failed "
+                f"({why}); if it takes something else, give forward=, the name of the part that maps images to "
+                'logits, such as forward="model", or a function'
+            ) from error
+
+    return run
+
+
+def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """`forward` as the trainer would run it. Only that: the arithmetic of the maps stays in float32."""
+
+    def run(images: Tensor) -> Any:
+        with trainer.precision_plugin.forward_context():
+            return forward(images)
+
+    return run

@@ -1,0 +1,122 @@
+"""Each private name of another package that is relied on is there, and does what it is taken for."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_cam.model import private
+from tests.training import Lit, loader, options
+
+
+class Seen(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.functions = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.enable_grad, lambda: torch.set_grad_enabled(False)])
+def test_set_grad_enabled_is_what_a_mode_sees(switch):
+    with Seen() as seen, switch():
+        pass
+    assert seen.functions and all(map(private.switches_grad, seen.functions))
+    assert not private.switches_grad(F.softmax)
+
+
+def test_disable_torch_function_hides_calls_from_a_mode():
+    with Seen() as seen, private.function_modes_off():
+        torch.zeros(2).softmax(0)
+    assert seen.functions == []
+
+
+def test_compiled_call_impl_and_torchdynamo_orig_callable_tell_compiled_code():
+    assert not private.runs_compiled_code(nn.Sequential(nn.Linear(2, 2)))
+    in_place = nn.Linear(2, 2)
+    in_place.compile(backend="eager")
+    holder = nn.Module()
+    holder.run = torch.compile(nn.Linear(2, 2).forward, backend="eager")
+    for compiled in (in_place, holder, torch.compile(nn.Linear(2, 2), backend="eager")):
+        assert private.runs_compiled_code(nn.Sequential(compiled))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpoints_are_off_and_on_again(use_reentrant):
+    def calls():
+        count = []
+        x = torch.ones(2, requires_grad=True)
+
+        def layer(value):
+            count.append(1)
+            return value.sin()
+
+        output = checkpoint(layer, x, use_reentrant=use_reentrant)
+        output.sum().backward()
+        torch.testing.assert_close(x.grad, torch.ones(2).cos())
+        return len(count)
+
+    assert calls() == 2
+    with private.checkpointing_off():
+        assert calls() == 1
+    assert calls() == 2
+
+
+def test_parameters_of_a_module_can_be_replaced():
+    layer = nn.Linear(1, 1, bias=False)
+    other = nn.Parameter(torch.tensor([[3.0]]))
+    assert private.parameters_of(layer) is vars(layer)[private.PARAMETERS]
+    private.parameters_of(layer)["weight"] = other
+    assert layer.weight is other and layer(torch.ones(1)).item() == 3
+
+
+def test_marks_of_fsdp_and_deepspeed():
+    """What they are on real wrappers is tested where several ranks train (`test_training_ranks.py`)."""
+    from torch.distributed.fsdp import _flat_param
+
+    assert _flat_param.FlatParameter.__name__ == "FlatParameter"
+    parameter = nn.Parameter(torch.ones(4))
+    assert not private.is_flattened(parameter) and not private.is_partitioned(parameter)
+    assert not private.is_part_of_flat(parameter[:2]) and not private.is_part_of_flat("text")
+    _flat_param._set_fsdp_flattened(parameter)
+    assert private.is_flattened(parameter)
+    assert not private.is_flattened(copy.deepcopy(nn.Parameter(torch.ones(4))))
+
+
+def test_metrics_step_and_results_of_a_trainer(tmp_path):
+    seen = []
+
+    class Notes(Lit):
+        def on_validation_end(self):
+            if not self.trainer.sanity_checking:
+                seen.append((private.metrics_step(self.trainer), private.results_of(self.trainer) is not None))
+
+    trainer = Trainer(**options(tmp_path, logger=False, enable_checkpointing=True))
+    trainer.fit(Notes(), loader(), loader(6))
+    assert seen == [(2, True), (5, True)]  # three batches an epoch
+    assert private.results_of(trainer) is None
+    content = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=False)
+    assert private.metrics_step_of(content["loops"]["fit_loop"]) == 6
+    private.set_metrics_step(trainer, 42)
+    assert private.metrics_step(trainer) == 42
+
+
+def test_add_summary_opens_a_closed_writer_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    writer = SummaryWriter(tmp_path)
+    writer.close()
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in (("a", 1.0), ("b", 2.0))]
+    private.add_summary(writer, Summary(value=values), 7)
+    writer.close()
+    log = EventAccumulator(str(tmp_path)).Reload()
+    assert [(log.Scalars(tag)[0].step, log.Scalars(tag)[0].value) for tag in "ab"] == [(7, 1.0), (7, 2.0)]
