@@ -6,7 +6,7 @@
 NEWEST = {
     "tests/architectures/test_sample.py::test_timm[vit_dpwee_patch16_reg1_gap_256]": "a model that came to timm later",
     "tests/test_training_models.py::test_models[dinov3]": "a model that came to timm later",
-    "tests/test_adapter.py::test_sess_whose_patches_begin_graphs_of_their_own": "grad-cam 1.5.5 has no SESS",
+    "tests/test_grad_cam.py::test_sess_whose_patches_begin_graphs_of_their_own": "grad-cam 1.5.5 has no SESS",
     "tests/test_methods_one_pass.py::test_agrees_with_grad_cam[*-segeigencam-*]": "grad-cam 1.5.5 has no SegEigenCAM",
     "tests/test_methods_one_pass.py::test_refinecam_agrees_with_grad_cam[*]": "grad-cam 1.5.5 has no RefineCAM",
     "tests/test_training_loops.py::test_maps_are_those_of_averaged_weights[*]": "EMAWeightAveraging came to Lightning "
