@@ -1,4 +1,4 @@
-"""What is drawn for one image: overlays at its own size, and the contact sheet."""
+"""What is drawn for one image: overlays of its size, and the contact sheet."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,7 @@ from lightning_cam.render.caption import draw_lines, line_height, text_width
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
+_WORDS = 1024  # pixels of the longer side that "no evidence" is written at before it is enlarged
 _UNSEEN = 0.25  # brightness of what a crop cut off
 _TILE = 224
 _GAP = 6
@@ -42,17 +43,18 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
     full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
     full = full[top - box[1] : bottom - box[1], left - box[0] : right - box[0]]
-    pixels = torch.from_numpy(np.array(image))
-    drawn = (pixels * _UNSEEN).round().byte()
-    seen = pixels[top:bottom, left:right].permute(2, 0, 1)
-    if evidence:
-        rows = max(1, _STRIP // max(right - left, 1))
-        strips = zip(seen.split(rows, 1), full.split(rows), strict=True)
-        laid = torch.cat([_to_uint8(overlay(strip / 255, warmth)) for strip, warmth in strips], 1)
-    else:
-        laid = _to_uint8(no_evidence(seen / 255))
-    drawn[top:bottom, left:right] = laid.permute(1, 2, 0)
-    return Image.fromarray(drawn.numpy())
+    drawn = image.point([round(value * _UNSEEN) for value in range(256)] * 3)
+    if not evidence:
+        seen = image.crop((left, top, right, bottom))
+        small = seen.copy()
+        small.thumbnail((_WORDS, _WORDS))
+        drawn.paste(_to_image(no_evidence(_to_pixels(small))).resize(seen.size), (left, top))
+        return drawn
+    for warmth in full.split(max(1, _STRIP // (right - left))):
+        strip = image.crop((left, top, right, top + len(warmth)))
+        drawn.paste(_to_image(overlay(_to_pixels(strip), warmth)), (left, top))
+        top += len(warmth)
+    return drawn
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
@@ -84,5 +86,9 @@ def _write(sheet: Image.Image, text: str, at: tuple[int, int], width: int) -> No
     sheet.paste((235, 235, 235), at, mask)
 
 
-def _to_uint8(pixels: Tensor) -> Tensor:
-    return (pixels * 255).round().byte()
+def _to_pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def _to_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
