@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-architectures test-oldest-tensorboard lint benchmark clean
+.PHONY: demo test test-architectures test-oldest-tensorboard lint lint-page benchmark clean
 
 demo: .venv/examples.stamp
 	$(BIN)/python -m examples.demo
@@ -22,6 +22,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The types in the page's JavaScript. Not a part of lint: it needs npm and a network.
+lint-page:
+	npx --yes --package typescript@5.9 tsc
 
 benchmark: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.speed

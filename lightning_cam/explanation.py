@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
 from lightning_cam.model.output import Forward, Score, on_copies
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
@@ -159,6 +160,7 @@ def explain(
     parts = []
     with looking(model):
         for start in range(0, len(images), step):
+            stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
             parts.append(
@@ -223,6 +225,7 @@ def _explain_batch(
     inputs += [inputs_of(view.of(images), class_idx=plain.class_idx) for view in views[1:]]
     maps = {}
     for method in methods:
+        stop_if_interrupted()
         options = {"reduce": principal_projection} if eigen_smooth and method.can_eigen_smooth else {}
         try:
             by_view = [

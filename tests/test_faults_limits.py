@@ -110,7 +110,7 @@ class Slow(Sink):
 
 
 def _look(step):
-    return Look(step, step, {"picture": torch.zeros(3, 2, 2)}, {}, {"hirescam": torch.zeros(1, 2, 2)}, None, None)
+    return Look(step, step, {}, {"hirescam": torch.zeros(1, 2, 2)}, None, None)
 
 
 def _worker(*sinks, capacity=8):

@@ -1,7 +1,9 @@
 """Images, labels and objects are found in whatever a loader yields."""
 
+import time
 from collections import namedtuple
 from dataclasses import dataclass
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -261,3 +263,55 @@ def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
     (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
     assert len(ProbeBatch.from_folder(tmp_path).images) == 1
     assert sum("is left out" in message for message in caplog.messages) == 2
+
+
+class Lazy:
+    """A lazily evaluated expression, as of a remote object store: each attribute is a new node."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Lazy()
+
+
+class Refuses:
+    def __getattr__(self, name):
+        raise RuntimeError("call setup() first")
+
+
+class Store(dict):
+    def values(self):
+        raise MemoryError("400 GB")
+
+
+class Slow:
+    @property
+    def dataset(self):
+        time.sleep(0.3)
+        return Slow()
+
+
+class Holder:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        [(IMAGES[0], 1)] * 1_000_000,
+        [[image] for image in range(300_000)],
+        Lazy(),
+        MagicMock(),
+        Refuses(),
+        Store(),
+        Slow(),
+    ],
+    ids=["a list", "a list of lists", "lazy", "mock", "refuses", "store", "slow"],
+)
+def test_the_walk_through_a_dataset_is_bounded(dataset):
+    began = time.monotonic()
+    find_class_names([Holder(dataset)])
+    find_transform(Holder(dataset))
+    find_normalization(IMAGES - 0.5, Holder(dataset), torch.nn.Identity())
+    assert time.monotonic() - began < 4

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_cam import untouched
+from lightning_cam.model.signals import signals_deferred
 from lightning_cam.model.untouched import as_written
-from lightning_cam.training.signals import signals_deferred
 
 
 class Meddler(nn.Module):

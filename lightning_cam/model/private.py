@@ -3,12 +3,14 @@
 Each stands in one function, and `tests/test_private.py` fails by its name when a new version has done away with it.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 from torch.utils import checkpoint
 
 
@@ -63,6 +65,23 @@ def checkpointing_off() -> Iterator[None]:
         del checkpoint.CheckpointFunction.apply  # the inherited one shows again
         if outer is not None:
             checkpoint.CheckpointFunction.apply = outer
+
+
+def backward_hooks_of(module: nn.Module) -> list[dict[int, Any]]:
+    """The module's own backward hooks; there is no other way to have a backward without them, and put them back."""
+    return [hooks for name in ("_backward_hooks", "_backward_pre_hooks") if (hooks := vars(module).get(name))]
+
+
+@contextmanager
+def global_backward_hooks_off() -> Iterator[None]:
+    """Run the body without those that `register_module_full_backward_hook` gave to all modules, likewise."""
+    names = ("_global_backward_hooks", "_global_backward_pre_hooks")
+    before = {name: vars(modules)[name] for name in names}
+    vars(modules).update({name: OrderedDict() for name in names})
+    try:
+        yield
+    finally:
+        vars(modules).update(before)
 
 
 #: The dictionary of a module that FSDP swaps parameters in by itself; `named_parameters` gives no way to put one in

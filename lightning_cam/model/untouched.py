@@ -6,27 +6,43 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
+from torch.overrides import TorchFunctionMode
 
-from lightning_cam.model.private import PARAMETERS, checkpointing_off, is_flattened, is_part_of_flat
+from lightning_cam.model.private import (
+    PARAMETERS,
+    backward_hooks_of,
+    checkpointing_off,
+    global_backward_hooks_off,
+    is_flattened,
+    is_part_of_flat,
+)
+from lightning_cam.model.signals import signals_deferred
+
+_MOST_ELEMENTS = 100_000  # of containers that are looked through for tensors; a list of files can be longer
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Run the body and put back all of `model` and every random generator, even when the body raises.
 
-    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, containers
-    one level deep), the values of its buffers and of tensors it holds as attributes, and the states of generators it
-    holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's and
-    torch's random generators. Parameter values are not copied: nothing may write to them. Gradients are set aside
-    (None) while the body runs.
+    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, and containers within
+    containers), the values of its buffers and of tensors it holds as attributes, none of which keeps the graph of the
+    body, and the states of generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of
+    Python's, NumPy's and torch's random generators. Parameter values are not copied: nothing may write to them.
+    Gradients are set aside (None) while the body runs. Nothing is changed before all of this is noted.
 
     Args:
         model: Any module, on any device.
+
+    Raises:
+        torch.OutOfMemoryError: Buffers do not fit a second time. The model is as it was.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2))
@@ -37,8 +53,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with random_states_kept(devices), ExitStack() as stack:  # which goes on with the others if one raises
-        for restore in (_gradients(model), *map(_attributes, model.modules())):
+        restores = [*map(_attributes, model.modules())]
+        flags = [(p, p.requires_grad) for p in model.parameters()]
+        # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
+        gradients = [(p, p.grad) for p in model.parameters() if not is_flattened(p)]
+        for restore in restores:
             stack.callback(restore)
+        stack.callback(_restore_gradients, flags, gradients)
+        for parameter, _ in gradients:
+            parameter.grad = None
         yield
 
 
@@ -80,53 +103,63 @@ def as_written() -> Iterator[None]:
     """
     # Importing dynamo takes seconds, and without it nothing is compiled.
     eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
-    with checkpointing_off(), eager:
+    with checkpointing_off(), _NoFastPath(), eager:
         yield
+
+
+class _NoFastPath(TorchFunctionMode):
+    """Changes nothing, and so keeps `nn.TransformerEncoder` from its fused kernels and nested tensors.
+
+    It takes them in evaluation, where nobody overrides functions; they call no submodule, and hooks on some layers only
+    make it fail.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def looking(model: nn.Module) -> Iterator[None]:
     """Let the body run and differentiate the model as in evaluation, and leave it untouched.
 
-    It holds in every grad, inference or compile mode of the caller.
+    It holds in every grad, inference or compile mode of the caller. Backward hooks of the user are not called. Signals
+    wait, Ctrl-C for the next `stop_if_interrupted`.
     """
-    with torch.inference_mode(False), untouched(model), as_written():
+    with signals_deferred(), torch.inference_mode(False), untouched(model), as_written(), global_backward_hooks_off():
         for module in model.modules():
             module.training = False
+            for hooks in backward_hooks_of(module):  # they would count and clip gradients that are not the training's
+                hooks.clear()
         for parameter in model.parameters():
             if parameter.requires_grad:  # or the graph would hold what only their gradients need
                 parameter.requires_grad_(False)
         yield
 
 
-def _gradients(model: nn.Module) -> Callable[[], None]:
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    # FSDP would take a gradient that is gone from a part of a flat parameter for one that is to be zeroed.
-    grads = [(p, p.grad) for p in model.parameters() if not is_flattened(p)]
-    for parameter, _ in grads:
-        parameter.grad = None
+def held_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers and tensors that the modules hold as attributes, also in containers: what outlives a forward pass."""
+    for module in model.modules():
+        values = [value for key, value in vars(module).items() if key != PARAMETERS]
+        yield from (value for value in _leaves(values, []) if isinstance(value, Tensor))
 
-    def restore() -> None:
-        for parameter, requires_grad in flags:
-            if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
-                parameter.requires_grad_(requires_grad)
-        for parameter, grad in grads:
-            parameter.grad = grad
 
-    return restore
+def _restore_gradients(
+    flags: list[tuple[nn.Parameter, bool]], gradients: list[tuple[nn.Parameter, Tensor | None]]
+) -> None:
+    for parameter, requires_grad in flags:
+        if parameter.requires_grad != requires_grad:  # an inference tensor may not even be asked for the same
+            parameter.requires_grad_(requires_grad)
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
 
 
 def _attributes(module: nn.Module) -> Callable[[], None]:
     # FSDP swaps parameters in their dictionary by itself; putting old ones back would contradict its own state.
     attributes = {key: value for key, value in vars(module).items() if key != PARAMETERS and not is_part_of_flat(value)}
-    containers = [(value, value.copy()) for value in attributes.values() if isinstance(value, _CONTAINERS)]
-    held = [
-        value
-        for values in (attributes, *(copy for _, copy in containers))
-        for value in (values.values() if isinstance(values, dict) else values)
-        if not isinstance(value, nn.Parameter)
-    ]
-    contents = [keep(value) for value in held for cls, keep in _KEEPERS if isinstance(value, cls)]
+    containers: list[tuple[Any, Any]] = []
+    held = [value for value in _leaves(list(attributes.values()), containers) if not isinstance(value, nn.Parameter)]
+    keepers = ((value, next((keep for cls, keep in _KEEPERS if isinstance(value, cls)), None)) for value in held)
+    contents = [keep(value) for value, keep in keepers if keep is not None]
     training = module.training  # no attribute in Python, if the module is scripted
 
     def restore() -> None:
@@ -145,13 +178,31 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
     return restore
 
 
+def _leaves(values: Iterable[Any], containers: list[tuple[Any, Any]]) -> Iterator[Any]:
+    """What values hold, through containers within containers; these are added to `containers`, each with a copy."""
+    waiting, seen, left = deque(values), set[int](), _MOST_ELEMENTS
+    while waiting:
+        value = waiting.popleft()
+        if not isinstance(value, (*_CONTAINERS, tuple)):
+            yield value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if not isinstance(value, tuple):
+                containers.append((value, value.copy()))
+            inner = value.values() if isinstance(value, dict) else value
+            waiting.extend(islice(inner, left))
+            left -= min(left, len(value))
+
+
 def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
     """Remember where a tensor lies and its value; written is only what changed.
 
     Some cannot be written to, as views of read-only files, and a graph of the user's may hold the tensor: it is written
-    past the counter of versions.
+    past the counter of versions. A graph of the body's is cut off.
     """
-    is_plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_quantized
+    is_odd = tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested
+    is_plain = type(tensor) is Tensor and not is_odd
+    graph, requires_grad = tensor.grad_fn, tensor.requires_grad
     with torch.inference_mode(tensor.is_inference()):
         place, own = tensor.data, tensor.data
         for axis, stride in enumerate(tensor.stride() if is_plain else ()):
@@ -161,6 +212,8 @@ def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
 
     def restore() -> None:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            if tensor.grad_fn is not graph or tensor.requires_grad != requires_grad:
+                tensor.detach_()
             if is_plain and _whereabouts(tensor) != _whereabouts(place):
                 tensor.data = place
             # Elsewhere than on a CPU the comparison would wait for the device, or for other ranks.
@@ -180,8 +233,9 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 _CONTAINERS = (dict, list, set, deque)
-# Class, and what remembers the state of one of its objects and returns how to put it back.
+# Class, and what remembers the state of one of its objects and returns how to put it back; the first that fits counts.
 _KEEPERS: list[tuple[type, Callable[[Any], Callable[[], object]]]] = [
+    (UninitializedBuffer, lambda it: lambda: None),  # of a lazy module that has not run: there is no value
     (Tensor, _keep_tensor),
     (torch.Generator, lambda it: partial(it.set_state, it.get_state())),
     (random.Random, lambda it: partial(it.setstate, it.getstate())),

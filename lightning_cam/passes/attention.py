@@ -14,9 +14,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.methods.registry import DoesNotApply
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, tensors_in
-from lightning_cam.model.private import switches_grad
-from lightning_cam.passes.capture import KeepGrad
 from lightning_cam.passes.rerun import Rerun
 from lightning_cam.resolve import TargetLayer
 
@@ -73,7 +72,7 @@ def attention_pass(
     blocks = _blocks(model, layer) if of_blocks else []
     outputs: dict[nn.Module, Any] = {}
     watch = _Watch()
-    with torch.enable_grad(), KeepGrad():
+    with torch.enable_grad(), KeepGrad(model):
         with ExitStack() as stack:
             for block in blocks:
                 stack.callback(block.register_forward_hook(partial(_keep, outputs)).remove)
@@ -170,8 +169,6 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if switches_grad(func):
-            return None
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
         if func in _SOFTMAX:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
-from lightning_cam.model.private import function_modes_off, switches_grad
+from lightning_cam.model.private import function_modes_off
 from lightning_cam.resolve import TargetLayer
 
 
@@ -97,7 +97,7 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
-    output, tensors = _forward(forward, images, layers, differentiate, twice="hvp" in needs)
+    output, tensors = _forward(model, forward, images, layers, differentiate, twice="hvp" in needs)
     with torch.set_grad_enabled(differentiate):
         logits, classes, scores = scores_of(output, len(images), class_idx, score)
         grads = _gradients(scores, tensors, layers, create_graph="hvp" in needs) if differentiate else None
@@ -129,7 +129,7 @@ def _hvp(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def _forward(
-    forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool, twice: bool
+    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool, twice: bool
 ) -> tuple[Any, list[Tensor]]:
     """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it.
 
@@ -140,7 +140,7 @@ def _forward(
         stack.enter_context(torch.no_grad())
         if gradients:
             # Between the layer and the logits the user's code may switch gradients off (a frozen backbone, say).
-            stack.enter_context(KeepGrad())
+            stack.enter_context(KeepGrad(model))
         begin = partial(_begin_graph, stack, twice) if gradients else None
         for index, layer in enumerate(layers):
             stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
@@ -236,10 +236,3 @@ def _gradients(
         if grad is None:
             raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
     return grads
-
-
-class KeepGrad(TorchFunctionMode):
-    """Ignores every switch of the grad mode: a frozen backbone run under `no_grad` still gets a graph."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return None if switches_grad(func) else func(*args, **(kwargs or {}))

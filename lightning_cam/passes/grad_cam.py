@@ -16,9 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.methods import Method, channel_sum, principal_projection
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of
 from lightning_cam.model.untouched import replaced
-from lightning_cam.passes.capture import Capture, KeepGrad
+from lightning_cam.passes.capture import Capture
 from lightning_cam.resolve import TargetLayer
 
 
@@ -128,7 +129,7 @@ class _Adapted(nn.Module):
         if torch.is_grad_enabled() and not images.requires_grad:  # a copy that the class made has to begin the graph
             images = images.detach().requires_grad_()
         # What the user runs without gradients (a frozen backbone) gets them where they are asked for.
-        with KeepGrad() if torch.is_grad_enabled() else nullcontext():
+        with KeepGrad(self.model) if torch.is_grad_enabled() else nullcontext():
             output = self._run(images.to(self._dtype))  # NumPy gives back float32
         return logits_of(output, len(images)).float() if self._score is None else self._score(output).float()[:, None]
 

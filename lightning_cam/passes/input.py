@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
-from lightning_cam.passes.capture import KeepGrad
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
     """
     biased = {m: bias for m in model.modules() if (bias := _bias(m)) is not None}
     outputs: dict[nn.Module, Tensor] = {}
-    with torch.enable_grad(), KeepGrad(), ExitStack() as stack:
+    with torch.enable_grad(), KeepGrad(model), ExitStack() as stack:
         for module in biased:
             stack.callback(module.register_forward_hook(lambda m, i, output: outputs.update({m: output})).remove)
         images = images.detach().clone().requires_grad_()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
 from lightning_cam.model.output import Forward, Score
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
 from lightning_cam.passes.capture import Capture, capture, scores_of
 from lightning_cam.passes.grad_cam import run_grad_cam
@@ -87,6 +88,7 @@ class MethodInputs:
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def score_rows(rows: Tensor, image: Tensor) -> Tensor:
+            stop_if_interrupted()
             with torch.no_grad():
                 return self._scores(run(rows, image), image)
 

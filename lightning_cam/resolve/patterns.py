@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in
 
@@ -91,6 +92,7 @@ def _correlation(a: Tensor, b: Tensor) -> float:
 
 
 def _outputs(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
+    stop_if_interrupted()
     outputs: dict[int, Tensor] = {}
 
     def recorder(index: int) -> Callable[..., None]:

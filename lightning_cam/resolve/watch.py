@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.private import function_modes_off, switches_grad
+from lightning_cam.model.private import function_modes_off
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
@@ -115,13 +116,14 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         for name, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
+        stack.enter_context(KeepGrad(model))
         stack.enter_context(recorder)
         recorder.trace.output = forward(images)
     return recorder.trace
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes calls and operations, and keeps gradients on where a frozen part switches them off."""
+    """Notes calls and operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,8 +166,6 @@ class _Recorder(TorchFunctionMode):
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if switches_grad(func):
-            return None
         name = getattr(func, "__name__", "")
         result = func(*_softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)

@@ -65,8 +65,8 @@ def write_timelapse(
 def _frames(timeline: Timeline, method: str) -> list[Image.Image]:
     display_images = torch.from_numpy(timeline.images[:_IMAGES].copy()).permute(0, 3, 1, 2) / 255
     heat = scale_common(torch.from_numpy(timeline.maps[method][:, :_IMAGES])).sqrt()  # weak cells show, order stays
-    classes = int(max(timeline.top_classes.max(initial=-1), timeline.labels.max(initial=-1))) + 1
-    captions = Captions(timeline.class_names or [str(index) for index in range(classes)], display_images.device)
+    num_classes = int(max(timeline.top_classes.max(initial=-1), timeline.labels.max(initial=-1))) + 1
+    captions = Captions(timeline.class_names, max(num_classes, len(timeline.class_names)))
     preds = torch.from_numpy(timeline.predictions[:, :_IMAGES].copy())
     probs = torch.from_numpy(timeline.top_probabilities[:, :_IMAGES, 0].copy())
     labels = torch.from_numpy(timeline.labels[:_IMAGES]) if (timeline.labels >= 0).any() else None

@@ -12,11 +12,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_cam.model.private import metrics_step
+from lightning_cam.model.signals import signals_deferred
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.training.ranks import all_agree, look_together
 from lightning_cam.training.session import Session
 from lightning_cam.training.settings import Settings
-from lightning_cam.training.signals import signals_deferred
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,8 @@ class TransformerCAMCallback(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
-            self._attempt(self._session.add_metrics, trainer)
+            with signals_deferred():  # a handler that flushes this callback must not find its queue locked
+                self._attempt(self._session.add_metrics, trainer)
 
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start

@@ -11,6 +11,7 @@ from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
 from lightning_cam.model.output import Forward, logits_of, on_copies
+from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 
 CONTROL = "random"
@@ -78,6 +79,7 @@ def faithfulness(
     found = {}
     with looking(model), torch.no_grad():
         for method, maps in explanation.maps.items():
+            stop_if_interrupted()
             on_grid = F.adaptive_avg_pool2d(maps, _finest(explanation))
             heat = explanation.heatmap(method)
             values = {

@@ -1,6 +1,9 @@
 """What a data pipeline says of itself: its transform, its normalization, the names of its classes."""
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -9,24 +12,43 @@ from torch import Tensor, nn
 _INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "val_transform")
 _CLASS_NAMES = ("classes", "class_names", "categories")
 _Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+_MOST_ITEMS, _MOST_IN_ONE, _LONGEST_WALK = 1000, 100, 1.0  # of a walk in all, of one container, seconds
 _TOLERANCE = 0.05  # resampling overshoots, half precision rounds
 
 
 def walk(source: Any) -> Iterator[Any]:
-    """All datasets and transforms that can be reached from a loader, dataset or transform, outer ones first."""
-    waiting, seen = [source], set()
-    while waiting:
-        item = waiting.pop(0)
+    """All datasets and transforms that can be reached from a loader, dataset or transform, outer ones first.
+
+    The walk is bounded: a dataset may be a list of a million items, answer every attribute with a new object, or take
+    its time for each.
+    """
+    deadline = time.monotonic() + _LONGEST_WALK
+    waiting, seen = deque([source]), dict[int, Any]()  # kept, or another object might get the same id
+    while waiting and len(seen) < _MOST_ITEMS and time.monotonic() < deadline:
+        item = waiting.popleft()
         if item is None or id(item) in seen:
             continue
-        seen.add(id(item))
-        if isinstance(item, (list, tuple, nn.Sequential)):
-            waiting[:0] = list(item)
-        elif isinstance(item, Mapping):
-            waiting[:0] = list(item.values())
-        else:
+        seen[id(item)] = item
+        if isinstance(item, (list, tuple, nn.Sequential, Mapping)):
+            waiting.extendleft(reversed(_first_items(item)))
+        elif not isinstance(item, (str, bytes, int, float, Tensor)):
             yield item
-            waiting += [getattr(item, name, None) for name in _INNER]
+            waiting += [attribute_of(item, name) for name in _INNER]
+
+
+def _first_items(container: Any) -> list[Any]:
+    try:
+        return list(islice(container.values() if isinstance(container, Mapping) else container, _MOST_IN_ONE))
+    except Exception:  # a store whose values cannot all be read
+        return []
+
+
+def attribute_of(item: Any, name: str) -> Any:
+    """An attribute of the user's, or None where there is none; a property may raise whatever it likes."""
+    try:
+        return getattr(item, name, None)
+    except Exception:
+        return None
 
 
 def loaders_of(trainer: Any) -> Any:
@@ -36,7 +58,7 @@ def loaders_of(trainer: Any) -> Any:
 
 def find_transform(source: Any) -> Callable[[Any], Any] | None:
     """The transform of the first dataset that has a callable one, or None."""
-    transforms = (getattr(item, "transform", None) for item in walk(source))
+    transforms = (attribute_of(item, "transform") for item in walk(source))
     return next((transform for transform in transforms if callable(transform)), None)
 
 
@@ -45,7 +67,7 @@ def find_class_names(sources: Iterable[Any]) -> list[str] | None:
     for source in sources:
         for item in walk(source):
             for attribute in _CLASS_NAMES:
-                names = getattr(item, attribute, None)
+                names = attribute_of(item, attribute)
                 if isinstance(names, (list, tuple)) and names:
                     return [str(name) for name in names]
     return None
@@ -81,7 +103,7 @@ def find_normalization(images: Tensor, source: Any, model: nn.Module) -> tuple[T
 
 def _statistics(item: Any) -> _Statistics | None:
     """Mean and standard deviation that a transform or a configuration holds as plain numbers."""
-    get = item.get if isinstance(item, Mapping) else lambda name: getattr(item, name, None)
+    get = item.get if isinstance(item, Mapping) else lambda name: attribute_of(item, name)
     try:
         mean, std = (torch.as_tensor(get(name), dtype=torch.float32).flatten().tolist() for name in ("mean", "std"))
     except (TypeError, ValueError, RuntimeError):  # no such attribute, or something else goes by that name

@@ -65,9 +65,18 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the looks of `state_dict`."""
-        self.steps, self.epochs = list(state["steps"]), list(state["epochs"])
-        self.maps, self.preds, self.probs = dict(state["maps"]), state["preds"], state["probs"]
+        """Take the looks of `state_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: That is no state of a history.
+        """
+        steps, epochs = [int(step) for step in state["steps"]], [int(epoch) for epoch in state["epochs"]]
+        maps, preds, probs = dict(state["maps"]), state["preds"], state["probs"]
+        looks = {(len(steps), *looked.shape[1:2]) for looked in maps.values()}
+        shapes = {(*looked.shape[:2],) for looked in (*maps.values(), *(() if preds is None else (preds, probs)))}
+        if shapes != looks or len(epochs) != len(steps) or bool(steps) != bool(maps) or sorted(set(steps)) != steps:
+            raise ValueError(f"history: {len(steps)} looks do not fit arrays of {sorted(shapes)} looks and images")
+        self.steps, self.epochs, self.maps, self.preds, self.probs = steps, epochs, maps, preds, probs
 
 
 def thin(steps: Sequence[int], limit: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The fixed images that every look of a training looks at."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -112,6 +112,22 @@ class ProbeBatch:
                 f"probe: the images of {str(folder)!r} differ in size ({sizes}); resize and crop them in {where}"
             )
         return cls(torch.stack(images))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "ProbeBatch":
+        """Take what `state_dict` gave; what a later version may have added is left out.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: That is no state of a probe.
+        """
+        images, labels, regions = state["images"], state.get("labels"), state.get("regions")
+        if not _is_images(images) or not bool(images.isfinite().all()):
+            raise ValueError(f"probe: expected finite images (N, C, H, W), got {_form(images)}")
+        if labels is not None and (labels.shape != images.shape[:1] or bool((labels < 0).any())):
+            raise ValueError(f"probe: expected labels ({len(images)},) from 0 on, got {_form(labels)}")
+        if regions is not None and regions.shape != (len(images), *images.shape[2:]):
+            raise ValueError(f"probe: expected regions of the size of the images, got {_form(regions)}")
+        return cls(images, labels, regions)._counted()
 
     def to(self, device: torch.device | str) -> "ProbeBatch":
         """Return the same probe with its tensors on `device`."""

@@ -24,6 +24,7 @@ from lightning_cam.training.validated import InputComparison
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+_ANEW = "This run goes on from a checkpoint and takes a new probe"
 _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 
 
@@ -49,6 +50,7 @@ class Session:
         self._explainer: ProbeExplainer | None = None
         self._logger: LookLogger | None = None
         self._comparison: InputComparison | None = None
+        self._is_restored = False  # probe and history come from a checkpoint
         self.probe: ProbeBatch | None = None
         self.history = History()
         self.last_step = -1
@@ -66,9 +68,7 @@ class Session:
             together: Whether all ranks look.
         """
         if self._trainer is None or self._trainer() is not trainer or metrics_step(trainer) < self.last_step:
-            self.probe = None
-            self.history.clear()
-            self.last_step = -1
+            self._forget()
         self._trainer = weakref.ref(trainer)
         self._together = together
 
@@ -81,6 +81,8 @@ class Session:
             batch: On the model's device.
             is_first: Whether it is the first of its validation.
         """
+        if self._is_restored and is_first:
+            self._check_restored(trainer, batch)
         if self.probe is None and trainer.is_global_zero:
             self.probe = self._take_probe(trainer, module, batch)
         if is_first and self._comparison is not None and not self._comparison.is_done:
@@ -97,6 +99,16 @@ class Session:
         Raises:
             ValueError: The model cannot be looked at, an argument does not fit, or the trainer has no logger.
         """
+        try:
+            self._look(trainer, module)
+        except Exception as error:
+            if not self._is_restored:
+                raise
+            _log.warning("%s: that of the checkpoint cannot be looked at (%s).", _ANEW, error)
+            self.close()
+            self._forget()
+
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
         with _unlogged(trainer, module), apart_from_training(trainer):
             if self._explainer is None:
                 self._open(trainer, module)
@@ -107,7 +119,7 @@ class Session:
             part = self._on_looking_ranks(trainer, lambda: explainer.explain(trainer, module))
             explanation = explainer.whole(trainer, part)
             checks = self._on_looking_ranks(trainer, lambda: explainer.check(module, explanation))
-        self.last_step = metrics_step(trainer)
+        self.last_step, self._is_restored = metrics_step(trainer), False
         if self._logger is not None:
             self._logger.log(explanation, checks, self.history, step=self.last_step, epoch=trainer.current_epoch)
 
@@ -134,13 +146,41 @@ class Session:
                     _MAX_STATE_BYTES / 2**20,
                 )
             return {}
-        return {"probe": self.probe.state_dict(), "history": self.history.state_dict()}
+        return {"probe": self.probe.state_dict(), "history": self.history.state_dict(), "asked_for": self._asked_for}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the probe and history of `state_dict`."""
-        self.probe = ProbeBatch(**state["probe"])
-        self.history.load_state_dict(state["history"])
+    def load_state_dict(self, state: Any) -> None:
+        """Take the probe and history of `state_dict`; what does not fit is said, and a new probe is taken."""
+        try:
+            probe, asked_for = ProbeBatch.from_state(state["probe"]), state.get("asked_for", self._asked_for)
+            self.history.load_state_dict(state["history"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            _log.warning("%s: the entry of this callback cannot be read (%r).", _ANEW, error)
+            return
+        if asked_for != self._asked_for:
+            self.history.clear()
+            _log.warning("%s: probe= and num_samples= were others then, %s.", _ANEW, asked_for)
+            return
+        self.probe, self._is_restored = probe, True
         self.last_step = self.history.steps[-1] if self.history.steps else -1
+
+    @property
+    def _asked_for(self) -> dict[str, Any]:
+        """What decides which images are the probe."""
+        return {"probe": self._settings.probe, "num_samples": self._settings.num_samples}
+
+    def _check_restored(self, trainer: Trainer, batch: Any) -> None:
+        """Take a new probe if what the checkpoint held cannot be of this run. All ranks decide alike."""
+        images = images_in(batch)
+        if self.probe is not None and images is not None and images.shape[1] != self.probe.images.shape[1]:
+            _log.warning("%s: the images there have another number of channels.", _ANEW)
+            self._forget()
+        elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
+            _log.warning("%s: the looks there are of later steps than this run.", _ANEW)
+            self._forget()
+
+    def _forget(self) -> None:
+        self.probe, self._is_restored, self.last_step = None, False, -1
+        self.history.clear()
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""

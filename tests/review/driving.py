@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from matplotlib import colormaps
 
-from lightning_cam.render.colormap import INFERNO
 from tests.review.records import GRID
 
 ENTRY = "/data/plugin_entry.html?name=cam_timeline"
@@ -68,5 +68,6 @@ def pixels(page, n, row, column):
 
 
 def inferno(share):
-    points = np.frombuffer(bytes.fromhex(INFERNO), np.uint8).reshape(-1, 3)
+    """The color of a share of the scale, between 17 of matplotlib's: the page keeps so many."""
+    points = np.rint(255 * colormaps["inferno"](np.linspace(0, 1, 17))[:, :3])
     return [np.interp(share * 16, np.arange(17), points[:, c]) for c in range(3)]

@@ -109,7 +109,7 @@ def test_weak_evidence_can_be_brought_out(page, runs):
     for expected in (share, share**0.5):
         color = np.array(inferno(expected))
         assert np.allclose(pixels(page, n, row, column), ground + (color - ground) * expected, atol=5)
-        page.check("input[name=root]")
+        page.check("input[name=squareRoot]")
         settle(page)
 
 

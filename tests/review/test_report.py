@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lightning_cam.timeline import read_timeline
+from lightning_cam.timeline import read_timeline, report
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
@@ -21,9 +22,9 @@ from tests.review.records import CLASSES, Run
 def test_report_opens_from_disk_without_a_network(tmp_path, open_page):
     run = Run(tmp_path / "logs" / "version_0", class_names=["</script><b>", *CLASSES[1:]]).looks(5)
     Run(tmp_path / "logs" / "version_1", seed=1).looks(5)
-    report = write_report(tmp_path / "logs")
-    assert report == tmp_path / "logs" / "cam_report.html"
-    page = open_page(report.as_uri(), offline=True)
+    path = write_report(tmp_path / "logs")
+    assert path == tmp_path / "logs" / "cam_report.html"
+    page = open_page(path.as_uri(), offline=True)
     page.wait_for_selector(".tile")
     assert "look 5 of 5" in page.inner_text(".place")
     page.select_option("select[name=timeline]", label="version_0")
@@ -37,6 +38,18 @@ def test_report_opens_from_disk_without_a_network(tmp_path, open_page):
     assert page.locator(".follow").count() == 0  # nothing to follow
     assert {url.split(":")[0] for url in page.requested} <= {"file", "blob"}
     assert page.evaluate("fetch('https://example.com').then(() => 'sent', () => 'kept in')") == "kept in"
+
+
+def test_modules_of_the_report_have_names_of_their_own(tmp_path, monkeypatch, open_page):
+    static = tmp_path / "static"
+    shutil.copytree(report._STATIC, static)
+    for module in ("colors", "draw"):
+        with (static / f"{module}.js").open("a") as file:
+            file.write(f'const sameName = "{module}";\ndocument.body.dataset.{module} = sameName;\n')
+    monkeypatch.setattr(report, "_STATIC", static)
+    page = open_page(write_report(Run(tmp_path / "run").looks(2).path).as_uri(), offline=True)
+    page.wait_for_selector(".tile")
+    assert page.evaluate("({...document.body.dataset})") == {"colors": "colors", "draw": "draw"}
 
 
 def test_report_of_100_looks_of_16_images_is_below_2_mb(tmp_path):

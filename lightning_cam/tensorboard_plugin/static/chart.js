@@ -1,198 +1,188 @@
 // The metrics over steps: one small chart per metric, each with its own range, all with one cursor.
 
-import { lineStyle } from "./colors.js";
-import { h, number, setText, svg } from "./dom.js";
-import { fitted } from "./names.js";
-import { mean } from "./record.js";
+import { html, setText, svg, textRuler } from "./dom.js";
+import { shortenNames } from "./names.js";
+import { collectCharts, interpolatedAt, valueAt } from "./series.js";
+import { formatNumber } from "./text.js";
+
+/** @typedef {import("./series.js").Series} Series */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
 
 const HEIGHT = 64;
 const WIDTH = 240;
-const NOT_NAME = 90; // pixels of a legend's line before the name: the line's look, the value
-const CONTROL = "random"; // what maps of chance score, for comparison
-const CONTROL_STYLE = { color: "#8a8f98", dash: "none" };
+const MARGIN = 5; // above and below the lines
+const LEGEND_OFFSET = 90; // pixels of a legend's line before the name: the swatch, the value
+
+/**
+ * A line of a chart with its elements.
+ * @typedef {Series & { line: SVGPolylineElement, value: HTMLElement, label: HTMLElement, entry: HTMLElement }} PlottedSeries
+ */
+
+/**
+ * A chart with its elements; `legend` is null where it has one line.
+ * @typedef {{ element: HTMLElement, legend: HTMLElement | null, series: PlottedSeries[], cursor: HTMLElement }} Panel
+ */
 
 export class Charts {
-  /** onStep(step) is called with the step under the pointer. */
+  /** @param {(step: number) => void} onStep is called with the step under the pointer */
   constructor(onStep) {
     this.onStep = onStep;
-    this.element = h("div", { class: "charts" });
-    this.key = null;
+    this.element = html("div", { class: "charts" });
+    this.key = "";
+    this.firstStep = 0;
+    this.lastStep = 0;
+    /** @type {Panel[]} */
     this.panels = [];
   }
 
-  /** Draw what has changed; `methods` are those shown now. */
+  /**
+   * Draw what has changed.
+   * @param {Timeline[]} timelines those shown together
+   * @param {string[]} methods those shown
+   * @param {number[]} steps all of the timelines'
+   * @param {number} step the current one
+   */
   show(timelines, methods, steps, step) {
     const key = JSON.stringify([timelines.map(({ id, revision, label }) => [id, revision, label]), methods]);
     if (key !== this.key) {
       this.key = key;
-      this.range = [steps[0], steps.at(-1)];
-      this.panels = collect(timelines, methods).map((panel) => this.#panel(panel));
+      this.firstStep = steps[0];
+      this.lastStep = steps[steps.length - 1];
+      this.panels = collectCharts(timelines, methods).map((chart) => this.#panel(chart));
       this.element.replaceChildren(...this.panels.map(({ element }) => element));
-      for (const { names, series } of this.panels) if (names) shorten(names, series);
+      for (const { legend, series } of this.panels) if (legend) shortenLegend(legend, series);
     }
     for (const panel of this.panels) {
       panel.cursor.style.left = `${100 * this.#across(step)}%`;
-      for (const { value, points } of panel.series) setText(value, number(valueAt(points, step)));
+      for (const { value, points } of panel.series) setText(value, formatNumber(valueAt(points, step)));
     }
   }
 
+  /**
+   * Where a step is between the first (0) and the last (1).
+   * @param {number} step
+   */
   #across(step) {
-    const [low, high] = this.range;
-    return high > low ? (step - low) / (high - low) : 0.5;
+    const range = this.lastStep - this.firstStep;
+    return range > 0 ? (step - this.firstStep) / range : 0.5;
   }
 
+  /**
+   * @param {import("./series.js").Chart} chart
+   * @returns {Panel}
+   */
   #panel({ title, series }) {
-    const numbers = series.flatMap(({ points }) => points.map(([, value]) => value));
-    const low = Math.min(...numbers);
-    const high = Math.max(...numbers);
-    const down = (value) => 5 + (HEIGHT - 10) * (high > low ? (high - value) / (high - low) : 0.5);
+    const values = series.flatMap(({ points }) => points.map(([, value]) => value));
+    const low = Math.min(...values);
+    const high = Math.max(...values);
+    const down = (/** @type {number} */ value) => MARGIN + (HEIGHT - 2 * MARGIN) * (high > low ? (high - value) / (high - low) : 0.5);
+    const plotted = series.map((one) => this.#plotted(one, down));
     const several = series.length > 1;
-    for (const own of series) {
-      const places = own.points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
-      // a line of one point has no length: a dot
-      const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: own.color, "stroke-dasharray": "none" };
-      own.line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...stroke(own) });
-      own.value = h("b");
-      own.entry = several ? this.#entry(own) : null;
-    }
-    const cursor = h("div", { class: "cursor" });
-    const plot = h(
+    const cursor = html("div", { class: "cursor" });
+    const plot = html(
       "div",
       { class: "plot" },
-      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...series.map(({ line }) => line)),
-      h("span", { class: "high" }, number(high)),
-      h("span", { class: "low" }, number(low)),
+      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...plotted.map(({ line }) => line)),
+      html("span", { class: "high" }, formatNumber(high)),
+      html("span", { class: "low" }, formatNumber(low)),
       cursor,
     );
-    const point = (event) => {
+    this.#listen(plot, several ? plotted : [], down);
+    const head = html("div", { class: "head" }, html("span", { class: "title", title }, title), several ? null : plotted[0].value);
+    const legend = several ? html("div", { class: "names" }, ...plotted.map(({ entry }) => entry)) : null;
+    return { element: html("section", { class: "chart" }, head, plot, legend), legend, series: plotted, cursor };
+  }
+
+  /**
+   * Make the line and the legend's entry of a series.
+   * @param {Series} series
+   * @param {(value: number) => number} down where a value is, in pixels from the top
+   * @returns {PlottedSeries}
+   */
+  #plotted(series, down) {
+    const { name, fullName, points } = series;
+    const places = points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
+    // a line of one point has no length: a dot
+    const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: series.color, "stroke-dasharray": "none" };
+    const line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...strokeProps(series) });
+    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
+    const value = html("b");
+    const label = html("span", {}, name);
+    const listeners = { onpointerenter: () => this.#highlight(name), onpointerleave: () => this.#highlight(null) };
+    const entry = html("span", { class: "name", title: fullName, ...listeners });
+    // With a single series there is no legend: the value stands in the chart's head.
+    entry.append(swatch, value, " ", label);
+    return { ...series, line, value, label, entry };
+  }
+
+  /**
+   * Let the pointer move the slider and highlight the line that it is next to.
+   * @param {HTMLElement} plot
+   * @param {PlottedSeries[]} highlighted those to choose from
+   * @param {(value: number) => number} down
+   */
+  #listen(plot, highlighted, down) {
+    const point = (/** @type {PointerEvent} */ event) => {
       const { left, top, width, height } = plot.getBoundingClientRect();
-      const [first, last] = this.range;
-      const step = first + ((event.clientX - left) / width) * (last - first);
-      const place = HEIGHT * ((event.clientY - top) / height);
+      const step = this.firstStep + ((event.clientX - left) / width) * (this.lastStep - this.firstStep);
+      const y = HEIGHT * ((event.clientY - top) / height);
       if (event.buttons) this.onStep(step);
-      else if (several) this.#bringOut(closest(series, step, (value) => Math.abs(down(value) - place)).name);
+      else if (highlighted.length) this.#highlight(nearest(highlighted, step, (value) => Math.abs(down(value) - y)).name);
     };
     plot.addEventListener("pointerdown", point);
     plot.addEventListener("pointermove", point);
-    plot.addEventListener("pointerleave", () => this.#bringOut(null));
-    const head = h("div", { class: "head" }, h("span", { class: "title", title }, title), several ? null : series[0].value);
-    const names = several ? h("div", { class: "names" }, ...series.map(({ entry }) => entry)) : null;
-    return { element: h("section", { class: "chart" }, head, plot, names), names, series, cursor };
+    plot.addEventListener("pointerleave", () => this.#highlight(null));
   }
 
-  /** A line of the legend. */
-  #entry(own) {
-    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...stroke(own) }));
-    const pointed = { onpointerenter: () => this.#bringOut(own.name), onpointerleave: () => this.#bringOut(null) };
-    own.label = h("span", {}, own.name);
-    return h("span", { class: "name", title: own.title, ...pointed }, swatch, own.value, " ", own.label);
-  }
-
-  /** Let one method or run stand out in all charts that have it; with null, all are alike again. */
-  #bringOut(name) {
-    for (const { element, names, series } of this.panels) {
-      const chosen = names ? series.find((own) => own.name === name) : undefined;
+  /**
+   * Let one method or run stand out in all charts that have it; with null, all are alike again.
+   * @param {string | null} name
+   */
+  #highlight(name) {
+    for (const { element, legend, series } of this.panels) {
+      const chosen = legend ? series.find((one) => one.name === name) : undefined;
       element.classList.toggle("faded", chosen !== undefined);
-      for (const own of series) {
-        own.line.classList.toggle("out", own === chosen);
-        own.entry?.classList.toggle("out", own === chosen);
+      for (const one of series) {
+        one.line.classList.toggle("out", one === chosen);
+        one.entry.classList.toggle("out", one === chosen);
       }
-      if (chosen) scrollTo(names, chosen.entry);
+      if (legend && chosen) scrollTo(legend, chosen.entry);
     }
   }
 }
 
-/** Cut the names in a legend to one line each, as wide as it is now. */
-function shorten(names, series) {
-  const short = fitted(series.map(({ name }) => name), names.clientWidth - NOT_NAME, names);
-  for (const { label, name } of series) setText(label, short.get(name));
+/**
+ * Cut the names in a legend to one line each, as wide as it is now.
+ * @param {HTMLElement} legend
+ * @param {PlottedSeries[]} series
+ */
+function shortenLegend(legend, series) {
+  const names = series.map(({ name }) => name);
+  const short = shortenNames(names, legend.clientWidth - LEGEND_OFFSET, textRuler(legend));
+  for (const { label, name } of series) setText(label, short.get(name) ?? name);
 }
 
-function stroke({ color, dash }) {
+/** @param {import("./colors.js").LineStyle} style */
+function strokeProps({ color, dash }) {
   return { class: "line", stroke: color, "stroke-dasharray": dash };
 }
 
-/** Scroll a list just as far as its entry is seen; scrollIntoView() would move the page as well. */
+/**
+ * Scroll a list just as far as its entry is seen; scrollIntoView() would move the page as well.
+ * @param {HTMLElement} list
+ * @param {HTMLElement} entry
+ */
 function scrollTo(list, { offsetTop, offsetHeight }) {
   list.scrollTop = Math.min(offsetTop, Math.max(list.scrollTop, offsetTop + offsetHeight - list.clientHeight));
 }
 
-/** The series whose line is nearest at `step`; distance(value) says how far a value is. */
-function closest(series, step, distance) {
-  const far = series.map(({ points }) => distance(drawnAt(points, step)));
-  return series[far.indexOf(Math.min(...far))];
-}
-
-/** The value at `step` of the line through the points. */
-function drawnAt(points, step) {
-  const after = points.findIndex(([at]) => at >= step);
-  if (after <= 0) return points.at(after)[1]; // before the first point, or after the last one
-  const [[from, start], [to, end]] = points.slice(after - 1, after + 1);
-  return start + ((end - start) * (step - from)) / (to - from);
-}
-
-/** The charts: what the page knows of the predictions and the maps, then the logged metrics. */
-function collect(timelines, methods) {
-  const panels = new Map();
-  const known = shownAnyway(timelines);
-  const several = timelines.length > 1;
-  const add = (title, timeline, n, method, values) => {
-    const points = timeline.looks.map(({ step }, t) => [step, values[t]]).filter(([, value]) => Number.isFinite(value));
-    if (!points.length) return;
-    if (!panels.has(title)) panels.set(title, []);
-    const control = isControl(method, timeline);
-    const style = control ? CONTROL_STYLE : lineStyle(several ? n : Math.max(0, methods.indexOf(method)));
-    const [name, full] = several && !control ? [timeline.label, timeline.fullName] : [method ?? "", method ?? ""];
-    panels.get(title).push({ name, title: full, points, ...style });
-  };
-  timelines.forEach((timeline, n) => {
-    const images = Array.from({ length: timeline.count }, (_, i) => i);
-    const said = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
-    add("probe accuracy", timeline, n, null, said.map((all) => mean(all.map(({ right }) => (right === null ? NaN : Number(right))))));
-    add("label probability", timeline, n, null, said.map((all) => mean(all.map(({ own }) => own ?? NaN))));
-    const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
-    // chance is the same for all runs, and stands last in the chart of what it is compared with
-    const chance = (method) => isControl(method, timeline);
-    const order = (method) => (method === null ? -1 : chance(method) ? methods.length : methods.indexOf(method));
-    const wanted = (method) => method === null || methods.includes(method) || (chance(method) && n === 0);
-    const parts = tags.map((tag) => ({ tag, ...split(tag, timeline) }));
-    const shown = parts.filter(({ own, title, method }) => wanted(method) && !(own && known.includes(title)));
-    shown.sort((a, b) => order(a.method) - order(b.method));
-    for (const { tag, title, method } of shown) {
-      add(title, timeline, n, method, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN));
-    }
-    for (const method of methods) add("drift since the last look", timeline, n, method, timeline.driftSeries(method).map(mean));
-  });
-  return [...panels].map(([title, series]) => ({ title, series }));
-}
-
-/** The callback's metrics that say again what the page says of itself. */
-function shownAnyway(timelines) {
-  const drift = "similarity_to_previous"; // is 1 minus it
-  return timelines.every(explainsLabels) ? [drift, "target_probability"] : [drift];
-}
-
-function explainsLabels(timeline) {
-  const explained = (t, i) => timeline.looks[t].explained?.[i] ?? timeline.prediction(t, i).best;
-  return timeline.looks.every((_, t) => timeline.probe.labels.every((label, i) => label === explained(t, i)));
-}
-
-function isControl(method, timeline) {
-  return method === CONTROL && !timeline.methods.includes(method);
-}
-
-/** "cam/gradcam/entropy" of the callback "cam" is "entropy" of "gradcam", its `own`. */
-function split(tag, timeline) {
-  const parts = tag.split("/");
-  const own = parts.length > 1 && parts[0] === timeline.probe.name;
-  if (own) parts.shift();
-  const at = own && parts[0] === CONTROL ? 0 : parts.findIndex((part) => timeline.methods.includes(part));
-  const method = at < 0 ? null : parts.splice(at, 1)[0];
-  return { title: parts.join("/") || tag, method, own };
-}
-
-function valueAt(points, step) {
-  let value = NaN;
-  for (const [at, own] of points) if (at <= step) value = own;
-  return value;
+/**
+ * The series whose line is nearest at `step`.
+ * @param {PlottedSeries[]} series
+ * @param {number} step
+ * @param {(value: number) => number} distance how far a value is
+ */
+function nearest(series, step, distance) {
+  const distances = series.map(({ points }) => distance(interpolatedAt(points, step)));
+  return series[distances.indexOf(Math.min(...distances))];
 }

@@ -1,50 +1,28 @@
 // The bar with the views on top and the column with the settings.
 
-import { DIVERGING, SEQUENTIAL, gradient } from "./colors.js";
-import { h, number, setText } from "./dom.js";
+import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
+import { context2d, html, setText } from "./dom.js";
+import { checkbox, choice, group, slider } from "./fields.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
-import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
+import { formatNumber } from "./text.js";
+import { VIEWS, comparedRuns, mostChangedCount, shownTimelines } from "./views.js";
 
-/** A labeled <select> bound to `state[name]`; its options are [value, text, full text], the values kept as they are. */
-function choice(app, name, title, patch = (value) => ({ [name]: value })) {
-  let values = [];
-  const select = h("select", { name, onchange: () => app.change(patch(values[select.selectedIndex])) });
-  const element = h("label", { class: "row" }, h("span", {}, title), select);
-  const show = (options) => {
-    values = options.map(([value]) => value);
-    const texts = options.map(([, text]) => text);
-    if (texts.join("\n") !== [...select.options].map(({ text }) => text).join("\n")) {
-      select.replaceChildren(...texts.map((text) => h("option", {}, text)));
-    }
-    select.selectedIndex = Math.max(0, values.indexOf(app.state[name]));
-    const [, text = "", full = text] = options[select.selectedIndex] ?? [];
-    select.title = full; // the select may be too narrow for its text
-  };
-  return { element, show };
-}
+/** @typedef {import("./main.js").App} App */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
 
-function range(app, name, title, { min, max, step }, text) {
-  const input = h("input", { type: "range", name, min, max, step, oninput: () => app.change({ [name]: Number(input.value) }) });
-  const value = h("span", { class: "number" });
-  const show = () => {
-    input.value = app.state[name];
-    setText(value, text(app.state[name]));
-  };
-  return { element: h("label", { class: "row" }, h("span", {}, title), input, value), show };
-}
-
-function check(app, name, title) {
-  const input = h("input", { type: "checkbox", name, onchange: () => app.change({ [name]: input.checked }) });
-  return { element: h("label", { class: "check" }, input, title), show: () => (input.checked = app.state[name]) };
-}
-
-const SCALES = { image: "per image", row: "over time", common: "common" };
 const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
-const BAR_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
+const THUMB_WIDTH = 72; // pixels of its canvas
+const SCALES = { image: "per image", row: "over time", common: "common" };
+const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
+const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
 const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
 const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
 
-/** What the colors of the scale say. */
+/**
+ * What the colors of the scale say.
+ * @param {State} state
+ */
 function scaleNote(state) {
   const largest = `the largest value ${LARGEST[state.scale]}`;
   if (state.view === "diff") {
@@ -55,124 +33,127 @@ function scaleNote(state) {
   return `Full color: ${largest}.`;
 }
 
+/**
+ * What the two ends of the scale, and the middle of a diverging one, stand for.
+ * @param {State} state
+ */
+function scaleEnds(state) {
+  if (state.view === "diff") return ["less", "same", "more"];
+  if (state.signed) return ["against", "0", "for"];
+  return [startsAtSmallest(state) ? "smallest" : "0", "largest"];
+}
+
 export class Controls {
+  /** @param {App} app */
   constructor(app) {
     this.app = app;
-    this.tabs = h("nav", { class: "views", role: "tablist" });
+    this.tabs = html("nav", { class: "views", role: "tablist" });
     for (const [view, title] of Object.entries(VIEWS)) {
-      this.tabs.append(h("button", { role: "tab", "data-view": view, onclick: () => app.change({ view }) }, title));
+      this.tabs.append(html("button", { role: "tab", "data-view": view, onclick: () => app.change({ view: /** @type {any} */ (view) }) }, title));
     }
-    const percent = (value) => `${Math.round(100 * value)} %`;
-    const share = { min: 0, max: 1, step: 0.01 };
-    this.fields = {
-      timeline: choice(app, "timeline", "Run"),
-      method: choice(app, "method", "Method"),
-      reference: choice(app, "reference", "Versus"),
-      opacity: range(app, "opacity", "Opacity", share, percent),
-      threshold: range(app, "threshold", "Threshold", share, percent),
-      colormap: choice(app, "colormap", "Colors", (value) => ({ [DIVERGING.includes(value) ? "diverging" : "sequential"]: value })),
-      scale: choice(app, "scale", "Scale"),
-      root: check(app, "root", "bring out weak evidence"),
-      smooth: check(app, "smooth", "smooth between cells"),
-      signed: check(app, "signed", "signed: also what is against"),
-      outlines: check(app, "outlines", "outline of the object"),
-      size: range(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
-      label: choice(app, "label", "Class"),
-      show: choice(app, "show", "Show"),
-      sort: choice(app, "sort", "Sort by"),
-      charts: check(app, "charts", "metrics under the slider"),
-    };
-    const { timeline, method, reference, opacity, threshold, colormap, scale, root, smooth, signed, outlines, size, label, show, sort, charts } =
-      this.fields;
-    timeline.element.classList.add("wide");
-    this.runs = h("div", { class: "runs" });
-    this.thumbs = h("div", { class: "thumbs" });
-    this.legend = h("div", { class: "legend" });
-    this.scaleNote = h("p", { class: "hint" });
+    this.choices = makeChoices(app);
+    this.fields = makeFields(app);
+    this.choices.timeline.element.classList.add("wide");
+    this.runs = html("div", { class: "runs" });
     this.runsGroup = group("Runs", this.runs);
-    this.imageName = h("p", { class: "hint" });
+    this.thumbs = html("div", { class: "thumbs" });
+    this.imageName = hint();
     this.imageGroup = group("Image", this.thumbs, this.imageName);
-    this.changedNote = h("p", { class: "hint" }, CHANGED_NOTE);
-    this.filterGroup = group("Images", label.element, show.element, this.changedNote, sort.element);
+    this.changedNote = hint(CHANGED_NOTE);
+    this.filterGroup = group("Images", this.choices.label, this.choices.show, this.changedNote, this.choices.sort);
+    this.legend = html("div", { class: "legend" });
+    this.scaleNote = hint();
     const groups = [
-      group("Maps", timeline.element, method.element, reference.element),
+      group("Maps", this.choices.timeline, this.choices.method, this.choices.reference),
       this.runsGroup,
       this.imageGroup,
       this.filterGroup,
-      group(
-        "Overlay",
-        opacity.element,
-        threshold.element,
-        colormap.element,
-        this.legend,
-        scale.element,
-        this.scaleNote,
-        h("p", { class: "hint" }, BAR_NOTE),
-        root.element,
-        signed.element,
-        smooth.element,
-        outlines.element,
-      ),
-      group("Page", size.element, charts.element),
+      this.#overlayGroup(),
+      group("Page", this.fields.size, this.fields.charts),
     ];
-    this.element = h("aside", { class: "controls" }, folded(groups));
+    this.element = html("aside", { class: "controls" }, folded(groups));
+  }
+
+  #overlayGroup() {
+    const { opacity, threshold, squareRoot, signed, smooth, outlines } = this.fields;
+    const { colormap, scale } = this.choices;
+    const strengthNote = hint(STRENGTH_NOTE);
+    return group("Overlay", opacity, threshold, colormap, this.legend, scale, this.scaleNote, strengthNote, squareRoot, signed, smooth, outlines);
   }
 
   show() {
-    const { app, fields } = this;
+    const { app } = this;
     const { state } = app;
-    const timeline = shownTimelines(app)[0] ?? app.timelines.get(state.timeline);
-    for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.dataset.view === state.view);
-    const diverging = activeColormap(state) === state.diverging;
-    state.colormap = activeColormap(state);
-    fields.timeline.show(app.listed.map(({ id }) => app.timelines.get(id)).map(({ id, short, fullName }) => [id, short, fullName]));
-    fields.method.show((timeline?.methods ?? []).map((method) => [method, method]));
-    fields.colormap.show((diverging ? DIVERGING : SEQUENTIAL).map((name) => [name, name]));
-    fields.scale.show(Object.entries(SCALES));
-    fields.label.show([[null, "all"], ...this.#labels(timeline)]);
-    const most = Math.ceil((timeline?.count ?? 0) / 4);
-    fields.show.show([["all", "all"], ["right", "predicted right"], ["wrong", "predicted wrong"], ["changed", `changed most (${most})`]]);
-    const sorts = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
-    fields.sort.show(Object.entries(sorts));
-    const steps = (timeline?.looks ?? []).map(({ step, epoch }) => [step, `step ${number(step)} · epoch ${epoch}`]);
-    fields.reference.show([[null, "the first look"], ...steps]);
-    for (const name of ["opacity", "threshold", "root", "smooth", "signed", "outlines", "size", "charts"]) fields[name].show();
+    const shown = shownTimelines(app)[0] ?? app.timelines.get(state.timeline ?? "");
+    for (const tab of /** @type {Iterable<HTMLElement>} */ (this.tabs.children)) {
+      tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
+    }
+    this.#showChoices(shown);
+    for (const field of Object.values(this.fields)) field.show();
+    this.#hideUnused(shown);
+    setText(this.scaleNote, scaleNote(state));
+    this.#showLegend();
+    if (state.view === "runs") this.#showRuns();
+    if (state.view === "film") this.#showThumbs(shown);
+  }
 
-    const { view } = state;
-    fields.timeline.element.hidden = view === "runs";
-    fields.method.element.hidden = view === "methods";
-    fields.reference.element.hidden = view !== "diff";
-    fields.signed.element.hidden = view === "diff";
-    fields.outlines.element.hidden = !timeline?.outlines.length;
+  /** @param {Timeline | undefined} shown */
+  #showChoices(shown) {
+    const { app, choices } = this;
+    const { state } = app;
+    const colormap = activeColormap(state);
+    const labels = [...new Set(shown?.probe.labels.filter((label) => label >= 0))].sort((a, b) => a - b);
+    const looks = shown?.looks ?? [];
+    const mostChanged = mostChangedCount(shown);
+    choices.timeline.show(app.listedTimelines.map(({ id, shortName, fullName }) => [id, shortName, fullName]), state.timeline);
+    choices.method.show((shown?.methods ?? []).map((method) => [method, method]), state.method);
+    choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
+    choices.scale.show(Object.entries(SCALES), state.scale);
+    choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
+    choices.show.show(
+      [["all", "all"], ["right", "predicted right"], ["wrong", "predicted wrong"], ["changed", `changed most (${mostChanged})`]],
+      state.show,
+    );
+    choices.sort.show(Object.entries(SORTS), state.sort);
+    choices.reference.show(
+      [[null, "the first look"], ...looks.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · epoch ${epoch}`]))],
+      state.reference,
+    );
+  }
+
+  /**
+   * Hide what the current view has no use for.
+   * @param {Timeline | undefined} shown
+   */
+  #hideUnused(shown) {
+    const { view, show } = this.app.state;
+    this.choices.timeline.element.hidden = view === "runs";
+    this.choices.method.element.hidden = view === "methods";
+    this.choices.reference.element.hidden = view !== "diff";
+    this.fields.signed.element.hidden = view === "diff";
+    this.fields.outlines.element.hidden = !shown?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    this.changedNote.hidden = state.show !== "changed";
-    setText(this.scaleNote, scaleNote(state));
-    this.#showLegend(diverging);
-    if (view === "runs") this.#showRuns();
-    if (view === "film") this.#showThumbs(timeline);
+    this.changedNote.hidden = show !== "changed";
   }
 
-  #labels(timeline) {
-    const labels = [...new Set(timeline?.probe?.labels.filter((label) => label >= 0) ?? [])].sort((a, b) => a - b);
-    return labels.map((label) => [label, timeline.className(label)]);
-  }
-
-  #showLegend(diverging) {
+  #showLegend() {
     const { state } = this.app;
-    const ends = state.view === "diff" ? ["less", "same", "more"] : diverging ? ["against", "0", "for"] : [startsAtSmallest(state) ? "smallest" : "0", "largest"];
-    const key = `${activeColormap(state)} ${ends}`;
+    const colormap = activeColormap(state);
+    const ends = scaleEnds(state);
+    const key = `${colormap} ${ends}`;
     if (this.legend.dataset.key === key) return;
     this.legend.dataset.key = key;
-    const bar = h("div", { class: "scalebar", style: `background: ${gradient(activeColormap(state))}` });
-    this.legend.replaceChildren(bar, h("div", { class: "ends" }, ...ends.map((end) => h("span", {}, end))));
+    const bar = html("div", { class: "scalebar", style: `background: ${gradient(colormap)}` });
+    this.legend.replaceChildren(bar, html("div", { class: "ends" }, ...ends.map((end) => html("span", {}, end))));
   }
 
+  /** The boxes are made anew only where the list has changed: the one with the focus is to keep it. */
   #showRuns() {
     const { app } = this;
-    const runs = app.listed.map(({ id, empty }) => {
-      const { label, fullName } = app.timelines.get(id);
+    const runs = app.listed.map(({ id, empty = false }, n) => {
+      const { label, fullName } = app.listedTimelines[n];
       return { id, empty, label, fullName };
     });
     const key = JSON.stringify(runs.map(({ id, empty, label }) => [id, empty, label]));
@@ -181,49 +162,93 @@ export class Controls {
       this.runs.replaceChildren(...runs.map((run) => this.#runBox(run)));
     }
     const compared = comparedRuns(app);
-    runs.forEach(({ id }, n) => (this.runs.children[n].querySelector("input").checked = compared.includes(id)));
+    this.runs.querySelectorAll("input").forEach((input, n) => (input.checked = compared.includes(runs[n].id)));
   }
 
+  /** @param {{ id: string, empty: boolean, label: string, fullName: string }} run */
   #runBox({ id, empty, label, fullName }) {
     const toggle = () => {
       const compared = comparedRuns(this.app);
-      this.app.change({ runs: input.checked ? [...compared, id] : compared.filter((own) => own !== id) });
+      this.app.change({ runs: input.checked ? [...compared, id] : compared.filter((other) => other !== id) });
     };
-    const input = h("input", { type: "checkbox", disabled: empty, onchange: toggle });
-    return h("label", { class: "check", title: fullName }, input, empty ? `${label} (no look yet)` : label);
+    const input = html("input", { type: "checkbox", disabled: empty, onchange: toggle });
+    return html("label", { class: "check", title: fullName }, input, empty ? `${label} (no look yet)` : label);
   }
 
+  /** @param {Timeline | undefined} timeline */
   #showThumbs(timeline) {
-    const images = timeline?.images ?? [];
-    const key = `${timeline?.id} ${images.length}`;
+    const key = `${timeline?.id} ${timeline?.images.length}`;
     if (this.thumbs.dataset.key !== key) {
       this.thumbs.dataset.key = key;
-      this.thumbs.replaceChildren(...images.map((image, i) => this.#thumb(timeline, image, i)));
+      this.thumbs.replaceChildren(...(timeline ? timeline.images.map((image, i) => thumb(this.app, timeline, image, i)) : []));
     }
-    const shown = Math.min(this.app.state.image, images.length - 1);
-    [...this.thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", i === shown));
-    setText(this.imageName, this.thumbs.children[shown]?.title ?? "");
-  }
-
-  #thumb(timeline, image, i) {
-    const canvas = h("canvas", { width: 72, height: Math.round(72 / timeline.aspect) });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    const label = timeline.probe.labels[i];
-    const title = label < 0 ? `image ${i + 1}` : `image ${i + 1}: ${timeline.className(label)}`;
-    return h("button", { title, onclick: () => this.app.change({ image: i }) }, canvas);
+    const thumbs = /** @type {HTMLElement[]} */ ([...this.thumbs.children]);
+    const chosen = Math.min(this.app.state.image, thumbs.length - 1);
+    thumbs.forEach((thumb, i) => thumb.setAttribute("aria-pressed", String(i === chosen)));
+    setText(this.imageName, thumbs[chosen]?.title ?? "");
   }
 }
 
-/** The groups, folded where the page is narrow: the tiles come first there. */
+/**
+ * A small image that is a button to choose it.
+ * @param {App} app
+ * @param {Timeline} timeline
+ * @param {ImageBitmap} image
+ * @param {number} imageIndex
+ */
+function thumb(app, timeline, image, imageIndex) {
+  const canvas = html("canvas", { width: THUMB_WIDTH, height: Math.round(THUMB_WIDTH / timeline.aspect) });
+  context2d(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
+  const label = timeline.probe.labels[imageIndex];
+  const number = `image ${imageIndex + 1}`;
+  const title = label < 0 ? number : `${number}: ${timeline.className(label)}`;
+  return html("button", { title, onclick: () => app.change({ image: imageIndex }) }, canvas);
+}
+
+/** @param {App} app */
+function makeChoices(app) {
+  return {
+    timeline: choice("timeline", "Run", (timeline) => app.change({ timeline })),
+    method: choice("method", "Method", (method) => app.change({ method })),
+    reference: choice("reference", "Versus", (reference) => app.change({ reference })),
+    colormap: choice("colormap", "Colors", (name) => app.change({ [isDiverging(name) ? "diverging" : "sequential"]: name })),
+    scale: choice("scale", "Scale", (scale) => app.change({ scale })),
+    label: choice("label", "Class", (label) => app.change({ label })),
+    show: choice("show", "Show", (show) => app.change({ show })),
+    sort: choice("sort", "Sort by", (sort) => app.change({ sort })),
+  };
+}
+
+/** @param {App} app */
+function makeFields(app) {
+  const share = { min: 0, max: 1, step: 0.01 };
+  const percent = (/** @type {number} */ value) => `${Math.round(100 * value)} %`;
+  return {
+    opacity: slider(app, "opacity", "Opacity", share, percent),
+    threshold: slider(app, "threshold", "Threshold", share, percent),
+    squareRoot: checkbox(app, "squareRoot", "bring out weak evidence"),
+    signed: checkbox(app, "signed", "signed: also what is against"),
+    smooth: checkbox(app, "smooth", "smooth between cells"),
+    outlines: checkbox(app, "outlines", "outline of the object"),
+    size: slider(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
+    charts: checkbox(app, "charts", "metrics under the slider"),
+  };
+}
+
+/** @param {string} [text] */
+function hint(text = "") {
+  return html("p", { class: "hint" }, text);
+}
+
+/**
+ * The groups, folded where the page is narrow: the tiles come first there.
+ * @param {HTMLElement[]} groups
+ */
 function folded(groups) {
-  const element = h("details", {}, h("summary", {}, "Settings"), ...groups);
+  const element = html("details", {}, html("summary", {}, "Settings"), ...groups);
   const narrow = matchMedia(NARROW_PAGE);
   const fold = () => (element.open = !narrow.matches);
   narrow.addEventListener("change", fold);
   fold();
   return element;
-}
-
-function group(title, ...children) {
-  return h("section", { class: "group" }, h("h2", {}, title), ...children);
 }

@@ -1,22 +1,55 @@
 // Small helpers to build the page. Text from the log only ever becomes text nodes: nothing of it is parsed as HTML.
 
-/** Make an element: h("div", {class: "row", onclick: f}, "text", child). */
-export function h(tag, props = {}, ...children) {
+/**
+ * Attributes, and listeners under on*. An attribute that is true is set without a value, one that is false, null or
+ * undefined is left out.
+ * @typedef {{
+ *   onclick?: (event: MouseEvent) => void,
+ *   onkeydown?: (event: KeyboardEvent) => void,
+ *   onpointermove?: (event: PointerEvent) => void,
+ *   onpointerenter?: (event: PointerEvent) => void,
+ *   onpointerleave?: (event: PointerEvent) => void,
+ *   oninput?: (event: Event) => void,
+ *   onchange?: (event: Event) => void,
+ *   [attribute: string]: any,
+ * }} Props
+ */
+
+/**
+ * Make an element: html("div", { class: "row", onclick: listener }, "text", child).
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Props} [props]
+ * @param {(Node | string | null | undefined)[]} children null and undefined are left out
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function html(tag, props = {}, ...children) {
   const element = document.createElement(tag);
-  assign(element, props);
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  setProps(element, props);
+  for (const child of children) if (child !== null && child !== undefined) element.append(child);
   return element;
 }
 
-/** The same for SVG. */
+/**
+ * The same for SVG.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Props} [props]
+ * @param {Node[]} children
+ * @returns {SVGElementTagNameMap[Tag]}
+ */
 export function svg(tag, props = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  assign(element, props);
+  setProps(element, props);
   element.append(...children);
   return element;
 }
 
-function assign(element, props) {
+/**
+ * @param {Element} element
+ * @param {Props} props
+ */
+function setProps(element, props) {
   for (const [name, value] of Object.entries(props)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, "");
@@ -24,20 +57,35 @@ function assign(element, props) {
   }
 }
 
-/** Set an element's text only if it changed, which spares the browser a layout. */
+/**
+ * Set an element's text only if it changed, which spares the browser a layout.
+ * @param {Element} element
+ * @param {string} text
+ */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** A number as people read it: 1,234 · 0.0123 · 1.2e-7. */
-export function number(value, digits = 3) {
-  if (value === null || Number.isNaN(value)) return "–";
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  const size = Math.abs(value);
-  return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
+/**
+ * The 2D context of a canvas. Browsers give none only for a canvas that is used for something else.
+ * @param {HTMLCanvasElement} canvas
+ * @param {CanvasRenderingContext2DSettings} [settings]
+ */
+export function context2d(canvas, settings) {
+  return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", settings));
 }
 
-export function percent(share) {
-  if (share >= 0.995 && share < 1) return ">99 %";
-  return share > 0 && share < 0.005 ? "<1 %" : `${Math.round(share * 100)} %`;
+/** @type {CanvasRenderingContext2D | undefined} */
+let rulerContext;
+
+/**
+ * Measures texts in the font that an element has now.
+ * @param {Element} element
+ * @returns {(text: string) => number} the width of a text in CSS pixels, until the next ruler is made
+ */
+export function textRuler(element) {
+  const context = (rulerContext ??= context2d(document.createElement("canvas")));
+  const { fontWeight, fontSize, fontFamily } = getComputedStyle(element);
+  context.font = `${fontWeight} ${fontSize} ${fontFamily}`;
+  return (text) => context.measureText(text).width;
 }

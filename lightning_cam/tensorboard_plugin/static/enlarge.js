@@ -1,92 +1,150 @@
 // One tile, large: the image beside its map, what the model said, and how that came about.
 
-import { SERIES } from "./colors.js";
-import { h, number, percent, setText, svg } from "./dom.js";
-import { drawTile, hover } from "./tiles.js";
+import { SERIES_COLORS } from "./colors.js";
+import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
+import { mapsOf } from "./scale.js";
+import { formatNumber, formatPercent } from "./text.js";
+import { drawTile, showTip } from "./tiles.js";
 
-const SIDE = 448;
+/** @typedef {import("./scale.js").ScaledMap} ScaledMap */
+/** @typedef {import("./scale.js").MissingMap} MissingMap */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+/** @typedef {import("./views.js").Tile} Tile */
 
-export class Enlarged {
+const CANVAS_SIDE = 896; // twice the CSS pixels that it has at most, for screens with small pixels
+const HISTORY_WIDTH = 260;
+const HISTORY_HEIGHT = 70;
+const HISTORY_MARGIN = 4; // above and below the line
+
+export class EnlargedTile {
+  /** @param {import("./main.js").App} app */
   constructor(app) {
     this.app = app;
+    /** @type {Tile | null} null while the dialog is closed */
     this.tile = null;
-    this.map = h("canvas", {
-      onpointermove: (event) => hover(this.tip, app.state, this.map, this.tile, this.shown, event),
+    /** @type {ScaledMap | MissingMap | null} */
+    this.map = null;
+    /** @type {HTMLCanvasElement} */
+    this.mapCanvas = html("canvas", {
+      onpointermove: (event) => showTip(this.tip, app.state, this.mapCanvas, this.tile, this.map, event),
       onpointerleave: () => (this.tip.hidden = true),
     });
-    this.plain = h("canvas");
-    this.title = h("h2");
-    this.place = h("p", { class: "hint" });
-    this.said = h("div", { class: "said" });
-    this.story = h("div", { class: "story" });
-    this.facts = h("p", { class: "hint" });
-    this.tip = h("div", { class: "tip", hidden: true });
-    this.element = h(
+    this.imageCanvas = html("canvas");
+    this.title = html("h2");
+    this.place = html("p", { class: "hint" });
+    this.topClasses = html("div");
+    this.history = html("div", { class: "history" });
+    this.facts = html("p", { class: "hint" });
+    this.tip = html("div", { class: "tip", hidden: true });
+    /** @type {HTMLDialogElement} */
+    this.element = html(
       "dialog",
-      { class: "enlarged", onclick: (event) => event.target === this.element && this.element.close() },
-      h("header", {}, this.title, h("button", { title: "close (Escape)", onclick: () => this.element.close() }, "✕")),
+      { class: "enlarged", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
+      html("header", {}, this.title, html("button", { title: "close (Escape)", onclick: () => this.element.close() }, "✕")),
       this.place,
-      h("div", { class: "pair" }, this.plain, this.map),
-      h("div", { class: "details" }, this.said, this.story),
+      html("div", { class: "pair" }, this.imageCanvas, this.mapCanvas),
+      html("div", { class: "details" }, this.topClasses, this.history),
       this.facts,
       this.tip,
     );
     this.element.addEventListener("close", () => (this.tile = null));
   }
 
-  /** Open for a tile; it then goes with the slider. */
+  /**
+   * Open for a tile; it then goes with the slider.
+   * @param {Tile} tile
+   */
   open(tile) {
-    const { timeline, i, method, reference } = tile;
-    this.tile = { timeline, i, method: method ?? this.app.state.method, reference, t: tile.t };
+    const { timeline, lookIndex } = tile;
+    const { state } = this.app;
+    this.tile = { ...tile, method: tile.method ?? state.method };
     this.element.showModal();
-    this.app.change({ step: timeline.looks[tile.t].step, follow: this.app.state.follow && tile.t === timeline.looks.length - 1 });
+    const newest = lookIndex === timeline.looks.length - 1;
+    this.app.change({ step: timeline.looks[lookIndex].step, follow: state.follow && newest });
   }
 
+  /**
+   * Show the tile at the current step, if one is open.
+   * @param {Timeline[]} timelines those shown together
+   * @param {import("./draw.js").DrawingStyle} style
+   */
   show(timelines, style) {
     if (!this.tile) return;
-    const { timeline, i, method } = this.tile;
-    this.tile.t = timeline.lookAt(this.app.state.step);
-    const { t } = this.tile;
-    const look = timeline.looks[t];
-    const ratio = Math.min(1, timeline.aspect);
-    for (const canvas of [this.plain, this.map]) {
-      canvas.width = 2 * SIDE * ratio;
-      canvas.height = (2 * SIDE * ratio) / timeline.aspect;
+    const { state } = this.app;
+    const { timeline, imageIndex, method } = this.tile;
+    const lookIndex = timeline.lookAt(state.step ?? -Infinity);
+    this.tile.lookIndex = lookIndex;
+    const look = timeline.looks[lookIndex];
+    const width = CANVAS_SIDE * Math.min(1, timeline.aspect);
+    for (const canvas of [this.imageCanvas, this.mapCanvas]) {
+      canvas.width = width;
+      canvas.height = width / timeline.aspect;
     }
-    drawImage(this.plain, timeline.images[i]);
-    this.shown = drawTile(this.map, this.app.state, timelines, this.tile, style);
-    const said = timeline.prediction(t, i);
-    setText(this.title, said.label < 0 ? `image ${i + 1}` : timeline.className(said.label));
-    setText(this.place, `${timeline.label} · ${method} · step ${number(look.step)} · epoch ${look.epoch}`);
-    this.said.replaceChildren(...said.top.map(({ index, share }) => topRow(timeline.className(index), share, index === said.label)));
-    this.story.replaceChildren(...story(timeline, i, t));
-    const explained = look.explained?.[i] ?? said.best;
-    const map = look.maps[method];
-    const largest = map ? number(map.scales[2 * i]) : "–";
-    const facts = [explained === null ? "" : `explains: ${timeline.className(explained)}`, `largest value ${largest}`, `drift ${number(timeline.drift(method)[i])}`];
-    setText(this.facts, facts.filter(Boolean).join(" · "));
+    drawImage(this.imageCanvas, timeline.images[imageIndex]);
+    this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
+    const { label, top } = timeline.prediction(lookIndex, imageIndex);
+    setText(this.title, label < 0 ? `image ${imageIndex + 1}` : timeline.className(label));
+    setText(this.place, `${timeline.label} · ${method} · step ${formatNumber(look.step)} · epoch ${look.epoch}`);
+    const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
+    this.topClasses.replaceChildren(...rows);
+    this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
+    setText(this.facts, factsOf(this.tile).join(" · "));
   }
 }
 
-function topRow(name, share, right) {
-  const bar = h("div", { class: "fill", style: `width: ${100 * share}%` });
-  return h("div", { class: `top ${right ? "right" : ""}` }, h("span", { class: "name" }, name), h("div", { class: "track" }, bar), h("span", {}, percent(share)));
+/**
+ * What there is to say of a tile's map.
+ * @param {Tile} tile
+ */
+function factsOf(tile) {
+  const { timeline, lookIndex, imageIndex, method } = tile;
+  const facts = [];
+  const explained = timeline.explainedClass(lookIndex, imageIndex);
+  if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
+  const maps = mapsOf(tile);
+  facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
+  facts.push(`drift ${formatNumber(method === null ? 0 : timeline.drift(method)[imageIndex])}`);
+  return facts;
 }
 
-/** The label's probability over the looks, with a cursor. */
-function story(timeline, i, t) {
-  const shares = timeline.looks.map((_, at) => timeline.prediction(at, i).own);
-  if (shares.every((share) => share === null)) return [];
-  const width = 260;
-  const height = 70;
-  const across = (at) => (shares.length > 1 ? (at / (shares.length - 1)) * width : width / 2);
-  const points = shares.map((share, at) => `${across(at).toFixed(1)},${(height - 4 - (height - 8) * (share ?? 0)).toFixed(1)}`);
+/**
+ * One of the most probable classes, with a bar.
+ * @param {string} name
+ * @param {number} probability
+ * @param {boolean} correct
+ */
+function topClassRow(name, probability, correct) {
+  const bar = html("div", { class: "fill", style: `width: ${100 * probability}%` });
+  return html(
+    "div",
+    { class: `top ${correct ? "right" : ""}` },
+    html("span", { class: "name" }, name),
+    html("div", { class: "track" }, bar),
+    html("span", {}, formatPercent(probability)),
+  );
+}
+
+/**
+ * The label's probability over the looks, with a cursor; nothing where it is not known.
+ * @param {Timeline} timeline
+ * @param {number} imageIndex
+ * @param {number} lookIndex where the cursor is
+ * @returns {Element[]}
+ */
+function labelHistory(timeline, imageIndex, lookIndex) {
+  const probabilities = timeline.looks.map((_, t) => timeline.prediction(t, imageIndex).labelProbability);
+  if (probabilities.every((probability) => probability === null)) return [];
+  const [width, height] = [HISTORY_WIDTH, HISTORY_HEIGHT];
+  const total = probabilities.length;
+  const across = (/** @type {number} */ t) => (total > 1 ? (t / (total - 1)) * width : width / 2);
+  const down = (/** @type {number} */ probability) => height - HISTORY_MARGIN - (height - 2 * HISTORY_MARGIN) * probability;
+  const points = probabilities.map((probability, t) => `${across(t).toFixed(1)},${down(probability ?? 0).toFixed(1)}`);
   const picture = svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
-    svg("polyline", { class: "line", points: points.join(" "), stroke: SERIES[0] }),
-    svg("line", { class: "now", x1: across(t), x2: across(t), y1: 0, y2: height }),
+    svg("polyline", { class: "line", points: points.join(" "), stroke: SERIES_COLORS[0] }),
+    svg("line", { class: "now", x1: across(lookIndex), x2: across(lookIndex), y1: 0, y2: height }),
   );
-  return [h("div", { class: "hint" }, "probability of the label over the looks"), picture];
+  return [html("div", { class: "hint" }, "probability of the label over the looks"), picture];
 }

@@ -2,19 +2,25 @@
 
 import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
-import { h, setText } from "./dom.js";
-import { Enlarged } from "./enlarge.js";
-import { commonFolder, fitted, inOrder } from "./names.js";
+import { html, setText, textRuler } from "./dom.js";
+import { EnlargedTile } from "./enlarge.js";
+import { commonFolder, compareNatural, shortenNames } from "./names.js";
+import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
-import { Timeline } from "./record.js";
 import { serverSource } from "./source.js";
-import { keep, restore } from "./state.js";
+import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { TileBoard } from "./tiles.js";
+import { Timeline } from "./timeline.js";
 import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
 
-const RUN_WIDTH = 185; // pixels of a run's name in its select
-const POLL = 2000; // milliseconds between two looks for news while the page can be seen
+/** @typedef {import("./source.js").Entry} Entry */
+/** @typedef {import("./source.js").Source} Source */
+/** @typedef {import("./state.js").State} State */
 
+const RUN_WIDTH = 185; // pixels of a run's name in its select
+const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the page can be seen
+
+const NO_RECORD = "No CAM timeline here yet. The callback writes one at its first validation.";
 const NO_LOOK =
   "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
 const ONE_RUN = "Only one run has a look here. Runs under the same log directory can be compared.";
@@ -24,12 +30,15 @@ const ONE_METHOD = 'Only one method here. The callback takes several: methods=["
 export async function render() {
   // Captions are cut to what fits in the style's font.
   await new Promise((done) => {
-    document.head.append(h("link", { rel: "stylesheet", href: "static/style.css", onload: done, onerror: done }));
+    document.head.append(html("link", { rel: "stylesheet", href: "static/style.css", onload: done, onerror: done }));
   });
   return start(serverSource());
 }
 
-/** Build the page and show what the source has. */
+/**
+ * Build the page and show what the source has.
+ * @param {Source} source
+ */
 export async function start(source) {
   followTheme();
   const app = new App(source);
@@ -37,41 +46,66 @@ export async function start(source) {
   await app.load();
   const poll = async () => {
     if (document.visibilityState === "visible") await app.load();
-    setTimeout(poll, POLL);
+    setTimeout(poll, POLL_INTERVAL);
   };
-  if (source.live) setTimeout(poll, POLL);
+  if (source.live) setTimeout(poll, POLL_INTERVAL);
 }
 
-class App {
+/** Holds the state and the records; everything on the page is drawn from these. */
+export class App {
+  /** @param {Source} source */
   constructor(source) {
     this.source = source;
+    /** @type {Entry[]} in the order in which they are shown */
     this.listed = [];
+    /** @type {Map<string, Timeline>} by id */
     this.timelines = new Map();
-    this.state = restore(null);
+    /** @type {State} */
+    this.state = { ...DEFAULTS };
+    /** @type {string | null} under which the state is stored; known with the first list */
+    this.storageKey = null;
     this.loading = Promise.resolve();
-    this.message = h("div", { class: "message", role: "status", hidden: true });
+    /** @type {string | null} why the last load failed */
+    this.failure = null;
+    this.drawn = false;
+    /** @type {number | null} the redraw that is due with the next frame of the screen */
+    this.pendingRedraw = null;
+    this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
-    this.enlarged = new Enlarged(this);
+    this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
-    this.charts = new Charts((step) => this.player.go(nearest(this.player.steps, step)));
-    this.element = h(
+    this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
+    this.element = html(
       "div",
       { class: "page" },
-      h("header", { class: "bar-top" }, h("h1", {}, "CAM Timeline"), this.controls.tabs),
+      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs),
       this.controls.element,
-      h("main", {}, this.message, this.board.element),
-      h("footer", {}, this.player.element, this.charts.element),
+      html("main", {}, this.message, this.board.element),
+      html("footer", {}, this.player.element, this.charts.element),
       this.enlarged.element,
     );
   }
 
-  /** Change what is shown; everything else follows from the state. */
+  /** The records in the order in which they are shown. */
+  get listedTimelines() {
+    return this.listed.map(({ id }) => /** @type {Timeline} */ (this.timelines.get(id)));
+  }
+
+  /** Ids of the records that the view is to show. */
+  get wanted() {
+    return this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
+  }
+
+  /**
+   * Change what is shown; everything else follows from the state.
+   * @param {Partial<State>} patch
+   */
   change(patch) {
     Object.assign(this.state, patch);
     this.#settle();
-    if (this.key) keep(this.key, this.state);
-    this.#redrawSoon();
+    if (this.storageKey) saveState(this.storageKey, this.state);
+    this.pendingRedraw ??= requestAnimationFrame(() => this.redraw());
     if (patch.timeline || patch.runs || patch.view) this.load();
   }
 
@@ -84,47 +118,58 @@ class App {
   async #load() {
     try {
       const { logdir, timelines } = await this.source.list();
-      if (!this.key) {
-        this.key = `lightning-cam ${logdir}`;
-        this.state = restore(this.key);
+      if (!this.storageKey) {
+        this.storageKey = `lightning-cam ${logdir}`;
+        this.state = restoreState(this.storageKey);
       }
       const listing = () => JSON.stringify(this.listed.map(({ id, empty }) => [id, empty]));
       const before = listing();
       this.#list(timelines);
-      const newest = [...timelines].sort((a, b) => b.modified - a.modified)[0];
-      if (!this.timelines.has(this.state.timeline)) this.state.timeline = newest?.id ?? null;
-      const wanted = this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
-      const changed = await Promise.all(this.listed.filter(({ id }) => wanted.includes(id)).map((entry) => this.#read(entry)));
+      const wanted = this.listed.filter(({ id }) => this.wanted.includes(id));
+      const changed = await Promise.all(wanted.map((entry) => this.#read(entry)));
       this.failure = null;
       if (!changed.some(Boolean) && listing() === before && this.drawn) return;
     } catch (error) {
-      this.failure = `The records cannot be read: ${error.message}`;
+      this.failure = `The records cannot be read: ${error instanceof Error ? error.message : error}`;
     }
     this.#settle();
     this.redraw();
   }
 
-  #list(timelines) {
-    this.listed = [...timelines].sort((a, b) => inOrder(a.run, b.run) || inOrder(a.file, b.file));
-    for (const entry of timelines) {
+  /**
+   * Take over the source's list, and give the records names that tell them apart.
+   * @param {Entry[]} entries
+   */
+  #list(entries) {
+    this.listed = [...entries].sort((a, b) => compareNatural(a.run, b.run) || compareNatural(a.file, b.file));
+    for (const entry of entries) {
       if (this.timelines.get(entry.id)?.uid !== entry.uid) this.timelines.set(entry.id, new Timeline(entry));
     }
-    const times = (run) => timelines.filter((entry) => entry.run === run).length;
-    const folder = commonFolder(timelines.map(({ run }) => run));
-    for (const { id, run, file } of timelines) {
-      const fullName = times(run) > 1 || file !== "cam" ? `${run} · ${file}` : run;
-      Object.assign(this.timelines.get(id), { fullName, label: fullName.slice(folder.length) });
+    const all = this.listedTimelines;
+    const runs = this.listed.map(({ run }) => run);
+    const folder = commonFolder(runs);
+    this.listed.forEach(({ run, file }, n) => {
+      const ambiguous = runs.filter((other) => other === run).length > 1 || file !== "cam";
+      all[n].fullName = ambiguous ? `${run} · ${file}` : run;
+      all[n].label = all[n].fullName.slice(folder.length);
+    });
+    const shortNames = shortenNames(all.map(({ label }) => label), RUN_WIDTH, textRuler(this.controls.element));
+    for (const timeline of all) timeline.shortName = shortNames.get(timeline.label) ?? timeline.label;
+    if (!this.timelines.has(this.state.timeline ?? "")) {
+      const newest = [...entries].sort((a, b) => b.modified - a.modified)[0];
+      this.state.timeline = newest?.id ?? null;
     }
-    const all = this.listed.map(({ id }) => this.timelines.get(id));
-    const short = fitted(all.map(({ label }) => label), RUN_WIDTH, this.controls.element);
-    for (const timeline of all) timeline.short = short.get(timeline.label);
   }
 
-  async #read(entry) {
-    const timeline = this.timelines.get(entry.id);
-    if (timeline.error || entry.bytes <= timeline.offset) return false;
-    if (!timeline.feed(await this.source.read(entry.id, timeline.offset))) return false;
-    await timeline.decodeImages();
+  /**
+   * Read what was appended to a record; return whether there was anything new.
+   * @param {Entry} entry
+   */
+  async #read({ id, bytes }) {
+    const timeline = this.timelines.get(id);
+    if (!timeline || timeline.error || bytes <= timeline.offset) return false;
+    if (!timeline.feed(await this.source.read(id, timeline.offset))) return false;
+    await decodePictures(timeline);
     return true;
   }
 
@@ -133,70 +178,80 @@ class App {
     const { state } = this;
     const timelines = shownTimelines(this);
     const methods = timelines[0]?.methods ?? [];
-    if (methods.length && !methods.includes(state.method)) state.method = methods[0];
+    if (methods.length && !methods.includes(state.method ?? "")) state.method = methods[0];
     const steps = allSteps(timelines);
-    if (steps.length && (state.step === null || state.follow)) state.step = steps.at(-1);
+    if (steps.length && (state.step === null || state.follow)) state.step = steps[steps.length - 1];
     if (state.follow && this.player.playing) state.follow = false;
   }
 
-  #redrawSoon() {
-    this.pending ??= requestAnimationFrame(() => this.redraw());
-  }
-
   redraw() {
-    this.pending = null;
+    this.pendingRedraw = null;
     const start = performance.now();
     this.drawn = true;
+    const { state } = this;
     const arrangement = arrange(this);
     const { timelines } = arrangement;
+    const [first] = timelines;
     const steps = allSteps(timelines);
-    const { state } = this;
-    this.#say(timelines);
+    this.#showMessage();
     this.controls.show();
-    this.player.show(steps, timelines[0]?.looks[timelines[0].lookAt(state.step)]);
+    this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
     this.board.show(arrangement);
     this.enlarged.show(timelines, this.board.style);
     this.charts.element.hidden = !state.charts || !steps.length;
-    if (!this.charts.element.hidden) {
-      this.charts.show(timelines, state.view === "methods" ? timelines[0].methods : [state.method], steps, state.step);
+    if (!this.charts.element.hidden && state.step !== null) {
+      const methods = state.view === "methods" ? first.methods : [state.method ?? ""];
+      this.charts.show(timelines, methods, steps, state.step);
     }
     performance.clearMeasures("cam-redraw"); // the newest one is for whoever wants to know: benchmarks/review.py
     performance.measure("cam-redraw", { start });
   }
 
-  /** Say what is missing, if anything is. */
-  #say(shown) {
-    const wanted = this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
-    const errors = wanted.map((id) => this.timelines.get(id)).filter((timeline) => timeline?.error);
-    const texts = errors.map(({ label, error }) => `${label}: ${error}`);
-    if (this.failure) texts.push(this.failure);
-    if (!texts.length && !this.listed.length) texts.push("No CAM timeline here yet. The callback writes one at its first validation.");
-    else if (!texts.length && !shown.length) {
-      const unread = this.listed.some(({ id, bytes }) => wanted.includes(id) && bytes > 0 && !this.timelines.get(id).offset);
-      const unticked = !wanted.length && this.listed.some(({ empty }) => !empty);
-      texts.push(unread ? "Reading the record …" : unticked ? "No run is ticked." : NO_LOOK);
-    } else if (!texts.length) texts.push(...alone(this, shown));
+  #showMessage() {
+    const texts = this.#messages();
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
   }
+
+  /** What is missing, if anything is. */
+  #messages() {
+    const { wanted } = this;
+    const broken = this.listedTimelines.filter(({ id, error }) => error && wanted.includes(id));
+    const errors = broken.map(({ label, error }) => `${label}: ${error}`);
+    if (this.failure) errors.push(this.failure);
+    if (errors.length) return errors;
+    if (!this.listed.length) return [NO_RECORD];
+    const shown = shownTimelines(this);
+    if (shown.length) return this.#advice(shown[0]);
+    const isUnread = (/** @type {Entry} */ { id, bytes }) => bytes > 0 && !this.timelines.get(id)?.offset;
+    if (this.listed.some((entry) => wanted.includes(entry.id) && isUnread(entry))) return ["Reading the record …"];
+    return !wanted.length && this.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
+  }
+
+  /**
+   * How to get more to compare where there is just one.
+   * @param {Timeline} timeline
+   */
+  #advice(timeline) {
+    const { view } = this.state;
+    if (view === "runs" && this.listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
+    return view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
+  }
 }
 
-/** Say how to get more to compare where there is just one. */
-function alone({ state, listed }, [timeline]) {
-  if (state.view === "runs" && listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
-  return state.view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
-}
-
-function nearest(steps, step) {
-  let best = 0;
-  steps.forEach((own, n) => Math.abs(own - step) < Math.abs(steps[best] - step) && (best = n));
-  return best;
+/**
+ * @param {number[]} steps
+ * @param {number} step
+ */
+function nearestIndex(steps, step) {
+  const distances = steps.map((other) => Math.abs(other - step));
+  return Math.max(0, distances.indexOf(Math.min(...distances)));
 }
 
 /** Take over TensorBoard's light or dark theme; elsewhere the system's. */
 function followTheme() {
   const root = document.documentElement;
-  const host = globalThis.parent === globalThis ? null : globalThis.parent.document.body;
+  const host = window.parent === window ? null : window.parent.document.body;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
     root.dataset.theme = (host ? host.classList.contains("dark-mode") : system.matches) ? "dark" : "light";

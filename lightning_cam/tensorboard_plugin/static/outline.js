@@ -1,36 +1,39 @@
-// Turns a mask into the line around what it covers.
+// The line around what a mask covers.
 
-/** A Path2D along the borders of a mask's white pixels, in units of its width and height. */
-export function outline(mask) {
-  const { width, height } = mask;
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d");
-  context.drawImage(mask, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
-  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && data[4 * (y * width + x)] > 127;
-  const path = new Path2D();
-  // Neighboring pieces of border are joined to one line, so that a box is four lines.
+/**
+ * The borders between what is inside of a mask and what is not, as lines [x, y, x, y] in units of its width and height.
+ * Neighboring pieces of border are joined to one line, so that a box is four lines.
+ * @param {number} width
+ * @param {number} height
+ * @param {(x: number, y: number) => boolean} covers tells of a pixel of the mask whether it is inside
+ * @returns {[number, number, number, number][]}
+ */
+export function borderLines(width, height, covers) {
+  const inside = (/** @type {number} */ x, /** @type {number} */ y) => x >= 0 && y >= 0 && x < width && y < height && covers(x, y);
+  /** @type {[number, number, number, number][]} */
+  const lines = [];
   for (let y = 0; y <= height; y++) {
-    runs(width, (x) => inside(x, y) !== inside(x, y - 1), (from, to) => {
-      path.moveTo(from / width, y / height);
-      path.lineTo(to / width, y / height);
-    });
+    const across = stretches(width, (x) => inside(x, y) !== inside(x, y - 1));
+    for (const [from, to] of across) lines.push([from / width, y / height, to / width, y / height]);
   }
   for (let x = 0; x <= width; x++) {
-    runs(height, (y) => inside(x, y) !== inside(x - 1, y), (from, to) => {
-      path.moveTo(x / width, from / height);
-      path.lineTo(x / width, to / height);
-    });
+    const down = stretches(height, (y) => inside(x, y) !== inside(x - 1, y));
+    for (const [from, to] of down) lines.push([x / width, from / height, x / width, to / height]);
   }
-  return path;
+  return lines;
 }
 
-function runs(length, isBorder, draw) {
+/**
+ * The stretches [from, to) of neighboring places that are on a border.
+ * @param {number} length
+ * @param {(place: number) => boolean} isBorder
+ */
+function* stretches(length, isBorder) {
   for (let from = 0; from < length; from++) {
     if (!isBorder(from)) continue;
     let to = from + 1;
     while (to < length && isBorder(to)) to++;
-    draw(from, to);
+    yield [from, to];
     from = to;
   }
 }

@@ -1,84 +1,102 @@
 // The one slider that moves all tiles: by hand, by arrow keys, by itself.
 
-import { h, number, setText, svg } from "./dom.js";
+import { html, setText, svg } from "./dom.js";
+import { formatNumber } from "./text.js";
 
 // Drawn rather than written: not every font has these signs.
+/** @type {Record<string, string>} */
 const ICONS = {
   first: "M4 3v10M13 3 6 8l7 5z",
   back: "M11 3 4 8l7 5z",
   play: "M4 2.5v11L14 8z",
   pause: "M4.5 3h2v10h-2zM9.5 3h2v10h-2z",
-  on: "M5 3l7 5-7 5z",
+  forward: "M5 3l7 5-7 5z",
   last: "M12 3v10M3 3l7 5-7 5z",
 };
 const SPEEDS = [2, 4, 8, 16, 32];
 
 export class Player {
+  /** @param {import("./main.js").App} app */
   constructor(app) {
     this.app = app;
+    /** @type {number[]} */
     this.steps = [];
     this.playing = false;
-    this.slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "step", oninput: () => this.go(Number(this.slider.value)) });
-    this.place = h("output", { class: "place" });
-    this.play = h("button", { class: "play", title: "play or pause (space)", onclick: () => this.toggle() });
-    this.speed = h(
+    this.slider = html("input", {
+      type: "range",
+      min: 0,
+      step: 1,
+      "aria-label": "step",
+      oninput: () => this.go(Number(this.slider.value)),
+    });
+    this.place = html("output", { class: "place" });
+    this.playButton = html("button", { class: "play", title: "play or pause (space)", onclick: () => this.toggle() });
+    this.speed = html(
       "select",
       { "aria-label": "looks per second", onchange: () => app.change({ speed: Number(this.speed.value) }) },
-      ...SPEEDS.map((speed) => h("option", { value: speed }, `${speed} / s`)),
+      ...SPEEDS.map((speed) => html("option", { value: speed }, `${speed} / s`)),
     );
-    this.follow = h("input", { type: "checkbox", onchange: () => this.#setFollow() });
-    const button = (name, title, move) => h("button", { title, "aria-label": title, onclick: move }, icon(name));
-    this.element = h(
+    this.follow = html("input", { type: "checkbox", onchange: () => this.#setFollow() });
+    this.element = html(
       "div",
       { class: "player" },
-      button("first", "first step (Home)", () => this.go(0)),
-      button("back", "step back (←)", () => this.move(-1)),
-      this.play,
-      button("on", "step on (→)", () => this.move(1)),
-      button("last", "newest step (End)", () => this.go(Infinity)),
+      moveButton("first", "first step (Home)", () => this.go(0)),
+      moveButton("back", "step back (←)", () => this.move(-1)),
+      this.playButton,
+      moveButton("forward", "step on (→)", () => this.move(1)),
+      moveButton("last", "newest step (End)", () => this.go(Infinity)),
       this.slider,
       this.place,
       this.speed,
-      app.source.live ? h("label", { class: "follow", title: "go to each new look as it comes" }, this.follow, "follow") : null,
+      app.source.live ? html("label", { class: "follow", title: "go to each new look as it comes" }, this.follow, "follow") : null,
     );
-    document.addEventListener("keydown", (event) => this.#key(event));
+    document.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
+  /** Where the current step is on the slider. */
   get index() {
-    const { step } = this.app.state;
+    const step = this.app.state.step ?? -Infinity;
     let index = 0;
-    this.steps.forEach((own, n) => own <= step && (index = n));
+    this.steps.forEach((other, n) => other <= step && (index = n));
     return index;
   }
 
-  /** Show where we are on these steps. */
+  /**
+   * Show where we are on these steps.
+   * @param {number[]} steps
+   * @param {import("./record.js").Look | undefined} look the first timeline's current one
+   */
   show(steps, look) {
     this.steps = steps;
     const { index } = this;
-    this.slider.max = Math.max(0, steps.length - 1);
-    this.slider.value = index;
+    this.slider.max = String(Math.max(0, steps.length - 1));
+    this.slider.value = String(index);
     this.slider.disabled = steps.length < 2;
-    const text = look ? `step ${number(steps[index])} · epoch ${look.epoch} · look ${index + 1} of ${steps.length}` : "no look yet";
+    const text = look ? `step ${formatNumber(steps[index])} · epoch ${look.epoch} · look ${index + 1} of ${steps.length}` : "no look yet";
     setText(this.place, text);
     this.slider.setAttribute("aria-valuetext", text);
-    this.speed.value = this.app.state.speed;
+    this.speed.value = String(this.app.state.speed);
     this.follow.checked = this.app.state.follow;
-    this.#showPlay();
+    this.#showPlayButton();
   }
 
-  #showPlay() {
+  #showPlayButton() {
     const name = this.playing ? "pause" : "play";
-    if (this.play.dataset.icon === name) return;
-    this.play.dataset.icon = name;
-    this.play.setAttribute("aria-label", name);
-    this.play.replaceChildren(icon(name));
+    if (this.playButton.dataset.icon === name) return;
+    this.playButton.dataset.icon = name;
+    this.playButton.setAttribute("aria-label", name);
+    this.playButton.replaceChildren(icon(name));
   }
 
+  /** @param {number} by */
   move(by) {
     this.go(this.index + by);
   }
 
-  /** Go to a place on the slider; leaving the newest look by hand stops following the run. */
+  /**
+   * Go to a place on the slider; leaving the newest look by hand stops following the run.
+   * @param {number} index
+   */
   go(index) {
     const last = this.steps.length - 1;
     if (last < 0) return;
@@ -86,6 +104,7 @@ export class Player {
     this.app.change({ step: this.steps[place], follow: this.app.state.follow && place === last });
   }
 
+  /** Play or pause; at the end, play from the start. */
   toggle() {
     this.playing = !this.playing && this.steps.length > 1;
     if (this.playing) {
@@ -95,6 +114,10 @@ export class Player {
     this.app.change({});
   }
 
+  /**
+   * Move as far as the speed asks for, with each frame of the screen.
+   * @param {number} since when it last moved
+   */
   #tick(since) {
     requestAnimationFrame((now) => {
       if (!this.playing) return;
@@ -113,28 +136,43 @@ export class Player {
 
   #setFollow() {
     const follow = this.follow.checked;
-    this.app.change(follow ? { follow, step: this.steps.at(-1) ?? null } : { follow });
+    this.app.change(follow ? { follow, step: this.steps[this.steps.length - 1] ?? null } : { follow });
   }
 
-  #key(event) {
-    const own = event.target.closest?.("select, input:not([type=range]):not([type=checkbox])");
-    if (own || event.ctrlKey || event.metaKey || event.altKey) return;
-    const far = event.shiftKey ? 10 : 1;
-    const other = event.target.closest?.("input, button, summary, [role=tab]");
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const target = event.target instanceof Element ? event.target : null;
+    if (target?.closest("select, input:not([type=range]):not([type=checkbox])")) return;
+    const distance = event.shiftKey ? 10 : 1;
+    /** @type {Record<string, () => void>} */
     const actions = {
-      ArrowLeft: () => this.move(-far),
-      ArrowRight: () => this.move(far),
+      ArrowLeft: () => this.move(-distance),
+      ArrowRight: () => this.move(distance),
       Home: () => this.go(0),
       End: () => this.go(Infinity),
       " ": () => this.toggle(),
     };
+    if (!(event.key in actions)) return;
     // an opacity slider keeps its arrows, a button, a box and a fold their space
-    if (!(event.key in actions) || (other && other !== this.slider && (event.key === " " || other.type === "range"))) return;
+    const control = target?.closest("input, button, summary, [role=tab]");
+    const isRange = control instanceof HTMLInputElement && control.type === "range";
+    if (control && control !== this.slider && (event.key === " " || isRange)) return;
     event.preventDefault();
     actions[event.key]();
   }
 }
 
+/**
+ * @param {string} name of the icon
+ * @param {string} title
+ * @param {() => void} move
+ */
+function moveButton(name, title, move) {
+  return html("button", { title, "aria-label": title, onclick: move }, icon(name));
+}
+
+/** @param {string} name */
 function icon(name) {
   return svg("svg", { viewBox: "0 0 16 16", class: "icon" }, svg("path", { d: ICONS[name] }));
 }

@@ -1,256 +1,184 @@
-// Reads the record that lightning_cam/timeline writes; lightning_cam/timeline/format.py describes the bytes.
+// The bytes of a record, which lightning_cam/timeline writes; lightning_cam/timeline/format.py describes them.
 
-import { outline } from "./outline.js";
-
-const MAGIC = 0x4d41434c; // "LCAM"
+const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
 const VERSION = 1;
-const HEADER = 16;
-const FRAME = 8;
+export const FILE_HEADER_BYTES = 16;
+const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
+const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over this
+
+/**
+ * The JSON of the first record: the probe batch. Arrays hold one element per image.
+ * @typedef {object} Probe
+ * @property {string} name the callback's
+ * @property {number[]} labels class indices, -1 where unknown
+ * @property {string[]} class_names empty where unknown
+ * @property {[number, number]} size height and width of the images before they were stored
+ * @property {string[]} hashes CRC-32 of the images, by which runs find the images that they share
+ * @property {number[]} bytes sizes of the encoded images
+ * @property {number[]} region_bytes sizes of the encoded masks; empty where there are none
+ */
+
+/**
+ * One method's maps of all images at one look, quantized. Of each map 127 is the largest value and -127 the smallest.
+ * @typedef {object} QuantizedMaps
+ * @property {number} rows
+ * @property {number} columns
+ * @property {Int8Array} codes images × rows × columns
+ * @property {Float32Array} scales images × 2: the largest value and minus the smallest, or 0; NaN where not finite
+ */
+
+/**
+ * What was recorded at one validation.
+ * @typedef {object} Look
+ * @property {number} step
+ * @property {number} epoch
+ * @property {number} time seconds since 1970
+ * @property {Record<string, number | null>} metrics by tag; null where not finite
+ * @property {Record<string, QuantizedMaps>} maps by method
+ * @property {number} topK how many of the most probable classes are known; 0 where the model does not classify
+ * @property {Int32Array} topClasses images × topK, best first
+ * @property {Float32Array} topProbabilities images × topK
+ * @property {Float32Array} labelProbabilities of each image's label; 0 where that is unknown
+ * @property {Int32Array | null} classIdx the classes explained; null where they are the most probable ones
+ */
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let bit = 0; bit < 8; bit++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
   return n;
 });
 
+/** @param {Uint8Array} bytes */
 function crc32(bytes) {
   let crc = -1;
   for (let i = 0; i < bytes.length; i++) crc = (crc >>> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 255];
   return ~crc >>> 0;
 }
 
-/** One record, growing while its run goes on. */
-export class Timeline {
-  constructor({ id, run, uid }) {
-    Object.assign(this, { id, uid, fullName: run, label: run, short: run }); // the page shortens them
-    this.offset = 0; // where the next unread record starts in the file
-    this.error = null;
-    this.probe = null;
-    this.images = []; // ImageBitmaps
-    this.outlines = []; // Path2Ds around the objects, in units of the image's width and height
-    this.looks = [];
-    this.revision = 0; // grows whenever something was read
-    this.cache = new Map();
-  }
-
-  get methods() {
-    return [...new Set(this.looks.flatMap((look) => Object.keys(look.maps)))];
-  }
-
-  get count() {
-    return this.probe ? this.probe.labels.length : 0;
-  }
-
-  /** Take the file's bytes from `this.offset` on; return whether there was anything new. */
-  feed(buffer) {
-    const view = new DataView(buffer);
-    let at = 0;
-    if (this.offset === 0) {
-      if (buffer.byteLength < HEADER) return false;
-      this.error = headerError(view);
-      if (this.error) return true;
-      at = HEADER;
-    }
-    const start = at;
-    while (at + FRAME + 4 <= buffer.byteLength) {
-      const length = view.getUint32(at, true);
-      const body = at + FRAME;
-      if (body + length > buffer.byteLength) break;
-      if (crc32(new Uint8Array(buffer, body, length)) !== view.getUint32(at + 4, true)) break;
-      const text = view.getUint32(body, true);
-      const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, body + 4, text)));
-      this.#add(head, new Taker(buffer, body + 4 + text));
-      at = body + length;
-    }
-    if (at === start) return false;
-    this.offset += at;
-    this.revision++;
-    this.cache.clear();
-    return true;
-  }
-
-  #add(head, take) {
-    if (head.kind === "probe") this.#addProbe(head, take);
-    else if (head.kind === "look") this.#addLook(head, take);
-    else if (head.kind === "metrics") {
-      const look = this.looks.find(({ step }) => step === head.step);
-      if (look) Object.assign(look.metrics, head.metrics);
-    }
-  }
-
-  #addProbe(head, take) {
-    this.probe = head;
-    this.pictures = head.bytes.map((size) => new Blob([take.bytes(size)], { type: "image/webp" }));
-    this.masks = head.region_bytes.map((size) => new Blob([take.bytes(size)], { type: "image/png" }));
-    this.aspect = head.size[1] / head.size[0];
-  }
-
-  #addLook(head, take) {
-    const count = this.count;
-    const look = { step: head.step, epoch: head.epoch, time: head.time, metrics: head.metrics, maps: {}, top: head.top };
-    for (const [method, [rows, columns]] of Object.entries(head.methods)) {
-      const codes = take.array(Int8Array, count * rows * columns);
-      look.maps[method] = { rows, columns, codes, scales: take.array(Float32Array, count * 2) };
-    }
-    if (head.top) {
-      look.classes = take.array(Int32Array, count * head.top);
-      look.shares = take.array(Uint16Array, count * head.top);
-      look.own = take.array(Uint16Array, count);
-    }
-    look.explained = head.class_idx ? take.array(Int32Array, count) : null;
-    while (this.looks.length && this.looks.at(-1).step >= look.step) this.looks.pop(); // a resumed run
-    this.looks.push(look);
-  }
-
-  /** Decode the probe images once. */
-  async decodeImages() {
-    if (!this.images.length && this.pictures) {
-      this.outlines = await Promise.all(this.masks.map(async (mask) => outline(await createImageBitmap(mask))));
-      this.images = await Promise.all(this.pictures.map((picture) => createImageBitmap(picture)));
-    }
-  }
-
-  className(index) {
-    if (index < 0) return "?";
-    return this.probe.class_names[index] ?? `class ${index}`;
-  }
-
-  /** Names of the classes that captions can speak of: the labels, and what was predicted at any look. */
-  get spokenClasses() {
-    return this.#cached("spoken classes", () => {
-      const indices = new Set(this.probe.labels);
-      for (const { top, classes } of this.looks) {
-        for (let at = 0; top && at < classes.length; at += top) indices.add(classes[at]);
-      }
-      return [...indices].map((index) => this.className(index));
-    });
-  }
-
-  /** What the model said: {best, share, label, right, own, top}; nulls where it is not known. */
-  prediction(t, i) {
-    const look = this.looks[t];
-    const label = this.probe.labels[i];
-    if (!look.top) return { best: null, share: null, label, right: null, own: null, top: [] };
-    const top = Array.from({ length: look.top }, (_, k) => ({
-      index: look.classes[i * look.top + k],
-      share: look.shares[i * look.top + k] / 65535,
-    }));
-    const right = label < 0 ? null : top[0].index === label;
-    return { best: top[0].index, share: top[0].share, label, right, own: label < 0 ? null : look.own[i] / 65535, top };
-  }
-
-  /** The newest look at or before `step`, or the first one. */
-  lookAt(step) {
-    let low = 0;
-    let high = this.looks.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (this.looks[middle].step <= step) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
-  #cached(key, compute) {
-    if (!this.cache.has(key)) this.cache.set(key, compute());
-    return this.cache.get(key);
-  }
-
-  /** For each image the largest value over all looks (of either sign, if `signed`). */
-  peaks(method, signed) {
-    return this.#cached(`peaks ${method} ${signed}`, () => {
-      const peaks = new Float32Array(this.count);
-      for (const { maps } of this.looks) {
-        if (maps[method]) peaks.forEach((peak, i) => (peaks[i] = Math.max(peak, extent(maps[method], i, signed))));
-      }
-      return peaks;
-    });
-  }
-
-  /** For each image how much its map changes from look to look: the mean of 1 - cosine. */
-  drift(method) {
-    return this.#cached(`drift ${method}`, () => {
-      const series = this.driftSeries(method);
-      return Float32Array.from({ length: this.count }, (_, i) => mean(series.map((own) => own[i])) || 0);
-    });
-  }
-
-  /** For each look and image 1 - cosine between this map and the one before; NaN where there is none. */
-  driftSeries(method) {
-    return this.#cached(`drift series ${method}`, () => {
-      const series = [];
-      let before = null;
-      for (const { maps } of this.looks) {
-        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => cells(maps[method], i)) : null;
-        series.push(Float32Array.from({ length: this.count }, (_, i) => (before && values ? 1 - cosine(before[i], values[i]) : NaN)));
-        before = values;
-      }
-      return series;
-    });
-  }
-}
-
-/** Hand out the arrays of a record one after the other. */
-class Taker {
-  constructor(buffer, at) {
-    Object.assign(this, { buffer, at });
-  }
-
-  bytes(size) {
-    return this.buffer.slice(this.at, (this.at += size));
-  }
-
-  array(Type, length) {
-    return new Type(this.bytes(length * Type.BYTES_PER_ELEMENT)); // a copy: arrays are not aligned in the file
-  }
-}
-
-function headerError(view) {
+/**
+ * Why a file cannot be read, from its first bytes; null if it can.
+ * @param {ArrayBuffer} buffer at least FILE_HEADER_BYTES
+ */
+export function fileHeaderError(buffer) {
+  const view = new DataView(buffer);
   if (view.getUint32(0, true) !== MAGIC) return "This file is not a CAM timeline.";
   const version = view.getUint32(4, true);
   if (version <= VERSION) return null;
   return `This timeline is written in version ${version} of the format, this page reads up to version ${VERSION}: upgrade lightning-cam where TensorBoard runs.`;
 }
 
-/** The largest value of a map, of either sign if `signed`; 0 where the map is not finite. */
-export function extent(map, i, signed) {
-  const largest = map.scales[2 * i];
-  if (Number.isNaN(largest)) return 0;
-  return signed ? Math.max(largest, map.scales[2 * i + 1]) : largest;
+/**
+ * Each whole record from a place on: its JSON, its arrays, and where it ends. A record that is not whole is one that the
+ * writer is at, or was at when it was killed: it is left for the next time.
+ * @param {ArrayBuffer} buffer
+ * @param {number} at
+ * @returns {Generator<{ head: any, arrays: ArrayReader, end: number }>}
+ */
+export function* decodeRecords(buffer, at) {
+  const view = new DataView(buffer);
+  while (at + RECORD_HEADER_BYTES + 4 <= buffer.byteLength) {
+    const length = view.getUint32(at, true);
+    const payload = at + RECORD_HEADER_BYTES;
+    const end = payload + length;
+    if (length < 4 || end > buffer.byteLength) return; // zeros, as a computer that crashed leaves them, are no record
+    if (crc32(new Uint8Array(buffer, payload, length)) !== view.getUint32(at + 4, true)) return;
+    const textLength = view.getUint32(payload, true);
+    const text = new TextDecoder().decode(new Uint8Array(buffer, payload + 4, textLength));
+    yield { head: JSON.parse(text), arrays: new ArrayReader(buffer, payload + 4 + textLength), end };
+    at = end;
+  }
 }
 
-/** The values of one map, raw and signed; all NaN where the map was not finite. */
-export function cells(map, i) {
-  const size = map.rows * map.columns;
-  const plus = map.scales[2 * i] / 127;
-  const minus = map.scales[2 * i + 1] / 127;
+/** Hands out the arrays of a record one after the other. */
+export class ArrayReader {
+  /**
+   * @param {ArrayBuffer} buffer
+   * @param {number} at where the first array starts
+   */
+  constructor(buffer, at) {
+    this.buffer = buffer;
+    this.at = at;
+  }
+
+  /** @param {number} size */
+  bytes(size) {
+    return this.buffer.slice(this.at, (this.at += size)); // a copy: arrays are not aligned in the file
+  }
+
+  /** @param {number} length */
+  int8(length) {
+    return new Int8Array(this.bytes(length));
+  }
+
+  /** @param {number} length */
+  int32(length) {
+    return new Int32Array(this.bytes(4 * length));
+  }
+
+  /** @param {number} length */
+  float32(length) {
+    return new Float32Array(this.bytes(4 * length));
+  }
+
+  /** @param {number} length */
+  probabilities(length) {
+    return Float32Array.from(new Uint16Array(this.bytes(2 * length)), (code) => code / PROBABILITY_SCALE);
+  }
+}
+
+/**
+ * A look from its record.
+ * @param {any} head
+ * @param {ArrayReader} arrays
+ * @param {number} count images of the probe batch
+ * @returns {Look}
+ */
+export function decodeLook(head, arrays, count) {
+  /** @type {Record<string, QuantizedMaps>} */
+  const maps = {};
+  for (const [method, [rows, columns]] of /** @type {[string, [number, number]][]} */ (Object.entries(head.methods))) {
+    const codes = arrays.int8(count * rows * columns);
+    maps[method] = { rows, columns, codes, scales: arrays.float32(count * 2) };
+  }
+  return {
+    step: head.step,
+    epoch: head.epoch,
+    time: head.time,
+    metrics: head.metrics,
+    maps,
+    topK: head.top,
+    topClasses: arrays.int32(count * head.top),
+    topProbabilities: arrays.probabilities(count * head.top),
+    labelProbabilities: arrays.probabilities(head.top ? count : 0),
+    classIdx: head.class_idx ? arrays.int32(count) : null,
+  };
+}
+
+/**
+ * The largest value of a map, of either sign if `signed`; 0 where the map is not finite.
+ * @param {QuantizedMaps} maps
+ * @param {number} imageIndex
+ * @param {boolean} signed
+ */
+export function largestValue(maps, imageIndex, signed) {
+  const largest = maps.scales[2 * imageIndex];
+  if (Number.isNaN(largest)) return 0;
+  return signed ? Math.max(largest, maps.scales[2 * imageIndex + 1]) : largest;
+}
+
+/**
+ * The values of one map, raw and signed; all NaN where the map was not finite.
+ * @param {QuantizedMaps} maps
+ * @param {number} imageIndex
+ * @returns {Float32Array} rows × columns
+ */
+export function dequantize(maps, imageIndex) {
+  const size = maps.rows * maps.columns;
+  const positive = maps.scales[2 * imageIndex] / 127;
+  const negative = maps.scales[2 * imageIndex + 1] / 127;
   const values = new Float32Array(size);
-  for (let k = 0, at = i * size; k < size; k++, at++) {
-    const code = map.codes[at];
-    values[k] = code * (code > 0 ? plus : minus);
+  for (let k = 0, at = imageIndex * size; k < size; k++, at++) {
+    const code = maps.codes[at];
+    values[k] = code * (code > 0 ? positive : negative);
   }
   return values;
-}
-
-function cosine(a, b) {
-  let dot = 0;
-  let aa = 0;
-  let bb = 0;
-  for (let k = 0; k < a.length; k++) {
-    dot += a[k] * b[k];
-    aa += a[k] * a[k];
-    bb += b[k] * b[k];
-  }
-  return aa && bb ? dot / Math.sqrt(aa * bb) : NaN; // two maps without evidence: nothing to compare
-}
-
-export function mean(values) {
-  let sum = 0;
-  let count = 0;
-  for (const value of values) {
-    if (Number.isFinite(value)) {
-      sum += value;
-      count++;
-    }
-  }
-  return count ? sum / count : NaN;
 }

@@ -1,67 +1,132 @@
 // Brings a tile's map into units in which 1 is the full color.
 
 import { isDiverging } from "./colors.js";
-import { cells, extent } from "./record.js";
+import { dequantize, largestValue } from "./record.js";
 
-/** Whether what speaks against the class is shown as well: not in a difference, whose blue says less. */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+/** @typedef {import("./views.js").Tile} Tile */
+
+/**
+ * A map in units of its scale.
+ * @typedef {object} ScaledMap
+ * @property {Float32Array} values rows × columns; 1 is the full color
+ * @property {number} rows
+ * @property {number} columns
+ */
+
+/** @typedef {{ missing: string }} MissingMap why a tile has no map to show */
+
+/**
+ * Whether what speaks against the class is shown as well: not in a difference, whose blue says less.
+ * @param {Pick<State, "signed" | "view">} state
+ */
 export const isSigned = (state) => state.signed && state.view !== "diff";
 
+/** @param {Pick<State, "signed" | "view" | "diverging" | "sequential">} state */
 export const activeColormap = (state) => (state.signed || state.view === "diff" ? state.diverging : state.sequential);
-
-/** The value that gets the full color. `timelines` are those shown together: what is compared shares a scale. */
-function unit(state, timelines, { timeline, t, i, method }) {
-  if (state.scale === "image") return extent(timeline.looks[t].maps[method], i, isSigned(state));
-  const hash = timeline.probe.hashes[i];
-  let largest = 0;
-  for (const other of timelines) {
-    const peaks = other.peaks(method, isSigned(state));
-    const of = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
-    for (const peak of of) largest = Math.max(largest, peak);
-  }
-  return largest;
-}
-
-/** One map in units of its scale; null where it says nothing. */
-function scaled(state, timelines, tile) {
-  const map = tile.timeline.looks[tile.t].maps[tile.method];
-  if (!map || !extent(map, tile.i, isSigned(state))) return null;
-  const values = cells(map, tile.i);
-  if (!isSigned(state)) values.forEach((value, k) => (values[k] = Math.max(0, value)));
-  const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
-  const full = unit(state, timelines, tile);
-  if (zero === full) return null; // one value everywhere: no shape
-  for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
-  return { values, rows: map.rows, columns: map.columns };
-}
 
 /**
  * Whether a map's smallest value, zero if any is negative, has no color: as in the logger's grid, see scale_per_image
  * in lightning_cam/render. From zero on, a map that is positive everywhere, as of attention, would be one color.
+ * @param {Pick<State, "scale" | "signed" | "view">} state
  */
 export function startsAtSmallest(state) {
   return state.scale === "image" && !state.signed && state.view !== "diff";
 }
 
 /**
- * What a tile shows: {values, rows, columns}, or {missing: "why"}.
- * A tile with a `reference` look shows the difference to it, both in units of their scale.
+ * The quantized maps that a tile's is one of; undefined where its method was not recorded.
+ * @param {Pick<Tile, "timeline" | "lookIndex" | "method">} tile
+ * @returns {import("./record.js").QuantizedMaps | undefined}
  */
-export function tileValues(state, timelines, tile) {
-  if (!tile.timeline.looks[tile.t].maps[tile.method]) return { missing: "not recorded" };
-  const now = scaled(state, timelines, tile);
-  if (tile.reference === null) return now ?? { missing: "no evidence" };
-  const then = scaled(state, timelines, { ...tile, t: tile.reference });
-  if (!now && !then) return { missing: "no evidence" };
-  const shape = now ?? then;
-  const values = shape.values.map((_, k) => (now ? now.values[k] : 0) - (then ? then.values[k] : 0));
+export function mapsOf({ timeline, lookIndex, method }) {
+  return method === null ? undefined : timeline.looks[lookIndex].maps[method];
+}
+
+/**
+ * The value that gets the full color.
+ * @param {State} state
+ * @param {Timeline[]} timelines those shown together: what is compared shares a scale
+ * @param {Tile} tile
+ * @param {import("./record.js").QuantizedMaps} maps the tile's
+ */
+function fullColorValue(state, timelines, { timeline, imageIndex, method }, maps) {
+  if (state.scale === "image" || method === null) return largestValue(maps, imageIndex, isSigned(state));
+  const hash = timeline.probe.hashes[imageIndex];
+  let largest = 0;
+  for (const other of timelines) {
+    const peaks = other.peaks(method, isSigned(state));
+    const compared = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
+    for (const peak of compared) largest = Math.max(largest, peak);
+  }
+  return largest;
+}
+
+/**
+ * A tile's map in units of its scale; null where it says nothing.
+ * @param {State} state
+ * @param {Timeline[]} timelines
+ * @param {Tile} tile
+ * @returns {ScaledMap | null}
+ */
+function scaledMap(state, timelines, tile) {
+  const maps = mapsOf(tile);
+  if (!maps || !largestValue(maps, tile.imageIndex, isSigned(state))) return null;
+  const values = dequantize(maps, tile.imageIndex);
+  if (!isSigned(state)) values.forEach((value, k) => (values[k] = Math.max(0, value)));
+  const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
+  const full = fullColorValue(state, timelines, tile, maps);
+  if (zero === full) return null; // one value everywhere: no shape
+  for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
+  return { values, rows: maps.rows, columns: maps.columns };
+}
+
+/**
+ * The map that a tile shows, or why it shows none. A tile with a reference shows the difference to that look's map,
+ * both in units of their scale.
+ * @param {State} state
+ * @param {Timeline[]} timelines those shown together
+ * @param {Tile} tile
+ * @returns {ScaledMap | MissingMap}
+ */
+export function tileMap(state, timelines, tile) {
+  if (!mapsOf(tile)) return { missing: "not recorded" };
+  const map = scaledMap(state, timelines, tile);
+  if (tile.referenceIndex === null) return map ?? { missing: "no evidence" };
+  const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
+  const shape = map ?? reference;
+  if (!shape) return { missing: "no evidence" };
+  const values = shape.values.map((_, k) => (map ? map.values[k] : 0) - (reference ? reference.values[k] : 0));
   return { ...shape, values };
 }
 
-/** The value under the pointer, as text. */
-export function describeValue(state, tile, shown, row, column) {
-  const cell = row * shown.columns + column;
-  const share = Math.round(100 * shown.values[cell]);
-  if (tile.reference !== null) return { value: null, text: `${share > 0 ? "+" : ""}${share} % of the scale` };
-  const value = cells(tile.timeline.looks[tile.t].maps[tile.method], tile.i)[cell];
-  return { value, text: `${isDiverging(activeColormap(state)) && share > 0 ? "+" : ""}${share} % of the scale` };
+/**
+ * The value in a cell of the map that a tile shows, raw (null for a difference), and as text its share of the scale.
+ * @param {State} state
+ * @param {Tile} tile
+ * @param {ScaledMap} map
+ * @param {number} row
+ * @param {number} column
+ * @returns {{ value: number | null, text: string }}
+ */
+export function describeValue(state, tile, map, row, column) {
+  const cell = row * map.columns + column;
+  const percent = Math.round(100 * map.values[cell]);
+  if (tile.referenceIndex !== null) return { value: null, text: `${percent > 0 ? "+" : ""}${percent} % of the scale` };
+  const maps = mapsOf(tile);
+  const value = maps ? dequantize(maps, tile.imageIndex)[cell] : null;
+  return { value, text: `${isDiverging(activeColormap(state)) && percent > 0 ? "+" : ""}${percent} % of the scale` };
+}
+
+/**
+ * A map's largest value as a share of its image's largest at any step: what a scale per image does not show.
+ * @param {State} state
+ * @param {Tile} tile
+ */
+export function strengthOf(state, tile) {
+  const maps = mapsOf(tile);
+  if (!maps || tile.method === null) return 0;
+  const peak = tile.timeline.peaks(tile.method, isSigned(state))[tile.imageIndex];
+  return peak ? largestValue(maps, tile.imageIndex, isSigned(state)) / peak : 0;
 }

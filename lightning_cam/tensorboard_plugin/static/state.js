@@ -1,47 +1,84 @@
 // What is shown and how, and keeping it over a reload.
 
+/**
+ * @typedef {object} State
+ * @property {import("./views.js").View} view
+ * @property {string | null} timeline id of the record shown
+ * @property {string[] | null} runs ids compared in the view "runs"; null: the newest four
+ * @property {string | null} method
+ * @property {number | null} step
+ * @property {number | null} reference step that the view "diff" compares with; null: the first
+ * @property {number} image index of the filmstrip's image
+ * @property {boolean} follow go to each new look as it comes
+ * @property {number} speed looks a second while playing
+ * @property {number} opacity 0 to 1
+ * @property {number} threshold share of the scale below which a map is not drawn
+ * @property {string} sequential colormap of what speaks for the class
+ * @property {string} diverging colormap of signed maps and of differences
+ * @property {boolean} signed also show what speaks against the class
+ * @property {boolean} squareRoot color by the square root: weak evidence shows
+ * @property {boolean} smooth interpolate between cells
+ * @property {"image" | "row" | "common"} scale full color is the largest value of the map, of its image at any step, of any image
+ * @property {boolean} outlines of the object, where known
+ * @property {number} size CSS pixels of a tile's width
+ * @property {number | null} label the class whose images are shown; null: all
+ * @property {"all" | "right" | "wrong" | "changed"} show which images
+ * @property {"index" | "drift" | "probability" | "evidence"} sort
+ * @property {boolean} charts
+ */
+
+/** @type {Readonly<State>} */
 export const DEFAULTS = {
   view: "grid",
-  timeline: null, // id of the record shown
-  runs: null, // ids compared in the view "runs"; null: the newest four
+  timeline: null,
+  runs: null,
   method: null,
   step: null,
-  reference: null, // step that the view "diff" compares with; null: the first
-  image: 0, // the one of the filmstrip
-  follow: true, // go to each new look as it comes
-  speed: 8, // looks a second while playing
+  reference: null,
+  image: 0,
+  follow: true,
+  speed: 8,
   opacity: 0.75,
   threshold: 0,
   sequential: "inferno",
   diverging: "coolwarm",
-  signed: false, // also show what speaks against the class
-  root: false, // color by the square root: weak evidence shows
+  signed: false,
+  squareRoot: false,
   smooth: true,
-  scale: "image", // "image", "row" over time, "common"
-  outlines: true, // of the object, where known
-  size: 176, // CSS pixels of a tile's width
-  label: null, // class filter
-  show: "all", // "all", "right", "wrong", "changed"
-  sort: "index", // "index", "drift", "probability", "evidence"
+  scale: "image",
+  outlines: true,
+  size: 176,
+  label: null,
+  show: "all",
+  sort: "index",
   charts: true,
 };
 
-/** Read the state of an earlier visit; anything unknown or of another type is left at its default. */
-export function restore(key) {
+/**
+ * Read the state of an earlier visit; anything unknown or of another type is left at its default.
+ * @param {string} key
+ * @returns {State}
+ */
+export function restoreState(key) {
+  /** @type {Record<string, any>} */
   const state = { ...DEFAULTS };
   try {
-    const kept = JSON.parse(localStorage.getItem(key)) ?? {};
-    for (const name of Object.keys(DEFAULTS)) {
-      const expected = DEFAULTS[name];
-      if (name in kept && (expected === null || typeof kept[name] === typeof expected)) state[name] = kept[name];
+    const stored = JSON.parse(localStorage.getItem(key) ?? "{}") ?? {};
+    for (const [name, value] of Object.entries(DEFAULTS)) {
+      if (name in stored && (value === null || typeof stored[name] === typeof value)) state[name] = stored[name];
     }
   } catch {
     // no storage (a private window, a sandbox): the page just does not remember
   }
-  return state;
+  return /** @type {State} */ (state);
 }
 
-export function keep(key, state) {
+/**
+ * Store the state for the next visit.
+ * @param {string} key
+ * @param {State} state
+ */
+export function saveState(key, state) {
   try {
     localStorage.setItem(key, JSON.stringify(state));
   } catch {

@@ -1,210 +1,292 @@
 // The tiles on the page: kept and redrawn rather than made anew, and drawn only while they can be seen.
 
 import { overlayTable } from "./colors.js";
-import { h, number, percent, setText } from "./dom.js";
-import { drawImage, drawMap, drawNoEvidence, drawOutline } from "./draw.js";
-import { fitted } from "./names.js";
-import { extent } from "./record.js";
-import { activeColormap, describeValue, isSigned, tileValues } from "./scale.js";
+import { html, setText, textRuler } from "./dom.js";
+import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
+import { shortenNames } from "./names.js";
+import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
+import { formatNumber, formatPercent } from "./text.js";
+
+/** @typedef {import("./draw.js").DrawingStyle} DrawingStyle */
+/** @typedef {import("./scale.js").ScaledMap} ScaledMap */
+/** @typedef {import("./scale.js").MissingMap} MissingMap */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+/** @typedef {import("./views.js").Tile} Tile */
+
+/**
+ * A place on the board: its elements, and the tile that it shows now.
+ * @typedef {object} Slot
+ * @property {HTMLElement} figure
+ * @property {HTMLCanvasElement} canvas
+ * @property {HTMLElement} strength the bar at the right, see strengthOf
+ * @property {HTMLElement} bar the one below the image, as long as the predicted class is probable
+ * @property {HTMLElement} first the caption's first line
+ * @property {HTMLElement} second
+ * @property {Tile | null} tile
+ * @property {ScaledMap | MissingMap | null} map what was drawn of the tile
+ * @property {boolean} visible in sight or next to it
+ * @property {boolean} stale the canvas is to be drawn when it comes into sight
+ */
+
+/** @typedef {{ first: Map<string, string>, second: Map<string, string> }} ShortNames class names as they fit into each line */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
-const MARGINS = 20; // pixels of a caption's width without text, and what "✓ " and " · >99 %" take
-const MARK = 16;
-const PROBABILITY = 58;
+// Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
+const CAPTION_MARGINS = 20;
+const MARK_WIDTH = 16;
+const PROBABILITY_WIDTH = 58;
+// Room that the tip with a value takes at the pointer's right and below it.
+const TIP_WIDTH = 170;
+const TIP_HEIGHT = 50;
 
-/** How maps are drawn now: {table, colormap, smooth}. */
-export function drawingStyle(state) {
+/**
+ * How maps are drawn now.
+ * @param {State} state
+ * @returns {DrawingStyle}
+ */
+function drawingStyle(state) {
   const colormap = activeColormap(state);
   return { colormap, table: overlayTable(colormap, state), smooth: state.smooth };
 }
 
-/** Draw one tile into a canvas; return what it shows (see tileValues), or null for a plain image. */
+/**
+ * Draw one tile into a canvas.
+ * @param {HTMLCanvasElement} canvas
+ * @param {State} state
+ * @param {Timeline[]} timelines those shown together
+ * @param {Tile} tile
+ * @param {DrawingStyle} style
+ * @returns {ScaledMap | MissingMap | null} what it shows; null for an image without a map
+ */
 export function drawTile(canvas, state, timelines, tile, style) {
-  const { timeline, i } = tile;
-  drawImage(canvas, timeline.images[i]);
-  const shown = tile.method === null ? null : tileValues(state, timelines, tile);
-  if (shown?.missing) drawNoEvidence(canvas, shown.missing);
-  else if (shown) drawMap(canvas, shown.values, shown.rows, shown.columns, style);
-  if (state.outlines && timeline.outlines[i]) drawOutline(canvas, timeline.outlines[i]);
-  return shown;
+  const { timeline, imageIndex } = tile;
+  drawImage(canvas, timeline.images[imageIndex]);
+  const map = tile.method === null ? null : tileMap(state, timelines, tile);
+  if (map && "missing" in map) drawMissing(canvas, map.missing);
+  else if (map) drawMap(canvas, map, style);
+  if (state.outlines && timeline.outlines[imageIndex]) drawOutline(canvas, timeline.outlines[imageIndex]);
+  return map;
 }
 
 export class TileBoard {
+  /**
+   * @param {import("./main.js").App} app
+   * @param {(tile: Tile) => void} onOpen is called with the tile that is clicked
+   */
   constructor(app, onOpen) {
     this.app = app;
     this.onOpen = onOpen;
+    /** @type {Timeline[]} */
+    this.timelines = [];
+    this.style = drawingStyle(app.state);
+    /** @type {Slot[]} in the order of the tiles; those beyond the last tile are hidden */
     this.pool = [];
-    this.slots = new Map(); // figure -> slot
-    this.headings = h("div", { class: "headings" });
-    this.board = h("div", { class: "board" });
-    this.note = h("p", { class: "note" });
-    this.tip = h("div", { class: "tip", role: "tooltip", hidden: true });
-    this.element = h("div", { class: "tiles" }, this.headings, this.board, this.note, this.tip);
-    this.observer = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
+    /** @type {Map<Element, Slot>} by figure */
+    this.slots = new Map();
+    /** @type {ShortNames} */
+    this.shortNames = { first: new Map(), second: new Map() };
+    this.shortenedFor = "";
+    this.headings = html("div", { class: "headings" });
+    this.board = html("div", { class: "board" });
+    this.note = html("p", { class: "note" });
+    this.tip = html("div", { class: "tip", role: "tooltip", hidden: true });
+    this.element = html("div", { class: "tiles" }, this.headings, this.board, this.note, this.tip);
+    this.observer = new IntersectionObserver((entries) => this.#drawSeen(entries), { rootMargin: "300px" });
   }
 
-  /** Show what `arrange` returned. */
+  /** @param {import("./views.js").Arrangement} arrangement */
   show({ timelines, headings, tiles, note }) {
     const { state } = this.app;
     this.timelines = timelines;
     this.style = drawingStyle(state);
     const columns = headings ? `repeat(${headings.length}, ${state.size}px)` : `repeat(auto-fill, ${state.size}px)`;
     this.board.style.gridTemplateColumns = columns;
-    this.#showHeadings(headings, columns);
+    this.#showHeadings(headings ?? [], columns);
     setText(this.note, note);
-    while (this.pool.length < tiles.length) this.pool.push(this.#make());
-    this.#fitNames();
+    while (this.pool.length < tiles.length) this.pool.push(this.#makeSlot());
+    this.#shortenNames();
     this.pool.forEach((slot, n) => this.#put(slot, tiles[n]));
   }
 
   /** Cut the class names to what fits into a caption's first line, and into its second between the mark and the rest. */
-  #fitNames() {
+  #shortenNames() {
     const { size } = this.app.state;
     const key = JSON.stringify([size, this.timelines.map(({ id, revision }) => [id, revision])]);
-    if (key === this.fittedFor || !this.pool.length) return;
-    this.fittedFor = key;
-    const names = [...new Set(this.timelines.flatMap(({ spokenClasses }) => spokenClasses))];
+    if (key === this.shortenedFor || !this.pool.length) return;
+    this.shortenedFor = key;
+    const names = [...new Set(this.timelines.flatMap(({ captionClasses }) => captionClasses))];
     const [{ first, second }] = this.pool;
-    this.short = {
-      first: fitted(names, size - MARGINS, first),
-      second: fitted(names, size - MARGINS - MARK - (size < NARROW ? 0 : PROBABILITY), second),
+    const width = size - CAPTION_MARGINS;
+    this.shortNames = {
+      first: shortenNames(names, width, textRuler(first)),
+      second: shortenNames(names, width - MARK_WIDTH - (size < NARROW ? 0 : PROBABILITY_WIDTH), textRuler(second)),
     };
   }
 
+  /**
+   * @param {import("./views.js").Heading[]} headings
+   * @param {string} columns
+   */
   #showHeadings(headings, columns) {
     this.headings.style.gridTemplateColumns = columns;
-    this.headings.hidden = !headings;
-    const texts = (headings ?? []).map(({ title, step }) => (step === undefined ? title : `${title}\nstep ${number(step)}`));
-    while (this.headings.children.length > texts.length) this.headings.lastChild.remove();
-    texts.forEach((text, n) => {
-      const heading = this.headings.children[n] ?? this.headings.appendChild(h("div"));
-      setText(heading, text);
-      heading.title = headings[n].fullName ?? headings[n].title;
+    this.headings.hidden = !headings.length;
+    while (this.headings.children.length > headings.length) this.headings.lastElementChild?.remove();
+    while (this.headings.children.length < headings.length) this.headings.append(html("div"));
+    headings.forEach(({ title, fullName = title, step }, n) => {
+      const element = /** @type {HTMLElement} */ (this.headings.children[n]);
+      setText(element, step === undefined ? title : `${title}\nstep ${formatNumber(step)}`);
+      element.title = fullName;
     });
   }
 
-  #make() {
-    const slot = {
-      canvas: h("canvas"),
-      bar: h("div", { class: "bar" }),
-      strength: h("div", { class: "strength", title: "largest value, as a share of this image's largest at any step" }),
-      first: h("div", { class: "first" }),
-      second: h("div", { class: "second" }),
-      visible: false,
-      tile: null,
-    };
-    const open = () => slot.tile && this.onOpen(slot.tile);
-    const openByKey = (event) => {
-      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
-      open();
-    };
-    slot.figure = h(
+  /** @returns {Slot} */
+  #makeSlot() {
+    const canvas = html("canvas");
+    const strength = html("div", { class: "strength", title: "largest value, as a share of this image's largest at any step" });
+    const bar = html("div", { class: "bar" });
+    const first = html("div", { class: "first" });
+    const second = html("div", { class: "second" });
+    const figure = html(
       "figure",
-      {
-        class: "tile",
-        role: "button",
-        tabindex: 0,
-        onclick: open,
-        onkeydown: (event) => event.key === "Enter" && openByKey(event),
-        onpointermove: (event) => this.#hover(slot, event),
-        onpointerleave: () => (this.tip.hidden = true),
-      },
-      h("div", { class: "picture" }, slot.canvas, slot.strength),
-      h("div", { class: "track" }, slot.bar),
-      h("figcaption", {}, slot.first, slot.second),
+      { class: "tile", role: "button", tabindex: 0 },
+      html("div", { class: "picture" }, canvas, strength),
+      html("div", { class: "track" }, bar),
+      html("figcaption", {}, first, second),
     );
-    this.slots.set(slot.figure, slot);
-    this.board.append(slot.figure);
-    this.observer.observe(slot.figure);
+    /** @type {Slot} */
+    const slot = { figure, canvas, strength, bar, first, second, tile: null, map: null, visible: false, stale: false };
+    this.#listen(slot);
+    this.slots.set(figure, slot);
+    this.board.append(figure);
+    this.observer.observe(figure);
     return slot;
   }
 
+  /** @param {Slot} slot */
+  #listen(slot) {
+    const { figure, canvas } = slot;
+    const open = () => slot.tile && this.onOpen(slot.tile);
+    figure.addEventListener("click", open);
+    figure.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
+      open();
+    });
+    figure.addEventListener("pointermove", (event) => showTip(this.tip, this.app.state, canvas, slot.tile, slot.map, event));
+    figure.addEventListener("pointerleave", () => (this.tip.hidden = true));
+  }
+
+  /**
+   * @param {Slot} slot
+   * @param {Tile | null | undefined} tile null leaves the place empty, undefined takes it away
+   */
   #put(slot, tile) {
     slot.tile = tile ?? null;
     slot.figure.hidden = tile === undefined;
     slot.figure.classList.toggle("empty", tile === null);
     if (tile === undefined) return;
     const { state } = this.app;
-    const ratio = globalThis.devicePixelRatio || 1;
-    const aspect = (tile ?? this.pool[0].tile).timeline.aspect;
-    const width = Math.round(state.size * ratio);
-    const height = Math.round(width / aspect);
+    const { aspect } = this.timelines[0];
+    const width = Math.round(state.size * (globalThis.devicePixelRatio || 1));
+    const height = Math.round(width / (tile?.timeline.aspect ?? aspect));
     if (slot.canvas.width !== width || slot.canvas.height !== height) {
       slot.canvas.width = width;
       slot.canvas.height = height;
     }
-    if (tile) caption(slot, tile, this.short, state.size < NARROW);
+    if (tile) writeCaption(slot, tile, this.shortNames, state.size < NARROW);
     if (slot.visible) this.#draw(slot);
     else slot.stale = true;
   }
 
+  /** @param {Slot} slot */
   #draw(slot) {
     slot.stale = false;
     if (!slot.tile) return;
-    slot.shown = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
-    slot.figure.dataset.missing = slot.shown?.missing ?? "";
-    slot.strength.style.height = `${100 * strength(slot.tile, isSigned(this.app.state))}%`;
+    slot.map = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
+    slot.figure.dataset.missing = slot.map && "missing" in slot.map ? slot.map.missing : "";
+    slot.strength.style.height = `${100 * strengthOf(this.app.state, slot.tile)}%`;
   }
 
-  #seen(entries) {
+  /** @param {IntersectionObserverEntry[]} entries */
+  #drawSeen(entries) {
     for (const { target, isIntersecting } of entries) {
       const slot = this.slots.get(target);
+      if (!slot) continue;
       slot.visible = isIntersecting;
       if (isIntersecting && slot.stale) this.#draw(slot);
     }
   }
-
-  #hover(slot, event) {
-    hover(this.tip, this.app.state, slot.canvas, slot.tile, slot.shown, event);
-  }
 }
 
-/** A map's largest value as a share of the image's largest at any step: what a scale per image does not show. */
-function strength({ timeline, t, i, method }, signed) {
-  const map = timeline.looks[t].maps[method];
-  const peak = map ? timeline.peaks(method, signed)[i] : 0;
-  return peak ? extent(map, i, signed) / peak : 0;
+/**
+ * Show the value under the pointer.
+ * @param {HTMLElement} tip
+ * @param {State} state
+ * @param {HTMLCanvasElement} canvas
+ * @param {Tile | null} tile
+ * @param {ScaledMap | MissingMap | null} map what the canvas shows of the tile
+ * @param {PointerEvent} event
+ */
+export function showTip(tip, state, canvas, tile, map, event) {
+  const box = canvas.getBoundingClientRect();
+  const x = (event.clientX - box.left) / box.width;
+  const y = (event.clientY - box.top) / box.height;
+  tip.hidden = true;
+  if (!tile || !map || "missing" in map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
+  tip.hidden = false;
+  const row = Math.floor(y * map.rows);
+  const column = Math.floor(x * map.columns);
+  const { value, text } = describeValue(state, tile, map, row, column);
+  setText(tip, `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`);
+  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - TIP_WIDTH)}px`;
+  tip.style.top = `${Math.min(event.clientY + 16, innerHeight - TIP_HEIGHT)}px`;
 }
 
-/** Show the value under the pointer in `tip`. */
-export function hover(tip, state, canvas, tile, shown, event) {
-  const place = canvas.getBoundingClientRect();
-  const x = (event.clientX - place.left) / place.width;
-  const y = (event.clientY - place.top) / place.height;
-  tip.hidden = !shown || Boolean(shown.missing) || x < 0 || y < 0 || x >= 1 || y >= 1;
-  if (tip.hidden) return;
-  const row = Math.floor(y * shown.rows);
-  const column = Math.floor(x * shown.columns);
-  const { value, text } = describeValue(state, tile, shown, row, column);
-  setText(tip, `${value === null ? "" : `${number(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`);
-  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 170)}px`;
-  tip.style.top = `${Math.min(event.clientY + 16, innerHeight - 50)}px`;
-}
+/**
+ * Write a caption's two lines, with short names, and its title, with whole ones; and what else tells of the prediction.
+ * @param {Slot} slot
+ * @param {Tile} tile
+ * @param {ShortNames} shortNames
+ * @param {boolean} narrow
+ */
+function writeCaption(slot, tile, shortNames, narrow) {
+  const { timeline, lookIndex, imageIndex } = tile;
+  const { predicted, probability, label, correct } = timeline.prediction(lookIndex, imageIndex);
+  const { step, epoch } = timeline.looks[lookIndex];
+  const name = label < 0 ? `image ${imageIndex + 1}` : timeline.className(label);
+  const stepText = `step ${formatNumber(step)}`;
+  const placeText = `${stepText} · epoch ${epoch}`;
+  if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
+  else setLine(slot.first, shortNames.first.get(name) ?? name, name);
 
-/** Write the two lines; `short` has the class names as they fit into each, the title has all. */
-function caption(slot, tile, short, narrow) {
-  const { timeline, t, i } = tile;
-  const { best, share, label, right } = timeline.prediction(t, i);
-  const name = label < 0 ? `image ${i + 1}` : timeline.className(label);
-  const look = timeline.looks[t];
-  const verdict = right === null ? "" : right ? "✓ " : "✗ ";
   const plain = tile.caption === "label";
-  const said = best === null ? null : timeline.className(best);
-  const predicted = best === null ? "" : `${verdict}${said} · ${percent(share)}`;
-  const step = `step ${number(look.step)}`;
-  const place = `${step} · epoch ${look.epoch}`;
-  if (tile.caption === "step") setLine(slot.first, narrow ? step : place, place);
-  else setLine(slot.first, short.first.get(name) ?? name, name);
-  if (plain) setLine(slot.second, `image ${i + 1}`, "");
-  else if (best === null) setLine(slot.second, "", "");
-  else setLine(slot.second, `${verdict}${short.second.get(said)}${narrow ? "" : ` · ${percent(share)}`}`, predicted);
-  slot.figure.dataset.verdict = plain || right === null ? "none" : right ? "right" : "wrong";
+  let prediction = "";
+  if (predicted !== null && probability !== null) {
+    const mark = correct === null ? "" : correct ? "✓ " : "✗ ";
+    const predictedName = timeline.className(predicted);
+    const percent = formatPercent(probability);
+    prediction = `${mark}${predictedName} · ${percent}`;
+    if (!plain) {
+      const shortName = shortNames.second.get(predictedName) ?? predictedName;
+      setLine(slot.second, `${mark}${shortName}${narrow ? "" : ` · ${percent}`}`, prediction);
+    }
+  }
+  if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
+  else if (!prediction) setLine(slot.second, "", "");
+
+  slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
-  slot.bar.style.width = plain || share === null ? "0" : `${100 * share}%`;
-  const title = `${name}${predicted && !plain ? `\n${predicted}` : ""}`;
+  slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
+  const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
 }
 
+/**
+ * @param {HTMLElement} element
+ * @param {string} text
+ * @param {string} full
+ */
 function setLine(element, text, full) {
   setText(element, text);
   if (element.title !== full) element.title = full;

@@ -1,5 +1,12 @@
 // Which tiles each view shows, and in which order.
 
+/** @typedef {import("./source.js").Entry} Entry */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+
+/** @typedef {"grid" | "film" | "diff" | "runs" | "methods"} View */
+
+/** @type {Record<View, string>} */
 export const VIEWS = {
   grid: "Grid",
   film: "Filmstrip",
@@ -8,16 +15,56 @@ export const VIEWS = {
   methods: "Compare methods",
 };
 
-const FILM_LIMIT = 60; // looks in a filmstrip; more are thinned out evenly
+/**
+ * What there is to show.
+ * @typedef {object} Content
+ * @property {State} state
+ * @property {Entry[]} listed the records in the order in which they are listed
+ * @property {Map<string, Timeline>} timelines the records by id
+ */
 
-/** The records that the view shows together. */
-export function shownTimelines(app) {
-  const { state } = app;
-  const ids = state.view === "runs" ? comparedRuns(app) : [state.timeline];
-  return ids.map((id) => app.timelines.get(id)).filter((timeline) => timeline?.probe && timeline.looks.length);
+/**
+ * One image at one look.
+ * @typedef {object} Tile
+ * @property {Timeline} timeline
+ * @property {number} lookIndex
+ * @property {number} imageIndex
+ * @property {string | null} method whose map is shown; null: the image alone
+ * @property {number | null} referenceIndex index of the look that the map is compared with
+ * @property {"class" | "label" | "step"} caption the first line: the label and below it what was predicted, the label alone, the step
+ * @property {boolean} [current] whether it is to be marked as the current look
+ */
+
+/**
+ * The head of a column.
+ * @typedef {{ title: string, fullName?: string, step?: number }} Heading
+ */
+
+/**
+ * @typedef {object} Arrangement
+ * @property {Timeline[]} timelines those shown together
+ * @property {Heading[] | null} headings null: tiles flow, without columns
+ * @property {(Tile | null)[]} tiles null is an empty place
+ * @property {string} note
+ */
+
+const MAX_FILMSTRIP = 60; // looks in a filmstrip; more are thinned out evenly
+
+/**
+ * The records that the view shows together.
+ * @param {Content} content
+ * @returns {Timeline[]}
+ */
+export function shownTimelines(content) {
+  const { state, timelines } = content;
+  const ids = state.view === "runs" ? comparedRuns(content) : [state.timeline ?? ""];
+  return ids.flatMap((id) => timelines.get(id) ?? []).filter(({ count, looks }) => count && looks.length);
 }
 
-/** Ids of the runs to compare, as they are listed: of those with a look the ones chosen, or the newest four. */
+/**
+ * Ids of the runs to compare, as they are listed: of those with a look the ones chosen, or the newest four.
+ * @param {Pick<Content, "state" | "listed">} content
+ */
 export function comparedRuns({ state, listed }) {
   const comparable = listed.filter(({ empty }) => !empty);
   const newest = [...comparable].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id);
@@ -25,81 +72,168 @@ export function comparedRuns({ state, listed }) {
   return comparable.map(({ id }) => id).filter((id) => chosen.includes(id));
 }
 
-/** All steps at which one of the shown records has a look. */
+/**
+ * All steps at which one of the records has a look.
+ * @param {Timeline[]} timelines
+ */
 export function allSteps(timelines) {
   return [...new Set(timelines.flatMap(({ looks }) => looks.map(({ step }) => step)))].sort((a, b) => a - b);
 }
 
-/** Images of a record that pass the filters, in the chosen order. */
-export function chosenImages(state, timeline, method, step) {
-  const t = timeline.lookAt(step);
-  const drift = timeline.drift(method);
-  let images = Array.from({ length: timeline.count }, (_, i) => i);
-  if (state.label !== null) images = images.filter((i) => timeline.probe.labels[i] === state.label);
-  if (state.show === "right" || state.show === "wrong") {
-    images = images.filter((i) => timeline.prediction(t, i).right === (state.show === "right"));
-  }
-  if (state.show === "changed") {
-    const limit = Math.ceil(timeline.count / 4);
-    const most = [...drift.keys()].sort((a, b) => drift[b] - drift[a]).slice(0, limit);
-    images = images.filter((i) => most.includes(i));
-  }
-  const keys = {
-    drift: (i) => -drift[i],
-    probability: (i) => timeline.prediction(t, i).own ?? timeline.prediction(t, i).share ?? 0,
-    evidence: (i) => -(timeline.looks[t].maps[method]?.scales[2 * i] ?? 0),
-  };
-  const key = keys[state.sort];
-  return key ? images.map((i) => [key(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i) : images;
+/**
+ * How many images "changed most" are.
+ * @param {Timeline | undefined} timeline
+ */
+export function mostChangedCount(timeline) {
+  return Math.ceil((timeline?.count ?? 0) / 4);
 }
 
 /**
- * The tiles of the current view: {timelines, headings, tiles, note}.
- * headings: {title, fullName, step} of each column, or null where tiles flow. tiles: {timeline, t, i, method, reference, caption}; a tile
- * with method null shows the plain image, null is an empty place.
+ * Indices of the images of a record that pass the filters, in the chosen order.
+ * @param {State} state
+ * @param {Timeline} timeline
  */
-export function arrange(app) {
-  const { state } = app;
-  const timelines = shownTimelines(app);
-  if (!timelines.length) return { timelines, headings: null, tiles: [], note: "" };
-  const first = timelines[0];
-  const tile = (timeline, t, i, method, more = {}) => ({ timeline, t, i, method, reference: null, caption: "class", ...more });
-  const images = chosenImages(state, first, state.method, state.step);
-  const note = images.length || state.view === "film" ? "" : "No image passes the filters.";
-  const now = first.lookAt(state.step);
-  const plain = (i) => tile(first, now, i, null, { caption: "label" });
-
-  if (state.view === "film") {
-    const i = Math.min(state.image, first.count - 1);
-    const looks = thinned(first.looks.length, now);
-    const all = first.looks.length;
-    return {
-      timelines,
-      headings: null,
-      tiles: looks.map((t) => tile(first, t, i, state.method, { caption: "step", current: t === now })),
-      note: looks.length < all ? `${looks.length} of ${all} looks, evenly spread` : "",
-    };
+export function chosenImages(state, timeline) {
+  const lookIndex = timeline.lookAt(state.step ?? -Infinity);
+  const drift = state.method === null ? new Float32Array(timeline.count) : timeline.drift(state.method);
+  let images = Array.from({ length: timeline.count }, (_, i) => i);
+  if (state.label !== null) images = images.filter((i) => timeline.probe.labels[i] === state.label);
+  if (state.show === "right" || state.show === "wrong") {
+    images = images.filter((i) => timeline.prediction(lookIndex, i).correct === (state.show === "right"));
   }
-  if (state.view === "runs") {
-    const row = (i) => timelines.map((timeline) => {
-      const same = timeline.probe.hashes.indexOf(first.probe.hashes[i]);
-      return same < 0 ? null : tile(timeline, timeline.lookAt(state.step), same, state.method);
-    });
-    const headings = timelines.map((timeline) => ({ title: timeline.label, fullName: timeline.fullName, step: timeline.looks[timeline.lookAt(state.step)].step }));
-    return { timelines, headings: [{ title: "image" }, ...headings], tiles: images.flatMap((i) => [plain(i), ...row(i)]), note };
+  if (state.show === "changed") {
+    const most = [...drift.keys()].sort((a, b) => drift[b] - drift[a]).slice(0, mostChangedCount(timeline));
+    images = images.filter((i) => most.includes(i));
   }
-  if (state.view === "methods") {
-    const headings = [{ title: "image" }, ...first.methods.map((title) => ({ title }))];
-    const tiles = images.flatMap((i) => [plain(i), ...first.methods.map((method) => tile(first, now, i, method))]);
-    return { timelines, headings, tiles, note };
-  }
-  const reference = state.view === "diff" ? first.lookAt(state.reference ?? -Infinity) : null;
-  return { timelines, headings: null, tiles: images.map((i) => tile(first, now, i, state.method, { reference })), note };
+  const maps = state.method === null ? undefined : timeline.looks[lookIndex].maps[state.method];
+  /** @type {Record<string, (i: number) => number>} what is sorted by; "index" is the order they have */
+  const sortKeys = {
+    drift: (i) => -drift[i],
+    probability: (i) => {
+      const { labelProbability, probability } = timeline.prediction(lookIndex, i);
+      return labelProbability ?? probability ?? 0;
+    },
+    evidence: (i) => (maps ? -maps.scales[2 * i] : 0),
+  };
+  const sortKey = sortKeys[state.sort];
+  if (!sortKey) return images;
+  return images.map((i) => [sortKey(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i);
 }
 
-/** Indices of looks for a filmstrip: all, or an even spread that holds the first, the last and the current one. */
+/**
+ * The tiles of the current view.
+ * @param {Content} content
+ * @returns {Arrangement}
+ */
+export function arrange(content) {
+  const { state } = content;
+  const timelines = shownTimelines(content);
+  if (!timelines.length) return { timelines, headings: null, tiles: [], note: "" };
+  if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
+  const images = chosenImages(state, timelines[0]);
+  const note = images.length ? "" : "No image passes the filters.";
+  if (state.view === "runs") return { timelines, ...runColumns(state, timelines, images), note };
+  if (state.view === "methods") return { timelines, ...methodColumns(state, timelines[0], images), note };
+  return { timelines, headings: null, tiles: plainGrid(state, timelines[0], images), note };
+}
+
+/**
+ * @param {Timeline} timeline
+ * @param {number} lookIndex
+ * @param {number} imageIndex
+ * @param {string | null} method
+ * @param {Partial<Tile>} [more]
+ * @returns {Tile}
+ */
+function tileOf(timeline, lookIndex, imageIndex, method, more = {}) {
+  return { timeline, lookIndex, imageIndex, method, referenceIndex: null, caption: "class", ...more };
+}
+
+/**
+ * The step shown; each record has its own look at it.
+ * @param {State} state
+ * @param {Timeline} timeline
+ */
+function currentLook(state, timeline) {
+  return timeline.lookAt(state.step ?? -Infinity);
+}
+
+/**
+ * One image at all looks.
+ * @param {State} state
+ * @param {Timeline} timeline
+ */
+function filmstrip(state, timeline) {
+  const current = currentLook(state, timeline);
+  const imageIndex = Math.min(state.image, timeline.count - 1);
+  const total = timeline.looks.length;
+  const shown = thinned(total, current);
+  /** @type {Tile[]} */
+  const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current }));
+  return { tiles, note: shown.length < total ? `${shown.length} of ${total} looks, evenly spread` : "" };
+}
+
+/**
+ * One row per image: the image, then its map in each run that has it in its probe batch as well.
+ * @param {State} state
+ * @param {Timeline[]} timelines
+ * @param {number[]} images of the first of them
+ */
+function runColumns(state, timelines, images) {
+  const [first] = timelines;
+  const now = currentLook(state, first);
+  /** @type {Heading[]} */
+  const headings = [{ title: "image" }];
+  for (const timeline of timelines) {
+    const { step } = timeline.looks[currentLook(state, timeline)];
+    headings.push({ title: timeline.label, fullName: timeline.fullName, step });
+  }
+  const tiles = images.flatMap((i) => [
+    tileOf(first, now, i, null, { caption: "label" }),
+    ...timelines.map((timeline) => {
+      const same = timeline.probe.hashes.indexOf(first.probe.hashes[i]);
+      return same < 0 ? null : tileOf(timeline, currentLook(state, timeline), same, state.method);
+    }),
+  ]);
+  return { headings, tiles };
+}
+
+/**
+ * One row per image: the image, then its map by each method.
+ * @param {State} state
+ * @param {Timeline} timeline
+ * @param {number[]} images
+ */
+function methodColumns(state, timeline, images) {
+  const now = currentLook(state, timeline);
+  const { methods } = timeline;
+  const headings = [{ title: "image" }, ...methods.map((title) => ({ title }))];
+  const tiles = images.flatMap((i) => [
+    tileOf(timeline, now, i, null, { caption: "label" }),
+    ...methods.map((method) => tileOf(timeline, now, i, method)),
+  ]);
+  return { headings, tiles };
+}
+
+/**
+ * All images at one look; in the view "diff" compared with another one.
+ * @param {State} state
+ * @param {Timeline} timeline
+ * @param {number[]} images
+ */
+function plainGrid(state, timeline, images) {
+  const now = currentLook(state, timeline);
+  const referenceIndex = state.view === "diff" ? timeline.lookAt(state.reference ?? -Infinity) : null;
+  return images.map((i) => tileOf(timeline, now, i, state.method, { referenceIndex }));
+}
+
+/**
+ * Indices of looks for a filmstrip: all, or an even spread that holds the first, the last and the current one.
+ * @param {number} count
+ * @param {number} current
+ */
 function thinned(count, current) {
-  if (count <= FILM_LIMIT) return Array.from({ length: count }, (_, t) => t);
-  const spread = Array.from({ length: FILM_LIMIT }, (_, k) => Math.round((k * (count - 1)) / (FILM_LIMIT - 1)));
+  if (count <= MAX_FILMSTRIP) return Array.from({ length: count }, (_, t) => t);
+  const spread = Array.from({ length: MAX_FILMSTRIP }, (_, k) => Math.round((k * (count - 1)) / (MAX_FILMSTRIP - 1)));
   return [...new Set([...spread, current])].sort((a, b) => a - b);
 }

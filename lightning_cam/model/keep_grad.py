@@ -1,0 +1,60 @@
+"""Gradients where the user's code switches them off, and never in what the model keeps."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_cam.model.private import function_modes_off, switches_grad
+from lightning_cam.model.untouched import held_tensors
+
+_WRITING_OPERATORS = {"__setitem__"} | {
+    f"__i{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+}
+
+
+class KeepGrad(TorchFunctionMode):
+    """Ignores every switch of the grad mode: a frozen backbone run under `no_grad` still gets a graph.
+
+    What is written into tensors that the model holds (running statistics, queues, counts of experts) is written without
+    gradients: the graph lies between the layers and the output, and nothing that outlives the pass is part of it.
+
+    Args:
+        model: The module that is run.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._held = {place for tensor in held_tensors(model) if (place := _place(tensor))}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if switches_grad(func):
+            return None
+        if any(_place(tensor) in self._held for tensor in _written(func, args, kwargs)):
+            with function_modes_off(), torch.no_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:
+    """The tensors that a call writes to."""
+    name = getattr(func, "__name__", "")
+    in_place = name in _WRITING_OPERATORS or (name.endswith("_") and not name.endswith("__"))
+    for target in (*(args[:1] if in_place else ()), kwargs.get("out")):
+        yield from (part for part in (target if isinstance(target, (tuple, list)) else (target,)) if _is_tensor(part))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's storage lies, also that of a view; 0 where it has none of its own (sparse, nested, wrappers)."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0

@@ -1,0 +1,41 @@
+// Decodes the pictures in a record with what the browser has for that.
+
+import { borderLines } from "./outline.js";
+
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+
+/**
+ * Decode the probe images of a record, and the masks of the objects in them, once.
+ * @param {Timeline} timeline
+ */
+export async function decodePictures(timeline) {
+  if (timeline.images.length) return;
+  const { encodedImages, encodedRegions } = timeline;
+  timeline.outlines = await Promise.all(encodedRegions.map(async (bytes) => outlineOf(await decode(bytes, "image/png"))));
+  timeline.images = await Promise.all(encodedImages.map((bytes) => decode(bytes, "image/webp")));
+}
+
+/**
+ * @param {ArrayBuffer} bytes
+ * @param {string} type
+ */
+function decode(bytes, type) {
+  return createImageBitmap(new Blob([bytes], { type }));
+}
+
+/**
+ * A path along the borders of a mask's white pixels, in units of its width and height.
+ * @param {ImageBitmap} mask
+ */
+function outlineOf(mask) {
+  const { width, height } = mask;
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(width, height).getContext("2d"));
+  context.drawImage(mask, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  const path = new Path2D();
+  for (const [fromX, fromY, toX, toY] of borderLines(width, height, (x, y) => data[4 * (y * width + x)] > 127)) {
+    path.moveTo(fromX, fromY);
+    path.lineTo(toX, toY);
+  }
+  return path;
+}

@@ -1,0 +1,186 @@
+// The numbers over the steps, as series for the charts: what the page knows of the predictions and the maps, then the
+// logged metrics.
+
+import { lineStyle } from "./colors.js";
+import { nanMean } from "./timeline.js";
+
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+
+/** @typedef {[step: number, value: number]} Point */
+
+/**
+ * One line of a chart.
+ * @typedef {object} Series
+ * @property {string} name the method, or the run where several are compared
+ * @property {string} fullName
+ * @property {Point[]} points in order of their steps, at least one
+ * @property {string} color
+ * @property {string} dash see LineStyle in colors.js
+ */
+
+/** @typedef {{ title: string, series: Series[] }} Chart */
+
+const CONTROL = "random"; // what maps of chance score, for comparison
+const CONTROL_STYLE = { color: "#8a8f98", dash: "none" };
+
+/**
+ * The charts of the records shown together, of the methods shown.
+ * @param {Timeline[]} timelines
+ * @param {string[]} methods
+ * @returns {Chart[]}
+ */
+export function collectCharts(timelines, methods) {
+  /** @type {Map<string, Series[]>} */
+  const charts = new Map();
+  const redundant = redundantMetrics(timelines);
+  const severalRuns = timelines.length > 1;
+  timelines.forEach((timeline, run) => {
+    for (const { title, method, values } of [
+      ...predictionCurves(timeline),
+      ...metricCurves(timeline, methods, redundant, run === 0),
+      ...driftCurves(timeline, methods),
+    ]) {
+      const points = pointsOf(timeline, values);
+      if (!points.length) continue;
+      const control = isControl(method, timeline);
+      const style = control ? CONTROL_STYLE : lineStyle(severalRuns ? run : Math.max(0, methods.indexOf(method ?? "")));
+      const ofRun = severalRuns && !control;
+      const name = ofRun ? timeline.label : (method ?? "");
+      const fullName = ofRun ? timeline.fullName : (method ?? "");
+      charts.set(title, [...(charts.get(title) ?? []), { name, fullName, points, ...style }]);
+    }
+  });
+  return [...charts].map(([title, series]) => ({ title, series }));
+}
+
+/**
+ * One value per look.
+ * @typedef {{ title: string, method: string | null, values: number[] }} Curve
+ */
+
+/**
+ * What the page itself knows of the predictions.
+ * @param {Timeline} timeline
+ * @returns {Curve[]}
+ */
+function predictionCurves(timeline) {
+  const images = Array.from({ length: timeline.count }, (_, i) => i);
+  const predictions = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
+  const accuracy = predictions.map((all) => nanMean(all.map(({ correct }) => (correct === null ? NaN : Number(correct)))));
+  const probability = predictions.map((all) => nanMean(all.map(({ labelProbability }) => labelProbability ?? NaN)));
+  return [
+    { title: "probe accuracy", method: null, values: accuracy },
+    { title: "label probability", method: null, values: probability },
+  ];
+}
+
+/**
+ * The logged metrics: the model's own, then those of the methods shown in the order of these.
+ * @param {Timeline} timeline
+ * @param {string[]} methods
+ * @param {string[]} redundant
+ * @param {boolean} withControl chance is the same for all runs: one of them shows it
+ * @returns {Curve[]}
+ */
+function metricCurves(timeline, methods, redundant, withControl) {
+  const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
+  const rank = (/** @type {string | null} */ method) => {
+    if (method === null) return -1;
+    return isControl(method, timeline) ? methods.length : methods.indexOf(method); // last: what it is compared with first
+  };
+  const isShown = (/** @type {string | null} */ method) =>
+    method === null || methods.includes(method) || (withControl && isControl(method, timeline));
+  return tags
+    .map((tag) => ({ tag, ...splitTag(tag, timeline) }))
+    .filter(({ title, method, ofCallback }) => isShown(method) && !(ofCallback && redundant.includes(title)))
+    .sort((a, b) => rank(a.method) - rank(b.method))
+    .map(({ tag, title, method }) => ({ title, method, values: timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN) }));
+}
+
+/**
+ * How much the maps change from look to look.
+ * @param {Timeline} timeline
+ * @param {string[]} methods
+ * @returns {Curve[]}
+ */
+function driftCurves(timeline, methods) {
+  return methods.map((method) => ({
+    title: "drift since the last look",
+    method,
+    values: timeline.driftSeries(method).map(nanMean),
+  }));
+}
+
+/**
+ * @param {Timeline} timeline
+ * @param {number[]} values one per look
+ */
+function pointsOf(timeline, values) {
+  /** @type {Point[]} */
+  const points = timeline.looks.map(({ step }, t) => [step, values[t]]);
+  return points.filter(([, value]) => Number.isFinite(value));
+}
+
+/**
+ * The callback's metrics that repeat what the page computes itself.
+ * @param {Timeline[]} timelines
+ */
+function redundantMetrics(timelines) {
+  const drift = "similarity_to_previous"; // is 1 minus it
+  return timelines.every(explainsLabels) ? [drift, "target_probability"] : [drift];
+}
+
+/**
+ * Whether all maps explain the labels.
+ * @param {Timeline} timeline
+ */
+function explainsLabels(timeline) {
+  return timeline.looks.every((_, t) => timeline.probe.labels.every((label, i) => label === timeline.explainedClass(t, i)));
+}
+
+/**
+ * @param {string | null} method
+ * @param {Timeline} timeline
+ */
+function isControl(method, timeline) {
+  return method === CONTROL && !timeline.methods.includes(method);
+}
+
+/**
+ * A tag without the callback's name and the method: "cam/gradcam/entropy" of the callback "cam" is "entropy" of
+ * "gradcam", a metric `ofCallback`.
+ * @param {string} tag
+ * @param {Timeline} timeline
+ */
+function splitTag(tag, timeline) {
+  const parts = tag.split("/");
+  const ofCallback = parts.length > 1 && parts[0] === timeline.probe.name;
+  if (ofCallback) parts.shift();
+  const at = ofCallback && parts[0] === CONTROL ? 0 : parts.findIndex((part) => timeline.methods.includes(part));
+  const method = at < 0 ? null : parts.splice(at, 1)[0];
+  return { title: parts.join("/") || tag, method, ofCallback };
+}
+
+/**
+ * The newest value at or before `step`; NaN before the first one.
+ * @param {Point[]} points
+ * @param {number} step
+ */
+export function valueAt(points, step) {
+  let newest = NaN;
+  for (const [at, value] of points) if (at <= step) newest = value;
+  return newest;
+}
+
+/**
+ * The value at `step` of the line through the points.
+ * @param {Point[]} points
+ * @param {number} step
+ */
+export function interpolatedAt(points, step) {
+  const after = points.findIndex(([at]) => at >= step);
+  if (after === 0) return points[0][1];
+  if (after < 0) return points[points.length - 1][1];
+  const [[from, start], [to, end]] = points.slice(after - 1, after + 1);
+  return start + ((end - start) * (step - from)) / (to - from);
+}

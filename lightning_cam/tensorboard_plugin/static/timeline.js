@@ -1,0 +1,272 @@
+// One run's record, and what the page wants to know of it.
+
+import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+
+/** @typedef {import("./record.js").Look} Look */
+/** @typedef {import("./record.js").Probe} Probe */
+/** @typedef {import("./source.js").Entry} Entry */
+
+/**
+ * What the model said of one image at one look; null where it is not known.
+ * @typedef {object} Prediction
+ * @property {number | null} predicted the most probable class
+ * @property {number | null} probability of that class
+ * @property {number} label the image's class, -1 where unknown
+ * @property {number | null} labelProbability
+ * @property {boolean | null} correct whether the most probable class is the label
+ * @property {{ classIdx: number, probability: number }[]} top the most probable classes, best first
+ */
+
+/** @type {Probe} */
+const NO_PROBE = { name: "", labels: [], class_names: [], size: [1, 1], hashes: [], bytes: [], region_bytes: [] };
+
+/** One record, growing while its run goes on. */
+export class Timeline {
+  /** @param {Pick<Entry, "id" | "run" | "uid">} entry */
+  constructor({ id, run, uid }) {
+    this.id = id;
+    this.uid = uid;
+    // The run's name: in full, without the folders that all runs share, and as it fits into the select of the runs.
+    this.fullName = run;
+    this.label = run;
+    this.shortName = run;
+    /** Where the next unread record starts in the file. */
+    this.offset = 0;
+    /** @type {string | null} why the file cannot be read */
+    this.error = null;
+    this.probe = NO_PROBE;
+    /** @type {ArrayBuffer[]} WebP */
+    this.encodedImages = [];
+    /** @type {ArrayBuffer[]} PNG, white where the object is */
+    this.encodedRegions = [];
+    /** @type {ImageBitmap[]} empty until they are decoded, see pictures.js */
+    this.images = [];
+    /** @type {Path2D[]} around the objects, in units of the image's width and height */
+    this.outlines = [];
+    /** @type {Look[]} in order of their steps */
+    this.looks = [];
+    /** Grows whenever something was read. */
+    this.revision = 0;
+    /** @type {Map<string, any>} */
+    this.cache = new Map();
+  }
+
+  /** All methods that there is a map of, at any look. */
+  get methods() {
+    return [...new Set(this.looks.flatMap((look) => Object.keys(look.maps)))];
+  }
+
+  /** How many images the probe batch has. */
+  get count() {
+    return this.probe.labels.length;
+  }
+
+  /** Width over height of the images. */
+  get aspect() {
+    return this.probe.size[1] / this.probe.size[0];
+  }
+
+  /**
+   * Take the file's bytes from `this.offset` on; return whether there was anything new.
+   * @param {ArrayBuffer} buffer
+   */
+  feed(buffer) {
+    let at = 0;
+    if (this.offset === 0) {
+      if (buffer.byteLength < FILE_HEADER_BYTES) return false;
+      this.error = fileHeaderError(buffer);
+      if (this.error) return true;
+      at = FILE_HEADER_BYTES;
+    }
+    const start = at;
+    for (const { head, arrays, end } of decodeRecords(buffer, at)) {
+      if (head.kind === "probe") this.#addProbe(head, arrays);
+      else if (head.kind === "look") this.#addLook(decodeLook(head, arrays, this.count));
+      else if (head.kind === "metrics") this.#addMetrics(head);
+      at = end;
+    }
+    if (at === start) return false;
+    this.offset += at;
+    this.revision++;
+    this.cache.clear();
+    return true;
+  }
+
+  /**
+   * @param {Probe} probe
+   * @param {import("./record.js").ArrayReader} arrays
+   */
+  #addProbe(probe, arrays) {
+    this.probe = probe;
+    this.encodedImages = probe.bytes.map((size) => arrays.bytes(size));
+    this.encodedRegions = probe.region_bytes.map((size) => arrays.bytes(size));
+  }
+
+  /** @param {Look} look */
+  #addLook(look) {
+    // A run that resumed from a checkpoint goes through these steps once more.
+    while (this.looks.length && this.looks[this.looks.length - 1].step >= look.step) this.looks.pop();
+    this.looks.push(look);
+  }
+
+  /**
+   * Add values that were known only after the look of their step had been written.
+   * @param {{ step: number, metrics: Record<string, number | null> }} head
+   */
+  #addMetrics({ step, metrics }) {
+    const look = this.looks.find((look) => look.step === step);
+    if (look) Object.assign(look.metrics, metrics);
+  }
+
+  /** @param {number} classIdx */
+  className(classIdx) {
+    if (classIdx < 0) return "?";
+    return this.probe.class_names[classIdx] ?? `class ${classIdx}`;
+  }
+
+  /**
+   * Names of the classes that captions can hold: the labels, and what was predicted at any look.
+   * @returns {string[]}
+   */
+  get captionClasses() {
+    return this.#cached("caption classes", () => {
+      const indices = new Set(this.probe.labels);
+      for (const { topK, topClasses } of this.looks) {
+        for (let at = 0; at < topClasses.length; at += topK) indices.add(topClasses[at]);
+      }
+      return [...indices].map((classIdx) => this.className(classIdx));
+    });
+  }
+
+  /**
+   * @param {number} lookIndex
+   * @param {number} imageIndex
+   * @returns {Prediction}
+   */
+  prediction(lookIndex, imageIndex) {
+    const look = this.looks[lookIndex];
+    const label = this.probe.labels[imageIndex];
+    if (!look.topK) return { predicted: null, probability: null, label, labelProbability: null, correct: null, top: [] };
+    const top = Array.from({ length: look.topK }, (_, k) => ({
+      classIdx: look.topClasses[imageIndex * look.topK + k],
+      probability: look.topProbabilities[imageIndex * look.topK + k],
+    }));
+    const [{ classIdx: predicted, probability }] = top;
+    const known = label >= 0;
+    const labelProbability = known ? look.labelProbabilities[imageIndex] : null;
+    return { predicted, probability, label, labelProbability, correct: known ? predicted === label : null, top };
+  }
+
+  /**
+   * The class that the maps of an image explain; null where it is not known.
+   * @param {number} lookIndex
+   * @param {number} imageIndex
+   */
+  explainedClass(lookIndex, imageIndex) {
+    return this.looks[lookIndex].classIdx?.[imageIndex] ?? this.prediction(lookIndex, imageIndex).predicted;
+  }
+
+  /**
+   * The index of the newest look at or before `step`, or 0.
+   * @param {number} step
+   */
+  lookAt(step) {
+    let low = 0;
+    let high = this.looks.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.looks[middle].step <= step) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /**
+   * What `compute` returns, computed once until something is read: redrawing asks for it at each step of the slider.
+   * @template Value
+   * @param {string} key
+   * @param {() => Value} compute
+   * @returns {Value}
+   */
+  #cached(key, compute) {
+    if (!this.cache.has(key)) this.cache.set(key, compute());
+    return this.cache.get(key);
+  }
+
+  /**
+   * For each image the largest value over all looks (of either sign, if `signed`).
+   * @param {string} method
+   * @param {boolean} signed
+   */
+  peaks(method, signed) {
+    return this.#cached(`peaks ${method} ${signed}`, () => {
+      const peaks = new Float32Array(this.count);
+      for (const { maps } of this.looks) {
+        if (maps[method]) peaks.forEach((peak, i) => (peaks[i] = Math.max(peak, largestValue(maps[method], i, signed))));
+      }
+      return peaks;
+    });
+  }
+
+  /**
+   * For each image how much its map changes from look to look: the mean of 1 - cosine, 0 where there is none.
+   * @param {string} method
+   */
+  drift(method) {
+    return this.#cached(`drift ${method}`, () => {
+      const series = this.driftSeries(method);
+      return Float32Array.from({ length: this.count }, (_, i) => nanMean(series.map((drifts) => drifts[i])) || 0);
+    });
+  }
+
+  /**
+   * For each look and image 1 - cosine between this map and the one before; NaN where there is none.
+   * @param {string} method
+   */
+  driftSeries(method) {
+    return this.#cached(`drift series ${method}`, () => {
+      const series = [];
+      /** @type {Float32Array[] | null} */
+      let before = null;
+      for (const { maps } of this.looks) {
+        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => dequantize(maps[method], i)) : null;
+        series.push(Float32Array.from({ length: this.count }, (_, i) => (before && values ? 1 - cosine(before[i], values[i]) : NaN)));
+        before = values;
+      }
+      return series;
+    });
+  }
+}
+
+/**
+ * The cosine similarity of two maps; NaN where one has no evidence: there is nothing to compare.
+ * @param {Float32Array} a
+ * @param {Float32Array} b
+ */
+function cosine(a, b) {
+  let dot = 0;
+  let squaresOfA = 0;
+  let squaresOfB = 0;
+  for (let k = 0; k < a.length; k++) {
+    dot += a[k] * b[k];
+    squaresOfA += a[k] * a[k];
+    squaresOfB += b[k] * b[k];
+  }
+  return squaresOfA && squaresOfB ? dot / Math.sqrt(squaresOfA * squaresOfB) : NaN;
+}
+
+/**
+ * The mean of the finite values; NaN where there is none.
+ * @param {Iterable<number>} values
+ */
+export function nanMean(values) {
+  let sum = 0;
+  let count = 0;
+  for (const value of values) {
+    if (Number.isFinite(value)) {
+      sum += value;
+      count++;
+    }
+  }
+  return count ? sum / count : NaN;
+}

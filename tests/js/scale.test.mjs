@@ -1,0 +1,70 @@
+// The scales of the page against those of the pictures that the logger gets.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { activeColormap, describeValue, isSigned, startsAtSmallest, strengthOf, tileMap } from "../../lightning_cam/tensorboard_plugin/static/scale.js";
+import { DEFAULTS } from "../../lightning_cam/tensorboard_plugin/static/state.js";
+import { Timeline } from "../../lightning_cam/tensorboard_plugin/static/timeline.js";
+import { assertClose, expected, recordBytes } from "./fixtures.mjs";
+
+const timeline = new Timeline({ id: "scales", run: "scales", uid: "0" });
+timeline.feed(recordBytes("scales"));
+const scales = expected("scales"); // by method: looks × images × cells
+
+function tile(lookIndex, imageIndex, method, more = {}) {
+  return { timeline, lookIndex, imageIndex, method, referenceIndex: null, caption: "class", ...more };
+}
+
+function values(scale, ...place) {
+  return [...tileMap({ ...DEFAULTS, scale }, [timeline], tile(...place)).values];
+}
+
+for (const [scale, key] of [["image", "per_image"], ["row", "over_time"], ["common", "common"]]) {
+  test(`the scale "${scale}" is that of lightning_cam.render`, () => {
+    for (const [method, looks] of Object.entries(scales[key])) {
+      looks.forEach((look, t) => look.forEach((map, i) => assertClose(values(scale, t, i, method), map, `${method} ${t} ${i}`)));
+    }
+  });
+}
+
+test("signed maps keep their sign and their zero", () => {
+  const { values } = tileMap({ ...DEFAULTS, signed: true }, [timeline], tile(0, 0, "mixed"));
+  assertClose([...values], scales.signed);
+});
+
+test("a difference is of the two maps in units of their scale", () => {
+  const state = { ...DEFAULTS, view: "diff", scale: "row" };
+  const { values } = tileMap(state, [timeline], tile(1, 2, "positive", { referenceIndex: 0 }));
+  assertClose([...values], scales.over_time.positive[1][2].map((value, k) => value - scales.over_time.positive[0][2][k]));
+});
+
+test("a map that says nothing is missing, with the reason", () => {
+  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "empty")), { missing: "no evidence" });
+  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "constant")), { missing: "no evidence" });
+  assert.ok(values("row", 0, 0, "constant").every((value) => value === 1));
+  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "elsewhere")), { missing: "not recorded" });
+  const difference = tile(0, 0, "empty", { referenceIndex: 1 });
+  assert.deepEqual(tileMap({ ...DEFAULTS, view: "diff" }, [timeline], difference), { missing: "no evidence" });
+});
+
+test("the value under the pointer is the raw one, its share that of the scale", () => {
+  const state = { ...DEFAULTS, scale: "common" };
+  const map = tileMap(state, [timeline], tile(1, 3, "positive"));
+  const { value, text } = describeValue(state, tile(1, 3, "positive"), map, 2, 1);
+  assertClose(value, scales.raw_positive[1][3][2 * map.columns + 1]);
+  assert.equal(text, `${Math.round(100 * scales.common.positive[1][3][2 * map.columns + 1])} % of the scale`);
+});
+
+test("the strength of a map is its share of the image's largest value at any step", () => {
+  const strengths = [0, 1].map((t) => strengthOf(DEFAULTS, tile(t, 1, "positive")));
+  assertClose(strengths, [0, 1].map((t) => Math.max(...scales.over_time.positive[t][1])));
+  assert.equal(strengthOf(DEFAULTS, tile(0, 1, "elsewhere")), 0);
+  assert.equal(strengthOf(DEFAULTS, tile(0, 1, null)), 0);
+});
+
+test("a difference is never signed and always diverging", () => {
+  const state = { ...DEFAULTS, view: "diff", signed: true };
+  assert.deepEqual([isSigned(state), activeColormap(state), startsAtSmallest(state)], [false, "coolwarm", false]);
+  assert.deepEqual([isSigned(DEFAULTS), activeColormap(DEFAULTS), startsAtSmallest(DEFAULTS)], [false, "inferno", true]);
+});
