@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFont
 
 from lightning_cam.cli.folder import Explainer
 from lightning_cam.cli.images import find_images
-from lightning_cam.cli.pictures import contact_sheet, draw_overlay
+from lightning_cam.cli.pictures import _resized, contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results
 from lightning_cam.printable import printable
@@ -89,7 +90,7 @@ def test_a_path_that_is_not_utf8(tmp_path):
 def test_peak_memory_with_one_worker(tmp_path):
     (tmp_path / "in").mkdir()
     write_bad_files(tmp_path / "in")
-    (tmp_path / "in" / "a.png").write_bytes(one_color(6000, 6000))
+    (tmp_path / "in" / "a.png").write_bytes(one_color(5000, 5000))
     code = (
         "import resource, sys; from lightning_cam.cli import main\n"
         f"try: main(['explain', *{PLAIN!r}, '--workers', '1', *sys.argv[1:]])\n"
@@ -116,6 +117,16 @@ def test_a_large_picture_is_drawn_as_small_ones_are(monkeypatch, evidence):
     whole = draw_overlay(image, heat, (5, 10, 65, 80), evidence)
     monkeypatch.setattr("lightning_cam.cli.pictures._STRIP", 200)
     assert np.array_equal(np.asarray(draw_overlay(image, heat, (5, 10, 65, 80), evidence)), np.asarray(whole))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (40, 30), (3, 100)])
+def test_rows_of_heat_are_those_of_all_of_it(size):
+    heat = torch.rand(14, 9, generator=torch.Generator().manual_seed(0))
+    height, width = size
+    expected = F.interpolate(heat[None, None], size=size, mode="bilinear")[0, 0]
+    columns = _resized(heat.T, width, range(width)).T
+    rows = [_resized(columns, height, range(start, min(start + 3, height))) for start in range(0, height, 3)]
+    torch.testing.assert_close(torch.cat(rows), expected)
 
 
 def test_no_evidence_in_a_large_picture_is_written_large():

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -38,11 +37,7 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         >>> draw_overlay(red, torch.zeros(1, 1), (0, 0, 2, 2), True).getpixel((3, 0))
         (64, 0, 0)
     """
-    left, top, right, bottom = box
-    size = bottom - top, right - left
-    full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    left, top, right, bottom = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
-    full = full[top - box[1] : bottom - box[1], left - box[0] : right - box[0]]
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
     drawn = image.point([round(value * _UNSEEN) for value in range(256)] * 3)
     if not evidence:
         seen = image.crop((left, top, right, bottom))
@@ -50,10 +45,12 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         small.thumbnail((_WORDS, _WORDS))
         drawn.paste(_to_image(no_evidence(_to_pixels(small))).resize(seen.size), (left, top))
         return drawn
-    for warmth in full.split(max(1, _STRIP // (right - left))):
-        strip = image.crop((left, top, right, top + len(warmth)))
-        drawn.paste(_to_image(overlay(_to_pixels(strip), warmth)), (left, top))
-        top += len(warmth)
+    columns = _resized(heat.T, box[2] - box[0], range(left - box[0], right - box[0])).T
+    rows = max(1, _STRIP // (right - left))
+    for start in range(top, bottom, rows):
+        stop = min(start + rows, bottom)
+        warmth = _resized(columns, box[3] - box[1], range(start - box[1], stop - box[1]))
+        drawn.paste(_to_image(overlay(_to_pixels(image.crop((left, start, right, stop))), warmth)), (left, start))
     return drawn
 
 
@@ -84,6 +81,14 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> 
 def _write(sheet: Image.Image, text: str, at: tuple[int, int], width: int) -> None:
     mask = Image.fromarray(draw_lines([text], _FONT, width)[0].numpy())
     sheet.paste((235, 235, 235), at, mask)
+
+
+def _resized(heat: Tensor, size: int, rows: range) -> Tensor:
+    """Some rows of heat (h, w) resized to (size, w) bilinearly, as `F.interpolate` does: all at once may be large."""
+    place = ((torch.arange(rows.start, rows.stop) + 0.5) * (len(heat) / size) - 0.5).clamp(0, len(heat) - 1)
+    above = place.long()
+    below = (above + 1).clamp(max=len(heat) - 1)
+    return torch.lerp(heat[above], heat[below], (place - above)[:, None])
 
 
 def _to_pixels(image: Image.Image) -> Tensor:
