@@ -48,7 +48,12 @@ def with_chunk(kind, data):
     whole = png()
     at = whole.index(b"IDAT") - 4
     return (
-        whole[:at] + struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) + whole[at:]
+        whole[:at]
+        + struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        + whole[at:]
     )
 
 

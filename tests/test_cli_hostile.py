@@ -70,7 +70,7 @@ def test_bad_files_are_named_and_the_rest_is_explained(tmp_path, capfd):
     results = results_of(tmp_path / "out")
     assert [image["file"] for image in results["images"]] == odd
     assert [error["file"] for error in results["errors"]] == bad
-    assert {folder: files for folder, files in pictures_in(tmp_path / "out").items()} == dict.fromkeys(odd, SHOWN)
+    assert dict(pictures_in(tmp_path / "out")) == dict.fromkeys(odd, SHOWN)
     err = [line for line in capfd.readouterr().err.splitlines() if "weights of" not in line and "image/s" not in line]
     assert len(err) == len(bad) + 1  # no warning of Pillow's in between
 
@@ -79,7 +79,8 @@ def test_a_path_that_is_not_utf8(tmp_path):
     folder = tmp_path / "caf\udce9\n"
     folder.mkdir()
     (folder / "a.png").write_bytes(png())
-    code = f"import sys; from lightning_cam.cli import main; main({['explain', *PLAIN, '--workers', '0']!r} + sys.argv[1:])"
+    words = ["explain", *PLAIN, "--workers", "0"]
+    code = f"import sys; from lightning_cam.cli import main; main({words!r} + sys.argv[1:])"
     args = ["--path", folder / "a.png", "--output", folder / "out"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, env=environment)
@@ -225,7 +226,9 @@ def test_numbers_that_are_not_finite_are_null(tmp_path, monkeypatch):
     assert image["probability"] is None and image["metrics"]["hirescam"]["entropy"] is None
 
 
-@pytest.mark.parametrize("content", [b"\xff\n", b"[]\n", b"{}\n{}\n", b'{}\n{"result": 1, "stamp": []}\n', b"3", b"\0" * 99])
+@pytest.mark.parametrize(
+    "content", [b"\xff\n", b"[]\n", b"{}\n{}\n", b'{}\n{"result": 1, "stamp": []}\n', b"3", b"\0" * 99]
+)
 def test_a_record_of_progress_that_is_none_is_begun_anew(tmp_path, content):
     (tmp_path / "progress.jsonl").write_bytes(content)
     results = Results(tmp_path, {"mean": float("nan"), "model_args": {1: {2: {3}}}})
@@ -251,7 +254,19 @@ def test_records_that_are_logged_are_one_line(capfd):
     assert capfd.readouterr().err == "a \\x1b[31m.png is left out\n"
 
 
-CLASSES = [*NAMES, "", "\n", "\0", "a\n", "\ud83d\ude00", "é" * 300, "ا" * 300, "a\u0301" * 200, "\u0301" * 50, "x\u2029y"]
+CLASSES = [
+    *NAMES,
+    "",
+    "\n",
+    "\0",
+    "a\n",
+    "\ud83d\ude00",
+    "é" * 300,
+    "ا" * 300,
+    "a\u0301" * 200,
+    "\u0301" * 50,
+    "x\u2029y",
+]
 
 
 @pytest.mark.parametrize("raqm", [True, False])

@@ -14,10 +14,10 @@ class UsageError(CommandError):
 
 
 def one_line(message: str) -> str:
-    """Write a message in one line, without what a terminal would take for a command.
+    r"""Write a message in one line, without what a terminal would take for a command.
 
     Example:
-        >>> one_line("Error in layer:  size\\n    mismatch")
+        >>> one_line("Error in layer:  size\n    mismatch")
         'Error in layer: size mismatch'
     """
     return printable(" ".join(message.split()))

@@ -132,7 +132,9 @@ def load_object(path: str, option: str) -> Any:
     except ImportError as error:
         raise UsageError(f"{option}: cannot import {module_name!r}: {error}") from error
     except SystemExit as error:  # a script that reads its own options when it is imported
-        raise UsageError(f"{option}: cannot import {module_name!r}: it ends the program (SystemExit: {error})") from error
+        raise UsageError(
+            f"{option}: cannot import {module_name!r}: it ends the program (SystemExit: {error})"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UsageError(f"{option}: {module_name!r} has no {attribute!r}")

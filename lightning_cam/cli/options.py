@@ -9,7 +9,6 @@ from cyclopts import CoercionError, Parameter, Token
 
 from lightning_cam.cli.yaml_text import load_yaml
 
-
 MAX_SIDE = 2**14  # of what a model takes; a picture of that size alone takes gigabytes
 
 
