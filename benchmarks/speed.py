@@ -31,9 +31,8 @@ from torch import Tensor, nn
 
 from benchmarks.memory import peak_memory
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
-from lightning_cam.render import Captions
 from lightning_cam.training.history import History
-from lightning_cam.training.look import compose
+from lightning_cam.training.look import measure
 from lightning_cam.training.sinks import RunInfo, SinkWorker, sink_of
 
 EIGHT = [
@@ -147,7 +146,7 @@ def _look(
     probe = ProbeBatch(images, labels=classes, num_labels=len(classes))
     display_images = torch.rand_like(images)
     names = [str(index) for index in range(1000)]
-    captions, history = Captions(names, images.device), History()
+    history = History()
     run = RunInfo("cam", ["hirescam"], "", (display_images * 255).byte(), classes, None, names)
     sink = sink_of(TensorBoardLogger(folder))
     assert sink is not None
@@ -157,7 +156,7 @@ def _look(
         explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers)
         step = len(steps)
         steps.append(step)
-        worker.submit(compose(explanation, probe, display_images, captions, history, name="cam", step=step, epoch=step))
+        worker.submit(measure(explanation, probe, history, name="cam", step=step, epoch=step))
 
     steps: list[int] = []
     for _ in range(history.limit):

@@ -182,7 +182,7 @@ def test_the_comparison_sees_one_random_number(tmp_path):
 def prepared(looks):
     """The first look finds out and draws names; at the second validation the network's input is compared."""
     session = looks._session
-    return session._comparison is not None and session._comparison.is_done and session._logger.is_prepared
+    return session._comparison is not None and session._comparison.is_done and session.history.steps
 
 
 def test_a_look_waits_for_nothing(tmp_path):

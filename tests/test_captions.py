@@ -1,10 +1,12 @@
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from lightning_cam.render import (
     Captions,
 )
-from lightning_cam.render.caption import ATLAS_BYTES, draw_lines, line_height, shorten, shorten_all, text_width
+from lightning_cam.render.caption import line_height, shorten, shorten_all, text_width
 from tests.drawn import DIGITS, written
 
 NAN, INF = float("nan"), float("inf")
@@ -14,14 +16,14 @@ class TestCaptions:
     NAMES = ("cat", "Übergröße", "Σίσυφος", "a  name\nof two lines", "great white shark, man-eater, man-eating shark")
 
     def test_picks_the_text_of_the_right_class(self):
-        captions = Captions(self.NAMES, "cpu")
+        captions = Captions(self.NAMES)
         got = captions.label(torch.tensor([[2, 0], [1, 3]]), 12, 200)
         for row, column, text in ((0, 0, "Σίσυφος"), (0, 1, "cat"), (1, 0, "Übergröße"), (1, 1, "a name of two lines")):
             assert torch.equal(got[row, column], written(text, 12, 200))
             assert got[row, column].amax() == 255
 
     def test_percentages(self):
-        captions = Captions(DIGITS, "cpu")
+        captions = Captions(DIGITS)
         probs = torch.tensor([0.0, 0.004, 0.826, 1.0, NAN])
         got = captions.prediction(torch.arange(5), probs, 12, 90)
         for i, percent in enumerate(("0%", "0%", "83%", "100%", "?")):
@@ -29,17 +31,17 @@ class TestCaptions:
 
     def test_low_precision_probabilities_are_rounded_well(self):
         prob = torch.tensor([0.205078125], dtype=torch.bfloat16)
-        got = Captions(DIGITS, "cpu").prediction(torch.tensor([1]), prob, 12, 90)
+        got = Captions(DIGITS).prediction(torch.tensor([1]), prob, 12, 90)
         assert torch.equal(got[0], written("1", 12, 90, right="21%"))
 
     @pytest.mark.parametrize("unknown", [-1, -100, 10, 99])
     def test_a_class_outside_is_a_question_mark(self, unknown):
-        got = Captions(DIGITS, "cpu").label(torch.tensor([unknown]), 12, 90)
+        got = Captions(DIGITS).label(torch.tensor([unknown]), 12, 90)
         assert torch.equal(got[0], written("?", 12, 90))
 
     def test_short_names_share_a_line_with_the_label(self):
         one = torch.tensor([7]), torch.tensor([3]), torch.tensor([0.82])
-        got = Captions(DIGITS, "cpu").label_and_prediction(*one, 15, 200)[0]
+        got = Captions(DIGITS).label_and_prediction(*one, 15, 200)[0]
         assert got.shape == (line_height(15), 200)
         cell, arrow = text_width("7", 15), text_width("→", 15)
         assert torch.equal(got[:, :cell], written("7", 15, cell))
@@ -48,7 +50,7 @@ class TestCaptions:
 
     def test_long_names_get_two_lines(self):
         one = torch.tensor([4]), torch.tensor([2]), torch.tensor([0.05])
-        got = Captions(self.NAMES, "cpu").label_and_prediction(*one, 15, 200)[0]
+        got = Captions(self.NAMES).label_and_prediction(*one, 15, 200)[0]
         height, arrow = line_height(15), text_width("→", 15)
         assert torch.equal(got[:height], written(shorten(self.NAMES[4], 15, 200), 15, 200))
         assert torch.equal(got[height:, arrow + 4 :], written("Σίσυφος", 15, 196 - arrow, right="5%"))
@@ -73,18 +75,21 @@ class TestCaptions:
     def test_text_that_fits_is_left_alone(self):
         assert shorten("cat", 12, text_width("cat", 12)) == "cat"
 
-    def test_very_many_classes_take_bounded_memory(self, monkeypatch):
-        monkeypatch.setattr("lightning_cam.render.caption.ATLAS_BYTES", 100_000)
-        captions = Captions([f"class number {n}" for n in range(500)], "cpu")
-        captions.prediction(torch.tensor([1]), torch.tensor([0.5]), 12, 300)
-        assert ATLAS_BYTES == 32 * 2**20
-        assert max(atlas.numel() for atlas in captions._atlases.values()) <= 100_000
+    def test_only_what_is_shown_is_drawn(self):
+        class Names(Sequence):
+            asked = 0
 
-    def test_names_are_drawn_once(self):
-        captions = Captions(DIGITS, "cpu")
-        first = captions._names(torch.tensor([1]), 12, 50)
-        atlases = dict(captions._atlases)
-        captions._names(torch.tensor([2]), 12, 50)
-        assert captions._atlases.keys() == atlases.keys()
-        assert all(captions._atlases[key] is atlas for key, atlas in atlases.items())
-        assert torch.equal(first[0], draw_lines(["1"], 12, first.shape[-1])[0])
+            def __len__(self):
+                return 21_841
+
+            def __getitem__(self, index):
+                Names.asked += 1
+                return f"n{index:08d} some animal"
+
+        captions = Captions(Names(), 10**12)
+        Names.asked = 0
+        got = captions.prediction(torch.tensor([21_840, 5, 5, 999_999_999_999]), torch.full((4,), 0.5), 12, 300)
+        assert Names.asked == 2  # the class that is shown twice is drawn once
+        for row, text in enumerate(["n00021840 some animal", "n00000005 some animal", "n00000005 some animal"]):
+            assert torch.equal(got[row], written(text, 12, 300, right="50%"))
+        assert torch.equal(got[3], written("999999999999", 12, 300, right="50%"))

@@ -23,7 +23,7 @@ def said(caplog, *looks, similarity=None):
     health = Health()
     with caplog.at_level(logging.WARNING, "lightning_cam.training.sinks.health"):
         for step, by_method in enumerate(looks):
-            health.write(Look(step, step, {}, {}, by_method, None, None, similarity or {}))
+            health.write(Look(step, step, {}, by_method, None, None, class_similarity=similarity or {}))
     return [record.getMessage() for record in caplog.records]
 
 

@@ -62,7 +62,7 @@ def test_the_last_of_a_disk_is_left_to_the_trainer(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     sinks = [FilesSink(tmp_path), TimelineSink(tmp_path, timelapse="webp")]
-    look = Look(0, 0, {"cam/a": images[0]}, {}, {"a": torch.ones(1, 2, 2)}, None, None)
+    look = Look(0, 0, {}, {"a": torch.ones(1, 2, 2)}, None, None, pictures={"cam/a": images[0]})
     for sink in sinks:
         sink.open(RunInfo("cam", ["a"], "", images, None, None, None))
         sink.write(look)

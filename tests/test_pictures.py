@@ -12,11 +12,8 @@ from lightning_cam.render import (
     filmstrip,
     overlay,
     overlay_grid,
-    scale_per_image,
-    unnormalize,
 )
-from lightning_cam.render.caption import line_height, text_mask, text_width
-from lightning_cam.render.colormap import lookup_table
+from lightning_cam.render.caption import line_height, text_width
 from lightning_cam.render.filmstrip import FONT_SIZE as FILM_FONT
 from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
@@ -24,7 +21,6 @@ from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
 from lightning_cam.training.history import thin
 from tests.drawn import DIGITS, batch, lit, written
-from tests.no_sync import forbid_sync
 
 NAN, INF = float("nan"), float("inf")
 
@@ -50,7 +46,7 @@ class TestGrid:
         images, maps, labels, probs = batch(generator)
         preds = labels.clone()
         preds[1], labels[2], preds[3] = 9, -1, -1
-        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=labels)
+        picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs, labels=labels)
         assert picture.dtype == torch.uint8
         colors = [RIGHT, WRONG, NEUTRAL, NEUTRAL, RIGHT]
         for tile, color in zip(self.tiles(picture, 5, 3), colors, strict=True):
@@ -60,7 +56,7 @@ class TestGrid:
 
     def test_without_labels_frames_are_neutral_and_captions_plain(self, generator):
         images, maps, preds, probs = batch(generator)
-        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs)
+        picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs)
         for i, tile in enumerate(self.tiles(picture, 5, 3)):
             assert tile[:, 0, 0].tolist() == list(NEUTRAL)
             text = written(str(i), FONT_SIZE, TILE - 8, right=f"{round(float(probs[i]) * 100)}%")
@@ -68,7 +64,7 @@ class TestGrid:
 
     def test_pictures_are_the_overlays(self, generator):
         images, maps, preds, probs = batch(generator, size=(TILE, TILE), grid=(TILE, TILE))
-        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=preds)
+        picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs, labels=preds)
         expected = (overlay(images, maps) * 255).round().to(torch.uint8)
         for i, tile in enumerate(self.tiles(picture, 5, 3)):
             assert torch.equal(tile[:, 4 : 4 + TILE, 4:-4], expected[i])
@@ -78,14 +74,14 @@ class TestGrid:
         maps[0, 0, 3] = 1
         black = torch.zeros(1, 3, 32, 32)
         one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
-        tile = overlay_grid(black, maps, Captions(DIGITS, "cpu"), **one)[:, 4 : 4 + TILE, 4:-4].float().mean(0)
+        tile = overlay_grid(black, maps, Captions(DIGITS), **one)[:, 4 : 4 + TILE, 4:-4].float().mean(0)
         quarters = tile.unfold(0, TILE // 2, TILE // 2).unfold(1, TILE // 2, TILE // 2).mean((2, 3))
         assert quarters[0, 1] > 20 * quarters.flatten()[[0, 2, 3]].max()
 
     @pytest.mark.parametrize("broken", [0.0, -1.0, NAN, INF])
     def test_no_evidence_replaces_only_its_own_tile(self, generator, broken):
         images, maps, preds, probs = batch(generator)
-        captions = Captions(DIGITS, "cpu")
+        captions = Captions(DIGITS)
         whole = overlay_grid(images, maps, captions, preds=preds, probs=probs)
         if broken > 0 or broken != broken:
             maps[1, 0, 0] = broken
@@ -106,12 +102,12 @@ class TestGrid:
     )
     def test_images_are_brought_to_a_legible_size(self, generator, size, expected):
         images, maps, preds, probs = batch(generator, 1, size)
-        picture = overlay_grid(images, maps, Captions(DIGITS, "cpu"), preds=preds, probs=probs)
+        picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs)
         assert picture.shape == (3, expected[0] + line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8, expected[1] + 8)
 
     def test_a_tall_image_is_centerd(self):
         one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
-        captions = Captions(DIGITS, "cpu")
+        captions = Captions(DIGITS)
         tile = overlay_grid(torch.ones(1, 3, 640, 64), torch.full((1, 2, 2), 1e-6), captions, **one)
         row = tile[0, 100, 4:-4]
         assert row.nonzero().flatten().tolist() == list(range(37, 37 + 22))
@@ -127,7 +123,7 @@ class TestFilmstrip:
         probs = torch.rand(looks, rows, generator=generator)
         columns = [f"epoch {n}" for n in range(looks)]
         picture = filmstrip(
-            images, maps, columns, Captions(DIGITS, "cpu"), preds=preds, probs=probs, labels=names if labels else None
+            images, maps, columns, Captions(DIGITS), preds=preds, probs=probs, labels=names if labels else None
         )
         return picture, images, maps, names, preds, probs
 
@@ -183,7 +179,7 @@ class TestFilmstrip:
     def test_a_weaker_look_is_drawn_weaker(self):
         maps = torch.tensor([0.1, 1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
         two = {"preds": torch.zeros(2, 1, dtype=torch.long), "probs": torch.ones(2, 1)}
-        picture = filmstrip(torch.zeros(1, 3, 16, 16), maps, ["a", "b"], Captions(DIGITS, "cpu"), **two)
+        picture = filmstrip(torch.zeros(1, 3, 16, 16), maps, ["a", "b"], Captions(DIGITS), **two)
         weak, strong = (self.cell(picture, 0, n)[:, 50, 50].float() for n in (1, 2))
         expected = overlay(torch.zeros(2, 3, 1, 1), torch.tensor([0.1, 1.0]).sqrt().view(2, 1, 1))[:, :, 0, 0] * 255
         torch.testing.assert_close(torch.stack([weak, strong]), expected, atol=1, rtol=0)
@@ -195,7 +191,7 @@ class TestFilmstrip:
                 torch.zeros(1, 3, 8, 8),
                 torch.ones(2, 1, 2, 2),
                 ["epoch 0"],
-                Captions(DIGITS, "cpu"),
+                Captions(DIGITS),
                 preds=torch.zeros(2, 1, dtype=torch.long),
                 probs=torch.ones(2, 1),
             )
@@ -238,43 +234,3 @@ def test_jpeg_shows_the_same_picture():
     decoded = torch.from_numpy(np.array(Image.open(io.BytesIO(encode_jpeg(picture))))).permute(2, 0, 1)
     assert (decoded.int() - picture.int()).abs().float().mean() < 2
     assert len(encode_jpeg(picture, quality=30)) < len(encode_jpeg(picture))
-
-
-def draw_everything(device):
-    generator = torch.Generator().manual_seed(0)
-    images, maps, labels, probs = (x.to(device) for x in batch(generator))
-    history = torch.stack([maps, -maps, maps * NAN])
-    mean, std = torch.zeros(3, device=device), torch.ones(3, device=device)
-
-    def draw():
-        text_mask.cache_clear()  # the first look must not wait either
-        lookup_table.cache_clear()
-        captions = Captions(DIGITS, device)
-        pixels = unnormalize(images, mean, std)
-        given = {"preds": labels, "probs": probs, "labels": labels}
-        grid = overlay_grid(pixels, scale_per_image(maps), captions, **given)
-        many = {"preds": labels.expand(3, -1), "probs": probs.expand(3, -1), "labels": labels}
-        return grid, filmstrip(pixels, history, ["epoch 0", "epoch 1", "epoch 2"], captions, **many)
-
-    return draw
-
-
-def test_nothing_is_read_back_while_drawing():
-    draw = draw_everything(torch.device("cpu"))
-    with forbid_sync():
-        got = draw()
-    assert all(torch.equal(a, b) for a, b in zip(got, draw(), strict=True))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_nothing_waits_for_the_gpu():
-    draw = draw_everything(torch.device("cuda"))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        got = draw()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    expected = draw_everything(torch.device("cpu"))()
-    for picture, reference in zip(got, expected, strict=True):
-        assert_close(picture.cpu().int(), reference.int(), atol=1, rtol=0)

@@ -70,6 +70,34 @@ def test_checkpoints_are_off_and_on_again(use_reentrant):
     assert calls() == 2
 
 
+def test_backward_hooks_of_modules_and_of_all_modules():
+    layer = nn.Linear(1, 1)
+    layer.register_full_backward_hook(lambda *args: None)
+    layer.register_full_backward_pre_hook(lambda *args: None)
+    assert [len(hooks) for hooks in private.backward_hooks_of(layer)] == [1, 1]
+    called = []
+    everywhere = nn.modules.module.register_module_full_backward_hook(lambda *args: called.append(1))
+    try:
+        with private.global_backward_hooks_off():
+            nn.Linear(1, 1)(torch.ones(1)).sum().backward()
+        assert called == []
+        nn.Linear(1, 1)(torch.ones(1)).sum().backward()
+        assert called == [1]
+    finally:
+        everywhere.remove()
+
+
+def test_the_guard_on_the_output_of_a_fabric_module():
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
+    module = fabric.setup_module(nn.Linear(1, 1))
+    with pytest.raises(RuntimeError, match=r"fabric\.backward"):
+        module(torch.ones(1)).sum().backward()
+    private.take_off_output_guard(module)
+    module(torch.ones(1)).sum().backward()
+
+
 def test_parameters_of_a_module_can_be_replaced():
     layer = nn.Linear(1, 1, bias=False)
     other = nn.Parameter(torch.tensor([[3.0]]))

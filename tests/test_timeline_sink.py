@@ -23,7 +23,7 @@ IMAGES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
 
 
 def look(step):
-    return Look(step, 0, {}, {}, {"m": torch.full((2, 2, 2), float(step))}, None, None)
+    return Look(step, 0, {}, {"m": torch.full((2, 2, 2), float(step))}, None, None)
 
 
 def opened(folder, **options):
@@ -142,7 +142,7 @@ def test_a_callbacks_name_leads_nowhere_else(tmp_path, name):
 def test_files_of_hostile_tags_stay_in_their_folder(tmp_path):
     sink = FilesSink(tmp_path / "run")
     sink.open(RunInfo("../x", ["m"], "", IMAGES, None, None, None))
-    sink.write(Look(1, 0, {"../x/../../m": IMAGES[0], "../x/gradcam++": IMAGES[0]}, {}, {}, None, None))
+    sink.write(Look(1, 0, {}, {}, None, None, pictures={"../x/../../m": IMAGES[0], "../x/gradcam++": IMAGES[0]}))
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
     assert (tmp_path / "run" / "_x" / "gradcam++" / "00000001.jpg").is_file()
 

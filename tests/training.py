@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cam import TransformerCAMCallback
@@ -124,6 +126,17 @@ class MemorySink(Sink):
         self.logger.looks.append(look)
 
 
+def _inner(value):
+    """What an entry of a state that cannot be compared is made of."""
+    if isinstance(value, torch.dtype):
+        return {str(value): None}
+    if is_lazy(value):
+        return None
+    if is_traceable_wrapper_subclass(value):
+        return {name: _inner(getattr(value, name)) for name in value.__tensor_flatten__()[0]}
+    return value
+
+
 class Outcome:
     """What a training left behind.
 
@@ -134,7 +147,7 @@ class Outcome:
         self.trainer, self.lit = trainer, lit
         self.looks, self.runs = logger.looks, logger.runs
         self.same = {
-            "weights": copy.deepcopy(lit.state_dict()),
+            "weights": {name: copy.deepcopy(_inner(value)) for name, value in lit.state_dict().items()},
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],
             # DeepSpeed's have no "state"; what they made of the weights shows in the metrics of the steps.
             "optimizers": [copy.deepcopy(optimizer.state_dict().get("state")) for optimizer in trainer.optimizers],

@@ -53,8 +53,8 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _place(tensor: Tensor) -> int:
-    """Where a tensor's storage lies, also that of a view; 0 where it has none of its own (sparse, nested, wrappers)."""
+    """Where a tensor's storage lies, also that of a view; 0 where there is none (sparse, nested, lazy, wrappers)."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ValueError):
         return 0

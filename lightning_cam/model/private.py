@@ -72,6 +72,16 @@ def backward_hooks_of(module: nn.Module) -> list[dict[int, Any]]:
     return [hooks for name in ("_backward_hooks", "_backward_pre_hooks") if (hooks := vars(module).get(name))]
 
 
+def take_off_output_guard(module: nn.Module) -> None:
+    """Let a module that Fabric has set up be differentiated by `autograd.grad`.
+
+    Its hook on each output demands `fabric.backward`, and there is no switch. The class is known by its name, because
+    Lightning may be missing. Only an attribute is set: `untouched` takes it back.
+    """
+    if type(module).__name__ == "_FabricModule":
+        vars(module)["_register_backward_hook"] = lambda output: output
+
+
 @contextmanager
 def global_backward_hooks_off() -> Iterator[None]:
     """Run the body without those that `register_module_full_backward_hook` gave to all modules, likewise."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.model.private import (
@@ -22,6 +22,7 @@ from lightning_cam.model.private import (
     global_backward_hooks_off,
     is_flattened,
     is_part_of_flat,
+    take_off_output_guard,
 )
 from lightning_cam.model.signals import signals_deferred
 
@@ -128,10 +129,13 @@ def looking(model: nn.Module) -> Iterator[None]:
     with signals_deferred(), torch.inference_mode(False), untouched(model), as_written(), global_backward_hooks_off():
         for module in model.modules():
             module.training = False
+            take_off_output_guard(module)
             for hooks in backward_hooks_of(module):  # they would count and clip gradients that are not the training's
                 hooks.clear()
         for parameter in model.parameters():
-            if parameter.requires_grad:  # or the graph would hold what only their gradients need
+            if parameter.requires_grad and not is_lazy(
+                parameter
+            ):  # or the graph would hold what only their gradients need
                 parameter.requires_grad_(False)
         yield
 
@@ -139,8 +143,12 @@ def looking(model: nn.Module) -> Iterator[None]:
 def held_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Buffers and tensors that the modules hold as attributes, also in containers: what outlives a forward pass."""
     for module in model.modules():
-        values = [value for key, value in vars(module).items() if key != PARAMETERS]
+        values = [value for key, value in vars(module).items() if key != PARAMETERS and _may_hold(value)]
         yield from (value for value in _leaves(values, []) if isinstance(value, Tensor))
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, (*_CONTAINERS, tuple)) and len(value) > 0)
 
 
 def _restore_gradients(

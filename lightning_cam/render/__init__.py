@@ -1,7 +1,6 @@
-"""Pictures of maps: tensors in, uint8 pictures out, all on the device of the inputs.
+"""Pictures of maps: tensors on the CPU in, uint8 pictures out.
 
-Nothing here waits for the device or reads a value from it: whatever depends on data (right or wrong, evidence
-or none, which class name) is chosen by `torch.where` or by a gather from text drawn in advance.
+Called where looks have arrived on the host: on the thread that writes them, so that no training waits for a picture.
 """
 
 from lightning_cam.render.caption import Captions

@@ -1,4 +1,4 @@
-"""Text on pictures: drawn once on the host, moved to the device once, picked by index there."""
+"""Text on pictures: only what is shown is drawn."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from lightning_cam.render.colormap import to_device
+from lightning_cam.printable import printable
 
-ATLAS_BYTES = 32 << 20  # an atlas of very many class names is made narrower rather than larger
+_MEASURED = 100  # of the longest names, the widest decides the layout
 
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # DejaVu Sans comes with matplotlib: the same on every machine, Latin, Greek, Cyrillic, Arabic, arrows.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def line_height(size: int) -> int:
@@ -29,8 +29,8 @@ def line_height(size: int) -> int:
 
 
 def text_width(text: str, size: int) -> int:
-    """Width in pixels of `text` at font size `size`."""
-    return int(_font(size).getlength(text)) + 1
+    """Width in pixels of `text` at font size `size`, as it is drawn: control characters as escape sequences."""
+    return int(_font(size).getlength(printable(text))) + 1
 
 
 def shorten(text: str, size: int, width: int, *, in_the_middle: bool = False) -> str:
@@ -71,43 +71,41 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
     draw = ImageDraw.Draw(sheet)
     x, anchor = (width, "rs") if align_right else (0, "ls")
     for row, text in enumerate(shorten_all(texts, size, width)):
-        draw.text((x, row * height + ascent), text, 255, _font(size), anchor)
+        draw.text((x, row * height + ascent), printable(text), 255, _font(size), anchor)
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 
 @lru_cache(maxsize=256)
-def text_mask(text: str, size: int, device: torch.device) -> Tensor:
-    """Return `text` as a (h, w) uint8 mask on `device`, as wide as the text."""
-    return to_device(draw_lines([text], size, text_width(text, size))[0], device)
+def text_mask(text: str, size: int) -> Tensor:
+    """Return `text` as a (h, w) uint8 mask, as wide as the text."""
+    return draw_lines([text], size, text_width(text, size))[0]
 
 
 class Captions:
-    """Captions of label, predicted class and probability, for values that stay on the device.
-
-    All names are drawn at the first use of a font size and width, and kept: about 0.2 s per 1000 names.
+    """Captions of label, predicted class and probability. Only the names that are shown are drawn.
 
     Args:
-        class_names: One name per class, any script that DejaVu Sans holds; long names are shortened.
-        device: Where the captions are needed.
+        class_names: Names of the first classes, any script that DejaVu Sans holds; long names are shortened.
+        num_classes: How many classes there are; those without a name are numbered. By default those with one.
 
     Example:
         >>> import torch
-        >>> captions = Captions(["cat", "dog"], torch.device("cpu"))
+        >>> captions = Captions(["cat", "dog"])
         >>> captions.label(torch.tensor([1, 0, 1]), size=12, width=40).shape
         torch.Size([3, 15, 40])
     """
 
-    def __init__(self, class_names: Sequence[str], device: torch.device | str) -> None:
-        self.class_names = [" ".join(str(name).split()) for name in class_names]
-        self.device = torch.device(device)
-        self._atlases: dict[tuple[str, int, int], Tensor] = {}
-        self._widest: dict[int, int] = {}
+    def __init__(self, class_names: Sequence[str], num_classes: int | None = None) -> None:
+        self.class_names = class_names
+        self.num_classes = len(class_names) if num_classes is None else num_classes
+        # Which name is the widest decides whether captions take one line or two; long texts are candidates.
+        self._longest = [self._name(index) for index in self._indices_of_longest()]
 
     def label(self, labels: Tensor, size: int, width: int) -> Tensor:
         """Write `label`.
 
         Args:
-            labels: (...) integers on the device; one outside the classes is written as `?`.
+            labels: (...) integers on the CPU; one outside the classes is written as `?`.
             size: Font size.
             width: Width in pixels of the line.
 
@@ -121,15 +119,15 @@ class Captions:
         """Write `prediction        82%`.
 
         Args:
-            preds: (...) integers on the device.
-            probs: (...) in [0, 1] on the device; a non-finite one is written as `?`.
+            preds: (...) integers on the CPU.
+            probs: (...) in [0, 1]; a non-finite one is written as `?`.
             size: Font size.
             width: Width in pixels of the line.
 
         Returns:
             (..., line height, width) uint8, white on black.
         """
-        percent = self._percentages(probs, size)
+        percent = _percentages(probs, size)
         names = self._names(preds, size, width - percent.shape[-1])
         return _left_and_right(names, percent, width)
 
@@ -137,18 +135,17 @@ class Captions:
         """Write `label → prediction        82%`, in two lines if the names are too long for one.
 
         Args:
-            labels: (...) integers on the device.
-            preds: (...) integers on the device.
-            probs: (...) in [0, 1] on the device.
+            labels: (...) integers on the CPU.
+            preds: (...) integers on the CPU.
+            probs: (...) in [0, 1].
             size: Font size.
             width: Width in pixels of a line.
 
         Returns:
             (..., height of one or two lines, width) uint8, white on black.
         """
-        percent = self._percentages(probs, size)
-        arrow = text_mask("→", size, self.device)
-        arrow = F.pad(arrow, (4, 4)).expand(*percent.shape[:-1], -1)
+        percent = _percentages(probs, size)
+        arrow = F.pad(text_mask("→", size), (4, 4)).expand(*percent.shape[:-1], -1)
         room = width - percent.shape[-1] - arrow.shape[-1]
         label, prediction = self._names(labels, size, room), self._names(preds, size, room)
         if 2 * label.shape[-1] <= room:
@@ -160,25 +157,28 @@ class Captions:
 
     def _names(self, classes: Tensor, size: int, limit: int) -> Tensor:
         """Write class names (..., h, w), w as wide as the widest of all names or as allowed."""
-        if size not in self._widest:
-            self._widest[size] = max(text_width(name, size) for name in [*self.class_names, "?"])
-        count = len(self.class_names)
-        width = min(self._widest[size], limit, ATLAS_BYTES // (line_height(size) * (count + 1)))
-        known = (classes >= 0) & (classes < count)
-        return self._atlas([*self.class_names, "?"], size, width)[classes.masked_fill(~known, count)]
+        width = min(max(text_width(name, size) for name in self._longest), limit)
+        shown, place = classes.unique(return_inverse=True)
+        return draw_lines([self._name(index) for index in shown.tolist()], size, width)[place]
 
-    def _percentages(self, probs: Tensor, size: int) -> Tensor:
-        """Write percentages (..., h, w), right-aligned, w as wide as `100%`."""
-        texts = [*(f"{n}%" for n in range(101)), "?"]
-        atlas = self._atlas(texts, size, text_width("100%", size), align_right=True)
-        percent = (probs.float().nan_to_num(0).clamp(0, 1) * 100).round().long()
-        return atlas[percent.masked_fill(~probs.isfinite(), 101)]
+    def _name(self, index: int) -> str:
+        if not 0 <= index < self.num_classes:
+            return "?"
+        return " ".join(str(self.class_names[index]).split()) if index < len(self.class_names) else str(index)
 
-    def _atlas(self, texts: list[str], size: int, width: int, align_right: bool = False) -> Tensor:
-        key = ("percentages" if align_right else "names", size, width)
-        if key not in self._atlases:
-            self._atlases[key] = to_device(draw_lines(texts, size, width, align_right), self.device)
-        return self._atlases[key]
+    def _indices_of_longest(self) -> list[int]:
+        named = range(min(len(self.class_names), self.num_classes))
+        longest = sorted(named, key=lambda index: len(str(self.class_names[index])))[-_MEASURED:]
+        return [*longest, self.num_classes - 1, -1]
+
+
+def _percentages(probs: Tensor, size: int) -> Tensor:
+    """Write percentages (..., h, w), right-aligned, w as wide as `100%`."""
+    texts = [*(f"{n}%" for n in range(101)), "?"]
+    percent = (probs.float().nan_to_num(0).clamp(0, 1) * 100).round().long().masked_fill(~probs.isfinite(), 101)
+    shown, place = percent.unique(return_inverse=True)
+    width = text_width("100%", size)
+    return draw_lines([texts[index] for index in shown.tolist()], size, width, align_right=True)[place]
 
 
 def _left_and_right(left: Tensor, right: Tensor, width: int) -> Tensor:

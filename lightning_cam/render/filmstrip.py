@@ -44,13 +44,13 @@ def filmstrip(
         images: (B, 3, H, W) in [0, 1].
         maps: (T, B, h, w) raw signed relevance.
         columns: T headings, such as `epoch 3`.
-        captions: The names of the classes, on the device of `images`.
+        captions: The names of the classes.
         preds: (T, B) predicted classes, negative where nothing was predicted.
         probs: (T, B) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
 
     Returns:
-        (3, H', W') uint8, on the device of `images`.
+        (3, H', W') uint8.
 
     Raises:
         ValueError: There is not one heading per look.
@@ -68,15 +68,15 @@ def filmstrip(
     neutral = frame_colors(preds[0], None)
     colors = torch.cat([neutral[None], frame_colors(preds, labels)])
     tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
-    headings = _headings(["image", *columns], tiles.shape[-1], tiles.device)
+    headings = _headings(["image", *columns], tiles.shape[-1])
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
 
 
-def _headings(names: Sequence[str], width: int, device: torch.device) -> Tensor:
+def _headings(names: Sequence[str], width: int) -> Tensor:
     """Write each heading in the middle of a tile (len(names), 1, 3, h, width)."""
     masks = []
     for name in names:
-        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE, device)
+        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE)
         missing = width - mask.shape[-1]
         masks.append(F.pad(mask, (missing // 2, missing - missing // 2, GAP, 0)))
     return text_on_background(torch.stack(masks)[:, None])

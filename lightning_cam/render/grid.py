@@ -49,7 +49,7 @@ def overlay_grid(
         images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced.
         heat: (B, h, w) in [0, 1], any resolution; a map that is all zero or has non-finite values is marked
             as "no evidence".
-        captions: The names of the classes, on the device of `images`.
+        captions: The names of the classes.
         preds: (B,) predicted classes, negative where nothing was predicted.
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
@@ -57,7 +57,7 @@ def overlay_grid(
         font_size: Of the captions.
 
     Returns:
-        (3, H', W') uint8, on the device of `images`.
+        (3, H', W') uint8.
     """
     images = fit(images, tile)
     pictures = pad_width(evidence_or_none(images, heat), MIN_WIDTH)

@@ -14,11 +14,6 @@ CAPTION_MARGIN = 2  # pixels above and below the text
 MIN_WIDTH = 96  # of a tile, so that a caption has room under a tall image
 
 
-def color(rgb: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Return an RGB color as (3,) uint8 on `device`, filled there: no copy from the host to wait for."""
-    return torch.cat([torch.full((1,), value, dtype=torch.uint8, device=device) for value in rgb])
-
-
 def resize(pictures: Tensor, height: int, width: int) -> Tensor:
     """Resize (..., H, W) to (..., height, width), bilinearly; antialiased, so that large images shrink cleanly."""
     flat = pictures.reshape(-1, 1, *pictures.shape[-2:])
@@ -55,7 +50,7 @@ def frame_colors(preds: Tensor, labels: Tensor | None) -> Tensor:
     Returns:
         (..., 3) uint8.
     """
-    right, wrong, neutral = (color(rgb, preds.device) for rgb in (RIGHT, WRONG, NEUTRAL))
+    right, wrong, neutral = (torch.tensor(rgb, dtype=torch.uint8) for rgb in (RIGHT, WRONG, NEUTRAL))
     if labels is None:
         return neutral.expand(*preds.shape, 3)
     judged = torch.where((preds == labels).unsqueeze(-1), right, wrong)

@@ -45,6 +45,11 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
     norms = [call for call in trace.last_calls().values() if call.is_norm and call.output is not None]
     gradients = _gradients(trace, [*(m.output for m in trace.mixings), *(c.output for c in norms)])
     mixings = [m for m, g in zip(trace.mixings, gradients, strict=False) if g is not None and bool(g.any())]
+    if not mixings and trace.hidden:
+        raise ValueError(
+            "target_layers: no attention or other mixing of tokens was seen, and nothing can be seen inside of "
+            f"{trace.hidden[0] or 'the model'}, which is scripted or traced; use the module that it was made of"
+        )
     if not mixings:
         raise ValueError(
             f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
@@ -57,7 +62,7 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
 
     for mixing in reversed(mixings):
         others = [m for m in mixings if m.mixer is not mixing.mixer]
-        block = _block_of(mixing, others, living, trace)
+        block = _block_of(mixing, others, living, dead, trace)
         if block is not None:
             _report(dead, block.norms[0])
             block.before = _like_before(block, living, mixings)
@@ -68,7 +73,9 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
     )
 
 
-def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: Trace) -> FinalBlock | None:
+def _block_of(
+    mixing: Mixing, others: list[Mixing], living: list[Call], dead: list[Call], trace: Trace
+) -> FinalBlock | None:
     """The block around a mixing: the first module that holds living norms and is no stack of blocks."""
     own = _own_norms(living, mixing)
     for depth in range(len(mixing.stack) - 1, -1, -1):
@@ -83,7 +90,7 @@ def _block_of(mixing: Mixing, others: list[Mixing], living: list[Call], trace: T
             # The block itself has no living norm. The last one before it belongs to a block that normalizes
             # at its end, or to a list of norms beside a list of attentions.
             between = [call for call in before if call.start > earlier[-1]]
-            source = between[-1] if between else _source_of(child, trace)
+            source = between[-1] if between else _source_of(child, dead, trace)
             return None if source is None else FinalBlock(child.name, [source])
         if inside:
             default = before[-1] if before else inside[0]
@@ -133,9 +140,10 @@ def _leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
     return False
 
 
-def _source_of(block: Call, trace: Trace) -> Call | None:
+def _source_of(block: Call, dead: list[Call], trace: Trace) -> Call | None:
     """The last module before a block without norm modules whose output is what the block gets."""
-    sources = [c for c in trace.calls if c.is_layer and c.end < block.start and same(c.output_print, block.input)]
+    before = [call for call in trace.calls if call.is_layer and call.end < block.start and call not in dead]
+    sources = [call for call in before if same(call.output_print, block.input)]
     return max(sources, key=lambda call: call.end, default=None)
 
 
@@ -156,7 +164,7 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
         )
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True))
+    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 

@@ -85,7 +85,9 @@ def _is_split(model: nn.Module) -> bool:
 
 
 def _constant(parameter: nn.Parameter) -> bool:
-    if parameter.numel() == 0 or not parameter.is_floating_point():
+    # A subclass, such as a quantized weight, may hold no values to ask for; a lazy parameter has none yet.
+    is_plain = type(parameter) is nn.Parameter and parameter.layout is torch.strided
+    if not is_plain or parameter.numel() == 0 or not parameter.is_floating_point():
         return False
     low, high = parameter.aminmax()
     return bool(low == high)

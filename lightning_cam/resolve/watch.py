@@ -88,6 +88,7 @@ class Trace:
         grids: Sizes (h, w) of the maps that convolutions returned.
         maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
+        hidden: Names of scripted and traced modules, inside which nothing is seen.
         output: What the model returned.
     """
 
@@ -96,6 +97,7 @@ class Trace:
     grids: set[tuple[int, int]] = field(default_factory=set)
     maps: set[tuple[int, int]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
+    hidden: list[str] = field(default_factory=list)
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -114,6 +116,10 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
     recorder = _Recorder()
     with ExitStack() as stack:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                recorder.trace.hidden.append(name)
+            if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hooks
+                continue
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(recorder.leave, with_kwargs=True).remove)
         stack.enter_context(KeepGrad(model))

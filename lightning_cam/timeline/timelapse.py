@@ -111,13 +111,11 @@ class _Drawing:
         pixels = torch.from_numpy(decode_images(images[:_IMAGES], "RGB", index.path))
         self._images = pixels.permute(0, 3, 1, 2) / 255
         labels = np.array(probe.labels, np.int64)[:_IMAGES]
-        # Of thousands of classes a few are ever shown: only those are drawn.
-        spoken, ranks = np.unique(np.vstack([classes.top[:, :_IMAGES, 0], labels]), return_inverse=True)
-        names = [probe.class_names[n] if n < len(probe.class_names) else str(n) for n in spoken[spoken >= 0].tolist()]
-        numbers = torch.from_numpy(ranks.reshape(-1, labels.size) - (spoken < 0).sum())
-        self._captions = Captions(names, self._images.device)
-        self._labels = numbers[-1] if (labels >= 0).any() else None
-        self._preds = numbers[:-1]
+        tops = classes.top[:, :_IMAGES, 0]
+        num_classes = max(int(tops.max(initial=-1)), int(labels.max(initial=-1))) + 1
+        self._captions = Captions(probe.class_names, max(num_classes, len(probe.class_names)))
+        self._labels = torch.from_numpy(labels) if (labels >= 0).any() else None
+        self._preds = torch.from_numpy(tops.astype(np.int64))
         self._probs = torch.from_numpy(classes.top_probabilities[:, :_IMAGES, 0].copy())
         self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
 

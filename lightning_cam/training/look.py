@@ -1,6 +1,7 @@
-"""One look: from an explanation of the probe to the pictures and numbers that are logged."""
+"""One look: from an explanation of the probe to the numbers and pictures that are logged."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,36 +17,87 @@ _ROWS = 8  # of the filmstrip
 
 
 @dataclass(frozen=True)
+class RunInfo:
+    """What stays the same over all looks of a callback.
+
+    Args:
+        name: First part of all tags.
+        methods: Names of the methods.
+        text: A short description in Markdown of what is shown.
+        images: (B, 3, H, W) uint8, the probe's images as a person would see them.
+        labels: (B,) int64, or None.
+        regions: (B, H, W) bool, where the objects are, or None.
+        class_names: Names of the classes, or None.
+        report: Where the report will lie when the sinks are closed, or None if none is written.
+    """
+
+    name: str
+    methods: list[str]
+    text: str
+    images: Tensor
+    labels: Tensor | None
+    regions: Tensor | None
+    class_names: list[str] | None
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """What a filmstrip shows: the looks so far at the first images.
+
+    Args:
+        headings: Of the T looks.
+        maps: By method, (T, b, h, w) float32, raw signed relevance.
+        preds: (T, b) int64, predicted classes.
+        probs: (T, b) float32, their probabilities.
+    """
+
+    headings: list[str]
+    maps: dict[str, Tensor]
+    preds: Tensor
+    probs: Tensor
+
+
+@dataclass(frozen=True)
 class Look:
-    """What one look has to show, on the device where it was computed.
+    """What one look has to show, on the device where it was computed until a sink gets it.
 
     Args:
         step: Step of the validation metrics.
         epoch: The epoch.
-        pictures: By tag, (3, H, W) uint8.
         scalars: By tag, () float32.
         maps: By method, (B, h, w) float32, raw signed relevance.
-        probabilities: (B, classes) float32.
+        probabilities: (B, classes) float32; None with a `score` of an output without logits.
         class_idx: (B,) int64, the explained classes; None with a `score`.
+        strip: The looks so far.
         class_similarity: By method, (b,) float32: cosine between the first maps and those of another class. Empty at
             most looks.
+        pictures: By tag, (3, H, W) uint8, once they are drawn.
     """
 
     step: int
     epoch: int
-    pictures: dict[str, Tensor]
     scalars: dict[str, Tensor]
     maps: dict[str, Tensor]
     probabilities: Tensor | None
     class_idx: Tensor | None
+    strip: Strip | None = None
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> tuple[Tensor, Tensor]:
+        """Predicted classes (B,) int64 and their probabilities (B,) float32; -1 and NaN where there are none."""
+        if self.probabilities is not None:
+            probs, preds = self.probabilities.max(1)
+            return preds, probs
+        maps = next(iter(self.maps.values()))
+        return maps.new_full((len(maps),), -1, dtype=torch.int64), maps.new_full((len(maps),), torch.nan)
 
 
-def compose(
+def measure(
     explanation: Explanation,
     probe: ProbeBatch,
-    display_images: Tensor,
-    captions: Captions,
     history: History,
     *,
     name: str,
@@ -53,13 +105,11 @@ def compose(
     epoch: int,
     checks: Checks | None = None,
 ) -> Look:
-    """Draw and measure one look, and add it to the history. Nothing here waits for the device.
+    """Measure one look and add it to the history. Nothing here waits for the device.
 
     Args:
         explanation: Of the probe's images.
         probe: The fixed images and what is known about them.
-        display_images: (B, 3, H, W) in [0, 1], the probe's images as a person would see them.
-        captions: The names of the classes.
         history: The looks before this one.
         name: First part of all tags.
         step: Step of the validation metrics.
@@ -68,13 +118,7 @@ def compose(
     """
     checks = checks or Checks()
     maps = explanation.maps
-    logits = explanation.logits
-    probabilities = None if logits is None else logits.softmax(1)
-    if probabilities is None:  # a score is explained: nothing was predicted
-        probs = torch.full((len(display_images),), torch.nan, device=display_images.device)
-        preds = torch.full((len(display_images),), -1, device=display_images.device)
-    else:
-        probs, preds = probabilities.max(1)
+    probabilities = None if explanation.logits is None else explanation.logits.softmax(1)
     scalars = {
         f"{name}/{method}/{metric}": values.nanmean()
         for method, relevance in maps.items()
@@ -90,25 +134,46 @@ def compose(
         for method, found in checks.faithfulness.items()
         for metric, values in found.items()
     }
-    history.append(step, epoch, maps, preds, probs)
-    pictures = {}
+    look = Look(
+        step, epoch, scalars, maps, probabilities, explanation.class_idx, class_similarity=checks.class_similarity
+    )
+    history.append(step, epoch, maps, *look.predictions)
+    assert history.preds is not None and history.probs is not None  # just appended
     rows = slice(0, _ROWS)
-    for method in maps:
-        heat = scale_per_image(maps[method])  # of the mean over layers, which the metrics are about too
-        pictures[f"{name}/{method}"] = overlay_grid(
-            display_images, heat, captions, preds=preds, probs=probs, labels=probe.labels
+    past = {method: looks[:, rows] for method, looks in history.maps.items()}
+    return replace(look, strip=Strip(_headings(history), past, history.preds[:, rows], history.probs[:, rows]))
+
+
+def draw(look: Look, run: RunInfo) -> Look:
+    """Return a look with its pictures: for each method the overlay grid and the filmstrip.
+
+    Args:
+        look: On the CPU.
+        run: What stays the same over all looks, on the CPU.
+    """
+    known = 0 if run.labels is None else int(run.labels.max()) + 1
+    num_classes = known if look.probabilities is None else look.probabilities.shape[1]
+    captions = Captions(run.class_names or [], num_classes)
+    images = run.images.float() / 255
+    preds, probs = look.predictions
+    pictures = {}
+    for method, relevance in look.maps.items():
+        heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
+        pictures[f"{run.name}/{method}"] = overlay_grid(
+            images, heat, captions, preds=preds, probs=probs, labels=run.labels
         )
-        assert history.preds is not None and history.probs is not None  # just appended
-        pictures[f"{name}/{method}/filmstrip"] = filmstrip(
-            display_images[rows],
-            history.maps[method][:, rows],
-            _headings(history),
-            captions,
-            preds=history.preds[:, rows],
-            probs=history.probs[:, rows],
-            labels=None if probe.labels is None else probe.labels[rows],
-        )
-    return Look(step, epoch, pictures, scalars, maps, probabilities, explanation.class_idx, checks.class_similarity)
+        if look.strip is not None:
+            count = look.strip.preds.shape[1]
+            pictures[f"{run.name}/{method}/filmstrip"] = filmstrip(
+                images[:count],
+                look.strip.maps[method],
+                look.strip.headings,
+                captions,
+                preds=look.strip.preds,
+                probs=look.strip.probs,
+                labels=None if run.labels is None else run.labels[:count],
+            )
+    return replace(look, pictures=pictures)
 
 
 def _measure(

@@ -2,24 +2,24 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.explanation import Explanation, find_methods
-from lightning_cam.render import Captions, to_uint8, unnormalize
+from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, loaders_of
 from lightning_cam.training.history import History
-from lightning_cam.training.look import compose
+from lightning_cam.training.look import RunInfo, measure
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
     SINKS,
     FilesSink,
-    RunInfo,
     Sink,
     SinkWorker,
     TimelineSink,
@@ -41,7 +41,7 @@ _ABOUT = """Where the model looks: class activation maps of {count} fixed valida
 
 
 class LookLogger:
-    """Draws and measures each look, and hands it to the loggers.
+    """Measures each look, and hands it to the thread that draws and logs it.
 
     Args:
         settings: What the user asked for.
@@ -67,75 +67,74 @@ class LookLogger:
         mean, std = (as_statistics(value, probe.images) for value in (settings.mean, settings.std))
         if mean is None or std is None:
             mean, std = find_normalization(probe.images, loaders, module)
-        self._display_images = unnormalize(probe.images.float(), mean, std)  # (B, 3, H, W) in [0, 1]
-        self._class_names = settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)])
-        self._captions: Captions | None = None  # drawn at the first look, when the number of classes is known
-        self._worker = None if trainer.fast_dev_run else self._open_worker(trainer, layers)  # type: ignore[attr-defined]
+        directory = self._directory(trainer)
+        report = (
+            directory / f"{file_stem(settings.name)}_report.html" if settings.report and directory is not None else None
+        )
+        self._run = RunInfo(
+            name=settings.name,
+            methods=[method.name for method in find_methods(settings.methods)],
+            text=self._about(layers, report),
+            images=to_uint8(unnormalize(probe.images.float(), mean, std)),
+            labels=probe.labels,
+            regions=probe.regions,
+            class_names=settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)]),
+            report=report,
+        )
+        # In a `fast_dev_run` everything is tried, and nothing is written.
+        self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
+        self._names_checked = False
 
     def log(self, explanation: Explanation, checks: Checks, history: History, *, step: int, epoch: int) -> None:
-        """Draw and measure a look, add it to the history, and hand it to the loggers; nothing waits for the device."""
-        look = compose(
-            explanation,
-            self._probe,
-            self._display_images,
-            self._captions_for(self._probe.num_labels if explanation.logits is None else explanation.logits.shape[1]),
-            history,
-            name=self._settings.name,
-            step=step,
-            epoch=epoch,
-            checks=checks,
+        """Measure a look, add it to the history, and hand it to the loggers' thread; nothing waits for the device."""
+        self._check_names(explanation)
+        look = measure(
+            explanation, self._probe, history, name=self._settings.name, step=step, epoch=epoch, checks=checks
         )
-        if self._worker is not None:
-            self._worker.submit(look)
+        self._worker.submit(look)
 
     def add_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Put metrics of the user's model next to the look of this step."""
-        if self._worker is not None:
-            self._worker.add_metrics(step, metrics)
+        self._worker.add_metrics(step, metrics)
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""
-        if self._worker is not None:
-            self._worker.flush()
+        self._worker.flush()
 
     def close(self) -> None:
         """Write what waits."""
-        if self._worker is not None:
-            self._worker.close()
+        self._worker.close()
 
-    @property
-    def is_prepared(self) -> bool:
-        """Whether what is drawn once, at the first look, is there."""
-        return self._captions is not None
+    def _check_names(self, explanation: Explanation) -> None:
+        names, logits = self._run.class_names, explanation.logits
+        if names and logits is not None and len(names) != logits.shape[1] and not self._names_checked:
+            _log.warning(
+                "There are %d class names and %d classes; those without are numbered.", len(names), logits.shape[1]
+            )
+        self._names_checked = True
 
-    def _captions_for(self, num_classes: int) -> Captions:
-        if self._captions is None:
-            names = self._class_names or []
-            if names and len(names) != num_classes:
-                _log.warning(
-                    "There are %d class names and %d classes; those without are numbered.", len(names), num_classes
-                )
-            names = [*names, *map(str, range(len(names), num_classes))]
-            self._captions = Captions(names, self._display_images.device)
-        return self._captions
+    def _about(self, layers: Sequence[TargetLayer], report: Path | None) -> str:
+        return _ABOUT.format(
+            count=len(self._probe.images),
+            layers="`, `".join(layer.name for layer in layers),
+            name=self._settings.name,
+            target=self._settings.target(self._probe.labels is not None),
+            report=f", and `{report.name}` when the run has ended" if report else "",
+        )
 
-    def _open_worker(self, trainer: Trainer, layers: Sequence[TargetLayer]) -> SinkWorker:
-        """Start the thread that writes the looks."""
+    def _directory(self, trainer: Trainer) -> Path | None:
+        """Where the record goes; None in a `fast_dev_run`."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
         if not trainer.loggers:
             raise ValueError(
                 "Trainer(logger=False): a logger is needed to show the maps "
                 f"({', '.join(SINKS)}; any other gets files in its directory)"
             )
-        settings, probe = self._settings, self._probe
-        directory = directory_of(trainer.loggers[0], trainer.default_root_dir)
-        report = directory / f"{file_stem(settings.name)}_report.html" if settings.report else None
-        text = _ABOUT.format(
-            count=len(probe.images),
-            layers="`, `".join(layer.name for layer in layers),
-            name=settings.name,
-            target=settings.target(probe.labels is not None),
-            report=f", and `{report.name}` when the run has ended" if report else "",
-        )
+        return directory_of(trainer.loggers[0], trainer.default_root_dir)
+
+    def _sinks(self, trainer: Trainer, directory: Path) -> list[Sink]:
+        settings = self._settings
         # Before the loggers', so that the report is there when the loggers' sinks are closed.
         sinks: list[Sink] = [Health(), TimelineSink(directory, report=settings.report, timelapse=settings.timelapse)]
         for logger in trainer.loggers:
@@ -145,14 +144,4 @@ class LookLogger:
                 sink = FilesSink(files)
                 _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
             sinks.append(sink)
-        run = RunInfo(
-            name=settings.name,
-            methods=[method.name for method in find_methods(settings.methods)],
-            text=text,
-            images=to_uint8(self._display_images),
-            labels=probe.labels,
-            regions=probe.regions,
-            class_names=self._class_names,
-            report=report,
-        )
-        return SinkWorker(sinks, run)
+        return sinks

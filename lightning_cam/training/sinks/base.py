@@ -2,38 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
-
-from lightning_cam.training.look import Look
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What stays the same over all looks of a callback.
-
-    Args:
-        name: First part of all tags.
-        methods: Names of the methods.
-        text: A short description in Markdown of what is shown.
-        images: (B, 3, H, W) uint8, the probe's images as a person would see them.
-        labels: (B,) int64, or None.
-        regions: (B, H, W) bool, where the objects are, or None.
-        class_names: Names of the classes, or None.
-        report: Where the report will lie when the sinks are closed, or None if none is written.
-    """
-
-    name: str
-    methods: list[str]
-    text: str
-    images: Tensor
-    labels: Tensor | None
-    regions: Tensor | None
-    class_names: list[str] | None
-    report: Path | None = None
+from lightning_cam.training.look import Look, RunInfo
 
 
 class Sink(ABC):

@@ -18,6 +18,7 @@ class MLFlowSink(Sink):
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
+        _ = logger.experiment  # what it imports, it imports here and not on the writing thread
         self._run_info: RunInfo | None = None
 
     def open(self, run: RunInfo) -> None:

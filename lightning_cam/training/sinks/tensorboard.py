@@ -30,6 +30,7 @@ class TensorBoardSink(Sink):
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
+        _ = logger.experiment  # what it imports, it imports here and not on the writing thread
 
     def open(self, run: RunInfo) -> None:
         """Write the text card."""

@@ -1,20 +1,23 @@
-"""The thread that encodes and writes, so that the training need not wait for it."""
+"""The thread that draws, encodes and writes, so that the training need not wait for it."""
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from queue import Full, Queue
+from dataclasses import fields, is_dataclass, replace
+from queue import SimpleQueue
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.training.look import Look
-from lightning_cam.training.sinks.base import RunInfo, Sink
+from lightning_cam.training.look import Look, RunInfo, draw
+from lightning_cam.training.sinks.base import Sink
 
 _log = logging.getLogger(__name__)
+
+_POLL = 0.002  # seconds
 
 
 class SinkWorker:
@@ -32,7 +35,9 @@ class SinkWorker:
 
     def __init__(self, sinks: Sequence[Sink], run: RunInfo, capacity: int = 16) -> None:
         self._sinks = sinks
-        self._queue: Queue[tuple[Callable[[Sink], None], torch.cuda.Event | None] | None] = Queue(capacity)
+        # Handlers of signals may flush in the middle of a call here: this queue and counters have no lock to wait for.
+        self._queue: SimpleQueue[tuple[Callable[[], None], torch.cuda.Event | None] | None] = SimpleQueue()
+        self._capacity, self._submitted, self._done = capacity, 0, 0
         self._run_info, self._images_arrived = _to_host(run), _event(run.images.device)
         self._error: Exception | None = None
         self._failed = False
@@ -51,7 +56,7 @@ class SinkWorker:
         self._raise_error()
         device = next(iter(look.maps.values())).device
         here = _to_host(look)
-        if self._put(lambda sink: sink.write(here), _event(device)):
+        if self._put(lambda: self._write(here), _event(device)):
             return
         if not self._dropped:
             _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
@@ -73,9 +78,7 @@ class SinkWorker:
         device = next((value.device for value in plain.values() if value.is_cuda), torch.device("cpu"))
         # Copied also on the CPU: a metric may go on to count in the tensor that it gave out.
         here = {name: value.detach().to("cpu", non_blocking=True, copy=True) for name, value in plain.items()}
-        self._put(
-            lambda sink: sink.add_metrics(step, {name: float(value) for name, value in here.items()}), _event(device)
-        )
+        self._put(lambda: self._add_metrics(step, here), _event(device))
 
     def flush(self) -> None:
         """Wait until all looks submitted so far are written.
@@ -83,7 +86,9 @@ class SinkWorker:
         Raises:
             Exception: What a sink raised, if no other call has raised it before.
         """
-        self._queue.join()
+        submitted = self._submitted
+        while self._done < submitted and self._thread.is_alive():
+            time.sleep(_POLL)
         self._raise_error()
 
     def close(self) -> None:
@@ -100,19 +105,33 @@ class SinkWorker:
             _log.warning("%d looks were not logged, because the logger was slower than the looks.", self._dropped)
         self._raise_error()
 
-    def _put(self, action: Callable[[Sink], None], arrived: "torch.cuda.Event | None") -> bool:
-        try:
-            self._queue.put_nowait((action, arrived))
-        except Full:
+    def _write(self, look: Look) -> None:
+        drawn = draw(look, self._run_info)
+        for sink in self._sinks:
+            sink.write(drawn)
+
+    def _add_metrics(self, step: int, metrics: Mapping[str, Tensor]) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        for sink in self._sinks:
+            sink.add_metrics(step, values)
+
+    def _open(self) -> None:
+        for sink in self._sinks:
+            sink.open(self._run_info)
+
+    def _put(self, action: Callable[[], None], arrived: "torch.cuda.Event | None") -> bool:
+        if self._queue.qsize() >= self._capacity:
             return False
+        self._submitted += 1
+        self._queue.put((action, arrived))
         return True
 
     def _run(self) -> None:
         try:
-            self._unless_failed(self._on_each_sink, lambda sink: sink.open(self._run_info), self._images_arrived)
+            self._unless_failed(self._open, self._images_arrived)
             for action, arrived in iter(self._queue.get, None):
-                self._unless_failed(self._on_each_sink, action, arrived)
-                self._queue.task_done()
+                self._unless_failed(action, arrived)
+                self._done += 1
         finally:
             for sink in self._sinks:
                 self._close_sink(sink)
@@ -123,20 +142,16 @@ class SinkWorker:
         except Exception as error:
             self._error = self._error or error
 
-    def _unless_failed(self, action: Callable[..., None], *args: Any) -> None:
+    def _unless_failed(self, action: Callable[[], None], arrived: "torch.cuda.Event | None") -> None:
         """After a failure only take looks from the queue: nobody must wait for a place in it."""
         if self._failed:
             return
         try:
-            action(*args)
+            if arrived is not None:
+                arrived.synchronize()
+            action()
         except Exception as error:  # told to the training thread, which decides
             self._failed, self._error = True, error
-
-    def _on_each_sink(self, action: Callable[[Sink], None], arrived: "torch.cuda.Event | None") -> None:
-        if arrived is not None:
-            arrived.synchronize()
-        for sink in self._sinks:
-            action(sink)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -150,6 +165,8 @@ def _to_host(record: Any) -> Any:
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: moved(inner) for key, inner in value.items()}
+        if is_dataclass(value):
+            return _to_host(value)
         return value.to("cpu", non_blocking=True) if isinstance(value, Tensor) else value
 
     return replace(record, **{field.name: moved(getattr(record, field.name)) for field in fields(record)})
