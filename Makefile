@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-architectures test-oldest-tensorboard lint lint-page benchmark clean
+.PHONY: demo test test-architectures test-oldest lint lint-page benchmark clean
 
 demo: .venv/examples.stamp
 	$(BIN)/python -m examples.demo
@@ -13,9 +13,10 @@ test: .venv/dev.stamp
 test-architectures: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto -m architectures tests/architectures
 
-# The page in the oldest TensorBoard that it is for.
-test-oldest-tensorboard: .venv/dev.stamp .venv/tensorboard-2.12.stamp
-	TENSORBOARD_PYTHON=$(CURDIR)/.venv/tensorboard-2.12/bin/python $(BIN)/python -m pytest -n auto tests/review
+# The lowest versions that pyproject.toml allows, and the page in the oldest TensorBoard that it is for.
+test-oldest: .venv/dev.stamp .venv/oldest.stamp
+	.venv/oldest/bin/python -m pytest -n auto --oldest --ignore tests/review
+	TENSORBOARD_PYTHON=$(CURDIR)/.venv/oldest/bin/python $(BIN)/python -m pytest -n auto tests/review
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -35,11 +36,13 @@ benchmark: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-# It wants older packages than the rest, so it has an environment of its own.
-.venv/tensorboard-2.12.stamp: .venv/dev.stamp
-	$(PYTHON) -m venv .venv/tensorboard-2.12
-	.venv/tensorboard-2.12/bin/python -m pip install --quiet 'tensorboard==2.12.0' 'numpy<2' 'protobuf<4' 'setuptools<70' six
-	.venv/tensorboard-2.12/bin/python -m pip install --quiet --no-deps --editable .
+# It wants older packages than the rest, so it has an environment of its own. They need Python 3.10 or 3.11.
+OLDEST_PYTHON ?= $(PYTHON)
+.venv/oldest.stamp: pyproject.toml tests/oldest-requirements.txt
+	$(OLDEST_PYTHON) -m venv --clear .venv/oldest
+	.venv/oldest/bin/python -m pip install --quiet --requirement tests/oldest-requirements.txt
+	.venv/oldest/bin/python -m pip install --quiet --no-deps --editable .
+	.venv/oldest/bin/python -m pip check
 	touch $@
 
 clean:

@@ -1,7 +1,5 @@
 """Independent references for what is drawn."""
 
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ def lit(mask):
 
 def written(text, size, width, right=""):
     """Write `text` at the left and `right` at the right of a line, with Pillow alone, as (h, width) uint8."""
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
     ascent, descent = font.getmetrics()
     line = Image.new("L", (width, ascent + descent))
     draw = ImageDraw.Draw(line)

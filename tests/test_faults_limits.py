@@ -36,7 +36,7 @@ class Usage(Callback):
             gc.collect()
             objects = gc.get_objects()
             self.counts[trainer.global_step] = {
-                "tensors": sum(isinstance(item, torch.Tensor) for item in objects),
+                "tensors": sum(issubclass(type(item), torch.Tensor) for item in objects),  # a dead proxy has no class
                 "objects": len(objects),
                 "hooks": sum(len(v) for m in pl_module.modules() for k, v in vars(m).items() if k.endswith("_hooks")),
                 "threads": threading.active_count(),

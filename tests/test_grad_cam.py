@@ -24,10 +24,10 @@ CLASSES = [
     pytorch_grad_cam.EigenCAM,
     pytorch_grad_cam.EigenGradCAM,
     pytorch_grad_cam.KPCA_CAM,
-    pytorch_grad_cam.SegEigenCAM,
     pytorch_grad_cam.FEM,
     pytorch_grad_cam.ScoreCAM,
-    pytorch_grad_cam.RefineCAM,
+    # grad-cam 1.5.5 lacks these
+    *(getattr(pytorch_grad_cam, name) for name in ("SegEigenCAM", "RefineCAM") if hasattr(pytorch_grad_cam, name)),
 ]
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 TARGETS = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]

@@ -205,6 +205,9 @@ def test_a_handler_that_flushes_hangs_nobody(tmp_path):
     assert logger.experiment  # a handler cannot import what is just being imported
 
     def flush(*args):
+        if came and came[-1] is None:  # one at a time: the logger's writer has locks
+            return
+        came.append(None)
         look.flush()
         logger.experiment.flush()
         came.append(1)
@@ -222,7 +225,7 @@ def test_a_handler_that_flushes_hangs_nobody(tmp_path):
         stop.set()
         shooter.join()
         signal.signal(signal.SIGUSR1, before)
-    assert came and trainer.state.finished
+    assert 1 in came and trainer.state.finished
 
 
 NO_IMPORTS = """

@@ -1,9 +1,11 @@
 """The command `lightning-cam`."""
 
 import inspect
+import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter,
 
 from lightning_cam.cli import commands
 from lightning_cam.cli.config import options_of
-from lightning_cam.cli.errors import CommandError, UsageError, as_typed
+from lightning_cam.cli.errors import CommandError, UsageError, as_typed, one_line
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": commands.explain_images,
@@ -31,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The words after `lightning-cam`; by default those of this process.
     """
-    logging.basicConfig(format="%(message)s")
+    _set_up_output()
     try:
         _app().meta(sys.argv[1:] if args is None else list(args))
     except CycloptsError as error:
@@ -86,6 +88,23 @@ def _app() -> App:
     return app
 
 
+def _set_up_output() -> None:
+    """See to it that whatever is named can be printed, and that a file's damage is told once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
 def _sentence(error: CycloptsError) -> str:
     """What was typed wrongly, in the parser's words but for words that belong to no option."""
     stray = next((word for word in error.unused_tokens or () if not word.startswith("-")), None)
@@ -103,5 +122,5 @@ def _sentence(error: CycloptsError) -> str:
 
 def _say(message: str, status: int) -> int:
     """Print a message in one line, and return the status."""
-    print(f"lightning-cam: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lightning-cam: {one_line(message)}", file=sys.stderr)
     return status

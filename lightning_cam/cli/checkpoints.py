@@ -1,5 +1,6 @@
 """Weights from files of any usual form into a model."""
 
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -52,8 +53,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         UsageError: There is no such file, or it can only be read with `trust`.
         CommandError: The file is broken, or no checkpoint.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = Path(os.path.expanduser(path))
+    if not os.path.isfile(file):
         raise UsageError(f"--checkpoint: there is no file {str(path)!r}")
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError

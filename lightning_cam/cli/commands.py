@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lightning_cam.cli import options
-from lightning_cam.cli.errors import CommandError, UsageError
+from lightning_cam.cli.errors import CommandError, UsageError, one_line
+from lightning_cam.printable import printable
 
 # TensorBoard keeps ten pictures and a thousand numbers of each tag; it takes room only for those that are there.
 _KEEP_ALL = "images=1000000,scalars=1000000"
@@ -56,12 +57,14 @@ def explain_images(
 ) -> None:
     """Show where a model looks in each image of a folder."""
     from lightning_cam.cli.folder import Explainer, explain_files
-    from lightning_cam.cli.gallery import INDEX, write_gallery
+    from lightning_cam.cli.gallery import write_gallery
     from lightning_cam.cli.images import find_images
     from lightning_cam.cli.models import load_model
     from lightning_cam.cli.preprocessing import given
-    from lightning_cam.cli.results import Results
+    from lightning_cam.cli.results import INDEX, Results
 
+    if modelname is not None and (modelname in ("", "..") or Path(modelname).name != modelname):
+        raise UsageError(f"--modelname: expected the name of a folder in --output, got {modelname!r}")
     folder = Path(output) / (modelname or model.replace(":", "_").replace("/", "_"))
     # Pictures of earlier runs are no images to explain; but the images themselves may lie in the output folder.
     inside = Path(path).resolve().is_relative_to(Path(output).resolve())
@@ -120,10 +123,10 @@ def explain_images(
     write_gallery(folder, f"{folder.name}: {len(images)} images", images, errors)
     explained = len(files) - len(errors)
     earlier = f", {explained - results.added} of them by an earlier run" if explained > results.added else ""
-    print(f"{explained} of {len(files)} images explained{earlier}: {folder / INDEX}")
+    print(f"{explained} of {len(files)} images explained{earlier}: {printable(folder / INDEX)}")
     if errors:
         for error in errors:
-            print(f"{error['file']}: {error['error']}", file=sys.stderr)
+            print(f"{printable(error['file'])}: {one_line(error['error'])}", file=sys.stderr)
         raise CommandError(f"{len(errors)} of {len(files)} images failed, see above")
 
 
@@ -212,7 +215,7 @@ def replay_checkpoints(
             precision=precision,
             trust=trust_checkpoint,
         )
-    print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {output}")
+    print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {printable(output)}")
 
 
 def show_layers(
@@ -258,12 +261,18 @@ def make_report(
     output: Annotated[str | None, Parameter(help="The file; by default cam_report.html in that directory.")] = None,
 ) -> None:
     """Write the timeline of a log directory as one HTML file."""
+    from lightning_cam.timeline.format import RecordError
+    from lightning_cam.timeline.pace import Pace
     from lightning_cam.timeline.report import write_report
 
     try:
-        print(write_report(logdir, output))
+        with Pace(bar=True) as pace:
+            path = write_report(logdir, output, pace=pace)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from error
+    except RecordError as error:
+        raise CommandError(str(error)) from error
+    print(printable(path))
 
 
 def _methods(names: Sequence[str]) -> str | list[str]:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cyclopts import App, ArgumentCollection, Token
 from cyclopts.config import Dict
 
 from lightning_cam.cli.errors import UsageError
+from lightning_cam.cli.yaml_text import load_yaml
+
+_MAX_BYTES = 2**20  # of a file of options; a device such as /dev/zero never ends
 
 
 def options_of(file: Path, command: str) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
@@ -43,12 +45,16 @@ def options_of(file: Path, command: str) -> Callable[[App, tuple[str, ...], Argu
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with open(file, "rb") as opened:
+            data = opened.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise UsageError(f"--config: {str(file)!r} is larger than {_MAX_BYTES >> 20} MiB")
+        content = load_yaml(data.decode())
     except OSError as error:
         raise UsageError(f"--config: {str(file)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--config: {str(file)!r} is no UTF-8 text") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise UsageError(f"--config: {str(file)!r} is no YAML: {error}") from error
     if not isinstance(content, dict | None):
         raise UsageError(f"--config: {str(file)!r} holds no options, each as `name: value`")

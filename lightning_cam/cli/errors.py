@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from lightning_cam.printable import printable
+
 
 class CommandError(Exception):
     """Something outside of this program is not as it must be: exit status 1."""
@@ -9,6 +11,16 @@ class CommandError(Exception):
 
 class UsageError(CommandError):
     """The command was used wrongly, the message says how: exit status 2."""
+
+
+def one_line(message: str) -> str:
+    r"""Write a message in one line, without what a terminal would take for a command.
+
+    Example:
+        >>> one_line("Error in layer:  size\n    mismatch")
+        'Error in layer: size mismatch'
+    """
+    return printable(" ".join(message.split()))
 
 
 def as_typed(message: str, options: Collection[str]) -> str:

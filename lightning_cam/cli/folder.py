@@ -20,7 +20,7 @@ from lightning_cam.cli.images import ImageFiles, ReadImage, read_image
 from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.pictures import contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
-from lightning_cam.cli.results import Results
+from lightning_cam.cli.results import Results, place_of
 from lightning_cam.explanation import Explanation, explain
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.render import has_evidence
@@ -31,6 +31,7 @@ CONTACT_SHEET = "contact.jpg"
 IMAGE = "image.jpg"
 _TOP = 5
 _JPEG_QUALITY = 90
+_MAX_SIDE = 8192  # pixels of the longer side of an overlay
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ def explain_files(
             bar.update(len(broken))
             found = [] if images is None else _explained(explainer, images, layers)
             for read, facts in zip(readable, found, strict=True):
-                file, name, box = read.file, names[read.file], explainer.preprocessing.seen(read.size)
-                drawing.append((file, pool.submit(_draw, file, name, facts, box, folder / name)))
+                file, name = read.file, names[read.file]
+                place = folder / place_of(name)
+                drawing.append((file, pool.submit(_draw, file, name, facts, explainer.preprocessing, place)))
             collect(2 * batch_size)
         collect(0)
     return errors
@@ -231,10 +233,12 @@ def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLaye
     return facts
 
 
-def _draw(file: Path, name: str, facts: _Facts, box: tuple[int, int, int, int], folder: Path) -> dict[str, Any]:
+def _draw(file: Path, name: str, facts: _Facts, preprocessing: Preprocessing, folder: Path) -> dict[str, Any]:
     """Write the pictures of one image, and return its result. The file is read again: that costs less than memory."""
     folder.mkdir(parents=True, exist_ok=True)
     image = read_image(file)
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    box = preprocessing.seen((image.height, image.width))
     image.save(folder / IMAGE, quality=_JPEG_QUALITY)  # for the page: no browser shows every format that is read here
     pictures = [("image", image)]
     for method, heat in facts.heat.items():
@@ -250,5 +254,8 @@ def _draw(file: Path, name: str, facts: _Facts, box: tuple[int, int, int, int], 
 
 
 def _stamp(file: Path) -> list[int]:
-    status = os.stat(file)
+    try:
+        status = os.stat(file)
+    except OSError:  # it is gone, which is told when it is read
+        return []
     return [status.st_size, status.st_mtime_ns]

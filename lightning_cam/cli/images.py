@@ -1,8 +1,10 @@
 """Finding the images that the command line is given, and reading them in worker processes."""
 
 import glob
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_cam.cli.errors import UsageError
-from lightning_cam.training.image_files import SUFFIXES, read_image
+from lightning_cam.training.image_files import SUFFIXES, images_below, is_image_file, read_image
 
 
 def find_images(path: str, exclude: Path | None = None, option: str = "--path") -> tuple[Path, list[Path]]:
@@ -25,7 +27,7 @@ def find_images(path: str, exclude: Path | None = None, option: str = "--path") 
         The folder that all files are in, and the files in order of their paths.
 
     Raises:
-        UsageError: There is no image.
+        UsageError: There is no image, or the pattern has `..` behind a wildcard.
 
     Example:
         >>> import tempfile
@@ -34,30 +36,45 @@ def find_images(path: str, exclude: Path | None = None, option: str = "--path") 
         >>> [file.name for file in find_images(str(folder))[1]]
         ['a.PNG']
     """
-    given = Path(path).expanduser()
-    if given.is_file():  # whatever its suffix
+    given = Path(os.path.expanduser(path))
+    if os.path.isfile(given):  # whatever its suffix
         return given.parent, [given]
-    if given.is_dir():
-        root, found = given, list(given.rglob("*"))
+    if os.path.isdir(given):
+        root, found = given, images_below(given)
     else:
-        found = [Path(name) for name in glob.glob(str(given), recursive=True)]
-        # The part before the first wildcard, so that the same pattern always means the same root.
-        plain = [part for part in given.parts if not glob.has_magic(part)]
-        root = Path(*given.parts[: next((i for i, p in enumerate(given.parts) if glob.has_magic(p)), len(plain))])
+        root, matching = match(given, option)
+        found = sorted(file for file in matching if is_image_file(file))
     excluded = None if exclude is None else exclude.resolve()
-    files = sorted(
-        file
-        for file in found
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not (excluded and file.resolve().is_relative_to(excluded))
-    )
+    files = [file for file in found if not (excluded and file.resolve().is_relative_to(excluded))]
     if not files:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise UsageError(
             f"{option}: no image ({kinds}) in {path!r}; expected a file, a folder or a quoted glob pattern"
         )
     return root, files
+
+
+def match(pattern: Path, option: str) -> tuple[Path, Iterator[Path]]:
+    """Match a glob pattern; `**` does not follow links to folders, which may lead in a circle.
+
+    Args:
+        pattern: May also be a path without wildcards.
+        option: The option that it was given to, for the message.
+
+    Returns:
+        The folder before the first wildcard, so that the same pattern always means the same one; and what is found.
+
+    Raises:
+        UsageError: There is a `..` behind a wildcard: what it leads to is not in that folder.
+    """
+    plain = list(takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    wild = pattern.parts[len(plain) :]
+    root = Path(*plain)
+    if ".." in wild:
+        raise UsageError(f"{option}: expected no '..' behind a wildcard, got {str(pattern)!r}")
+    if not wild:
+        return root.parent, iter([root] if os.path.exists(root) else [])
+    return root, root.glob(str(Path(*wild, "*") if wild[-1] == "**" else Path(*wild)))
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,10 @@ class ReadImage:
     Args:
         file: The file.
         error: Why it could not be read; empty if it could.
-        size: Height and width of the picture in the file, upright.
     """
 
     file: Path
     error: str = ""
-    size: tuple[int, int] = (0, 0)
 
 
 class ImageFiles(Dataset[tuple[ReadImage, Tensor | None]]):
@@ -93,8 +108,6 @@ class ImageFiles(Dataset[tuple[ReadImage, Tensor | None]]):
     def __getitem__(self, index: int) -> tuple[ReadImage, Tensor | None]:
         file = self.files[index]
         try:
-            image = read_image(file)
-            return ReadImage(file, size=(image.height, image.width)), self.transform(image)
-        # Pillow's plugins raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
-        except Exception as error:
+            return ReadImage(file), self.transform(read_image(file))
+        except (OSError, ValueError, MemoryError) as error:  # no file, or none that can be prepared
             return ReadImage(file, f"{type(error).__name__}: {error}"), None

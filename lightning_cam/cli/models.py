@@ -131,6 +131,10 @@ def load_object(path: str, option: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(f"{option}: cannot import {module_name!r}: {error}") from error
+    except SystemExit as error:  # a script that reads its own options when it is imported
+        raise UsageError(
+            f"{option}: cannot import {module_name!r}: it ends the program (SystemExit: {error})"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UsageError(f"{option}: {module_name!r} has no {attribute!r}")
@@ -228,7 +232,9 @@ def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:
 def _class_names(names: str | list[str]) -> list[str]:
     if isinstance(names, list):
         return names
-    file = Path(names)
-    if not file.is_file():
+    if not os.path.isfile(names):
         raise UsageError(f"--class-names: there is no file {names!r}; expected a list, or a file with one name a line")
-    return file.read_text(encoding="utf-8").splitlines()
+    try:
+        return Path(names).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--class-names: {names!r} is no UTF-8 text") from error

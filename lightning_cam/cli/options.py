@@ -1,11 +1,15 @@
 """What the command line's options are read as, and those that several commands have, each with its help."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
-import yaml
 from cyclopts import CoercionError, Parameter, Token
+
+from lightning_cam.cli.yaml_text import load_yaml
+
+MAX_SIDE = 2**14  # of what a model takes; a picture of that size alone takes gigabytes
 
 
 def names(_: Any, tokens: Sequence[Token]) -> list[str]:
@@ -27,6 +31,8 @@ def numbers(_: Any, tokens: Sequence[Token]) -> float | list[float]:
         values = [float(part) for part in found]
     except ValueError:
         _refuse(tokens, expected)
+    if not all(map(math.isfinite, values)):
+        _refuse(tokens, "finite numbers")
     return values[0] if _is_alone(found, tokens) else values
 
 
@@ -34,14 +40,25 @@ def size(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
     """Read a side, or height and width."""
     expected = "one or two whole numbers"
     try:
-        match [int(part) for part in _parts(tokens, expected)]:
-            case [side]:
-                return side
-            case [height, width]:
-                return height, width
+        sides = [int(part) for part in _parts(tokens, expected)]
     except ValueError:
-        pass
+        _refuse(tokens, expected)
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        _refuse(tokens, f"1 to {MAX_SIDE} pixels")
+    match sides:
+        case [side]:
+            return side
+        case [height, width]:
+            return height, width
     _refuse(tokens, expected)
+
+
+def side(_: Any, tokens: Sequence[Token]) -> int:
+    """Read a length in pixels."""
+    pixels = whole_number(_, tokens)
+    if not 1 <= pixels <= MAX_SIDE:
+        _refuse(tokens, f"1 to {MAX_SIDE} pixels")
+    return pixels
 
 
 def whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -63,11 +80,11 @@ def _value(tokens: Sequence[Token]) -> Any:
     text = tokens[0].value
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return load_yaml(text)
+    except ValueError:
         _refuse(tokens, "a value as in YAML")
 
 
@@ -79,8 +96,8 @@ def _parts(tokens: Sequence[Token], expected: str) -> list[str]:
             parts += [part.strip() for part in token.value.split(",")]
             continue
         try:
-            found = yaml.load(token.value, yaml.BaseLoader)  # which leaves numbers and `no` as they are written
-        except yaml.YAMLError:
+            found = load_yaml(token.value, as_text=True)
+        except ValueError:
             found = None
         if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
             _refuse(tokens, expected)
@@ -131,7 +148,9 @@ ImageSize = Annotated[
         help="Side of the model's input, or height and width; alone, the whole image is squeezed into it.",
     ),
 ]
-Resize = Annotated[Whole | None, Parameter(help="Length of the shorter side before the crop to the image size.")]
+Resize = Annotated[
+    int | None, Parameter(converter=side, help="Length of the shorter side before the crop to the image size.")
+]
 Mean = Annotated[
     _Numbers,
     Parameter(help="What the model's input is less by: one number per channel as 0.5,0.4,0.3, or one for all."),

@@ -1,10 +1,9 @@
-"""What is drawn for one image: overlays at its own size, and the contact sheet."""
+"""What is drawn for one image: overlays of its size, and the contact sheet."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from lightning_cam.render.caption import draw_lines, line_height, text_width
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
+_WORDS = 1024  # pixels of the longer side that "no evidence" is written at before it is enlarged
 _UNSEEN = 0.25  # brightness of what a crop cut off
 _TILE = 224
 _GAP = 6
@@ -37,22 +37,21 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         >>> draw_overlay(red, torch.zeros(1, 1), (0, 0, 2, 2), True).getpixel((3, 0))
         (64, 0, 0)
     """
-    left, top, right, bottom = box
-    size = bottom - top, right - left
-    full = F.interpolate(heat[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    left, top, right, bottom = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
-    full = full[top - box[1] : bottom - box[1], left - box[0] : right - box[0]]
-    pixels = torch.from_numpy(np.array(image))
-    drawn = (pixels * _UNSEEN).round().byte()
-    seen = pixels[top:bottom, left:right].permute(2, 0, 1)
-    if evidence:
-        rows = max(1, _STRIP // max(right - left, 1))
-        strips = zip(seen.split(rows, 1), full.split(rows), strict=True)
-        laid = torch.cat([_to_uint8(overlay(strip / 255, warmth)) for strip, warmth in strips], 1)
-    else:
-        laid = _to_uint8(no_evidence(seen / 255))
-    drawn[top:bottom, left:right] = laid.permute(1, 2, 0)
-    return Image.fromarray(drawn.numpy())
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
+    drawn = image.point([round(value * _UNSEEN) for value in range(256)] * 3)
+    if not evidence:
+        seen = image.crop((left, top, right, bottom))
+        small = seen.copy()
+        small.thumbnail((_WORDS, _WORDS))
+        drawn.paste(_to_image(no_evidence(_to_pixels(small))).resize(seen.size), (left, top))
+        return drawn
+    columns = _resized(heat.T, box[2] - box[0], range(left - box[0], right - box[0])).T
+    rows = max(1, _STRIP // (right - left))
+    for start in range(top, bottom, rows):
+        stop = min(start + rows, bottom)
+        warmth = _resized(columns, box[3] - box[1], range(start - box[1], stop - box[1]))
+        drawn.paste(_to_image(overlay(_to_pixels(image.crop((left, start, right, stop))), warmth)), (left, start))
+    return drawn
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
@@ -84,5 +83,17 @@ def _write(sheet: Image.Image, text: str, at: tuple[int, int], width: int) -> No
     sheet.paste((235, 235, 235), at, mask)
 
 
-def _to_uint8(pixels: Tensor) -> Tensor:
-    return (pixels * 255).round().byte()
+def _resized(heat: Tensor, size: int, rows: range) -> Tensor:
+    """Some rows of heat (h, w) resized to (size, w) bilinearly, as `F.interpolate` does: all at once may be large."""
+    place = ((torch.arange(rows.start, rows.stop) + 0.5) * (len(heat) / size) - 0.5).clamp(0, len(heat) - 1)
+    above = place.long()
+    below = (above + 1).clamp(max=len(heat) - 1)
+    return torch.lerp(heat[above], heat[below], (place - above)[:, None])
+
+
+def _to_pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def _to_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())

@@ -15,6 +15,8 @@ from lightning_cam.cli.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
+_MAX_SIDE = 2**16  # pixels of the longer side before the crop: what shows a line of pixels would fill the memory
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -47,6 +49,11 @@ class Preprocessing:
         if len(self.mean) == 1:
             image = image.convert("L")
         size = list(self.image_size) if self.resize is None else [self.resize]
+        if self.resize is not None:
+            spare = max(image.size) - _MAX_SIDE * min(image.size) // self.resize
+            if spare > 1:  # of something that thin only the middle is seen
+                longest = max(image.size) - spare // 2 * 2  # as much is cut off at either end
+                image = TF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
         resized = TF.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         pixels = TF.to_tensor(TF.center_crop(resized, list(self.image_size)))
         return TF.normalize(pixels, list(self.mean), list(self.std))
@@ -62,7 +69,7 @@ class Preprocessing:
     def seen(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The box (left, top, right, bottom) in pixels of a picture that the model sees of it.
 
-        It may reach over the picture's border where the crop pads.
+        It may reach over the picture's border where the crop pads, and has at least one pixel.
 
         Args:
             size: Height and width of the picture.
@@ -76,7 +83,8 @@ class Preprocessing:
             for side, now, length in zip(size, resized, self.image_size, strict=True)
             for start in [round((now - length) / 2)]
         )
-        return round(left), round(top), round(right), round(bottom)
+        left, top = round(left), round(top)
+        return left, top, max(round(right), left + 1), max(round(bottom), top + 1)
 
 
 def of_timm(config: dict[str, Any]) -> Preprocessing:
@@ -145,6 +153,8 @@ def given(
     channels = lengths.pop() if lengths else len(base.mean)
     if channels not in (1, 3):
         raise UsageError(f"--mean, --std: expected 1 or 3 numbers, got {channels}")
+    if std is not None and min(std if isinstance(std, Sequence) else [std]) <= 0:
+        raise UsageError(f"--std: expected numbers above 0, got {std}")
 
     def per_channel(values: float | Sequence[float]) -> tuple[float, ...]:
         return tuple(values) if isinstance(values, Sequence) else (values,) * channels

@@ -1,6 +1,5 @@
 """`lightning-cam replay`: from existing Lightning checkpoints what the callback would have shown."""
 
-import glob
 import inspect
 import logging
 import os
@@ -19,12 +18,12 @@ from tqdm import tqdm
 
 from lightning_cam.cli.checkpoints import load_weights, read_checkpoint
 from lightning_cam.cli.errors import CommandError, UsageError
-from lightning_cam.cli.images import ImageFiles, find_images
+from lightning_cam.cli.images import ImageFiles, find_images, match
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.model.private import metrics_step_of, set_metrics_step
 from lightning_cam.timeline import read_timeline
-from lightning_cam.timeline.format import SUFFIX
+from lightning_cam.timeline.format import SUFFIX, RecordError
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
 
@@ -56,8 +55,8 @@ def find_checkpoints(pattern: str, trust: bool = False) -> list[Checkpoint]:
     Raises:
         UsageError: There is none, or one is not of Lightning.
     """
-    path = Path(pattern).expanduser()
-    names = sorted(path.rglob("*.ckpt") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))
+    path = Path(os.path.expanduser(pattern))
+    names = sorted(path.rglob("*.ckpt") if path.is_dir() else match(path, "--checkpoints")[1])
     if not names:
         raise UsageError(f"--checkpoints: there is no file {pattern!r}; expected a quoted glob pattern or a folder")
     found: dict[int, Checkpoint] = {}
@@ -229,7 +228,10 @@ def replay(
 def _find_looks(folder: Path, name: str) -> Path | None:
     """The record in a folder that holds looks of this name, or None."""
     for record in folder.glob(f"*{SUFFIX}"):
-        timeline = read_timeline(record)
+        try:
+            timeline = read_timeline(record)
+        except RecordError:  # the looks will go to a file of their own
+            continue
         if timeline.name == name and len(timeline.steps):
             return record
     return None

@@ -1,6 +1,7 @@
 """What a run has done so far, kept so that a run that was cut off goes on; and `results.json` at its end."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,19 @@ from lightning_cam.cli.errors import UsageError
 
 _PROGRESS = "progress.jsonl"
 RESULTS = "results.json"
+INDEX = "index.html"
+
+
+def place_of(name: str) -> str:
+    """Where in the folder of a run the pictures of an image go: by the image's name, unless it is that of a file there.
+
+    Example:
+        >>> place_of("cats/a.png"), place_of("index.html/a.png"), place_of("index.html_/a.png")
+        ('cats/a.png', 'index.html_/a.png', 'index.html__/a.png')
+    """
+    first, slash, rest = name.partition("/")
+    ours = first.rstrip("_").lower() in (_PROGRESS, RESULTS, INDEX)
+    return f"{first}_{slash}{rest}" if ours else name
 
 
 class Results:
@@ -32,7 +46,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        self._options = json.loads(json.dumps(options, default=str))
+        self._options = _as_json(options)
         self.added = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -52,7 +66,7 @@ class Results:
 
     def add(self, result: dict[str, Any], stamp: list[int]) -> None:
         """Enter the result of one file, whose pictures are written."""
-        line = {"stamp": stamp, "result": result}
+        line = {"stamp": stamp, "result": _as_json(result)}
         self._done[result["file"]] = line
         self._write(line)
         self.added += 1
@@ -84,11 +98,29 @@ class Results:
 
 
 def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier run, up to the first that was cut off."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+    """The lines of an earlier run, up to the first that was cut off or is none of ours."""
+    found: list[dict[str, Any]] = []
+    for line in file.read_bytes().splitlines() if file.exists() else []:
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
+            entry = json.loads(line)
+        except ValueError:
             break
+        match entry:
+            case {"stamp": list(), "result": {"file": str()}} if found:
+                found.append(entry)
+            case dict() if not found:
+                found.append(entry)
+            case _:
+                break
     return found
+
+
+def _as_json(value: Any) -> Any:
+    """The same as JSON holds it: a number that is not finite is null, what JSON does not know is text."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

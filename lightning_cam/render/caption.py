@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from lightning_cam.printable import printable
+
 _MEASURED = 100  # of the longest names, the widest decides the layout
 
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # DejaVu Sans comes with matplotlib: the same on every machine, Latin, Greek, Cyrillic, Arabic, arrows.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def line_height(size: int) -> int:
@@ -27,8 +29,8 @@ def line_height(size: int) -> int:
 
 
 def text_width(text: str, size: int) -> int:
-    """Width in pixels of `text` at font size `size`."""
-    return int(_font(size).getlength(text)) + 1
+    """Width in pixels of `text` at font size `size`, as it is drawn: control characters as escape sequences."""
+    return int(_font(size).getlength(printable(text))) + 1
 
 
 def shorten(text: str, size: int, width: int, *, in_the_middle: bool = False) -> str:
@@ -69,7 +71,7 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
     draw = ImageDraw.Draw(sheet)
     x, anchor = (width, "rs") if align_right else (0, "ls")
     for row, text in enumerate(shorten_all(texts, size, width)):
-        draw.text((x, row * height + ascent), text, 255, _font(size), anchor)
+        draw.text((x, row * height + ascent), printable(text), 255, _font(size), anchor)
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 

@@ -2,8 +2,9 @@
 
 A file `{name}.lcam` starts with 16 bytes (`LCAM`, uint32 version, 8 random bytes that tell this file from
 another one under the same path) and goes on with records: uint32 length, uint32 CRC-32, payload, all numbers
-little-endian. A payload is uint32 length of a JSON text, the text, then raw arrays. The first record holds the
-probe images, each further one a look, or metrics that belong to the look of their step. Of a look:
+little-endian. A payload is uint32 length of a JSON text, the text, then raw arrays. The text begins with
+`{"kind":`. The first record holds the probe images, each further one a look, or metrics that belong to the look of
+their step; a record of another kind is passed over. Of a look:
 
 =================  ====================  ===============================================================
 array              type and shape        meaning
@@ -17,15 +18,17 @@ class_idx          int32 (B,)            the class explained; left out where it 
 =================  ====================  ===============================================================
 
 A record is written with one system call, so a killed process loses nothing but a record it was in the middle
-of: a reader ends at the first record that is not whole, and a writer that resumes cuts it off. A look whose
-step is not after the looks before it replaces them from that step on, as when a run resumes from a checkpoint.
+of: a reader ends after the last record that is whole, and a writer that resumes cuts off what comes then. A damaged
+record with a whole one behind it is passed over and kept; the next one is found by the first bytes of its JSON. A
+look whose step is not after the looks before it replaces them from that step on, as when a run resumes from a
+checkpoint.
 """
 
 import json
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,37 +37,123 @@ VERSION = 1
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")
+TEXT_LENGTH = struct.Struct("<I")
+LONGEST_SIDE = 448  # pixels of a stored probe image; the page never shows one larger
 PROBABILITY_SCALE = np.float32(65535)  # probabilities are stored in units of 1 over this
+
+_LONGEST_TEXT = 16 * 2**20  # bytes of JSON in a record; the names of 100,000 classes take 3 MB
+_TEXT_BEGINS = b'{"kind":'
+_CHUNK = 2**20
+
+
+class RecordError(ValueError):
+    """A file is no CAM timeline, is damaged where nothing can be read without it, or is of a newer version."""
 
 
 def encode_record(head: dict[str, Any], body: bytes) -> bytes:
-    """Return one record, as its header, its JSON and its arrays' bytes."""
+    """Return one record, as its header, its JSON and its arrays' bytes. The first key of `head` is `kind`."""
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
-    payload = struct.pack("<I", len(text)) + text + body
+    payload = TEXT_LENGTH.pack(len(text)) + text + body
     return RECORD_HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def decode_records(data: bytes, path: str) -> Iterator[tuple[dict[str, Any], memoryview, int]]:
-    """Yield each whole record: its JSON, its arrays' bytes, where it ends in the file."""
-    if len(data) < FILE_HEADER.size:
+def find_records(
+    file: BinaryIO, path: object, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield where each whole record starts in the file, and its payload; what is damaged in between is passed over.
+
+    Args:
+        file: Open for reading; needs no more memory than one record takes.
+        path: What messages call it.
+        on_bytes: Is told how many bytes more were read.
+
+    Raises:
+        RecordError: It is no CAM timeline, or one of a newer version.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    start = file.read(FILE_HEADER.size)
+    if start[: len(MAGIC)] != MAGIC[: len(start)]:
+        raise RecordError(f"{path} is not a CAM timeline")
+    if len(start) < FILE_HEADER.size:
         return
-    magic, version, _ = FILE_HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise ValueError(f"{path} is not a CAM timeline")
+    _, version, _ = FILE_HEADER.unpack(start)
     if version > VERSION:
-        raise ValueError(
+        raise RecordError(
             f"{path} is written in version {version} of the CAM timeline format, this lightning-cam reads up to "
             f"version {VERSION}: upgrade lightning-cam"
         )
-    view, at = memoryview(data), FILE_HEADER.size
-    while at + RECORD_HEADER.size <= len(data):
-        length, checksum = RECORD_HEADER.unpack_from(data, at)
-        payload = view[at + RECORD_HEADER.size : at + RECORD_HEADER.size + length]
-        if len(payload) < max(length, 4) or zlib.crc32(payload) != checksum:
-            return
-        at += RECORD_HEADER.size + length
-        (text,) = struct.unpack_from("<I", payload)
-        yield json.loads(bytes(payload[4 : 4 + text])), payload[4 + text :], at
+    search = _Search(file, size)
+    at: int | None = FILE_HEADER.size
+    while at is not None:
+        payload = search.whole_record(at)
+        if payload is None:
+            at = search.next_record(at + 1)
+            continue
+        yield at, payload
+        at += RECORD_HEADER.size + len(payload)
+        if on_bytes is not None:
+            on_bytes(RECORD_HEADER.size + len(payload))
+
+
+def decode_payload(payload: bytes, what: str) -> tuple[dict[str, Any], int]:
+    """Return the JSON of a record, and where in the payload its arrays begin.
+
+    Raises:
+        RecordError: There is no JSON object of the length that is declared.
+    """
+    (length,) = TEXT_LENGTH.unpack_from(payload)
+    end = TEXT_LENGTH.size + length
+    if end > len(payload) or length > _LONGEST_TEXT:
+        raise RecordError(f"{what}: expected at most {len(payload):,} bytes of JSON, got {length:,}")
+    try:
+        head = json.loads(payload[TEXT_LENGTH.size : end], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{what}: expected JSON ({error})") from error
+    if not isinstance(head, dict):
+        raise RecordError(f"{what}: expected a JSON object, got {type(head).__name__}")
+    return head, end
+
+
+class _Search:
+    """Looks for whole records in a file that may be damaged, or made to be slow to read."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self._patience = 4 * size + _CHUNK  # bytes whose checksum may be wrong
+
+    def whole_record(self, at: int) -> bytes | None:
+        self._file.seek(at)
+        header = self._file.read(RECORD_HEADER.size)
+        if len(header) < RECORD_HEADER.size:
+            return None
+        length, checksum = RECORD_HEADER.unpack(header)
+        if not TEXT_LENGTH.size <= length <= self._size - at - RECORD_HEADER.size or self._patience < 0:
+            return None
+        payload = self._file.read(length)
+        if len(payload) == length and zlib.crc32(payload) == checksum:
+            return payload
+        self._patience -= length
+        return None
+
+    def next_record(self, start: int) -> int | None:
+        """Return where the first whole record at `start` or later begins; None if there is none."""
+        before = RECORD_HEADER.size + TEXT_LENGTH.size  # the text
+        at = start + before
+        while at < self._size and self._patience >= 0:
+            self._file.seek(at)
+            chunk = self._file.read(_CHUNK)
+            found = chunk.find(_TEXT_BEGINS)
+            while found >= 0:
+                if self.whole_record(at + found - before) is not None:
+                    return at + found - before
+                found = chunk.find(_TEXT_BEGINS, found + 1)
+            at += _CHUNK - len(_TEXT_BEGINS) + 1
+        return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def quantize(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

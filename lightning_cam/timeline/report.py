@@ -6,16 +6,32 @@ import html
 import json
 import os
 import re
-from itertools import islice
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from lightning_cam import tensorboard_plugin
 from lightning_cam.timeline import find_timelines
-from lightning_cam.timeline.format import FILE_HEADER, SUFFIX, decode_records
+from lightning_cam.timeline.format import SUFFIX, RecordError
+from lightning_cam.timeline.index import Index, evenly
+from lightning_cam.timeline.pace import Pace
+
+_MOST_LOOKS = 1000  # of a record
+_MOST_BYTES = 32 * 2**20  # of all looks; the page is a little larger
+_BYTES_PER_SECOND = 5 * 2**20  # compressed and written, on a slow machine
 
 _STATIC = Path(str(tensorboard_plugin.__file__)).parent / "static"
 # The browser itself keeps the page from asking any host for anything.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
+
+_NOTE = """<style>
+body {{ display: flex; flex-direction: column }}
+body > .page {{ flex: 1; min-height: 0; height: auto }}
+body > .note {{ padding: 4px 16px }}
+</style>
+<p class="note" role="note">{text}</p>"""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -29,6 +45,7 @@ _PAGE = """<!DOCTYPE html>
 </style>
 </head>
 <body>
+{notes}
 {records}
 <script type="importmap">{import_map}</script>
 <script type="module">
@@ -41,19 +58,26 @@ start(embeddedSource());
 """
 
 
-def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    logdir: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, pace: Pace | None = None
+) -> Path:
     """Write the CAM Timeline page of one or several runs as one HTML file.
+
+    Of a long run at most 1,000 looks go into it, and 32 MiB of all runs: evenly, with the first and the newest. That
+    is said, on the page too. A file that is no record or a damaged one is left out, which is said as well.
 
     Args:
         logdir: A record, or a directory; all records in it and below that hold a look go into the report.
         path: The file to write; by default `cam_report.html` in that directory.
+        pace: Limits the time and says what is left out; by default there is no limit.
 
     Returns:
         The file written.
 
     Raises:
         FileNotFoundError: There is no record with a look.
-        ValueError: A newer version of this package wrote one of the records.
+        ValueError: The only record is damaged, or a newer version of this package wrote it.
+        TooSlow: `pace` has no time for it.
 
     Example:
         >>> import tempfile
@@ -66,24 +90,71 @@ def write_report(logdir: str | os.PathLike[str], path: str | os.PathLike[str] | 
         'cam_report.html'
     """
     logdir = Path(logdir)
-    found = {record: record.read_bytes() for record in find_timelines(logdir) if record.is_file()}  # a pipe never ends
-    # The probe images come first, then the looks.
-    found = {
-        record: data for record, data in found.items() if len([*islice(decode_records(data, str(record)), 2)]) == 2
-    }
+    with _said(pace) as pace:
+        root = logdir.parent if logdir.is_file() else logdir
+        found = _read_all(logdir, pace)
+        notes, records = [], []
+        for record, index in found:
+            looks = _chosen(index, len(found), pace)
+            if len(looks) < len(index):
+                notes.append(f"{record.relative_to(root)}: {len(looks):,} of {len(index):,} looks, evenly chosen")
+            records.append(_embedded(record, index, looks, root))
+        path = root / "cam_report.html" if path is None else Path(path)
+        note = f"This report does not have all looks. {'; '.join(notes)}."
+        page = _PAGE.format(
+            policy=_POLICY,
+            title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
+            style=(_STATIC / "style.css").read_text(encoding="utf-8"),
+            notes=_NOTE.format(text=html.escape(note)) if notes else "",
+            records="\n".join(records),
+            import_map=json.dumps({"imports": _modules()}),
+        )
+        path.write_text(page, encoding="utf-8")
+        if notes:
+            pace.note(f"{path} does not have all looks: {'; '.join(notes)}")
+    return path
+
+
+@contextmanager
+def _said(pace: Pace | None) -> Iterator[Pace]:
+    """The given pace, which says its notes later, or one that does so now."""
+    if pace is not None:
+        yield pace
+    else:
+        with Pace() as own:
+            yield own
+
+
+def _read_all(logdir: Path, pace: Pace) -> list[tuple[Path, Index]]:
+    """Look through the records that hold a look; those that cannot be read are said and left out."""
+    found, faults = [], []
+    records = [record for record in find_timelines(logdir) if record.is_file()]  # a pipe never ends
+    pace.begin(sum(record.stat().st_size for record in records), "reading the records")
+    for record in records:
+        try:
+            with record.open("rb") as file:
+                index = Index(file, record, pace.advance)
+        except (RecordError, OSError) as error:
+            faults.append(error)
+            continue
+        if len(index):  # the probe images may be all that is there
+            found.append((record, index))
+        if index.gaps:
+            pace.note(f"{record} is damaged in {index.gaps} place(s), left out")
+    if not found and len(records) == len(faults) == 1:
+        raise faults[0]
+    for fault in faults:
+        pace.note(f"left out: {fault}")
     if not found:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) with a look in {logdir}")
-    root = logdir.parent if logdir.is_file() else logdir
-    page = _PAGE.format(
-        policy=_POLICY,
-        title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
-        style=(_STATIC / "style.css").read_text(encoding="utf-8"),
-        records="\n".join(_embedded(record, data, root) for record, data in found.items()),
-        import_map=json.dumps({"imports": _modules()}),
-    )
-    path = root / "cam_report.html" if path is None else Path(path)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return found
+
+
+def _chosen(index: Index, num_records: int, pace: Pace) -> np.ndarray:
+    """The looks of a record that go into the report."""
+    every = np.arange(len(index))
+    room = min(_MOST_BYTES, _BYTES_PER_SECOND * max(0.0, pace.left)) / num_records
+    return evenly(len(index), min(_MOST_LOOKS, int(len(index) * room / index.size_of(every))))
 
 
 def _text(name: str) -> str:
@@ -108,17 +179,19 @@ def _modules() -> dict[str, str]:
     return modules
 
 
-def _embedded(record: Path, data: bytes, root: Path) -> str:
+def _embedded(record: Path, index: Index, looks: np.ndarray, root: Path) -> str:
     relative = record.relative_to(root)
     run = _text(relative.parent.as_posix())
+    with record.open("rb") as file:
+        data = index.read_records(file, looks)
     entry = {
         "id": relative.as_posix(),
         "run": _text(root.resolve().name) if run == "." else run,
         "file": record.name.removesuffix(SUFFIX),
-        "uid": data[8 : FILE_HEADER.size].hex(),
+        "uid": index.uid.hex(),
         "bytes": len(data),
         "modified": record.stat().st_mtime,
     }
     about = html.escape(json.dumps(entry))
-    packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
     return f'<script type="application/octet-stream" data-timeline="{about}">{packed}</script>'

@@ -1,18 +1,24 @@
 """The whole training as one animated picture."""
 
+import io
 import os
+import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.render import Captions, overlay_grid, scale_common
+from lightning_cam.render import Captions, overlay_grid
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.tile import text_on_background
-from lightning_cam.timeline import Timeline, read_timeline
+from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_classes, read_images
+from lightning_cam.timeline.index import Index, evenly
+from lightning_cam.timeline.pace import Pace, TooSlow
+from lightning_cam.timeline.reader import find_timeline
 
 _FRAMES = 100  # more looks are thinned out evenly
 _IMAGES = 16
@@ -27,6 +33,7 @@ def write_timelapse(
     *,
     method: str | None = None,
     file_format: Literal["webp", "gif"] = "webp",
+    pace: Pace | None = None,
 ) -> Path:
     """Write how the maps of the probe images evolve as an animated picture.
 
@@ -38,55 +45,94 @@ def write_timelapse(
         path: The file to write; by default `cam_timelapse` with the format's suffix, next to the record.
         method: Whose maps; by default the first.
         file_format: WebP is a fraction of GIF's size and has all colors.
+        pace: Limits the time, by drawing fewer looks; by default there is no limit.
 
     Returns:
         The file written.
 
     Raises:
         FileNotFoundError: There is no record.
-        ValueError: There are several records, the record holds no look, or `method` is not in it.
+        ValueError: There are several records, the record is damaged or holds no look, or `method` is not in it.
+        TooSlow: `pace` has no time for it.
     """
-    timeline = read_timeline(logdir)
-    if not len(timeline.steps):
-        raise ValueError(f"{timeline.path} holds no look yet")
-    method = next(iter(timeline.maps)) if method is None else method
-    if method not in timeline.maps:
-        raise ValueError(f"method: {method!r} is not in {timeline.path}, there are {', '.join(timeline.maps)}")
-    path = timeline.path.with_name(f"cam_timelapse.{file_format}") if path is None else Path(path)
-    frames = _frames(timeline, method)
-    # at most half a second a look, so that a short training does not drag
-    durations = [min(500, 1000 * _SECONDS // len(frames))] * len(frames)
-    durations[-1] = 2000
-    options = {"quality": 40, "method": 2} if file_format == "webp" else {"optimize": True}
-    frames[0].save(path, file_format, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
+    pace = pace or Pace()
+    record = find_timeline(logdir)
+    with record.open("rb") as file:
+        index = Index(file, record, lambda more: pace.advance(more))
+        if not len(index):
+            raise ValueError(f"{record} holds no look yet")
+        maps = find_maps(index)
+        method = next(iter(maps), None) if method is None else method
+        if method is None or method not in maps:
+            raise ValueError(f"method: {method!r} is not in {record}, there are {', '.join(maps)}")
+        drawing = _Drawing(file, index, maps[method], method)
+        wanted = evenly(len(index), _FRAMES).tolist()
+        frames = _draw(drawing, wanted, file_format, pace)
+    path = record.with_name(f"cam_timelapse.{file_format}") if path is None else Path(path)
+    path.write_bytes(_encode(frames, file_format))
+    if len(frames) < len(wanted):
+        pace.note(f"{path} has {len(frames)} looks, as {len(wanted)} take longer")
     return path
 
 
-def _frames(timeline: Timeline, method: str) -> list[Image.Image]:
-    display_images = torch.from_numpy(timeline.images[:_IMAGES].copy()).permute(0, 3, 1, 2) / 255
-    heat = scale_common(torch.from_numpy(timeline.maps[method][:, :_IMAGES])).sqrt()  # weak cells show, order stays
-    num_classes = int(max(timeline.top_classes.max(initial=-1), timeline.labels.max(initial=-1))) + 1
-    captions = Captions(timeline.class_names, max(num_classes, len(timeline.class_names)))
-    preds = torch.from_numpy(timeline.predictions[:, :_IMAGES].copy())
-    probs = torch.from_numpy(timeline.top_probabilities[:, :_IMAGES, 0].copy())
-    labels = torch.from_numpy(timeline.labels[:_IMAGES]) if (timeline.labels >= 0).any() else None
-    total = len(timeline.steps)
-    chosen = torch.linspace(0, total - 1, min(total, _FRAMES)).round().int().unique().tolist()
-    frames = []
-    for t in chosen:
+def _draw(drawing: "_Drawing", looks: list[int], file_format: str, pace: Pace) -> list[Image.Image]:
+    """Draw the first and the newest look and then ever finer between, as long as there is time to encode them too."""
+    frames = {t: drawing.frame(t) for t in {looks[0], looks[-1]}}
+    started = time.monotonic()
+    _encode(list(frames.values()), file_format)
+    cost = (time.monotonic() - started) / len(frames)
+    for n in sorted(range(len(looks)), key=lambda n: f"{n:032b}"[::-1]):
+        if pace.left < 2 * cost * (len(frames) + 1):
+            break
+        if looks[n] not in frames:
+            frames[looks[n]] = drawing.frame(looks[n])
+    if pace.left <= 0:
+        raise TooSlow("drawing it takes longer")
+    return [frame for _, frame in sorted(frames.items())]
+
+
+def _encode(frames: list[Image.Image], file_format: str) -> bytes:
+    # at most half a second a look, so that a short training does not drag
+    durations = [min(500, 1000 * _SECONDS // len(frames))] * len(frames)
+    durations[-1] = 2000
+    options: dict[str, Any] = {"quality": 40, "method": 2} if file_format == "webp" else {"optimize": True}
+    buffer = io.BytesIO()
+    frames[0].save(buffer, file_format, save_all=True, append_images=frames[1:], duration=durations, loop=0, **options)
+    return buffer.getvalue()
+
+
+class _Drawing:
+    """Draws single looks of a record, and reads no others."""
+
+    def __init__(self, file: BinaryIO, index: Index, maps: MapsOf, method: str) -> None:
+        self._file, self._index, self._maps, self._method = file, index, maps, method
+        probe, classes = index.probe, read_classes(index, file)
+        images, _ = read_images(index, file)
+        pixels = torch.from_numpy(decode_images(images[:_IMAGES], "RGB", index.path))
+        self._images = pixels.permute(0, 3, 1, 2) / 255
+        labels = np.array(probe.labels, np.int64)[:_IMAGES]
+        tops = classes.top[:, :_IMAGES, 0]
+        num_classes = max(int(tops.max(initial=-1)), int(labels.max(initial=-1))) + 1
+        self._captions = Captions(probe.class_names, max(num_classes, len(probe.class_names)))
+        self._labels = torch.from_numpy(labels) if (labels >= 0).any() else None
+        self._preds = torch.from_numpy(tops.astype(np.int64))
+        self._probs = torch.from_numpy(classes.top_probabilities[:, :_IMAGES, 0].copy())
+        self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
+
+    def frame(self, t: int) -> Image.Image:
+        maps = torch.from_numpy(self._maps.read(self._file, np.array([t])))[0, :_IMAGES]
         grid = overlay_grid(
-            display_images,
-            heat[t],
-            captions,
-            preds=preds[t],
-            probs=probs[t],
-            labels=labels,
+            self._images,
+            (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
+            self._captions,
+            preds=self._preds[t],
+            probs=self._probs[t],
+            labels=self._labels,
             tile=_TILE,
             font_size=_CAPTION,
         )
-        heading = f"step {timeline.steps[t]:,} · epoch {timeline.epochs[t]} · {method}"
-        frames.append(Image.fromarray(_under_heading(grid, heading).permute(1, 2, 0).numpy()))
-    return frames
+        heading = f"step {self._index.steps[t]:,} · epoch {self._index.epochs[t]} · {self._method}"
+        return Image.fromarray(_under_heading(grid, heading).permute(1, 2, 0).numpy())
 
 
 def _under_heading(grid: Tensor, heading: str) -> Tensor:

@@ -1,9 +1,9 @@
 """Writing a timeline while a training runs."""
 
 import io
+import logging
 import math
 import os
-import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,35 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cam.timeline.files import RecordFile, file_stem
 from lightning_cam.timeline.format import (
     FILE_HEADER,
+    LONGEST_SIDE,
     MAGIC,
     PROBABILITY_SCALE,
+    RECORD_HEADER,
     SUFFIX,
     VERSION,
-    decode_records,
+    RecordError,
+    decode_payload,
     encode_record,
+    find_records,
     quantize,
 )
+from lightning_cam.timeline.heads import Probe, read_probe
 
+_log = logging.getLogger(__name__)
+
+_TAKEN = "{path} is being written by another process"
 _TOP = 3  # classes kept per image and look: what a caption and an enlarged tile can show
-_LONGEST_SIDE = 448  # pixels of a stored probe image; the page never shows one larger
 
 
 class TimelineWriter:
     """Append looks to the record of one callback in one run.
 
     Nothing is written before :meth:`probe`. A record of the same probe images that is already there is
-    continued; one of other images is kept and the new one gets a number (`cam.2.lcam`).
+    continued, of several the newest. One of other images, one that another process is writing to, and a file that is
+    no record or a damaged one are kept, and the new one gets a number (`cam.2.lcam`).
 
     Args:
         directory: The run's directory, where the event file lies. Made where missing.
@@ -55,7 +64,7 @@ class TimelineWriter:
         self.directory = Path(directory)
         self.name = name
         self._labels = np.empty(0, np.int64)
-        self._file: io.FileIO | None = None
+        self._file: RecordFile | None = None
 
     def probe(
         self,
@@ -78,6 +87,7 @@ class TimelineWriter:
 
         Raises:
             ValueError: `images` is not (B, 3, H, W) uint8, or `labels` or `regions` is not one per image.
+            OSError: No file can be written to in the directory.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (B, 3, H, W) uint8, got {images.shape} {images.dtype}")
@@ -104,7 +114,7 @@ class TimelineWriter:
     @property
     def path(self) -> Path:
         """The file written to; known once :meth:`probe` was called."""
-        return Path(os.fsdecode(self._opened().name))
+        return self._opened().path
 
     def append(
         self,
@@ -131,6 +141,7 @@ class TimelineWriter:
         Raises:
             RuntimeError: :meth:`probe` was not called, or the writer is closed.
             ValueError: A map or another array is not one per probe image.
+            OSError: The file could not be written to, or is gone. Nothing of this look is in it.
         """
         file, count = self._opened(), len(self._labels)
         for what, given in (*maps.items(), ("probabilities", probabilities), ("class_idx", class_idx)):
@@ -176,42 +187,70 @@ class TimelineWriter:
             self._file.close()
             self._file = None
 
-    def _opened(self) -> io.FileIO:
+    def _opened(self) -> RecordFile:
         if self._file is None:
             raise RuntimeError("the timeline is not open: call probe(images) first")
         return self._file
 
     def _open(self, head: dict[str, Any], pictures: bytes) -> None:
         self.close()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "_", self.name) or "cam"
-        number = 1
-        while True:
-            path = self.directory / f"{stem}{SUFFIX if number == 1 else f'.{number}{SUFFIX}'}"
-            end = _end_of_same_probe(path, head["hashes"])
-            if end is not None:
-                break
+        stem, number, found, faults = file_stem(self.name), 1, None, []
+        wanted = read_probe(head, len(pictures), self.name)
+        while (path := self._numbered(stem, number)).exists():
+            try:
+                file = RecordFile(path)
+            except BlockingIOError:
+                faults.append(_TAKEN.format(path=path))
+            except OSError as error:
+                faults.append(f"{path} cannot be written to ({error})")
+            else:
+                end, fault = _end_of_same_probe(path, wanted)
+                faults += [fault] if fault else []
+                if end is None:
+                    file.close()
+                else:  # the one with the highest number is the newest
+                    if found is not None:
+                        found[0].close()
+                    found = (file, end)
             number += 1
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (stays open for the run)
+        self._file, end = found or (self._begin(stem, number, faults), 0)
+        if faults:
+            _log.warning("%s; this record goes to %s.", "; ".join(faults), self._file.path)
         self._file.truncate(end)
         if end == 0:
             self._file.write(FILE_HEADER.pack(MAGIC, VERSION, os.urandom(8)) + encode_record(head, pictures))
 
+    def _begin(self, stem: str, number: int, faults: list[str]) -> RecordFile:
+        """Open the first file of this number or a higher one that no other process takes at the same time."""
+        while True:
+            path = self._numbered(stem, number)
+            try:
+                return RecordFile(path)
+            except BlockingIOError:
+                faults.append(_TAKEN.format(path=path))
+                number += 1
 
-def _end_of_same_probe(path: Path, hashes: list[str]) -> int | None:
-    """Return where to continue `path`: 0 if it is to be started, None if it belongs to other images."""
-    if not path.exists():
-        return 0
+    def _numbered(self, stem: str, number: int) -> Path:
+        return self.directory / f"{stem}{SUFFIX if number == 1 else f'.{number}{SUFFIX}'}"
+
+
+def _end_of_same_probe(path: Path, wanted: Probe) -> tuple[int | None, str]:
+    """Return where to continue `path`: 0 if it is to be started, None if it is another record; and a fault of it."""
+    end = 0
     try:
-        found = decode_records(path.read_bytes(), str(path))
-        probe, _, end = next(found, (None, b"", 0))
-        if probe is None:
-            return 0
-        for _, _, end in found:  # noqa: B007  (the last one's end is what counts)
-            pass
-    except ValueError:
-        return None
-    return end if probe["hashes"] == hashes else None
+        with path.open("rb") as file:
+            for at, payload in find_records(file, path):
+                if end == 0:
+                    head, arrays_at = decode_payload(payload, str(path))
+                    if head.get("kind") != "probe":
+                        return None, f"the probe images of {path} are damaged"
+                    probe = read_probe(head, len(payload) - arrays_at, str(path))
+                    if (probe.hashes, probe.name) != (wanted.hashes, wanted.name):
+                        return None, ""
+                end = at + RECORD_HEADER.size + len(payload)
+    except (RecordError, OSError) as error:
+        return None, str(error)
+    return end, ""
 
 
 def _summarize(probabilities: np.ndarray | None, labels: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -239,7 +278,7 @@ def _encode(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()

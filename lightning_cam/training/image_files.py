@@ -1,46 +1,109 @@
 """Image files of any kind as 8-bit RGB: what the probe's folder and the command line read."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  # of files that are images
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has others, some of which start programs
+_MAX_BYTES = 2**30  # of a file: some formats are read as a whole before their header is looked at
+_STRIP = 2**20  # pixels whose depth is changed at once
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder and in those below it, in order of their paths."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    """The image files in a folder and in those below it, in order of their paths.
+
+    Links to files are followed, those to folders are not: they may lead in a circle. A folder that cannot be listed is
+    passed over.
+    """
+    found, folders = [], [folder]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry))
+                    elif is_image_file(Path(entry)):
+                        found.append(Path(entry))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a path has the suffix of an image and leads to a regular file: no folder, pipe or device."""
+    return path.suffix.lower() in SUFFIXES and os.path.isfile(path)
 
 
 def read_image(file: Path) -> Image.Image:
     """Read an image of any mode as 8-bit RGB, upright.
 
     EXIF rotation is applied, what is transparent is laid on white, 16-bit gray keeps its upper 8 bits. Gray of 32 bits
-    and of floats has no range of its own: it is stretched from its smallest to its largest value.
+    and of floats has no range of its own: it is stretched from its smallest to its largest finite value, NaN is black.
 
     Args:
-        file: Any file that Pillow reads; of an animation the first picture.
+        file: A JPEG, PNG, WebP, BMP, GIF or TIFF, whatever its suffix; of an animation the first picture.
 
     Raises:
-        OSError: The file is no image, or broken.
+        OSError: There is no such file, it is no image, damaged, larger than 1 GiB, or has more pixels than
+            `PIL.Image.MAX_IMAGE_PIXELS`, which is 89,478,485 unless set otherwise.
     """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            return _gray(np.asarray(image) / 257)
-        if image.mode in ("I", "F"):
-            return _gray(_stretch(np.asarray(image, np.float64)))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+    if not os.path.isfile(file):  # a pipe would be waited for, a device never ends
+        raise OSError("it is no regular file" if os.path.exists(file) else "there is no such file")
+    if os.path.getsize(file) > _MAX_BYTES:
+        raise OSError(f"the file is larger than {_MAX_BYTES >> 30} GiB")
+    try:
+        with Image.open(file, formats=_FORMATS) as opened:
+            _check_size(opened)
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _as_rgb(opened)
+    except OSError:
+        raise
+    # Pillow's plugins raise whatever a damaged file leads them to: SyntaxError, ValueError, struct.error, zlib.error.
+    except Exception as error:
+        raise OSError(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
-def _gray(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
+def _check_size(image: Image.Image) -> None:
+    """Refuse what Pillow only warns of: a file of a few KB can hold pixels that take gigabytes."""
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise OSError(
+            f"{image.width}×{image.height} pixels are more than the {Image.MAX_IMAGE_PIXELS:,} of the largest image "
+            "that is read; reduce it"
+        )
 
 
-def _stretch(values: np.ndarray) -> np.ndarray:
-    low, high = values.min(), values.max()
-    return (values - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded image with as few copies at once as there can be: it may be large."""
+    if image.mode.startswith("I;16"):
+        return _gray(image, 0, 65535)
+    if image.mode in ("I", "F"):
+        ranges = [(f.min(), f.max()) for _, v in _strips(image) if (f := v[np.isfinite(v)]).size]
+        return _gray(image, min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0))
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(image, mask=image)
+        return opaque
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _gray(image: Image.Image, low: float, high: float) -> Image.Image:
+    """Show gray of any depth from `low`, black, to `high`, white."""
+    factor = 255 / (high - low) if high > low else 0
+    picture = Image.new("L", image.size)
+    for top, values in _strips(image):
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+        picture.paste(Image.fromarray(((values - low) * factor).round().astype(np.uint8)), (0, top))
+    return picture.convert("RGB")
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
+    """The rows of a gray image, some at a time as (rows, width) float64, each time with the number of the first."""
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield top, np.asarray(strip).astype(np.float64)

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_cam.explanation import Explanation, find_methods
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, loaders_of
 from lightning_cam.training.history import History
@@ -67,7 +68,9 @@ class LookLogger:
         if mean is None or std is None:
             mean, std = find_normalization(probe.images, loaders, module)
         directory = self._directory(trainer)
-        report = directory / f"{settings.name}_report.html" if settings.report and directory is not None else None
+        report = (
+            directory / f"{file_stem(settings.name)}_report.html" if settings.report and directory is not None else None
+        )
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from lightning_cam.model.output import named_items, named_tensors
+from lightning_cam.printable import printable
 from lightning_cam.training.image_files import SUFFIXES, images_below, read_image
 
 _log = logging.getLogger(__name__)
@@ -158,9 +159,8 @@ def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | Non
     """The image of a file, or None if the file cannot be read."""
     try:
         image = read_image(file)
-    # Pillow's plugins raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
-    except Exception as error:
-        _log.warning("probe: %s is left out: %s", file, error)
+    except OSError as error:
+        _log.warning("probe: %s is left out: %s", printable(file), printable(error))
         return None
     result = (transform or to_tensor)(image)
     if not isinstance(result, Tensor) or result.ndim != 3:

@@ -204,6 +204,8 @@ KINDS = {
     "fsdp1 in one": {name: FSDP[name] for name in ("alone", "looks")},
     "tp": TP,
 }
+if not hasattr(torch.cpu.Stream, "record_event"):  # torch 2.6: `fully_shard` needs a GPU
+    del KINDS["fsdp"]
 if find_spec("deepspeed"):
     KINDS["deepspeed"] = FSDP
 MODULES = {"ddp": Lit, "fsdp": Sharded, "fsdp1": Lit, "fsdp1 in one": Lit, "deepspeed": Lit, "tp": Parallel}

@@ -17,8 +17,7 @@ import torch
 
 from lightning_cam.render import scale_common, scale_per_image
 from lightning_cam.timeline import TimelineWriter, read_timeline
-from lightning_cam.timeline.format import decode_records
-from tests.review.records import CLASSES, GRID, maps_at, photos
+from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
 TESTS = sorted((Path(__file__).parents[1] / "js").glob("*.test.mjs"))
 COUNT = 4
@@ -151,7 +150,7 @@ def record_as_json(path: Path) -> dict[str, Any]:
         "top_probabilities": as_json(timeline.top_probabilities),
         "label_probability": as_json(timeline.label_probability),
         "class_idx": timeline.class_idx.tolist(),
-        "ends": [end for *_, end in decode_records(path.read_bytes(), str(path))],
+        "ends": [end for *_, end in records_in(path.read_bytes())],
     }
 
 

@@ -7,11 +7,11 @@ import os
 import numpy as np
 import pytest
 
-from lightning_cam.timeline.format import FILE_HEADER, RECORD_HEADER, decode_records, encode_record
+from lightning_cam.timeline.format import encode_record
 from lightning_cam.timeline.report import write_report
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, message, settle, tiles, view
-from tests.review.records import GRID, Run
+from tests.review.records import GRID, Run, records_in
 
 NAMES = (
     '<img src=x onerror="alert(1)">',
@@ -70,7 +70,7 @@ def test_hostile_names_are_text_and_leave_the_page_usable(hostile, open_page, pl
 def test_a_damaged_look_is_left_out_and_said(tmp_path, open_page):
     path = Run(tmp_path / "run").looks(4).path
     data = bytearray(path.read_bytes())
-    (*_, third, _, _) = [end for head, _, end in decode_records(bytes(data), "") if head["kind"] != "metrics"]
+    (*_, third, _, _) = [end for head, _, end in records_in(bytes(data)) if head["kind"] != "metrics"]
     data[third + 100] ^= 1
     path.write_bytes(data)
     with tensorboard(tmp_path) as address:
@@ -83,7 +83,7 @@ def test_a_damaged_look_is_left_out_and_said(tmp_path, open_page):
 def test_a_long_record_larger_than_what_the_server_hands_out_at_once_is_shown_without_a_freeze(tmp_path, open_page):
     run = Run(tmp_path, count=1, methods=["hirescam"], size=16).looks(1)
     data = run.path.read_bytes()
-    (probe, _, begin), (head, body, _) = [*decode_records(data, "")][:2]
+    (probe, _, begin), (head, body, _) = [*records_in(data)][:2]
     assert probe["kind"] == "probe" and len(body) > GRID
     rng = np.random.default_rng(0)
     total = 30_000
@@ -93,7 +93,7 @@ def test_a_long_record_larger_than_what_the_server_hands_out_at_once_is_shown_wi
         for t in range(total)
     ]
     run.path.write_bytes(data[:begin] + b"".join(records))
-    assert FILE_HEADER.size + RECORD_HEADER.size < 2 * 2**22 < run.path.stat().st_size
+    assert run.path.stat().st_size > 2 * 2**22
     with tensorboard(tmp_path) as address:
         page = open_page(address + ENTRY)
         page.wait_for_function("() => document.querySelector('.place')?.textContent.includes('of 30000')")

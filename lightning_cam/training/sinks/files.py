@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cam.render import encode_jpeg
+from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
@@ -14,31 +15,34 @@ class FilesSink(Sink):
     """Writes pictures and a table of scalars into a folder of the callback's name.
 
     `{directory}/{name}/{method}/{step}.jpg`, `…/{method}/filmstrip/{step}.jpg` and `{directory}/{name}/metrics.csv`
-    with one row per scalar and look.
+    with one row per scalar and look. Of a name that is no file name, what is not a letter, a digit or one of `.+-` is
+    an underscore.
 
     Args:
         directory: Where the run's files lie.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = self._table = directory
+        self._directory = self._folder = directory
+        self._name = "cam"
 
     def open(self, run: RunInfo) -> None:
         """Write the description as `about.md`."""
-        folder = self._directory / run.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "about.md").write_text(run.text, encoding="utf-8")
-        self._table = folder / "metrics.csv"
+        self._name, self._folder = run.name, self._directory / file_stem(run.name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "about.md").write_text(run.text, encoding="utf-8")
 
     def write(self, look: Look) -> None:
         """Write one file per picture and one line of the table."""
         leave_room(self._directory)
         for tag, picture in look.pictures.items():
-            path = self._directory / tag / f"{look.step:08d}.jpg"
+            parts = tag.removeprefix(f"{self._name}/").split("/")
+            path = self._folder.joinpath(*map(file_stem, parts), f"{look.step:08d}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_jpeg(picture))
-        begins = not self._table.exists()
-        with self._table.open("a", newline="", encoding="utf-8") as file:
+        path = self._folder / "metrics.csv"
+        begins = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if begins:
                 table.writerow(["step", "epoch", "tag", "value"])

@@ -1,5 +1,6 @@
 """The record that the CAM Timeline reads, and at the end the report and the timelapse made of it."""
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -7,15 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
 
+_log = logging.getLogger(__name__)
+
+_SECONDS = 10.0  # that the end of a training may wait for the report and the timelapse
+
 
 class TimelineSink(Sink):
     """Writes the record of raw maps into the run's directory.
+
+    A look that cannot be written is lost: that is said once, and the next one is tried again.
 
     Args:
         directory: Where the run's event file lies.
@@ -36,10 +44,82 @@ class TimelineSink(Sink):
         self._run_info: RunInfo | None = None
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
+        self._said = False
 
     def open(self, run: RunInfo) -> None:
         """Keep what the record begins with; a run that never looks leaves none."""
         self._run_info = run
+
+    def write(self, look: Look) -> None:
+        """Append one look.
+
+        Raises:
+            OSError: The disk is almost full.
+        """
+        leave_room(self._directory)
+        try:
+            self._append(look)
+        except OSError as error:
+            self._let_go()
+            try:  # the directory may have been removed, or moved away
+                self._append(look)
+            except OSError:
+                self._let_go()
+                self._say(f"the look at step {look.step} is not in the record ({error}); the next ones are tried again")
+            else:
+                self._say(f"{error}; a new record goes on from step {look.step} in {self._record}")
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Append metrics that belong to the look of this step."""
+        if self._writer is None:
+            return
+        try:
+            self._writer.add_metrics(step, metrics)
+        except OSError as error:
+            self._let_go()
+            self._say(f"the metrics of step {step} are not in the record ({error})")
+
+    def close(self) -> None:
+        """Close the record; write the report and the timelapse if there was a look.
+
+        What takes longer than ten seconds is thinned or left out, and that is said.
+
+        Raises:
+            RuntimeError: One of the files could not be written; the other one was tried all the same.
+        """
+        if self._writer is None or self._record is None:  # there was no look, or its place is gone, which was said
+            return
+        self._let_go()
+        files: dict[str, Callable[..., object]] = {}
+        if self._report:
+            files["report.html"] = write_report
+        if self._timelapse:
+            files[f"timelapse.{self._timelapse}"] = partial(write_timelapse, file_format=self._timelapse)
+        faults = []
+        with Pace(_SECONDS) as pace:
+            for ending, write in files.items():
+                path = self._record.with_name(f"{self._record.stem}_{ending}")
+                try:
+                    leave_room(self._directory)
+                    write(self._record, path, pace=pace)
+                except TooSlow as error:
+                    maker = "write_report" if write is write_report else "write_timelapse"
+                    pace.note(f"{path} is left out, as {error} than a training should wait: {maker} makes it")
+                except Exception as error:
+                    faults.append(f"{path} could not be written: {error}")
+        if faults:
+            raise RuntimeError("; ".join(faults))
+
+    def _append(self, look: Look) -> None:
+        self._writer = self._writer or self._open()
+        self._writer.append(
+            look.step,
+            look.epoch,
+            {method: maps.numpy() for method, maps in look.maps.items()},
+            probabilities=None if look.probabilities is None else look.probabilities.float().numpy(),
+            class_idx=None if look.class_idx is None else look.class_idx.numpy(),
+            metrics={tag: float(value) for tag, value in look.scalars.items()},
+        )
 
     def _open(self) -> TimelineWriter:
         """Write the probe images, or go on with the record of these images that is there."""
@@ -54,45 +134,12 @@ class TimelineSink(Sink):
         )
         return writer
 
-    def write(self, look: Look) -> None:
-        """Append one look."""
-        leave_room(self._directory)
-        self._writer = self._writer or self._open()
-        self._writer.append(
-            look.step,
-            look.epoch,
-            {method: maps.numpy() for method, maps in look.maps.items()},
-            probabilities=None if look.probabilities is None else look.probabilities.float().numpy(),
-            class_idx=None if look.class_idx is None else look.class_idx.numpy(),
-            metrics={tag: float(value) for tag, value in look.scalars.items()},
-        )
-
-    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Append metrics that belong to the look of this step."""
+    def _let_go(self) -> None:
         if self._writer is not None:
-            self._writer.add_metrics(step, metrics)
+            self._writer.close()
+            self._writer = None
 
-    def close(self) -> None:
-        """Close the record; write the report and the timelapse if there was a look.
-
-        Raises:
-            RuntimeError: One of the files could not be written; the other one was tried all the same.
-        """
-        if self._writer is None or self._record is None:
-            return
-        self._writer.close()
-        files: dict[str, Callable[[Path, Path], object]] = {}
-        if self._report:
-            files["report.html"] = write_report
-        if self._timelapse:
-            files[f"timelapse.{self._timelapse}"] = partial(write_timelapse, file_format=self._timelapse)
-        faults = []
-        for ending, write in files.items():
-            path = self._record.with_name(f"{self._record.stem}_{ending}")
-            try:
-                leave_room(self._directory)
-                write(self._record, path)
-            except Exception as error:
-                faults.append(f"{path} could not be written: {error}")
-        if faults:
-            raise RuntimeError("; ".join(faults))
+    def _say(self, text: str) -> None:
+        if not self._said:
+            self._said = True
+            _log.warning("%s: %s.", self._run_info.name if self._run_info else self._directory, text)

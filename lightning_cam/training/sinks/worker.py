@@ -2,9 +2,10 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from queue import Full, Queue
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from lightning_cam.training.look import Look, RunInfo, draw
 from lightning_cam.training.sinks.base import Sink
 
 _log = logging.getLogger(__name__)
+
+_POLL = 0.002  # seconds
 
 
 class SinkWorker:
@@ -32,7 +35,9 @@ class SinkWorker:
 
     def __init__(self, sinks: Sequence[Sink], run: RunInfo, capacity: int = 16) -> None:
         self._sinks = sinks
-        self._queue: Queue[tuple[Callable[[], None], torch.cuda.Event | None] | None] = Queue(capacity)
+        # Handlers of signals may flush in the middle of a call here: this queue and counters have no lock to wait for.
+        self._queue: SimpleQueue[tuple[Callable[[], None], torch.cuda.Event | None] | None] = SimpleQueue()
+        self._capacity, self._submitted, self._done = capacity, 0, 0
         self._run_info, self._images_arrived = _to_host(run), _event(run.images.device)
         self._error: Exception | None = None
         self._failed = False
@@ -81,7 +86,9 @@ class SinkWorker:
         Raises:
             Exception: What a sink raised, if no other call has raised it before.
         """
-        self._queue.join()
+        submitted = self._submitted
+        while self._done < submitted and self._thread.is_alive():
+            time.sleep(_POLL)
         self._raise_error()
 
     def close(self) -> None:
@@ -113,10 +120,10 @@ class SinkWorker:
             sink.open(self._run_info)
 
     def _put(self, action: Callable[[], None], arrived: "torch.cuda.Event | None") -> bool:
-        try:
-            self._queue.put_nowait((action, arrived))
-        except Full:
+        if self._queue.qsize() >= self._capacity:
             return False
+        self._submitted += 1
+        self._queue.put((action, arrived))
         return True
 
     def _run(self) -> None:
@@ -124,7 +131,7 @@ class SinkWorker:
             self._unless_failed(self._open, self._images_arrived)
             for action, arrived in iter(self._queue.get, None):
                 self._unless_failed(action, arrived)
-                self._queue.task_done()
+                self._done += 1
         finally:
             for sink in self._sinks:
                 self._close_sink(sink)

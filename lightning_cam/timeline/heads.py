@@ -1,0 +1,180 @@
+"""What the JSON of a record may say: checked here, and nowhere else, before anything of that size is made."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from reprlib import repr as shown
+from typing import Any, TypeGuard
+
+from lightning_cam.timeline.format import RecordError
+
+_MOST_METHODS = 100  # in a look
+_INT64 = 2**63
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The first record: the images that all looks are of.
+
+    Args:
+        name: The callback's name.
+        labels: Class of each image, -1 where unknown.
+        class_names: Name of each class; empty if unknown.
+        size: Height and width of the images before they were stored.
+        hashes: What tells each image from another.
+        image_bytes: Size of each stored image.
+        region_bytes: Size of each stored region; empty if there are none.
+    """
+
+    name: str
+    labels: list[int]
+    class_names: list[str]
+    size: tuple[int, int]
+    hashes: list[str]
+    image_bytes: list[int]
+    region_bytes: list[int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which arrays a look has, and where they lie behind its JSON.
+
+    Args:
+        methods: For each method where its codes begin, and the rows and columns of its maps.
+        top: How many classes are kept per image.
+        top_at: Where the top classes begin, before their probabilities and that of the label.
+        class_at: Where the explained classes begin; None where those are the best ones.
+        size: Bytes of all arrays.
+    """
+
+    methods: dict[str, tuple[int, int, int]]
+    top: int
+    top_at: int
+    class_at: int | None
+    size: int
+
+
+def read_probe(head: dict[str, Any], num_bytes: int, what: str) -> Probe:
+    """Check the JSON of the probe images.
+
+    Args:
+        head: The JSON.
+        num_bytes: What follows it.
+        what: What messages call the record.
+
+    Raises:
+        RecordError: A value is missing, of another type, or declares more than there is.
+    """
+    check = _Check(head, what)
+    labels = check.integers("labels", low=-_INT64)
+    sizes = {key: check.integers(key) for key in ("bytes", "region_bytes")}
+    hashes = check.texts("hashes")
+    for key, values in (("bytes", sizes["bytes"]), ("hashes", hashes), ("region_bytes", sizes["region_bytes"])):
+        if len(values) != len(labels) and (values or key != "region_bytes"):
+            raise RecordError(f"{what}: {key}: expected one per image, got {len(values)} for {len(labels)} images")
+    if sum(map(sum, sizes.values())) > num_bytes:
+        raise RecordError(f"{what}: the images are longer than the record")
+    size = check.integers("size", low=1)
+    if len(size) != 2:
+        raise RecordError(f"{what}: size: expected height and width, got {size}")
+    return Probe(
+        name=check.texts("name", [head.get("name")])[0],
+        labels=labels,
+        class_names=check.texts("class_names"),
+        size=(size[0], size[1]),
+        hashes=hashes,
+        image_bytes=sizes["bytes"],
+        region_bytes=sizes["region_bytes"],
+    )
+
+
+def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
+    """Check what the JSON of a look says of its arrays.
+
+    Args:
+        head: The JSON.
+        count: How many images there are.
+        what: What messages call the record.
+
+    Raises:
+        RecordError: A value is missing or of another type.
+    """
+    check, at = _Check(head, what), 0
+    methods = {}
+    for method, grid in check.mapping("methods").items():
+        rows_columns = check.integers(f"methods: {method}", grid, low=1)
+        if len(rows_columns) != 2:
+            raise RecordError(f"{what}: methods: {method}: expected rows and columns, got {rows_columns}")
+        methods[method] = (at, rows_columns[0], rows_columns[1])
+        at += count * (math.prod(rows_columns) + 8)
+    if len(methods) > _MOST_METHODS:
+        raise RecordError(f"{what}: methods: expected at most {_MOST_METHODS}, got {len(methods)}")
+    top = check.integers("top", [head.get("top")])[0]
+    top_at = at
+    at += count * (6 * top + 2 * (top > 0))
+    class_at = at if head.get("class_idx") else None
+    return Layout(methods, top, top_at, class_at, at if class_at is None else at + 4 * count)
+
+
+def read_place(head: dict[str, Any], what: str) -> tuple[int, int, float]:
+    """Check when a look was taken: its step, its epoch, its time.
+
+    Raises:
+        RecordError: A value is missing or of another type.
+    """
+    step, epoch, time = head.get("step"), head.get("epoch"), head.get("time")
+    if not (_is_integer(step) and _is_integer(epoch)):
+        raise RecordError(f"{what}: step, epoch: expected integers, got {shown(step)} and {shown(epoch)}")
+    return step, epoch, number(time, "time", what)
+
+
+def number(value: Any, key: str, what: str) -> float:
+    """Check a number that is finite.
+
+    Raises:
+        RecordError: It is none.
+    """
+    if (type(value) is float or _is_integer(value)) and math.isfinite(value):
+        return float(value)
+    raise RecordError(f"{what}: {key}: expected a finite number, got {shown(value)}")
+
+
+def read_metrics(head: dict[str, Any], what: str) -> Iterable[tuple[str, float]]:
+    """Yield the metrics of a look; NaN where one was not finite.
+
+    Raises:
+        RecordError: A value is no number.
+    """
+    metrics = head.get("metrics")
+    if type(metrics) is not dict:
+        raise RecordError(f"{what}: metrics: expected values by name, got {shown(metrics)}")
+    for tag, value in metrics.items():
+        yield tag, math.nan if value is None else number(value, tag, what)
+
+
+class _Check:
+    def __init__(self, head: dict[str, Any], what: str) -> None:
+        self._head, self._what = head, what
+
+    def integers(self, key: str, values: Any = None, low: int = 0) -> list[int]:
+        values = self._head.get(key) if values is None else values
+        if type(values) is not list or not all(_is_integer(value) and value >= low for value in values):
+            raise RecordError(f"{self._what}: {key}: expected integers of at least {low}, got {shown(values)}")
+        return values
+
+    def texts(self, key: str, values: Any = None) -> list[str]:
+        values = self._head.get(key) if values is None else values
+        if type(values) is not list or not all(type(value) is str for value in values):
+            raise RecordError(f"{self._what}: {key}: expected text, got {shown(values)}")
+        # JSON can hold halves of characters, which no file or font takes
+        return [value if value.isascii() else value.encode("utf-8", "replace").decode() for value in values]
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value = self._head.get(key)
+        if type(value) is not dict:
+            raise RecordError(f"{self._what}: {key}: expected values by name, got {shown(value)}")
+        return value
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return type(value) is int and -_INT64 <= value < _INT64
