@@ -5,7 +5,6 @@ only for what was appended, and in the report, which has the bytes inside.
 """
 
 import logging
-import os
 import re
 import struct
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
-from lightning_cam.tensorboard_plugin.records import SUFFIX, NoRecordError, RecordFinder
+from lightning_cam.tensorboard_plugin.records import SUFFIX, NoRecordError, RecordFinder, status_of
+from lightning_cam.tensorboard_plugin.remote import is_remote
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
             try:
                 with self._finder.open(key) as file:
                     file.seek(0)
-                    start, status = file.read(_FILE_HEADER_BYTES + _RECORD_HEADER.size), os.fstat(file.fileno())
+                    start, (size, modified) = file.read(_FILE_HEADER_BYTES + _RECORD_HEADER.size), status_of(file)
             except (NoRecordError, OSError):  # deleted since it was found
                 continue
             run, _, file_name = key.rpartition("/")
@@ -84,9 +84,9 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
                     "run": run or ".",
                     "file": file_name.removesuffix(SUFFIX),
                     "uid": start[8:_FILE_HEADER_BYTES].hex(),
-                    "bytes": status.st_size,
-                    "empty": _is_empty(start, status.st_size),
-                    "modified": status.st_mtime,
+                    "bytes": size,
+                    "empty": _is_empty(start, size),
+                    "modified": modified,
                 }
             )
         where = ",".join(str(root) for _, root in self._roots)
@@ -98,7 +98,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
         size = min(_number(request, "limit", low=1, default=_MOST_BYTES), _MOST_BYTES)
         try:
             with self._finder.open(request.args.get("id", "")) as file:
-                file.seek(min(begin, os.fstat(file.fileno()).st_size))
+                file.seek(min(begin, status_of(file)[0]))
                 return http_util.Respond(request, file.read(size), "application/octet-stream")
         except (NoRecordError, OSError):
             return http_util.Respond(request, "no such timeline, or none that can be read", "text/plain", code=404)
@@ -119,16 +119,21 @@ def _is_empty(start: bytes, size: int) -> bool:
     return size <= len(start) + length
 
 
-def _roots(context: base_plugin.TBContext) -> list[tuple[str, Path]]:
+def _roots(context: base_plugin.TBContext) -> list[tuple[str, Path | str]]:
     """Return the directories to look through, each with the run name it stands for."""
     if context.logdir:
-        return [("", Path(context.logdir).expanduser())]
+        return [("", _root(context.logdir))]
     spec = getattr(context.flags, "logdir_spec", "") or ""
     roots = []
     for part in filter(None, spec.split(",")):
         name, colon, path = part.partition(":")
-        roots.append((name, Path(path).expanduser()) if colon else ("", Path(part).expanduser()))
+        named = colon and not path.startswith("//")  # or the colon is that of an address
+        roots.append((name, _root(path)) if named else ("", _root(part)))
     return roots
+
+
+def _root(path: str) -> Path | str:
+    return path if is_remote(path) else Path(path).expanduser()
 
 
 class _BadRequestError(Exception):

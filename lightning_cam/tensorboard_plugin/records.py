@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lightning_cam.tensorboard_plugin import remote
+from lightning_cam.tensorboard_plugin.remote import RemoteRecord, is_remote
+
 _log = logging.getLogger(__name__)
 
 # As in lightning_cam.timeline.format, from which nothing else is needed here.
@@ -40,11 +43,12 @@ class RecordFinder:
     """Look through directories for records, not more often than the looking takes time.
 
     Args:
-        roots: The directories, each with the run name it stands for.
+        roots: The directories, each with the run name it stands for; addresses of stores are text.
     """
 
-    def __init__(self, roots: list[tuple[str, Path]]) -> None:
-        self._roots = roots
+    def __init__(self, roots: list[tuple[str, Path | str]]) -> None:
+        self._roots = [(name, root) for name, root in roots if not is_remote(root)]
+        self._remote_roots = [(name, str(root)) for name, root in roots if is_remote(root)]
         self._found: dict[str, str] = {}
         self._fresh_until = 0.0
         self._walking = threading.Lock()
@@ -64,7 +68,7 @@ class RecordFinder:
         return self._found
 
     @contextmanager
-    def open(self, key: str) -> Iterator[BinaryIO]:
+    def open(self, key: str) -> Iterator["BinaryIO | RemoteRecord"]:
         """Open a record that was found.
 
         Raises:
@@ -73,7 +77,8 @@ class RecordFinder:
         path = self.paths().get(key)
         if path is None:
             raise NoRecordError(key)
-        with _open_record(path, self._resolved_roots()) as file:
+        opened = _open_remote(path) if is_remote(path) else _open_record(path, self._resolved_roots())
+        with opened as file:
             yield file
 
     def _resolved_roots(self) -> list[str]:
@@ -84,6 +89,8 @@ class RecordFinder:
         walk = _Walk(self._resolved_roots(), started + _MOST_SECONDS)
         for (name, _), root in zip(self._roots, walk.roots, strict=True):
             walk.visit(name, root)
+        for name, address in self._remote_roots:
+            walk.visit_remote(name, address)
         self._found = dict(sorted(walk.found.items()))
         self.notes = walk.notes()
         for note in set(self.notes) - self._said:
@@ -122,6 +129,14 @@ class _Walk:
                         self._see(f"{key}/{_printable(entry.name)}".lstrip("/"), folder, entry, folders, linked)
             except OSError:  # deleted since it was found, or not ours to read
                 continue
+
+    def visit_remote(self, name: str, root: str) -> None:
+        """Look through a remote root; there are no links in stores."""
+        for address, path in remote.walk(root):
+            if self._is_over():
+                return
+            if path.endswith(SUFFIX):
+                self.found.setdefault(f"{name}/{path}".lstrip("/"), address)
 
     def _is_over(self) -> bool:
         at_limit = len(self._folders) > _MOST_FOLDERS or len(self.found) >= _MOST_RECORDS
@@ -182,6 +197,30 @@ def _open_record(path: str, roots: list[str]) -> Iterator[BinaryIO]:
         if start != MAGIC[: len(start)]:  # a writer may have made the file just now
             raise NoRecordError(path)
         yield file
+
+
+@contextmanager
+def _open_remote(address: str) -> Iterator[RemoteRecord]:
+    file = RemoteRecord(address)
+    try:
+        start = file.read(len(MAGIC))
+        if start != MAGIC[: len(start)]:
+            raise NoRecordError(address)
+    finally:
+        file.close()
+    file = RemoteRecord(address)  # read from the beginning again
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def status_of(file: "BinaryIO | RemoteRecord") -> tuple[int, float]:
+    """Return an open record's size in bytes, and when it was changed in seconds since 1970, 0 where that is unknown."""
+    if isinstance(file, RemoteRecord):
+        return file.size, 0.0
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime
 
 
 def _is_inside(path: str, roots: list[str]) -> bool:

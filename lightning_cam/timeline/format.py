@@ -180,4 +180,5 @@ def dequantize(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Return float32 maps (..., h, w) from codes (..., h, w) and scales (..., 2)."""
     scales = scales[..., None, None, :]
     side = np.where(codes > 0, scales[..., 0], scales[..., 1])
-    return codes / np.float32(127) * side
+    with np.errstate(invalid="ignore"):  # a made-up scale may be infinite
+        return codes / np.float32(127) * side

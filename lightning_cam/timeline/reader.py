@@ -21,6 +21,7 @@ from lightning_cam.timeline.arrays import (
 )
 from lightning_cam.timeline.format import FILE_HEADER, MAGIC, SUFFIX, RecordError
 from lightning_cam.timeline.index import Index
+from lightning_cam.timeline.remote import local_copy
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +83,11 @@ class Timeline:
 
 
 def find_timelines(logdir: str | os.PathLike[str]) -> list[Path]:
-    """Return the records under a log directory (or the one file that `logdir` is), in order of their path."""
-    logdir = Path(logdir)
+    """Return the records under a log directory (or the one file that `logdir` is), in order of their path.
+
+    Of a remote directory they are copied to this machine.
+    """
+    logdir = local_copy(logdir)
     return [logdir] if logdir.is_file() else sorted(path for path in logdir.rglob(f"*{SUFFIX}") if path.is_file())
 
 
@@ -106,7 +110,8 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
     """Read the record of a run, also while the run goes on.
 
     Args:
-        logdir: A record, or a directory with exactly one record in it or below.
+        logdir: A record, or a directory with exactly one record in it or below; an address such as `s3://bucket/run`
+            too, if fsspec knows its store.
 
     Returns:
         The maps and what was predicted at each look, as arrays.

@@ -17,6 +17,7 @@ from lightning_cam.timeline import find_timelines
 from lightning_cam.timeline.format import SUFFIX, RecordError
 from lightning_cam.timeline.index import Index, evenly
 from lightning_cam.timeline.pace import Pace
+from lightning_cam.timeline.remote import is_remote, local_copy
 
 _MOST_LOOKS = 1000  # of a record
 _MOST_BYTES = 32 * 2**20  # of all looks; the page is a little larger
@@ -89,7 +90,9 @@ def write_report(
         >>> write_report(record).name
         'cam_report.html'
     """
-    logdir = Path(logdir)
+    if is_remote(logdir) and path is None:
+        raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
+    logdir = local_copy(logdir)
     with _said(pace) as pace:
         root = logdir.parent if logdir.is_file() else logdir
         found = _read_all(logdir, pace)

@@ -19,6 +19,7 @@ from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read
 from lightning_cam.timeline.index import Index, evenly
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.reader import find_timeline
+from lightning_cam.timeline.remote import is_remote
 
 _FRAMES = 100  # more looks are thinned out evenly
 _IMAGES = 16
@@ -56,6 +57,8 @@ def write_timelapse(
         TooSlow: `pace` has no time for it.
     """
     pace = pace or Pace()
+    if is_remote(logdir) and path is None:
+        raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
     record = find_timeline(logdir)
     with record.open("rb") as file:
         index = Index(file, record, lambda more: pace.advance(more))

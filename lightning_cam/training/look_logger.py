@@ -68,9 +68,9 @@ class LookLogger:
         if mean is None or std is None:
             mean, std = find_normalization(probe.images, loaders, module)
         directory = self._directory(trainer)
-        report = (
-            directory / f"{file_stem(settings.name)}_report.html" if settings.report and directory is not None else None
-        )
+        report = None  # a remote one is no file here that a logger could take along
+        if settings.report and isinstance(directory, Path):
+            report = directory / f"{file_stem(settings.name)}_report.html"
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
@@ -122,7 +122,7 @@ class LookLogger:
             report=f", and `{report.name}` when the run has ended" if report else "",
         )
 
-    def _directory(self, trainer: Trainer) -> Path | None:
+    def _directory(self, trainer: Trainer) -> Path | str | None:
         """Where the record goes; None in a `fast_dev_run`."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return None
@@ -133,7 +133,7 @@ class LookLogger:
             )
         return directory_of(trainer.loggers[0], trainer.default_root_dir)
 
-    def _sinks(self, trainer: Trainer, directory: Path) -> list[Sink]:
+    def _sinks(self, trainer: Trainer, directory: Path | str) -> list[Sink]:
         settings = self._settings
         # Before the loggers', so that the report is there when the loggers' sinks are closed.
         sinks: list[Sink] = [Health(), TimelineSink(directory, report=settings.report, timelapse=settings.timelapse)]
@@ -141,6 +141,9 @@ class LookLogger:
             sink = sink_of(logger)
             if sink is None:
                 files = directory_of(logger, trainer.default_root_dir)
+                if not isinstance(files, Path):
+                    _log.warning("%s takes no pictures, and %s no files of them.", type(logger).__name__, files)
+                    continue
                 sink = FilesSink(files)
                 _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
             sinks.append(sink)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_cam.render import encode_jpeg
 from lightning_cam.timeline.files import file_stem
+from lightning_cam.timeline.remote import is_remote
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
@@ -49,13 +50,16 @@ class FilesSink(Sink):
             table.writerows([look.step, look.epoch, tag, float(value)] for tag, value in look.scalars.items())
 
 
-def directory_of(logger: Any, default_root_dir: str) -> Path:
+def directory_of(logger: Any, default_root_dir: str) -> Path | str:
     """Where a logger, or Lightning's `ModelCheckpoint` for it, keeps the files of this run.
 
     Args:
         logger: Any logger of Lightning's.
-        default_root_dir: The trainer's, for loggers that keep nothing on this machine.
+        default_root_dir: The trainer's, for loggers that keep nothing of their own.
+
+    Returns:
+        A path, or the address of a store that fsspec knows.
     """
-    if getattr(logger, "log_dir", None):
-        return Path(logger.log_dir)
-    return Path(logger.save_dir or default_root_dir) / str(logger.name) / str(logger.version)
+    place = str(getattr(logger, "log_dir", None) or logger.save_dir or default_root_dir)
+    own = [] if getattr(logger, "log_dir", None) else [str(logger.name), str(logger.version)]
+    return "/".join([place.rstrip("/"), *own]) if is_remote(place) else Path(place, *own)

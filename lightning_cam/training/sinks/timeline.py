@@ -9,6 +9,7 @@ from typing import Literal
 
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.pace import Pace, TooSlow
+from lightning_cam.timeline.remote import RemoteFolder, is_remote
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look
@@ -27,7 +28,7 @@ class TimelineSink(Sink):
     A look that cannot be written is lost: that is said once, and the next one is tried again.
 
     Args:
-        directory: Where the run's event file lies.
+        directory: Where the run's event file lies, a path or an address that fsspec knows.
         report: Write `{name}_report.html` next to the record when the run ends.
         timelapse: Write `{name}_timelapse` in this format as well.
     """
@@ -39,7 +40,9 @@ class TimelineSink(Sink):
         report: bool = True,
         timelapse: Literal["webp", "gif"] | None = None,
     ) -> None:
-        self._directory = Path(directory)
+        self._place = directory
+        self._remote = RemoteFolder(str(directory)) if is_remote(directory) else None
+        self._directory = Path(directory) if self._remote is None else self._remote.folder
         self._report = report
         self._timelapse = timelapse
         self._run_info: RunInfo | None = None
@@ -69,6 +72,11 @@ class TimelineSink(Sink):
                 self._say(f"the look at step {look.step} is not in the record ({error}); the next ones are tried again")
             else:
                 self._say(f"{error}; a new record goes on from step {look.step} in {self._record}")
+        if self._remote is not None and self._record is not None:
+            try:
+                self._remote.copy_if_grown(self._record)
+            except Exception as error:  # whatever the store's package raises
+                self._say(f"the record cannot be copied to {self._place} ({error}); that is tried again at each look")
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Append metrics that belong to the look of this step."""
@@ -91,6 +99,7 @@ class TimelineSink(Sink):
         if self._writer is None or self._record is None:  # there was no look, or its place is gone, which was said
             return
         self._let_go()
+        made = [self._record]
         files: dict[str, Callable[..., object]] = {}
         if self._report:
             files["report.html"] = write_report
@@ -103,11 +112,18 @@ class TimelineSink(Sink):
                 try:
                     leave_room(self._directory, _PAGE_BYTES + 2 * self._record.stat().st_size)
                     write(self._record, path, pace=pace)
+                    made.append(path)
                 except TooSlow as error:
                     maker = "write_report" if write is write_report else "write_timelapse"
                     pace.note(f"{path} is left out, as {error} than a training should wait: {maker} makes it")
                 except Exception as error:
                     faults.append(f"{path} could not be written: {error}")
+        if self._remote is not None:
+            for file in made:
+                try:
+                    self._remote.copy(file)
+                except Exception as error:  # whatever the store's package raises
+                    faults.append(f"{file.name} could not be copied to {self._place}: {error}")
         if faults:
             raise RuntimeError("; ".join(faults))
 
