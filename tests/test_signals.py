@@ -110,7 +110,7 @@ def test_ctrl_c_does_not_wait_for_a_whole_sweep(ctrl_c):
     length = time.monotonic() - began
     began = time.monotonic()
     assert interrupted_at(0.1 * length, sweep)
-    assert time.monotonic() - began < 0.5 * length
+    assert time.monotonic() - began < 0.8 * length
 
 
 def test_a_second_ctrl_c_does_not_wait(ctrl_c):

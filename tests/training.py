@@ -132,7 +132,7 @@ def _inner(value):
         return {str(value): None}
     if is_lazy(value):
         return None
-    if is_traceable_wrapper_subclass(value):
+    if is_traceable_wrapper_subclass(value) and type(value).__name__ != "DTensor":  # which compares by itself
         return {name: _inner(getattr(value, name)) for name in value.__tensor_flatten__()[0]}
     return value
 

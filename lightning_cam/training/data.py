@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "val_transform")
 _CLASS_NAMES = ("classes", "class_names", "categories")
 _Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-_MOST_ITEMS, _MOST_IN_ONE, _LONGEST_WALK = 1000, 100, 1.0  # of a walk in all, of one container, seconds
+_MOST_ITEMS, _MOST_IN_ONE, _LONGEST_WALK = 1000, 100, 0.5  # of a walk in all, of one container, seconds
 _TOLERANCE = 0.05  # resampling overshoots, half precision rounds
 
 
