@@ -7,7 +7,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_cam import explain
 from tests.by_hand import ByHand, assert_maps_by_hand
@@ -59,6 +58,8 @@ def test_a_batch_size_is_found(tmp_path, looks_first):
 
 
 def stateful(shuffle=True):
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
     return StatefulDataLoader(Pictures(12), 4, shuffle=shuffle)
 
 

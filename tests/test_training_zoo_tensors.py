@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch.ao.quantization as observed
-import torchao.quantization as quantized
 from torch import nn
 from torch.utils._pytree import tree_map
 
@@ -70,8 +69,15 @@ def test_observers_see_no_look(tmp_path, name):
 # -- quantized weights ------------------------------------------------------------------------------------------------
 
 
-def with_torchao(config):
-    return lambda backbone: quantized.quantize_(backbone, config)
+def with_torchao(config, *arguments):
+    """A function that quantizes a backbone by torchao's configuration of this name."""
+
+    def change(backbone):
+        from torchao import quantization
+
+        quantization.quantize_(backbone, getattr(quantization, config)(*arguments))
+
+    return change
 
 
 class Halves(torch.Tensor):
@@ -120,9 +126,9 @@ def own_subclass(backbone):
 
 
 FROZEN = {
-    "8 bits": with_torchao(quantized.Int8WeightOnlyConfig()),
-    "4 bits": with_torchao(quantized.IntxWeightOnlyConfig(torch.int4)),
-    "float8": with_torchao(quantized.Float8WeightOnlyConfig()),
+    "8 bits": with_torchao("Int8WeightOnlyConfig"),
+    "4 bits": with_torchao("IntxWeightOnlyConfig", torch.int4),
+    "float8": with_torchao("Float8WeightOnlyConfig"),
     "own subclass": own_subclass,
 }
 
@@ -143,7 +149,7 @@ def test_a_block_that_lets_no_gradient_through(tmp_path):
 
 
 def test_weights_that_let_no_gradient_through_are_refused(tmp_path):
-    changed = with_torchao(quantized.Int8DynamicActivationInt8WeightConfig())
+    changed = with_torchao("Int8DynamicActivationInt8WeightConfig")
     assert_refused(tmp_path, "no attention or other mixing of tokens was seen", make=lambda: Lit(Probe(changed)))
 
 
@@ -178,6 +184,8 @@ def test_a_subclass_of_tensors(tmp_path):
 
 
 def test_8_bit_weights_learn_fake_quantized(tmp_path):
+    from torchao import quantization as quantized
+
     def make():
         model = tiny_vit(embed_dim=32)
         fake = quantized.qat.IntxFakeQuantizeConfig(torch.int8, "per_channel")

@@ -6,23 +6,32 @@ only for what was appended, and in the report, which has the bytes inside.
 
 import logging
 import os
+import re
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
+from lightning_cam.tensorboard_plugin.records import SUFFIX, NoRecordError, RecordFinder
+
 _log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 # As in lightning_cam.timeline.format, from which nothing else is needed here.
-_SUFFIX = ".lcam"
 _FILE_HEADER_BYTES = 16
 _RECORD_HEADER = struct.Struct("<II")
 _CONTENT_TYPES = {".js": "text/javascript", ".css": "text/css"}
+
+_MOST_BYTES = 4 * 2**20  # of a record in one answer: so much memory a request takes
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # None of the answers is a page: opened as one, it may do nothing.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class CamTimelinePlugin(base_plugin.TBPlugin):
@@ -39,7 +48,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._roots = _roots(context)
-        self._finder = _Finder(self._roots)
+        self._finder = RecordFinder(self._roots)
 
     def get_plugin_apps(self) -> dict[str, Callable]:
         """Return what is served under `data/plugin/cam_timeline/`."""
@@ -61,18 +70,19 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
 
     def _timelines(self, request: Request) -> Response:
         listed = []
-        for key, path in self._finder.paths().items():
+        for key in self._finder.paths():
             try:
-                with open(path, "rb") as file:
+                with self._finder.open(key) as file:
+                    file.seek(0)
                     start, status = file.read(_FILE_HEADER_BYTES + _RECORD_HEADER.size), os.fstat(file.fileno())
-            except OSError:  # deleted since it was found
+            except (NoRecordError, OSError):  # deleted since it was found
                 continue
             run, _, file_name = key.rpartition("/")
             listed.append(
                 {
                     "id": key,
                     "run": run or ".",
-                    "file": file_name.removesuffix(_SUFFIX),
+                    "file": file_name.removesuffix(SUFFIX),
                     "uid": start[8:_FILE_HEADER_BYTES].hex(),
                     "bytes": status.st_size,
                     "empty": _is_empty(start, status.st_size),
@@ -80,15 +90,18 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
                 }
             )
         where = ",".join(str(root) for _, root in self._roots)
-        return http_util.Respond(request, {"logdir": where, "timelines": listed}, "application/json")
+        content = {"logdir": where, "timelines": listed, "notes": self._finder.notes}
+        return http_util.Respond(request, content, "application/json")
 
     def _record(self, request: Request) -> Response:
-        path = self._finder.paths().get(request.args.get("id", ""))
-        if path is None:
-            return http_util.Respond(request, "no such timeline", "text/plain", code=404)
-        with open(path, "rb") as file:
-            file.seek(max(0, request.args.get("from", 0, type=int)))
-            return http_util.Respond(request, file.read(), "application/octet-stream")
+        begin = _number(request, "from", low=0, default=0)
+        size = min(_number(request, "limit", low=1, default=_MOST_BYTES), _MOST_BYTES)
+        try:
+            with self._finder.open(request.args.get("id", "")) as file:
+                file.seek(min(begin, os.fstat(file.fileno()).st_size))
+                return http_util.Respond(request, file.read(size), "application/octet-stream")
+        except (NoRecordError, OSError):
+            return http_util.Respond(request, "no such timeline, or none that can be read", "text/plain", code=404)
 
     def _static(self, request: Request) -> Response:
         served = {path.name: path for path in STATIC.iterdir() if path.suffix in _CONTENT_TYPES}
@@ -106,40 +119,6 @@ def _is_empty(start: bytes, size: int) -> bool:
     return size <= len(start) + length
 
 
-class _Finder:
-    """Look through directories for records, not more often than the looking takes time."""
-
-    def __init__(self, roots: list[tuple[str, Path]]) -> None:
-        self._roots = roots
-        self._found: dict[str, Path] = {}
-        self._fresh_until = 0.0
-
-    def paths(self) -> dict[str, Path]:
-        """Return each record by its run and file name, `run/file.lcam`."""
-        started = time.monotonic()
-        if started >= self._fresh_until:
-            found = {}
-            for prefix, root in self._roots:
-                for path in sorted(_walk(root)):
-                    found["/".join(filter(None, (prefix, path.relative_to(root).as_posix())))] = path
-            self._found = found
-            ended = time.monotonic()
-            self._fresh_until = ended + max(1.0, 10 * (ended - started))
-        return self._found
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the records below `root`, following links as TensorBoard does, each directory once."""
-    seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        yield from (Path(folder, name) for name in files if name.endswith(_SUFFIX))
-
-
 def _roots(context: base_plugin.TBContext) -> list[tuple[str, Path]]:
     """Return the directories to look through, each with the run name it stands for."""
     if context.logdir:
@@ -152,15 +131,48 @@ def _roots(context: base_plugin.TBContext) -> list[tuple[str, Path]]:
     return roots
 
 
-def _guarded(serve: Callable[[Request], Response]) -> Callable:
-    """Answer an error with a message that the page can show."""
+class _BadRequestError(Exception):
+    """A parameter that cannot be; the message says what is expected."""
 
-    @Request.application
-    def application(request: Request) -> Response:
+
+def _number(request: Request, name: str, low: int, default: int) -> int:
+    """Return a parameter that is a number of bytes."""
+    given = request.args.getlist(name)
+    if not given:
+        return default
+    if len(given) > 1 or not re.fullmatch("[0-9]{1,18}", given[0]) or int(given[0]) < low:
+        raise _BadRequestError(f"{name}: expected one number of bytes, at least {low} and below 10^18")
+    return int(given[0])
+
+
+def _is_of_this_origin(request: Request) -> bool:
+    """Tell whether a page of TensorBoard's own asks, or a person: browsers say if it is a page of somebody else."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or origin.rpartition("://")[2] == request.host
+
+
+def _guarded(serve: Callable[[Request], Response]) -> Callable:
+    """Answer an error with a message that the page can show, and nothing to pages of other origins."""
+
+    def answer(request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return http_util.Respond(request, "only GET and HEAD are answered", "text/plain", code=405)
         try:
+            if not _is_of_this_origin(request):
+                return http_util.Respond(request, "pages of other origins get no answer", "text/plain", code=403)
             return serve(request)
+        except _BadRequestError as error:
+            return http_util.Respond(request, str(error), "text/plain", code=400)
         except Exception as error:
             _log.exception("CAM Timeline: %s failed", request.path)
             return http_util.Respond(request, f"{type(error).__name__}: {error}", "text/plain", code=500)
+
+    @Request.application
+    def application(request: Request) -> Response:
+        response = answer(request)
+        response.headers.update(_HEADERS)
+        return response
 
     return application

@@ -103,7 +103,7 @@ def write_report(
         note = f"This report does not have all looks. {'; '.join(notes)}."
         page = _PAGE.format(
             policy=_POLICY,
-            title=html.escape(f"CAM Timeline · {root.resolve().name}"),
+            title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
             style=(_STATIC / "style.css").read_text(encoding="utf-8"),
             notes=_NOTE.format(text=html.escape(note)) if notes else "",
             records="\n".join(records),
@@ -128,7 +128,7 @@ def _said(pace: Pace | None) -> Iterator[Pace]:
 def _read_all(logdir: Path, pace: Pace) -> list[tuple[Path, Index]]:
     """Look through the records that hold a look; those that cannot be read are said and left out."""
     found, faults = [], []
-    records = find_timelines(logdir)
+    records = [record for record in find_timelines(logdir) if record.is_file()]  # a pipe never ends
     pace.begin(sum(record.stat().st_size for record in records), "reading the records")
     for record in records:
         try:
@@ -157,6 +157,11 @@ def _chosen(index: Index, num_records: int, pace: Pace) -> np.ndarray:
     return evenly(len(index), min(_MOST_LOOKS, int(len(index) * room / index.size_of(every))))
 
 
+def _text(name: str) -> str:
+    """Return a file's name as text: names are bytes, which need not be UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _modules() -> dict[str, str]:
     """Return the modules of the page, each as a URL with its whole text inside, by the name to import it under.
 
@@ -176,12 +181,12 @@ def _modules() -> dict[str, str]:
 
 def _embedded(record: Path, index: Index, looks: np.ndarray, root: Path) -> str:
     relative = record.relative_to(root)
-    run = relative.parent.as_posix()
+    run = _text(relative.parent.as_posix())
     with record.open("rb") as file:
         data = index.read_records(file, looks)
     entry = {
         "id": relative.as_posix(),
-        "run": root.resolve().name if run == "." else run,
+        "run": _text(root.resolve().name) if run == "." else run,
         "file": record.name.removesuffix(SUFFIX),
         "uid": index.uid.hex(),
         "bytes": len(data),

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { dequantize } from "../../lightning_cam/tensorboard_plugin/static/record.js";
+import { readAppended, serverSource } from "../../lightning_cam/tensorboard_plugin/static/source.js";
+import { crc32, dequantize } from "../../lightning_cam/tensorboard_plugin/static/record.js";
 import { Timeline } from "../../lightning_cam/tensorboard_plugin/static/timeline.js";
 import { assertClose, expected, recordBytes } from "./fixtures.mjs";
 
@@ -124,13 +125,95 @@ test("what is computed from the looks follows a record that grows", () => {
 });
 
 test("reading ends at a record whose checksum is wrong", () => {
-  const whole = recordBytes("whole");
-  const twoLooks = expected("whole").ends[2]; // of the probe batch, of the first look, of the second one, ...
-  new Uint8Array(whole)[twoLooks + 40] ^= 1;
-  const timeline = read(whole);
+  const { ends } = expected("whole"); // of the probe batch, of the first look, of the second one, ...
+  const cut = recordBytes("whole").slice(0, ends[3]); // the third look is the last: the writer may be at it
+  new Uint8Array(cut)[ends[2] + 40] ^= 1;
+  const timeline = read(cut);
   assert.equal(timeline.error, null);
-  assert.equal(timeline.offset, twoLooks);
+  assert.equal(timeline.offset, ends[2]);
   assert.equal(timeline.looks.length, 2);
+  assert.equal(timeline.damaged, 0);
+});
+
+test("a damaged look is passed over once a whole record follows, and counted", () => {
+  const whole = recordBytes("whole");
+  const { ends } = expected("whole");
+  for (const place of [ends[1], ends[1] + 5, ends[1] + 40, ends[2] - 1]) { // its length, its checksum, its JSON, its arrays
+    const broken = whole.slice(0);
+    new Uint8Array(broken)[place] ^= 1;
+    const timeline = read(broken);
+    assert.deepEqual([timeline.error, timeline.damaged, timeline.offset], [null, 1, whole.byteLength]);
+    assert.deepEqual(steps(timeline), [0, 20]);
+    const growing = read(broken.slice(0, ends[2]));
+    assert.deepEqual([growing.damaged, growing.offset], [0, ends[1]]);
+    growing.feed(broken.slice(growing.offset));
+    assert.deepEqual(growing.looks, timeline.looks);
+  }
+});
+
+/** A record with a right checksum, whatever it says. */
+function recordOf(text, body = new Uint8Array(0)) {
+  const json = new TextEncoder().encode(text);
+  const payload = new Uint8Array(4 + json.length + body.length);
+  new DataView(payload.buffer).setUint32(0, json.length, true);
+  payload.set(json, 4);
+  payload.set(body, 4 + json.length);
+  const record = new Uint8Array(8 + payload.length);
+  new DataView(record.buffer).setUint32(0, payload.length, true);
+  new DataView(record.buffer).setUint32(4, crc32(payload), true);
+  record.set(payload, 8);
+  return record;
+}
+
+const joined = (...parts) => Uint8Array.from(parts.flatMap((part) => [...new Uint8Array(part)])).buffer;
+const LOOK = { kind: "look", step: 15, epoch: 0, time: 0, metrics: {}, methods: {}, top: 0, class_idx: false };
+const WRONG = [
+  "{", "null", "3", "[]]", "\"look\"",
+  ...[
+    { step: "15" }, { step: null }, { step: 1e300 }, { epoch: {} }, { time: "now" }, { metrics: null }, { metrics: { a: "1" } }, { metrics: [1] },
+    { methods: null }, { methods: { m: 3 } }, { methods: { m: [2] } }, { methods: { m: [0, 2] } }, { methods: { m: [1e9, 1e9] } },
+    { methods: { m: [-1, -1] } }, { methods: { m: [2, 2] } }, { top: -1 }, { top: 5 }, { top: 1.5 }, { class_idx: true }, { kind: "probe" },
+  ].map((patch) => JSON.stringify({ ...LOOK, ...patch })),
+  JSON.stringify({ kind: "metrics", step: 0, metrics: 5 }),
+];
+
+for (const text of WRONG) {
+  test(`a record with a right checksum that says ${text} is left out`, () => {
+    const whole = recordBytes("whole");
+    const { ends } = expected("whole");
+    const timeline = read(joined(whole.slice(0, ends[2]), recordOf(text), whole.slice(ends[2])));
+    assert.deepEqual([timeline.error, timeline.damaged], [null, 1]);
+    assert.deepEqual(timeline.looks, read(whole).looks);
+  });
+}
+
+test("names that every object has are names like others", () => {
+  const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
+  const values = (value) => `{${names.map((name) => `"${name}":${JSON.stringify(value)}`).join()}}`;
+  const { metrics, methods, ...others } = LOOK;
+  const text = `${JSON.stringify(others).slice(0, -1)},"metrics":${values(0.5)},"methods":${values([1, 1])}}`;
+  const probe = { kind: "probe", name: "__proto__", labels: [-1], class_names: [], size: [1, 1], hashes: ["0"], bytes: [0], region_bytes: [] };
+  const late = `{"kind":"metrics","step":15,"metrics":${values(0.75)}}`;
+  const timeline = read(joined(recordBytes("whole").slice(0, 16), recordOf(JSON.stringify(probe)), recordOf(text, new Uint8Array(9 * names.length)), recordOf(late)));
+  assert.equal(timeline.damaged, 0);
+  assert.deepEqual(timeline.methods, names);
+  assert.deepEqual(names.map((name) => timeline.looks[0].metrics[name]), [0.75, 0.75, 0.75, 0.75]);
+  assert.deepEqual(names.map((name) => timeline.looks[0].maps[name].rows), [1, 1, 1, 1]);
+  assert.deepEqual([{}.rows, Object.keys(Object.prototype)], [undefined, []]);
+});
+
+test("a file that the server hands out in small pieces is read whole", async (context) => {
+  const whole = recordBytes("whole");
+  let asked = 0;
+  context.mock.method(globalThis, "fetch", async (path) => {
+    asked++;
+    const from = Number(new URLSearchParams(path.split("?")[1]).get("from"));
+    return new Response(whole.slice(from, from + 1000));
+  });
+  const timeline = emptyTimeline();
+  assert.equal(await readAppended(serverSource(), timeline, whole.byteLength), true);
+  assert.deepEqual([timeline.offset, asked], [whole.byteLength, Math.ceil(whole.byteLength / 1000)]);
+  assert.deepEqual(timeline.looks, read(whole).looks);
 });
 
 test("reading ends at zeros, as a computer that crashed leaves them at a file's end", () => {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +34,15 @@ def maps_at(share: float, centers: np.ndarray, seed: int, grid: int = GRID) -> n
     blob = np.exp(-((y - centers[:, :1, None]) ** 2 + (x - centers[:, 1:, None]) ** 2) / 0.02)
     noise = rng.normal(size=(len(centers), grid, grid))
     return (share * blob + 0.15 * (1 - share) * noise).astype(np.float32)
+
+
+def records_in(data: bytes) -> Iterator[tuple[dict[str, Any], bytes, int]]:
+    """Yield of each record in a whole file its JSON, its arrays' bytes, and where it ends."""
+    at = 16
+    while at < len(data):
+        length, _, text = struct.unpack_from("<III", data, at)
+        start, at = at + 12, at + 8 + length
+        yield json.loads(data[start : start + text]), data[start + text : at], at
 
 
 class Run:

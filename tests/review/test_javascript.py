@@ -17,8 +17,7 @@ import torch
 
 from lightning_cam.render import scale_common, scale_per_image
 from lightning_cam.timeline import TimelineWriter, read_timeline
-from lightning_cam.timeline.format import RECORD_HEADER, find_records
-from tests.review.records import CLASSES, GRID, maps_at, photos
+from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
 TESTS = sorted((Path(__file__).parents[1] / "js").glob("*.test.mjs"))
 COUNT = 4
@@ -151,13 +150,8 @@ def record_as_json(path: Path) -> dict[str, Any]:
         "top_probabilities": as_json(timeline.top_probabilities),
         "label_probability": as_json(timeline.label_probability),
         "class_idx": timeline.class_idx.tolist(),
-        "ends": record_ends(path),
+        "ends": [end for *_, end in records_in(path.read_bytes())],
     }
-
-
-def record_ends(path: Path) -> list[int]:
-    with path.open("rb") as file:
-        return [at + RECORD_HEADER.size + len(payload) for at, payload in find_records(file, path)]
 
 
 def derived(values: np.ndarray) -> dict[str, Any]:

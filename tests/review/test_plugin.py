@@ -121,9 +121,9 @@ assert not unwanted, unwanted
 
 
 def test_the_format_is_the_one_that_the_writer_uses():
-    from lightning_cam.tensorboard_plugin import plugin
+    from lightning_cam.tensorboard_plugin import plugin, records
     from lightning_cam.timeline import format as file_format
 
-    assert plugin._SUFFIX == file_format.SUFFIX
+    assert records.SUFFIX == file_format.SUFFIX and records.MAGIC == file_format.MAGIC
     assert file_format.FILE_HEADER.size == plugin._FILE_HEADER_BYTES
     assert file_format.RECORD_HEADER.size == plugin._RECORD_HEADER.size

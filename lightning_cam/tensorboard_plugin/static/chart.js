@@ -2,14 +2,15 @@
 
 import { html, setText, svg, textRuler } from "./dom.js";
 import { shortenNames } from "./names.js";
-import { collectCharts, interpolatedAt, valueAt } from "./series.js";
-import { formatNumber } from "./text.js";
+import { collectCharts, interpolatedAt, rangeOf, thinnedPoints, valueAt } from "./series.js";
+import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./series.js").Series} Series */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
 const HEIGHT = 64;
 const WIDTH = 240;
+const COLUMNS = 2 * WIDTH; // that can be told apart of a line
 const MARGIN = 5; // above and below the lines
 const LEGEND_OFFSET = 90; // pixels of a legend's line before the name: the swatch, the value
 
@@ -72,10 +73,10 @@ export class Charts {
    * @returns {Panel}
    */
   #panel({ title, series }) {
-    const values = series.flatMap(({ points }) => points.map(([, value]) => value));
-    const low = Math.min(...values);
-    const high = Math.max(...values);
-    const down = (/** @type {number} */ value) => MARGIN + (HEIGHT - 2 * MARGIN) * (high > low ? (high - value) / (high - low) : 0.5);
+    const { low, high } = rangeOf(series);
+    // Halved, as the difference of two large numbers may be none.
+    const share = (/** @type {number} */ value) => (high > low ? (high / 2 - value / 2) / (high / 2 - low / 2) : 0.5);
+    const down = (/** @type {number} */ value) => MARGIN + (HEIGHT - 2 * MARGIN) * share(value);
     const plotted = series.map((one) => this.#plotted(one, down));
     const several = series.length > 1;
     const cursor = html("div", { class: "cursor" });
@@ -88,7 +89,7 @@ export class Charts {
       cursor,
     );
     this.#listen(plot, several ? plotted : [], down);
-    const head = html("div", { class: "head" }, html("span", { class: "title", title }, title), several ? null : plotted[0].value);
+    const head = html("div", { class: "head" }, html("span", { class: "title", title: readable(title) }, readable(title)), several ? null : plotted[0].value);
     const legend = several ? html("div", { class: "names" }, ...plotted.map(({ entry }) => entry)) : null;
     return { element: html("section", { class: "chart" }, head, plot, legend), legend, series: plotted, cursor };
   }
@@ -101,15 +102,15 @@ export class Charts {
    */
   #plotted(series, down) {
     const { name, fullName, points } = series;
-    const places = points.map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
+    const places = thinnedPoints(points, COLUMNS).map(([step, value]) => `${(WIDTH * this.#across(step)).toFixed(1)},${down(value).toFixed(1)}`);
     // a line of one point has no length: a dot
     const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: series.color, "stroke-dasharray": "none" };
     const line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...strokeProps(series) });
     const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
     const value = html("b");
-    const label = html("span", {}, name);
+    const label = html("span", {}, readable(name));
     const listeners = { onpointerenter: () => this.#highlight(name), onpointerleave: () => this.#highlight(null) };
-    const entry = html("span", { class: "name", title: fullName, ...listeners });
+    const entry = html("span", { class: "name", title: readable(fullName), ...listeners });
     // With a single series there is no legend: the value stands in the chart's head.
     entry.append(swatch, value, " ", label);
     return { ...series, line, value, label, entry };
@@ -157,9 +158,9 @@ export class Charts {
  * @param {PlottedSeries[]} series
  */
 function shortenLegend(legend, series) {
-  const names = series.map(({ name }) => name);
+  const names = series.map(({ name }) => readable(name));
   const short = shortenNames(names, legend.clientWidth - LEGEND_OFFSET, textRuler(legend));
-  for (const { label, name } of series) setText(label, short.get(name) ?? name);
+  series.forEach(({ label }, n) => setText(label, short.get(names[n]) ?? names[n]));
 }
 
 /** @param {import("./colors.js").LineStyle} style */

@@ -4,14 +4,15 @@ import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
-import { formatNumber } from "./text.js";
-import { VIEWS, comparedRuns, mostChangedCount, shownTimelines } from "./views.js";
+import { formatNumber, readable } from "./text.js";
+import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
 const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
+const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
 const SCALES = { image: "per image", row: "over time", common: "common" };
 const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
@@ -103,10 +104,11 @@ export class Controls {
     const { state } = app;
     const colormap = activeColormap(state);
     const labels = [...new Set(shown?.probe.labels.filter((label) => label >= 0))].sort((a, b) => a - b);
-    const looks = shown?.looks ?? [];
+    const steps = state.view === "diff" ? (shown?.steps ?? []) : [];
+    const looks = thinned(steps.length, shown?.lookAt(state.reference ?? -Infinity) ?? 0, MAX_OPTIONS).flatMap((t) => shown?.looks[t] ?? []);
     const mostChanged = mostChangedCount(shown);
     choices.timeline.show(app.listedTimelines.map(({ id, shortName, fullName }) => [id, shortName, fullName]), state.timeline);
-    choices.method.show((shown?.methods ?? []).map((method) => [method, method]), state.method);
+    choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
     choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
     choices.scale.show(Object.entries(SCALES), state.scale);
     choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
@@ -152,8 +154,9 @@ export class Controls {
   /** The boxes are made anew only where the list has changed: the one with the focus is to keep it. */
   #showRuns() {
     const { app } = this;
+    const timelines = app.listedTimelines;
     const runs = app.listed.map(({ id, empty = false }, n) => {
-      const { label, fullName } = app.listedTimelines[n];
+      const { label, fullName } = timelines[n];
       return { id, empty, label, fullName };
     });
     const key = JSON.stringify(runs.map(({ id, empty, label }) => [id, empty, label]));
@@ -161,8 +164,8 @@ export class Controls {
       this.runs.dataset.key = key;
       this.runs.replaceChildren(...runs.map((run) => this.#runBox(run)));
     }
-    const compared = comparedRuns(app);
-    this.runs.querySelectorAll("input").forEach((input, n) => (input.checked = compared.includes(runs[n].id)));
+    const compared = new Set(comparedRuns(app));
+    this.runs.querySelectorAll("input").forEach((input, n) => (input.checked = compared.has(runs[n].id)));
   }
 
   /** @param {{ id: string, empty: boolean, label: string, fullName: string }} run */

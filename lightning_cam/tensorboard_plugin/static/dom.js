@@ -77,15 +77,19 @@ export function context2d(canvas, settings) {
 
 /** @type {CanvasRenderingContext2D | undefined} */
 let rulerContext;
+let rulerFont = "";
 
 /**
  * Measures texts in the font that an element has now.
  * @param {Element} element
- * @returns {(text: string) => number} the width of a text in CSS pixels, until the next ruler is made
+ * @returns {(text: string) => number} the width of a text in CSS pixels
  */
 export function textRuler(element) {
   const context = (rulerContext ??= context2d(document.createElement("canvas")));
   const { fontWeight, fontSize, fontFamily } = getComputedStyle(element);
-  context.font = `${fontWeight} ${fontSize} ${fontFamily}`;
-  return (text) => context.measureText(text).width;
+  const font = `${fontWeight} ${fontSize} ${fontFamily}`;
+  return (text) => {
+    if (rulerFont !== font) context.font = rulerFont = font; // another ruler may have measured
+    return context.measureText(text).width;
+  };
 }

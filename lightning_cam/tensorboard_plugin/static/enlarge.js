@@ -4,7 +4,8 @@ import { SERIES_COLORS } from "./colors.js";
 import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
 import { mapsOf } from "./scale.js";
-import { formatNumber, formatPercent } from "./text.js";
+import { thinnedPoints } from "./series.js";
+import { formatNumber, formatPercent, readable } from "./text.js";
 import { drawTile, showTip } from "./tiles.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
@@ -85,7 +86,7 @@ export class EnlargedTile {
     this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
     const { label, top } = timeline.prediction(lookIndex, imageIndex);
     setText(this.title, label < 0 ? `image ${imageIndex + 1}` : timeline.className(label));
-    setText(this.place, `${timeline.label} · ${method} · step ${formatNumber(look.step)} · epoch ${look.epoch}`);
+    setText(this.place, `${timeline.label} · ${readable(method ?? "")} · step ${formatNumber(look.step)} · epoch ${look.epoch}`);
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
@@ -133,13 +134,15 @@ function topClassRow(name, probability, correct) {
  * @returns {Element[]}
  */
 function labelHistory(timeline, imageIndex, lookIndex) {
-  const probabilities = timeline.looks.map((_, t) => timeline.prediction(t, imageIndex).labelProbability);
-  if (probabilities.every((probability) => probability === null)) return [];
+  if (timeline.probe.labels[imageIndex] < 0 || !timeline.looks.some(({ topK }) => topK)) return [];
   const [width, height] = [HISTORY_WIDTH, HISTORY_HEIGHT];
-  const total = probabilities.length;
+  const total = timeline.looks.length;
   const across = (/** @type {number} */ t) => (total > 1 ? (t / (total - 1)) * width : width / 2);
   const down = (/** @type {number} */ probability) => height - HISTORY_MARGIN - (height - 2 * HISTORY_MARGIN) * probability;
-  const points = probabilities.map((probability, t) => `${across(t).toFixed(1)},${down(probability ?? 0).toFixed(1)}`);
+  /** @type {import("./series.js").Point[]} */
+  const probabilities = timeline.looks.map(({ labelProbabilities }, t) => [t, labelProbabilities[imageIndex] ?? 0]);
+  const seen = thinnedPoints(probabilities, 2 * width);
+  const points = seen.map(([t, probability]) => `${across(t).toFixed(1)},${down(probability).toFixed(1)}`);
   const picture = svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },

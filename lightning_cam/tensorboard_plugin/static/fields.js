@@ -34,12 +34,15 @@ import { html, setText } from "./dom.js";
 export function choice(name, title, onChange) {
   /** @type {any[]} kept as they are: an <option> would make strings of them */
   let values = [];
+  let shown = ""; // an <option> gives back another text than it was given: without spaces in a row
   const select = html("select", { name, onchange: () => onChange(values[select.selectedIndex]) });
   /** @type {Choice["show"]} */
   const show = (options, value) => {
     values = options.map(([value]) => value);
     const texts = options.map(([, text]) => text);
-    if (texts.join("\n") !== [...select.options].map(({ text }) => text).join("\n")) {
+    const key = JSON.stringify(texts);
+    if (shown !== key) {
+      shown = key;
       select.replaceChildren(...texts.map((text) => html("option", {}, text)));
     }
     select.selectedIndex = Math.max(0, values.indexOf(value));

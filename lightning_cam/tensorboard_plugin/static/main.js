@@ -7,11 +7,12 @@ import { EnlargedTile } from "./enlarge.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
-import { serverSource } from "./source.js";
+import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { Timeline } from "./timeline.js";
-import { allSteps, arrange, comparedRuns, shownTimelines } from "./views.js";
+import { readable } from "./text.js";
+import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines } from "./views.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./source.js").Source} Source */
@@ -58,6 +59,8 @@ export class App {
     this.source = source;
     /** @type {Entry[]} in the order in which they are shown */
     this.listed = [];
+    /** @type {string[]} what the source has left out, in words */
+    this.notes = [];
     /** @type {Map<string, Timeline>} by id */
     this.timelines = new Map();
     /** @type {State} */
@@ -94,7 +97,7 @@ export class App {
 
   /** Ids of the records that the view is to show. */
   get wanted() {
-    return this.state.view === "runs" ? comparedRuns(this) : [this.state.timeline];
+    return this.state.view === "runs" ? comparedRuns(this).slice(0, MAX_RUNS) : [this.state.timeline];
   }
 
   /**
@@ -117,13 +120,14 @@ export class App {
 
   async #load() {
     try {
-      const { logdir, timelines } = await this.source.list();
+      const { logdir, timelines, notes } = await this.source.list();
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
         this.state = restoreState(this.storageKey);
       }
-      const listing = () => JSON.stringify(this.listed.map(({ id, empty }) => [id, empty]));
+      const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);
       const before = listing();
+      this.notes = notes;
       this.#list(timelines);
       const wanted = this.listed.filter(({ id }) => this.wanted.includes(id));
       const changed = await Promise.all(wanted.map((entry) => this.#read(entry)));
@@ -147,11 +151,15 @@ export class App {
     }
     const all = this.listedTimelines;
     const runs = this.listed.map(({ run }) => run);
+    /** @type {Map<string, number>} */
+    const counts = new Map();
+    for (const run of runs) counts.set(run, (counts.get(run) ?? 0) + 1);
     const folder = commonFolder(runs);
     this.listed.forEach(({ run, file }, n) => {
-      const ambiguous = runs.filter((other) => other === run).length > 1 || file !== "cam";
-      all[n].fullName = ambiguous ? `${run} · ${file}` : run;
-      all[n].label = all[n].fullName.slice(folder.length);
+      const ambiguous = (counts.get(run) ?? 0) > 1 || file !== "cam";
+      const name = ambiguous ? `${run} · ${file}` : run;
+      all[n].fullName = readable(name);
+      all[n].label = readable(name.slice(folder.length));
     });
     const shortNames = shortenNames(all.map(({ label }) => label), RUN_WIDTH, textRuler(this.controls.element));
     for (const timeline of all) timeline.shortName = shortNames.get(timeline.label) ?? timeline.label;
@@ -168,7 +176,7 @@ export class App {
   async #read({ id, bytes }) {
     const timeline = this.timelines.get(id);
     if (!timeline || timeline.error || bytes <= timeline.offset) return false;
-    if (!timeline.feed(await this.source.read(id, timeline.offset))) return false;
+    if (!(await readAppended(this.source, timeline, bytes))) return false;
     await decodePictures(timeline);
     return true;
   }
@@ -208,7 +216,7 @@ export class App {
   }
 
   #showMessage() {
-    const texts = this.#messages();
+    const texts = [...this.#messages(), ...this.#omissions(), ...this.notes];
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
   }
@@ -228,6 +236,13 @@ export class App {
     return !wanted.length && this.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
   }
 
+  /** What is left out of the records that are shown. */
+  #omissions() {
+    const { wanted } = this;
+    const damaged = this.listedTimelines.filter((timeline) => timeline.damaged && wanted.includes(timeline.id));
+    return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and left out.`);
+  }
+
   /**
    * How to get more to compare where there is just one.
    * @param {Timeline} timeline
@@ -244,8 +259,9 @@ export class App {
  * @param {number} step
  */
 function nearestIndex(steps, step) {
-  const distances = steps.map((other) => Math.abs(other - step));
-  return Math.max(0, distances.indexOf(Math.min(...distances)));
+  const after = Math.min(countUntil(steps, step), steps.length - 1);
+  const before = Math.max(0, after - 1);
+  return step - steps[before] <= steps[after] - step ? before : Math.max(0, after);
 }
 
 /** Take over TensorBoard's light or dark theme; elsewhere the system's. */

@@ -32,13 +32,35 @@ export function commonFolder(runs) {
  * @returns {Map<string, string>} the short name of each name
  */
 export function shortenNames(names, width, measure) {
+  const shorten = nameShortener(names, width, measure);
+  return new Map(names.map((name) => [name, shorten(name)]));
+}
+
+/**
+ * The same, one name after the other as they are asked for: of thousands of classes a few are in sight.
+ * @param {string[]} names
+ * @param {number} width
+ * @param {(text: string) => number} measure
+ * @returns {(name: string) => string}
+ */
+export function nameShortener(names, width, measure) {
+  const sorted = [...new Set(names)].sort();
+  const places = new Map(sorted.map((name, n) => [name, n]));
+  /** @type {Map<string, string>} */
+  const known = new Map();
   const shorten = (/** @type {string} */ name) => {
     const text = longestFit(name, width, measure, cutEnd);
     const start = text.slice(0, text.length / 2);
-    const alike = text !== name && names.some((other) => other !== name && other.startsWith(start));
+    const place = places.get(name) ?? NaN;
+    const neighbors = [sorted[place - 1], sorted[place + 1]]; // those that begin alike stand in a row
+    const alike = text !== name && neighbors.some((other) => other?.startsWith(start));
     return alike ? longestFit(name, width, measure, cutMiddle) : text;
   };
-  return new Map(names.map((name) => [name, shorten(name)]));
+  return (name) => {
+    const short = known.get(name) ?? shorten(name);
+    known.set(name, short);
+    return short;
+  };
 }
 
 /**
@@ -51,8 +73,12 @@ export function shortenNames(names, width, measure) {
 function longestFit(name, width, measure, cut) {
   if (measure(name) <= width) return name;
   const letters = [...name];
-  let count = letters.length - 1;
-  while (count > 1 && measure(cut(letters, count)) > width) count--;
+  let count = 1;
+  for (let tooMany = letters.length; count + 1 < tooMany; ) {
+    const middle = (count + tooMany) >> 1;
+    if (measure(cut(letters, middle)) <= width) count = middle;
+    else tooMany = middle;
+  }
   return cut(letters, count);
 }
 

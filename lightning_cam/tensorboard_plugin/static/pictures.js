@@ -16,11 +16,16 @@ export async function decodePictures(timeline) {
 }
 
 /**
+ * A picture; gray where its bytes are none.
  * @param {ArrayBuffer} bytes
  * @param {string} type
  */
-function decode(bytes, type) {
-  return createImageBitmap(new Blob([bytes], { type }));
+async function decode(bytes, type) {
+  try {
+    return await createImageBitmap(new Blob([bytes], { type }));
+  } catch {
+    return createImageBitmap(new ImageData(new Uint8ClampedArray([128, 128, 128, 255]), 1, 1));
+  }
 }
 
 /**

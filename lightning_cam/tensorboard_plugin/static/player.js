@@ -2,6 +2,7 @@
 
 import { html, setText, svg } from "./dom.js";
 import { formatNumber } from "./text.js";
+import { countUntil } from "./views.js";
 
 // Drawn rather than written: not every font has these signs.
 /** @type {Record<string, string>} */
@@ -56,9 +57,7 @@ export class Player {
   /** Where the current step is on the slider. */
   get index() {
     const step = this.app.state.step ?? -Infinity;
-    let index = 0;
-    this.steps.forEach((other, n) => other <= step && (index = n));
-    return index;
+    return Math.max(0, countUntil(this.steps, step) - 1);
   }
 
   /**

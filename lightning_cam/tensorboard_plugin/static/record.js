@@ -4,6 +4,7 @@ const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
 const VERSION = 1;
 export const FILE_HEADER_BYTES = 16;
 const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
+const TEXT_BEGINS = new TextEncoder().encode('{"kind":'); // what a record's JSON begins with
 const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over this
 
 /**
@@ -48,7 +49,7 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
 });
 
 /** @param {Uint8Array} bytes */
-function crc32(bytes) {
+export function crc32(bytes) {
   let crc = -1;
   for (let i = 0; i < bytes.length; i++) crc = (crc >>> 8) ^ CRC_TABLE[(crc ^ bytes[i]) & 255];
   return ~crc >>> 0;
@@ -67,24 +68,94 @@ export function fileHeaderError(buffer) {
 }
 
 /**
- * Each whole record from a place on: its JSON, its arrays, and where it ends. A record that is not whole is one that the
- * writer is at, or was at when it was killed: it is left for the next time.
+ * What stands at a place of the file: a whole record, or a gap that is damaged.
+ * @typedef {{ head: any, arrays: ArrayReader, end: number, damaged?: undefined } | { damaged: true, end: number }} Found
+ */
+
+/**
+ * Each whole record from a place on: its JSON, its arrays, and where it ends. One that is not whole is damaged if a whole
+ * one comes later: it is passed over. Else the writer is at it, or was when it was killed: it is left for the next time.
  * @param {ArrayBuffer} buffer
  * @param {number} at
- * @returns {Generator<{ head: any, arrays: ArrayReader, end: number }>}
+ * @param {number} [left] bytes of the file behind the buffer, which are not here yet
+ * @returns {Generator<Found>}
  */
-export function* decodeRecords(buffer, at) {
-  const view = new DataView(buffer);
+export function* decodeRecords(buffer, at, left = 0) {
+  const search = new Search(buffer);
   while (at + RECORD_HEADER_BYTES + 4 <= buffer.byteLength) {
-    const length = view.getUint32(at, true);
+    let end = search.endOfRecord(at);
+    if (end === null) {
+      if (left && search.declaredEnd(at) > buffer.byteLength && search.declaredEnd(at) <= buffer.byteLength + left) return;
+      const next = search.nextRecord(at + 1);
+      if (next === null) return;
+      yield { damaged: true, end: next };
+      at = next;
+      end = /** @type {number} */ (search.endOfRecord(at));
+    }
     const payload = at + RECORD_HEADER_BYTES;
-    const end = payload + length;
-    if (length < 4 || end > buffer.byteLength) return; // zeros, as a computer that crashed leaves them, are no record
-    if (crc32(new Uint8Array(buffer, payload, length)) !== view.getUint32(at + 4, true)) return;
-    const textLength = view.getUint32(payload, true);
-    const text = new TextDecoder().decode(new Uint8Array(buffer, payload + 4, textLength));
-    yield { head: JSON.parse(text), arrays: new ArrayReader(buffer, payload + 4 + textLength), end };
+    const arraysAt = payload + 4 + search.view.getUint32(payload, true);
+    const head = arraysAt <= end ? parseHead(new Uint8Array(buffer, payload + 4, arraysAt - payload - 4)) : null;
+    yield head ? { head, arrays: new ArrayReader(buffer, arraysAt, end), end } : { damaged: true, end };
     at = end;
+  }
+}
+
+/**
+ * The JSON object of a record; null where it is none.
+ * @param {Uint8Array} text
+ */
+function parseHead(text) {
+  try {
+    const head = JSON.parse(new TextDecoder().decode(text));
+    return typeof head === "object" ? head : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Looks for whole records in bytes that may be damaged, or made to be slow to read. */
+class Search {
+  /** @param {ArrayBuffer} buffer */
+  constructor(buffer) {
+    this.view = new DataView(buffer);
+    this.bytes = new Uint8Array(buffer);
+    this.patience = 4 * this.bytes.length + 2 ** 20; // bytes whose checksum may be wrong
+  }
+
+  /**
+   * Where a record says that it ends.
+   * @param {number} at
+   */
+  declaredEnd(at) {
+    return at + RECORD_HEADER_BYTES + this.view.getUint32(at, true);
+  }
+
+  /**
+   * Where the record at a place ends; null where none is whole.
+   * @param {number} at
+   */
+  endOfRecord(at) {
+    const payload = at + RECORD_HEADER_BYTES;
+    const end = this.declaredEnd(at);
+    // zeros, as a computer that crashed leaves them, are no record
+    if (end < payload + 4 || end > this.bytes.length || this.patience < 0) return null;
+    if (crc32(this.bytes.subarray(payload, end)) === this.view.getUint32(at + 4, true)) return end;
+    this.patience -= end - payload;
+    return null;
+  }
+
+  /**
+   * Where the first whole record at a place or later begins; null where there is none.
+   * @param {number} start
+   */
+  nextRecord(start) {
+    const before = RECORD_HEADER_BYTES + 4; // the JSON
+    for (let at = start + before; this.patience >= 0; at++) {
+      at = this.bytes.indexOf(TEXT_BEGINS[0], at);
+      if (at < 0) return null;
+      if (TEXT_BEGINS.every((byte, n) => this.bytes[at + n] === byte) && this.endOfRecord(at - before) !== null) return at - before;
+    }
+    return null;
   }
 }
 
@@ -93,14 +164,20 @@ export class ArrayReader {
   /**
    * @param {ArrayBuffer} buffer
    * @param {number} at where the first array starts
+   * @param {number} end of the record
    */
-  constructor(buffer, at) {
+  constructor(buffer, at, end) {
     this.buffer = buffer;
     this.at = at;
+    this.end = end;
   }
 
-  /** @param {number} size */
+  /**
+   * @param {number} size
+   * @throws {RangeError} the record has not so many
+   */
   bytes(size) {
+    if (size > this.end - this.at) throw new RangeError(`The record has ${this.end - this.at} bytes, not ${size}.`);
     return this.buffer.slice(this.at, (this.at += size)); // a copy: arrays are not aligned in the file
   }
 
@@ -126,15 +203,26 @@ export class ArrayReader {
 }
 
 /**
- * A look from its record.
+ * Values by name. A name is whatever a user or a file calls something, `constructor` and `__proto__` among them.
+ * @template Value
+ * @param {Record<string, Value>} [values]
+ * @returns {Record<string, Value>}
+ */
+export function byName(values = {}) {
+  return Object.assign(Object.create(null), values);
+}
+
+/**
+ * A look from its record, see isLook.
  * @param {any} head
  * @param {ArrayReader} arrays
  * @param {number} count images of the probe batch
  * @returns {Look}
+ * @throws {RangeError} its arrays are longer than the record
  */
 export function decodeLook(head, arrays, count) {
   /** @type {Record<string, QuantizedMaps>} */
-  const maps = {};
+  const maps = byName();
   for (const [method, [rows, columns]] of /** @type {[string, [number, number]][]} */ (Object.entries(head.methods))) {
     const codes = arrays.int8(count * rows * columns);
     maps[method] = { rows, columns, codes, scales: arrays.float32(count * 2) };
@@ -143,7 +231,7 @@ export function decodeLook(head, arrays, count) {
     step: head.step,
     epoch: head.epoch,
     time: head.time,
-    metrics: head.metrics,
+    metrics: byName(head.metrics),
     maps,
     topK: head.top,
     topClasses: arrays.int32(count * head.top),

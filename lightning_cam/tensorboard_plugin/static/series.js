@@ -47,7 +47,9 @@ export function collectCharts(timelines, methods) {
       const ofRun = severalRuns && !control;
       const name = ofRun ? timeline.label : (method ?? "");
       const fullName = ofRun ? timeline.fullName : (method ?? "");
-      charts.set(title, [...(charts.get(title) ?? []), { name, fullName, points, ...style }]);
+      const lines = charts.get(title) ?? [];
+      lines.push({ name, fullName, points, ...style });
+      charts.set(title, lines);
     }
   });
   return [...charts].map(([title, series]) => ({ title, series }));
@@ -64,10 +66,13 @@ export function collectCharts(timelines, methods) {
  * @returns {Curve[]}
  */
 function predictionCurves(timeline) {
-  const images = Array.from({ length: timeline.count }, (_, i) => i);
-  const predictions = timeline.looks.map((_, t) => images.map((i) => timeline.prediction(t, i)));
-  const accuracy = predictions.map((all) => nanMean(all.map(({ correct }) => (correct === null ? NaN : Number(correct)))));
-  const probability = predictions.map((all) => nanMean(all.map(({ labelProbability }) => labelProbability ?? NaN)));
+  const { labels } = timeline.probe;
+  const accuracy = timeline.looks.map(({ topK, topClasses }) =>
+    topK ? nanMean(labels.map((label, i) => (label < 0 ? NaN : Number(topClasses[i * topK] === label)))) : NaN,
+  );
+  const probability = timeline.looks.map(({ topK, labelProbabilities }) =>
+    topK ? nanMean(labels.map((label, i) => (label < 0 ? NaN : labelProbabilities[i]))) : NaN,
+  );
   return [
     { title: "probe accuracy", method: null, values: accuracy },
     { title: "label probability", method: null, values: probability },
@@ -83,14 +88,16 @@ function predictionCurves(timeline) {
  * @returns {Curve[]}
  */
 function metricCurves(timeline, methods, redundant, withControl) {
-  const tags = [...new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)))];
+  /** @type {Set<string>} */
+  const tags = new Set();
+  for (const { metrics } of timeline.looks) for (const tag in metrics) tags.add(tag);
   const rank = (/** @type {string | null} */ method) => {
     if (method === null) return -1;
     return isControl(method, timeline) ? methods.length : methods.indexOf(method); // last: what it is compared with first
   };
   const isShown = (/** @type {string | null} */ method) =>
     method === null || methods.includes(method) || (withControl && isControl(method, timeline));
-  return tags
+  return [...tags]
     .map((tag) => ({ tag, ...splitTag(tag, timeline) }))
     .filter(({ title, method, ofCallback }) => isShown(method) && !(ofCallback && redundant.includes(title)))
     .sort((a, b) => rank(a.method) - rank(b.method))
@@ -162,14 +169,28 @@ function splitTag(tag, timeline) {
 }
 
 /**
+ * How many points stand at or before `step`.
+ * @param {Point[]} points
+ * @param {number} step
+ */
+function countUntil(points, step) {
+  let low = 0;
+  let high = points.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (points[middle][0] <= step) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
  * The newest value at or before `step`; NaN before the first one.
  * @param {Point[]} points
  * @param {number} step
  */
 export function valueAt(points, step) {
-  let newest = NaN;
-  for (const [at, value] of points) if (at <= step) newest = value;
-  return newest;
+  return points[countUntil(points, step) - 1]?.[1] ?? NaN;
 }
 
 /**
@@ -178,9 +199,55 @@ export function valueAt(points, step) {
  * @param {number} step
  */
 export function interpolatedAt(points, step) {
-  const after = points.findIndex(([at]) => at >= step);
+  const after = countUntil(points, step);
   if (after === 0) return points[0][1];
-  if (after < 0) return points[points.length - 1][1];
-  const [[from, start], [to, end]] = points.slice(after - 1, after + 1);
+  if (after === points.length) return points[points.length - 1][1];
+  const [from, start] = points[after - 1];
+  const [to, end] = points[after];
   return start + ((end - start) * (step - from)) / (to - from);
+}
+
+/**
+ * The smallest and the largest value. Spread into Math.min(), a long series is more arguments than a call can have.
+ * @param {Series[]} series
+ */
+export function rangeOf(series) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const { points } of series) {
+    for (const [, value] of points) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+  }
+  return { low, high };
+}
+
+/**
+ * The points that are seen where only `columns` can be told apart: of each column the first, the last, the lowest and
+ * the highest.
+ * @param {Point[]} points
+ * @param {number} columns
+ * @returns {Point[]}
+ */
+export function thinnedPoints(points, columns) {
+  if (points.length <= 4 * columns) return points;
+  const first = points[0][0];
+  const width = (points[points.length - 1][0] - first) / columns;
+  const columnOf = (/** @type {number} */ n) => Math.floor((points[n][0] - first) / width);
+  /** @type {Point[]} */
+  const kept = [];
+  for (let from = 0; from < points.length; ) {
+    let lowest = from;
+    let highest = from;
+    let to = from;
+    for (; to < points.length && columnOf(to) === columnOf(from); to++) {
+      if (points[to][1] < points[lowest][1]) lowest = to;
+      if (points[to][1] > points[highest][1]) highest = to;
+    }
+    const seen = new Set([from, Math.min(lowest, highest), Math.max(lowest, highest), to - 1]);
+    for (const n of seen) kept.push(points[n]);
+    from = to;
+  }
+  return kept;
 }

@@ -3,7 +3,7 @@
 import { overlayTable } from "./colors.js";
 import { html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
-import { shortenNames } from "./names.js";
+import { nameShortener } from "./names.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
 import { formatNumber, formatPercent } from "./text.js";
 
@@ -29,7 +29,7 @@ import { formatNumber, formatPercent } from "./text.js";
  * @property {boolean} stale the canvas is to be drawn when it comes into sight
  */
 
-/** @typedef {{ first: Map<string, string>, second: Map<string, string> }} ShortNames class names as they fit into each line */
+/** @typedef {{ first: (name: string) => string, second: (name: string) => string }} ShortNames class names as they fit into each line */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 // Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
@@ -85,7 +85,7 @@ export class TileBoard {
     /** @type {Map<Element, Slot>} by figure */
     this.slots = new Map();
     /** @type {ShortNames} */
-    this.shortNames = { first: new Map(), second: new Map() };
+    this.shortNames = { first: (name) => name, second: (name) => name };
     this.shortenedFor = "";
     this.headings = html("div", { class: "headings" });
     this.board = html("div", { class: "board" });
@@ -119,8 +119,8 @@ export class TileBoard {
     const [{ first, second }] = this.pool;
     const width = size - CAPTION_MARGINS;
     this.shortNames = {
-      first: shortenNames(names, width, textRuler(first)),
-      second: shortenNames(names, width - MARK_WIDTH - (size < NARROW ? 0 : PROBABILITY_WIDTH), textRuler(second)),
+      first: nameShortener(names, width, textRuler(first)),
+      second: nameShortener(names, width - MARK_WIDTH - (size < NARROW ? 0 : PROBABILITY_WIDTH), textRuler(second)),
     };
   }
 
@@ -258,7 +258,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
   const stepText = `step ${formatNumber(step)}`;
   const placeText = `${stepText} · epoch ${epoch}`;
   if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
-  else setLine(slot.first, shortNames.first.get(name) ?? name, name);
+  else setLine(slot.first, shortNames.first(name), name);
 
   const plain = tile.caption === "label";
   let prediction = "";
@@ -268,7 +268,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
     const percent = formatPercent(probability);
     prediction = `${mark}${predictedName} · ${percent}`;
     if (!plain) {
-      const shortName = shortNames.second.get(predictedName) ?? predictedName;
+      const shortName = shortNames.second(predictedName);
       setLine(slot.second, `${mark}${shortName}${narrow ? "" : ` · ${percent}`}`, prediction);
     }
   }

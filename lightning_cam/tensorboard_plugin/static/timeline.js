@@ -1,6 +1,8 @@
 // One run's record, and what the page wants to know of it.
 
+import { isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+import { readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
 /** @typedef {import("./record.js").Probe} Probe */
@@ -45,6 +47,8 @@ export class Timeline {
     this.outlines = [];
     /** @type {Look[]} in order of their steps */
     this.looks = [];
+    /** How many records are damaged and left out. */
+    this.damaged = 0;
     /** Grows whenever something was read. */
     this.revision = 0;
     /** @type {Map<string, any>} */
@@ -53,7 +57,17 @@ export class Timeline {
 
   /** All methods that there is a map of, at any look. */
   get methods() {
-    return [...new Set(this.looks.flatMap((look) => Object.keys(look.maps)))];
+    return this.cached("methods", () => {
+      /** @type {Set<string>} */
+      const methods = new Set();
+      for (const { maps } of this.looks) for (const method in maps) methods.add(method);
+      return [...methods];
+    });
+  }
+
+  /** The steps of all looks, in order. */
+  get steps() {
+    return this.cached("steps", () => this.looks.map(({ step }) => step));
   }
 
   /** How many images the probe batch has. */
@@ -69,8 +83,9 @@ export class Timeline {
   /**
    * Take the file's bytes from `this.offset` on; return whether there was anything new.
    * @param {ArrayBuffer} buffer
+   * @param {number} [left] bytes of the file behind these, which come later
    */
-  feed(buffer) {
+  feed(buffer, left = 0) {
     let at = 0;
     if (this.offset === 0) {
       if (buffer.byteLength < FILE_HEADER_BYTES) return false;
@@ -79,11 +94,9 @@ export class Timeline {
       at = FILE_HEADER_BYTES;
     }
     const start = at;
-    for (const { head, arrays, end } of decodeRecords(buffer, at)) {
-      if (head.kind === "probe") this.#addProbe(head, arrays);
-      else if (head.kind === "look") this.#addLook(decodeLook(head, arrays, this.count));
-      else if (head.kind === "metrics") this.#addMetrics(head);
-      at = end;
+    for (const found of decodeRecords(buffer, at, left)) {
+      if (found.damaged || !this.#add(found.head, found.arrays)) this.damaged++;
+      at = found.end;
     }
     if (at === start) return false;
     this.offset += at;
@@ -93,13 +106,33 @@ export class Timeline {
   }
 
   /**
+   * Add what a record says; return whether it can be so.
+   * @param {any} head
+   * @param {import("./record.js").ArrayReader} arrays
+   */
+  #add(head, arrays) {
+    try {
+      if (head.kind === "probe") return !this.count && isProbe(head) && this.#addProbe(head, arrays);
+      if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
+      if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
+      return true; // of a later version of the format
+    } catch (error) {
+      if (error instanceof RangeError) return false; // arrays longer than the record
+      throw error;
+    }
+  }
+
+  /**
    * @param {Probe} probe
    * @param {import("./record.js").ArrayReader} arrays
    */
   #addProbe(probe, arrays) {
+    const images = probe.bytes.map((size) => arrays.bytes(size));
+    const regions = probe.region_bytes.map((size) => arrays.bytes(size));
     this.probe = probe;
-    this.encodedImages = probe.bytes.map((size) => arrays.bytes(size));
-    this.encodedRegions = probe.region_bytes.map((size) => arrays.bytes(size));
+    this.encodedImages = images;
+    this.encodedRegions = regions;
+    return true;
   }
 
   /** @param {Look} look */
@@ -107,6 +140,7 @@ export class Timeline {
     // A run that resumed from a checkpoint goes through these steps once more.
     while (this.looks.length && this.looks[this.looks.length - 1].step >= look.step) this.looks.pop();
     this.looks.push(look);
+    return true;
   }
 
   /**
@@ -114,14 +148,16 @@ export class Timeline {
    * @param {{ step: number, metrics: Record<string, number | null> }} head
    */
   #addMetrics({ step, metrics }) {
-    const look = this.looks.find((look) => look.step === step);
-    if (look) Object.assign(look.metrics, metrics);
+    const look = this.looks[this.lookAt(step)];
+    if (look?.step === step) Object.assign(look.metrics, metrics);
+    return true;
   }
 
   /** @param {number} classIdx */
   className(classIdx) {
     if (classIdx < 0) return "?";
-    return this.probe.class_names[classIdx] ?? `class ${classIdx}`;
+    const name = this.probe.class_names[classIdx];
+    return name === undefined ? `class ${classIdx}` : readable(name);
   }
 
   /**
@@ -129,7 +165,7 @@ export class Timeline {
    * @returns {string[]}
    */
   get captionClasses() {
-    return this.#cached("caption classes", () => {
+    return this.cached("caption classes", () => {
       const indices = new Set(this.probe.labels);
       for (const { topK, topClasses } of this.looks) {
         for (let at = 0; at < topClasses.length; at += topK) indices.add(topClasses[at]);
@@ -163,7 +199,8 @@ export class Timeline {
    * @param {number} imageIndex
    */
   explainedClass(lookIndex, imageIndex) {
-    return this.looks[lookIndex].classIdx?.[imageIndex] ?? this.prediction(lookIndex, imageIndex).predicted;
+    const { classIdx, topK, topClasses } = this.looks[lookIndex];
+    return classIdx?.[imageIndex] ?? (topK ? topClasses[imageIndex * topK] : null);
   }
 
   /**
@@ -188,7 +225,7 @@ export class Timeline {
    * @param {() => Value} compute
    * @returns {Value}
    */
-  #cached(key, compute) {
+  cached(key, compute) {
     if (!this.cache.has(key)) this.cache.set(key, compute());
     return this.cache.get(key);
   }
@@ -199,7 +236,7 @@ export class Timeline {
    * @param {boolean} signed
    */
   peaks(method, signed) {
-    return this.#cached(`peaks ${method} ${signed}`, () => {
+    return this.cached(`peaks ${method} ${signed}`, () => {
       const peaks = new Float32Array(this.count);
       for (const { maps } of this.looks) {
         if (maps[method]) peaks.forEach((peak, i) => (peaks[i] = Math.max(peak, largestValue(maps[method], i, signed))));
@@ -213,7 +250,7 @@ export class Timeline {
    * @param {string} method
    */
   drift(method) {
-    return this.#cached(`drift ${method}`, () => {
+    return this.cached(`drift ${method}`, () => {
       const series = this.driftSeries(method);
       return Float32Array.from({ length: this.count }, (_, i) => nanMean(series.map((drifts) => drifts[i])) || 0);
     });
@@ -224,7 +261,7 @@ export class Timeline {
    * @param {string} method
    */
   driftSeries(method) {
-    return this.#cached(`drift series ${method}`, () => {
+    return this.cached(`drift series ${method}`, () => {
       const series = [];
       /** @type {Float32Array[] | null} */
       let before = null;

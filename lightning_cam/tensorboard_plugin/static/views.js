@@ -1,5 +1,7 @@
 // Which tiles each view shows, and in which order.
 
+import { readable } from "./text.js";
+
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
@@ -48,6 +50,7 @@ export const VIEWS = {
  * @property {string} note
  */
 
+export const MAX_RUNS = 40; // side by side; so many lines of a chart can be told apart
 const MAX_FILMSTRIP = 60; // looks in a filmstrip; more are thinned out evenly
 
 /**
@@ -57,7 +60,7 @@ const MAX_FILMSTRIP = 60; // looks in a filmstrip; more are thinned out evenly
  */
 export function shownTimelines(content) {
   const { state, timelines } = content;
-  const ids = state.view === "runs" ? comparedRuns(content) : [state.timeline ?? ""];
+  const ids = state.view === "runs" ? comparedRuns(content).slice(0, MAX_RUNS) : [state.timeline ?? ""];
   return ids.flatMap((id) => timelines.get(id) ?? []).filter(({ count, looks }) => count && looks.length);
 }
 
@@ -68,16 +71,43 @@ export function shownTimelines(content) {
 export function comparedRuns({ state, listed }) {
   const comparable = listed.filter(({ empty }) => !empty);
   const newest = [...comparable].sort((a, b) => b.modified - a.modified).slice(0, 4).map(({ id }) => id);
-  const chosen = state.runs ?? newest;
-  return comparable.map(({ id }) => id).filter((id) => chosen.includes(id));
+  const chosen = new Set(state.runs ?? newest);
+  return comparable.map(({ id }) => id).filter((id) => chosen.has(id));
 }
+
+/** @type {{ key: string, steps: number[] }} of the records shown last: redrawing asks for them at each step of the slider */
+let stepsOfSeveral = { key: "", steps: [] };
 
 /**
  * All steps at which one of the records has a look.
  * @param {Timeline[]} timelines
  */
 export function allSteps(timelines) {
-  return [...new Set(timelines.flatMap(({ looks }) => looks.map(({ step }) => step)))].sort((a, b) => a - b);
+  if (timelines.length === 1) return timelines[0].steps;
+  const key = JSON.stringify(timelines.map(({ id, uid, revision }) => [id, uid, revision]));
+  if (stepsOfSeveral.key !== key) {
+    /** @type {Set<number>} */
+    const all = new Set();
+    for (const { steps } of timelines) for (const step of steps) all.add(step);
+    stepsOfSeveral = { key, steps: [...all].sort((a, b) => a - b) };
+  }
+  return stepsOfSeveral.steps;
+}
+
+/**
+ * How many of the steps, which are in order, are at or before `step`.
+ * @param {number[]} steps
+ * @param {number} step
+ */
+export function countUntil(steps, step) {
+  let low = 0;
+  let high = steps.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] <= step) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /**
@@ -132,7 +162,11 @@ export function arrange(content) {
   if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
   const images = chosenImages(state, timelines[0]);
   const note = images.length ? "" : "No image passes the filters.";
-  if (state.view === "runs") return { timelines, ...runColumns(state, timelines, images), note };
+  if (state.view === "runs") {
+    const ticked = comparedRuns(content).length;
+    const cut = ticked > MAX_RUNS ? `The first ${MAX_RUNS} of ${ticked} runs that are ticked.` : "";
+    return { timelines, ...runColumns(state, timelines, images), note: note || cut };
+  }
   if (state.view === "methods") return { timelines, ...methodColumns(state, timelines[0], images), note };
   return { timelines, headings: null, tiles: plainGrid(state, timelines[0], images), note };
 }
@@ -167,7 +201,7 @@ function filmstrip(state, timeline) {
   const current = currentLook(state, timeline);
   const imageIndex = Math.min(state.image, timeline.count - 1);
   const total = timeline.looks.length;
-  const shown = thinned(total, current);
+  const shown = thinned(total, current, MAX_FILMSTRIP);
   /** @type {Tile[]} */
   const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current }));
   return { tiles, note: shown.length < total ? `${shown.length} of ${total} looks, evenly spread` : "" };
@@ -207,7 +241,7 @@ function runColumns(state, timelines, images) {
 function methodColumns(state, timeline, images) {
   const now = currentLook(state, timeline);
   const { methods } = timeline;
-  const headings = [{ title: "image" }, ...methods.map((title) => ({ title }))];
+  const headings = [{ title: "image" }, ...methods.map((method) => ({ title: readable(method) }))];
   const tiles = images.flatMap((i) => [
     tileOf(timeline, now, i, null, { caption: "label" }),
     ...methods.map((method) => tileOf(timeline, now, i, method)),
@@ -228,12 +262,13 @@ function plainGrid(state, timeline, images) {
 }
 
 /**
- * Indices of looks for a filmstrip: all, or an even spread that holds the first, the last and the current one.
+ * Indices of looks: all, or an even spread that holds the first, the last and the current one.
  * @param {number} count
  * @param {number} current
+ * @param {number} most
  */
-function thinned(count, current) {
-  if (count <= MAX_FILMSTRIP) return Array.from({ length: count }, (_, t) => t);
-  const spread = Array.from({ length: MAX_FILMSTRIP }, (_, k) => Math.round((k * (count - 1)) / (MAX_FILMSTRIP - 1)));
+export function thinned(count, current, most) {
+  if (count <= most) return Array.from({ length: count }, (_, t) => t);
+  const spread = Array.from({ length: most }, (_, k) => Math.round((k * (count - 1)) / (most - 1)));
   return [...new Set([...spread, current])].sort((a, b) => a - b);
 }

@@ -17,6 +17,7 @@ from lightning_cam.training.sinks.disk import leave_room
 
 _log = logging.getLogger(__name__)
 
+_PAGE_BYTES = 2**19  # of a report without a record
 _SECONDS = 10.0  # that the end of a training may wait for the report and the timelapse
 
 
@@ -100,7 +101,7 @@ class TimelineSink(Sink):
             for ending, write in files.items():
                 path = self._record.with_name(f"{self._record.stem}_{ending}")
                 try:
-                    leave_room(self._directory)
+                    leave_room(self._directory, _PAGE_BYTES + 2 * self._record.stat().st_size)
                     write(self._record, path, pace=pace)
                 except TooSlow as error:
                     maker = "write_report" if write is write_report else "write_timelapse"

@@ -1,0 +1,65 @@
+// What the JSON of a record may say: checked before anything is made of it. A record that says something else is left
+// out, as one is whose bytes are damaged: what it was written by, or changed by, is not known.
+
+/** @param {any} value */
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+
+/** @param {any} value */
+const isName = (value) => typeof value === "string";
+
+/**
+ * @param {any} values
+ * @param {(value: any) => boolean} isOne
+ */
+const areAll = (values, isOne) => Array.isArray(values) && values.every(isOne);
+
+/** @param {any} value */
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** @param {any} metrics */
+const areMetrics = (metrics) => isObject(metrics) && Object.values(metrics).every((value) => value === null || Number.isFinite(value));
+
+/**
+ * Whether this is the JSON of a probe batch.
+ * @param {any} head
+ * @returns {head is import("./record.js").Probe}
+ */
+export function isProbe({ name, labels, class_names, size, hashes, bytes, region_bytes }) {
+  const count = labels?.length;
+  return (
+    isName(name) &&
+    areAll(labels, Number.isSafeInteger) &&
+    areAll(class_names, isName) &&
+    areAll(size, (side) => isCount(side) && side > 0) &&
+    size.length === 2 &&
+    areAll(hashes, isName) &&
+    hashes.length === count &&
+    areAll(bytes, isCount) &&
+    bytes.length === count &&
+    areAll(region_bytes, isCount) &&
+    (region_bytes.length === count || !region_bytes.length)
+  );
+}
+
+/**
+ * Whether this is the JSON of a look. How long its arrays are is seen when they are read.
+ * @param {any} head
+ */
+export function isLook({ step, epoch, time, metrics, methods, top }) {
+  const isGrid = (/** @type {any} */ grid) => areAll(grid, (side) => isCount(side) && side > 0) && grid.length === 2;
+  return (
+    Number.isSafeInteger(step) &&
+    Number.isSafeInteger(epoch) &&
+    Number.isFinite(time) &&
+    areMetrics(metrics) &&
+    isObject(methods) &&
+    Object.values(methods).every(isGrid) &&
+    isCount(top)
+  );
+}
+
+/**
+ * Whether this is the JSON of metrics that belong to an earlier look.
+ * @param {any} head
+ */
+export const isMetrics = ({ step, metrics }) => Number.isSafeInteger(step) && areMetrics(metrics);
