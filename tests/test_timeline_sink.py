@@ -17,7 +17,7 @@ from lightning_cam.training.sinks import FilesSink, RunInfo, TimelineSink
 from tests.test_callback import Lit, loaders, trainer
 from tests.test_timeline import pictures
 from tests.test_timeline_growth import long_record
-from tests.training import heard
+from tests.training import MemoryLogger, heard
 
 IMAGES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
 
@@ -112,17 +112,21 @@ def test_a_write_that_a_full_disk_cuts_short_leaves_nothing(tmp_path, monkeypatc
 
 
 def test_a_log_directory_that_is_removed_in_a_training(tmp_path):
+    """With a logger that writes nothing there: Lightning's own end the training by themselves."""
+
     class Removes(Callback):
         def on_train_epoch_end(self, trainer, module):
             if trainer.current_epoch == 0:
-                shutil.rmtree(tmp_path / "own" / "version_0")
+                looks.flush()
+                shutil.rmtree(tmp_path / "memory" / "0")
 
     looks = TransformerCAMCallback(num_samples=2, timelapse=None)
     with heard() as said:
-        run = trainer(tmp_path, Removes(), looks, logger=TensorBoardLogger(tmp_path, "own"), max_epochs=3)
+        run = trainer(tmp_path, Removes(), looks, logger=MemoryLogger(), default_root_dir=tmp_path)
         run.fit(Lit(), *loaders())
     assert run.current_epoch == 3
     assert not [message for message in said if "switched itself off" in message]
+    assert len(read_timeline(tmp_path).steps) == 2  # all but the first
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "con"])

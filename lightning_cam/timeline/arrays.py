@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 _TIMES_THE_FILE, _ALWAYS = 4, 64 * 2**20  # bytes that arrays may take
 _MOST_PIXELS = 2**27  # of all probe images; 600 of the largest, and 400 MB
-_AT_ONCE = 256  # looks whose maps are decoded together: what is made on the way stays in the processor's cache
+_AT_ONCE = 64  # looks whose maps are decoded together: what is made on the way stays in the processor's cache
 
 
 class ArraysByName(Mapping[str, np.ndarray]):

@@ -165,7 +165,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
 
 def _read_bytes(path: Path) -> bytes:
     """Read a record, and not a large file of something else."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:  # a buffer would make a second copy on the way
         start = file.read(FILE_HEADER.size)
         if start[: len(MAGIC)] != MAGIC[: len(start)]:
             raise RecordError(f"{path} is not a CAM timeline")

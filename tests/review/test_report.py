@@ -144,3 +144,13 @@ def test_sink_without_a_look_leaves_nothing(tmp_path):
     sink.open(RunInfo("cam", [], "", images, None, None, None))
     sink.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_thinned_report_says_so_and_fits_the_window(tmp_path, open_page, monkeypatch):
+    monkeypatch.setattr("lightning_cam.timeline.report._MOST_LOOKS", 3)
+    Run(tmp_path).looks(9)
+    page = open_page(write_report(tmp_path).as_uri(), offline=True)
+    page.wait_for_selector(".tile")
+    assert "look 3 of 3" in page.inner_text(".place")
+    assert page.inner_text(".note") == ("This report does not have all looks. cam.lcam: 3 of 9 looks, evenly chosen.")
+    assert page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")
