@@ -315,3 +315,13 @@ def test_the_walk_through_a_dataset_is_bounded(dataset):
     find_transform(Holder(dataset))
     find_normalization(IMAGES - 0.5, Holder(dataset), torch.nn.Identity())
     assert time.monotonic() - began < 4
+
+
+NO_BOXES = [3, 1.5, torch.tensor(2.0), "boxes", object(), [None] * 6, {"a": 1}, [], torch.zeros(6, 5)]
+NO_BOXES += [torch.zeros(6, 4, dtype=torch.complex64), torch.zeros(6, 4, device="meta")]
+
+
+@pytest.mark.parametrize("boxes", NO_BOXES, ids=range(len(NO_BOXES)))
+def test_what_goes_by_the_name_of_boxes_and_is_none_is_passed_over(boxes):
+    probe = ProbeBatch.from_batch({"image": IMAGES, "boxes": boxes})
+    assert probe.regions is None and len(probe.images) == 6

@@ -235,7 +235,7 @@ def _regions(batch: Any, images: Tensor) -> Tensor | None:
         inside = (masks > 0).reshape(count, -1, *masks.shape[-2:]).any(1)
         return F.interpolate(inside[:, None].float(), size=(height, width), mode="nearest")[:, 0].bool()
     boxes = _find(batch, ("boxes", "bboxes"))
-    if boxes is None or len(boxes) != count or not all(isinstance(b, Tensor) and b.shape[-1:] == (4,) for b in boxes):
+    if not _are_boxes(boxes, count):
         return None
     x = torch.arange(width, device=images.device) + 0.5
     y = torch.arange(height, device=images.device) + 0.5
@@ -245,3 +245,12 @@ def _regions(batch: Any, images: Tensor) -> Tensor | None:
         across, down = (x >= x1) & (x < x2), (y >= y1) & (y < y2)
         regions.append((down[:, :, None] & across[:, None, :]).any(0))
     return torch.stack(regions)
+
+
+def _are_boxes(boxes: Any, count: int) -> bool:
+    """Whether something that stands under the name of boxes is (B, 4), or (n, 4) per image."""
+    if not isinstance(boxes, (list, tuple, Tensor)) or (isinstance(boxes, Tensor) and boxes.ndim == 0):
+        return False
+    return len(boxes) == count and all(
+        isinstance(box, Tensor) and box.shape[-1:] == (4,) and not box.is_complex() and not box.is_meta for box in boxes
+    )
