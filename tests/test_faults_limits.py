@@ -28,11 +28,12 @@ EARLY, LOOKS = 400, 1000  # at the first of them the caches of drawn captions, w
 class Usage(Callback):
     """Counts what could leak, early and at the end."""
 
-    def __init__(self):
-        self.counts = {}
+    def __init__(self, look):
+        self.look, self.counts = look, {}
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step in (EARLY, LOOKS):
+            self.look.flush()  # on a busy machine looks wait for the thread that writes
             gc.collect()
             objects = gc.get_objects()
             self.counts[trainer.global_step] = {
@@ -63,8 +64,8 @@ class ForgetfulSink(MemorySink):
 
 
 def _thousand(tmp_path, **options):
-    usage = Usage()
     look = TransformerCAMCallback(num_samples=1, report=False, timelapse=None, on_error="raise")
+    usage = Usage(look)
     outcome = train(
         tmp_path,
         look,
