@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -234,6 +235,23 @@ def test_a_record_of_progress_that_is_none_is_begun_anew(tmp_path, content):
     results = Results(tmp_path, {"mean": float("nan"), "model_args": {1: {2: {3}}}})
     results.add({"file": "a\n\udce9.png"}, [1, 2])
     assert Results(tmp_path, {"mean": float("nan"), "model_args": {1: {2: {3}}}}).has("a\n\udce9.png", [1, 2])
+
+
+def test_results_stay_on_the_disk(tmp_path):
+    metrics = {f"method {n}": {"entropy": n / 7, "gini": n / 9} for n in range(20)}
+    results = Results(tmp_path, {})
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            results.add({"file": f"{number}.png", "metrics": metrics}, [number, number])
+        results.finish({}, [{"file": "a.png", "error": "x"}])
+        assert tracemalloc.get_traced_memory()[1] < 500 * 1000  # bytes; a line has 1500
+    finally:
+        tracemalloc.stop()
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert (written["options"], written["errors"]) == ({}, [{"file": "a.png", "error": "x"}])
+    assert written["images"] == [{"file": f"{number}.png", "metrics": metrics} for number in sorted(range(500), key=str)]
+    assert len(Results(tmp_path, {})) == 500
 
 
 def test_a_module_that_ends_the_program_does_not_end_this_one_unsaid(tmp_path, monkeypatch, capsys):

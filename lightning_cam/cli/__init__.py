@@ -68,7 +68,8 @@ def _app() -> App:
         try:
             if config is not None:
                 app.config = options_of(config, command)
-            app(words)
+            function, bound = _parse(app, words)
+            function(*bound.args, **bound.kwargs)
         except KeyboardInterrupt:
             hint = "; the same command goes on from here" if command == "explain" else ""
             sys.exit(_say(f"interrupted{hint}", 130))
@@ -86,6 +87,17 @@ def _app() -> App:
             sys.exit(_say(message, status))
 
     return app
+
+
+def _parse(app: App, words: Sequence[str]) -> tuple[Callable[..., None], inspect.BoundArguments]:
+    """Find the command and its arguments; where the parser itself fails, the words are wrong."""
+    try:
+        function, bound, _ = app.parse_args(words)
+    except (CycloptsError, CommandError):
+        raise
+    except Exception as error:  # such as for `--model-args.a 1 --model-args.a.b 2`
+        raise UsageError(f"these options cannot be read together ({type(error).__name__}: {error})") from error
+    return function, bound
 
 
 def _set_up_output() -> None:

@@ -119,8 +119,8 @@ def explain_images(
         batch_size=batch_size,
         workers=min(os.cpu_count() or 1, 8) if workers is None else workers,
     )
-    images = results.finish({"layers": [str(layer) for layer in layers], "weights": named.weights}, errors)
-    write_gallery(folder, f"{folder.name}: {len(images)} images", images, errors)
+    results.finish({"layers": [str(layer) for layer in layers], "weights": named.weights}, errors)
+    write_gallery(folder, f"{folder.name}: {len(results)} images", results, errors)
     explained = len(files) - len(errors)
     earlier = f", {explained - results.added} of them by an earlier run" if explained > results.added else ""
     print(f"{explained} of {len(files)} images explained{earlier}: {printable(folder / INDEX)}")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from lightning_cam.printable import printable
 _TEMPLATE = Path(__file__).with_name("gallery.html")
 
 
-def write_gallery(folder: Path, title: str, images: Sequence[dict[str, Any]], errors: Sequence[dict[str, str]]) -> None:
+def write_gallery(folder: Path, title: str, images: Iterable[dict[str, Any]], errors: Sequence[dict[str, str]]) -> None:
     """Write the page.
 
     Args:
@@ -22,18 +22,26 @@ def write_gallery(folder: Path, title: str, images: Sequence[dict[str, Any]], er
         images: The entries of `results.json`.
         errors: Those of the images that failed.
     """
-    shown = [
-        {
-            "file": printable(image["file"]),
-            "place": quote(os.fsencode(place_of(image["file"]))),  # by its bytes: a name need not be UTF-8
-            "prediction": printable(image["prediction"]),
-            "probability": image["probability"],
-            "explained": printable(image["explained_class"]),
-            "methods": list(image["metrics"]),
-        }
-        for image in images
-    ]
     failed = [{key: printable(text) for key, text in error.items()} for error in errors]
-    # `</script>` in a file's name would end the element that the data stands in.
-    data = json.dumps({"title": printable(title), "images": shown, "errors": failed}).replace("<", "\\u003c")
-    (folder / INDEX).write_text(_TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data), encoding="utf-8")
+    before, _, after = _TEMPLATE.read_text(encoding="utf-8").partition("{{data}}")
+    with (folder / INDEX).open("w", encoding="utf-8") as page:
+        page.write(f'{before}{{"title": {_json(printable(title))}, "errors": {_json(failed)}, "images": [')
+        for number, image in enumerate(images):
+            page.write(("," if number else "") + _json(_shown(image)))
+        page.write(f"]}}{after}")
+
+
+def _shown(image: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "file": printable(image["file"]),
+        "place": quote(os.fsencode(place_of(image["file"]))),  # by its bytes: a name need not be UTF-8
+        "prediction": printable(image["prediction"]),
+        "probability": image["probability"],
+        "explained": printable(image["explained_class"]),
+        "methods": list(image["metrics"]),
+    }
+
+
+def _json(value: Any) -> str:
+    """JSON within an element of a page, which `</script>` in a file's name would end."""
+    return json.dumps(value).replace("<", "\\u003c")

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from lightning_cam.cli.errors import UsageError
@@ -51,40 +53,61 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         progress = folder / _PROGRESS
-        lines = _whole_lines(progress)
-        self._done: dict[str, dict[str, Any]] = {line["result"]["file"]: line for line in lines[1:]}
-        if self._done:  # otherwise that run failed before its first result, as with a class that there is not
-            self._compare(lines[0])
-        # Written anew: a line that was cut off must not be gone on with.
-        self._file = progress.open("w", encoding="utf-8")
-        for line in [self._options, *self._done.values()]:
-            self._write(line)
+        self._file = progress.open("r+b" if progress.exists() else "w+b")
+        # By file its stamp and where its line begins: results stay on the disk, for there may be very many.
+        self._done: dict[str, tuple[list[int], int]] = {}
+        earlier: dict[str, Any] = {}
+        end = 0
+        for line in self._file:
+            match _entry(line):
+                case {"stamp": list(stamp), "result": {"file": str(name)}} if end:
+                    self._done[name] = stamp, end
+                case dict(entry) if not end:
+                    earlier = entry
+                case _:  # cut off, or none of ours
+                    break
+            end += len(line)
+        if self._done:
+            self._compare(earlier)
+        else:  # that run failed before its first result, as with a class that there is not
+            end = 0
+        self._file.seek(end)
+        self._file.truncate()
+        if not end:
+            self._write(self._options)
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the results, those of earlier runs included, in order of the images' names."""
+        with (self._folder / _PROGRESS).open("rb") as file:
+            for name in sorted(self._done):
+                file.seek(self._done[name][1])
+                yield json.loads(file.readline())["result"]
 
     def has(self, file: str, stamp: list[int]) -> bool:
         """Whether there is a result of a file with this stamp (size and time of its last change)."""
-        return file in self._done and self._done[file]["stamp"] == stamp
+        return file in self._done and self._done[file][0] == stamp
 
     def add(self, result: dict[str, Any], stamp: list[int]) -> None:
         """Enter the result of one file, whose pictures are written."""
-        line = {"stamp": stamp, "result": _as_json(result)}
-        self._done[result["file"]] = line
-        self._write(line)
+        self._done[result["file"]] = stamp, self._file.tell()
+        self._write({"stamp": stamp, "result": _as_json(result)})
         self.added += 1
 
-    def finish(self, head: dict[str, Any], errors: list[dict[str, str]]) -> list[dict[str, Any]]:
-        """Write `results.json`, images in order of their names.
-
-        Returns:
-            The results of all images, those of earlier runs included.
-        """
+    def finish(self, head: dict[str, Any], errors: list[dict[str, str]]) -> None:
+        """Write `results.json`; nothing is added after that."""
         self._file.close()
-        images = [self._done[name]["result"] for name in sorted(self._done)]
-        text = json.dumps({**head, "options": self._options, "errors": errors, "images": images}, indent=1)
-        (self._folder / RESULTS).write_text(text, encoding="utf-8")
-        return images
+        start = json.dumps({**head, "options": self._options, "errors": errors, "images": []}, indent=1)
+        with (self._folder / RESULTS).open("w", encoding="utf-8") as file:
+            file.write(start.removesuffix("]\n}"))
+            for number, image in enumerate(self):
+                file.write((",\n" if number else "\n") + indent(json.dumps(image, indent=1), "  "))
+            file.write("\n ]\n}")
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
 
     def _compare(self, earlier: dict[str, Any]) -> None:
@@ -97,22 +120,12 @@ class Results:
             )
 
 
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of an earlier run, up to the first that was cut off or is none of ours."""
-    found: list[dict[str, Any]] = []
-    for line in file.read_bytes().splitlines() if file.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break
-        match entry:
-            case {"stamp": list(), "result": {"file": str()}} if found:
-                found.append(entry)
-            case dict() if not found:
-                found.append(entry)
-            case _:
-                break
-    return found
+def _entry(line: bytes) -> Any:
+    """What a whole line holds, None if it was cut off or is no JSON."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
 
 
 def _as_json(value: Any) -> Any:
