@@ -250,7 +250,9 @@ def test_results_stay_on_the_disk(tmp_path):
         tracemalloc.stop()
     written = json.loads((tmp_path / "results.json").read_text())
     assert (written["options"], written["errors"]) == ({}, [{"file": "a.png", "error": "x"}])
-    assert written["images"] == [{"file": f"{number}.png", "metrics": metrics} for number in sorted(range(500), key=str)]
+    assert written["images"] == [
+        {"file": f"{number}.png", "metrics": metrics} for number in sorted(range(500), key=str)
+    ]
     assert len(Results(tmp_path, {})) == 500
 
 
