@@ -105,7 +105,7 @@ class TestGrid:
         picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs)
         assert picture.shape == (3, expected[0] + line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8, expected[1] + 8)
 
-    def test_a_tall_image_is_centerd(self):
+    def test_a_tall_image_is_centered(self):
         one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
         captions = Captions(DIGITS)
         tile = overlay_grid(torch.ones(1, 3, 640, 64), torch.full((1, 2, 2), 1e-6), captions, **one)

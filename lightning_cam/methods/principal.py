@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_cam.methods.reduce import centerd_cells, dominant_eigenvector, principal_projection, with_meaningful_sign
+from lightning_cam.methods.reduce import centered_cells, dominant_eigenvector, principal_projection, with_meaningful_sign
 from lightning_cam.methods.registry import register_method
 
 
@@ -21,7 +21,7 @@ from lightning_cam.methods.registry import register_method
 def eigencam(*, activations: Tensor) -> Tensor:
     """The first principal component of the activations, whatever the class.
 
-    `map = X v`, `X` the centerd `(h*w, C)` cells of one image and `v` their first right singular vector. It
+    `map = X v`, `X` the centered `(h*w, C)` cells of one image and `v` their first right singular vector. It
     asks the score for nothing, so it draws a plausible picture even where a layer has no influence on the
     output. Not for telling why a class was chosen, or which of two objects speaks for it: every class gets
     the same map.
@@ -55,13 +55,13 @@ def segeigencam(*, activations: Tensor, gradients: Tensor) -> Tensor:
 def kpcacam(*, activations: Tensor) -> Tensor:
     """The first component of a kernel principal component analysis of the cells, whatever the class.
 
-    `K[i, j] = tanh(x_i . x_j / C + 1)` over the cells `x` less their mean, centerd in feature space; the
+    `K[i, j] = tanh(x_i . x_j / C + 1)` over the cells `x` less their mean, centered in feature space; the
     map is `sqrt(l) u` with `l`, `u` its largest eigenvalue and eigenvector (the sigmoid kernel of
     scikit-learn's `KernelPCA`, which grad-cam uses). Not for telling why a class was chosen, or which of two
     objects speaks for it, and not for grids of thousands of cells: the kernel has one entry per pair of them.
     """
     with torch.autocast(activations.device.type, enabled=False):
-        cells, scale = centerd_cells(activations.float())
+        cells, scale = centered_cells(activations.float())
         cells = cells * scale[:, :, None]
         # tanh(1) is what equal cells have: taken off, as centering does anyway, they leave exact zeros.
         kernel = torch.tanh(cells @ cells.mT / cells.shape[2] + 1) - math.tanh(1)

@@ -57,7 +57,7 @@ def principal_projection(weighted: Tensor) -> Tensor:
 
 
 def _principal_projection(weighted: Tensor) -> Tensor:
-    cells, scale = centerd_cells(weighted)
+    cells, scale = centered_cells(weighted)
     if cells.shape[1] <= cells.shape[2]:
         vector = _unit_length(cells.mT @ dominant_eigenvector(cells @ cells.mT))
     else:
@@ -66,7 +66,7 @@ def _principal_projection(weighted: Tensor) -> Tensor:
     return projection.unflatten(1, weighted.shape[2:])
 
 
-def centerd_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
+def centered_cells(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """The cells of each image less their mean, scaled to at most 1, because squares of gradients may leave float32.
 
     Args:
