@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
-from lightning_cam.model.output import Forward, Score, on_copies
+from lightning_cam.model.output import Forward, Score, forward_of_rows, OnCopies
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import Capture
@@ -42,6 +42,7 @@ class Explanation:
         class_idx: (B,) int64, the explained classes; None with a `score`.
         layers: The target layers.
         image_size: Height and width of the images.
+        scores: (B,) float32, what was explained: the logit of the class, or the `score`.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -49,6 +50,7 @@ class Explanation:
     class_idx: Tensor | None
     layers: list[TargetLayer]
     image_size: tuple[int, int]
+    scores: Tensor | None = None
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -115,7 +117,8 @@ def explain(
         images: (B, C, H, W), normalized as the model expects.
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
-        class_idx: What to explain: a class, one class per image, or None for the predicted class.
+        class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
+            class.
         score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: One or several names, modules or `TargetLayer`s; by default found by `find_target_layers`.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
@@ -150,7 +153,6 @@ def explain(
     inputs_of = partial(
         MethodInputs,
         model,
-        on_copies(forward or model),
         layers=layers,
         score=score,
         needs=frozenset[str]().union(*(method.needs for method in chosen)),
@@ -163,8 +165,11 @@ def explain(
             stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
+            run = OnCopies(forward_of_rows(forward or model, chunk))
             parts.append(
-                _explain_batch(inputs_of, images[chunk], classes, chosen, views, eigen_smooth, methods == "all")
+                _explain_batch(
+                    partial(inputs_of, run), images[chunk], classes, chosen, views, eigen_smooth, methods == "all"
+                )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
     plain, maps = zip(*parts, strict=True)
@@ -177,6 +182,7 @@ def explain(
         _cat([captured.class_idx for captured in plain]),
         layers,
         (images.shape[2], images.shape[3]),
+        torch.cat([captured.scores for captured in plain]),
     )
     if not known:  # who has found them before looks often, and must not wait for the device
         _say_what_is_blank(explanation)

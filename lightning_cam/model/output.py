@@ -1,6 +1,7 @@
 """Where the logits stand in what a model returns."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -72,9 +73,31 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
     )
 
 
-def on_copies(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+class OnCopies:
     """`forward` of a copy of its images, which models may write to that normalize in place."""
-    return lambda images: forward(images.clone())
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __call__(self, images: Tensor) -> Any:
+        return self._forward(images.clone())
+
+    def of_rows(self, index: Tensor | slice) -> Forward:
+        """The same for images that belong to these rows."""
+        return OnCopies(forward_of_rows(self._forward, index))
+
+
+def forward_of_rows(forward: Forward, index: Tensor | slice) -> Forward:
+    """`forward` for images that belong to these rows of the images that it was made for.
+
+    A forward that takes more than images (a text, a table) has `of_rows`; to all others rows are nothing.
+
+    Args:
+        forward: What to call.
+        index: (n,) int64, or a slice: the row of each image.
+    """
+    of_rows = getattr(forward, "of_rows", None)
+    return forward if of_rows is None else of_rows(index)
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
@@ -118,6 +141,38 @@ def named_items(tree: Any) -> list[tuple[str, Any]]:
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return list(zip(tree._fields, tree, strict=True))
     return [("", value) for value in tree] if isinstance(tree, (tuple, list)) else []
+
+
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of a nested container with each leaf, in the order of `named_tensors`, replaced by what `change` returns.
+
+    Args:
+        tree: Tuples, lists, mappings, dataclasses, named tuples, and what else; only these are looked into.
+        change: From a leaf, a tensor or anything that is none of these, to what stands in its place.
+
+    Example:
+        >>> mapped({"image": 1, "meta": (2, [3])}, lambda leaf: leaf * 2)
+        {'image': 2, 'meta': (4, [6])}
+    """
+    if isinstance(tree, tuple):
+        values = [mapped(value, change) for value in tree]
+        return type(tree)(*values) if hasattr(tree, "_fields") else tuple(values)
+    if isinstance(tree, list):
+        return [mapped(value, change) for value in tree]
+    if isinstance(tree, Mapping):  # some are not made of a dictionary alone; Hugging Face's outputs are dataclasses too
+        changed = {key: mapped(value, change) for key, value in tree.items()}
+        if type(tree) is dict:
+            return changed
+        same = copy(tree)
+        for key, value in changed.items():
+            same[key] = value  # type: ignore[index]
+        return same
+    if is_dataclass(tree) and not isinstance(tree, type):
+        same = copy(tree)
+        for field in fields(tree):
+            object.__setattr__(same, field.name, mapped(getattr(tree, field.name), change))
+        return same
+    return change(tree)
 
 
 def _describe(output: Any) -> str:

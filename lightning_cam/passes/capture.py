@@ -73,7 +73,7 @@ def capture(
         images: (B, C, H, W), normalized.
         layers: From `find_target_layers`.
         forward: What to call with the images; by default the model.
-        class_idx: Explained class, an int or (B,); None for the predicted one.
+        class_idx: Explained class, an int or (B,), -1 for the predicted one of an image; None for that of all.
         score: From the model's output to (B,) scalars, in place of a class.
         needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
 
@@ -213,13 +213,14 @@ def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
         return torch.full((batch_size,), class_idx, device=logits.device)
     if class_idx.shape != (batch_size,):
         raise ValueError(f"class_idx: expected an int or shape ({batch_size},), got shape {tuple(class_idx.shape)}")
-    if class_idx.device.type == "cpu" and not ((class_idx >= 0) & (class_idx < num_classes)).all():
+    if class_idx.device.type == "cpu" and not ((class_idx >= -1) & (class_idx < num_classes)).all():
         raise ValueError(_outside(class_idx, num_classes))
-    return class_idx.to(logits.device, torch.int64, non_blocking=True)
+    class_idx = class_idx.to(logits.device, torch.int64, non_blocking=True)
+    return torch.where(class_idx == -1, logits.argmax(1), class_idx)
 
 
 def _outside(classes: Tensor, num_classes: int) -> str:
-    wrong = ", ".join(map(str, classes[(classes < 0) | (classes >= num_classes)].unique().tolist()))
+    wrong = ", ".join(map(str, classes[(classes < -1) | (classes >= num_classes)].unique().tolist()))
     return (
         f"class_idx: the model has {num_classes} logits, so the classes to explain, by default the labels, "
         f"go from 0 to {num_classes - 1}; got {wrong}; give class_idx=, or score= for an output that is no classes"

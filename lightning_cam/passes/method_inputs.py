@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
-from lightning_cam.model.output import Forward, Score
+from lightning_cam.model.output import Forward, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
 from lightning_cam.passes.capture import Capture, capture, scores_of
@@ -84,7 +84,7 @@ class MethodInputs:
 
     def score_images(self, images: Tensor, image: Tensor) -> Tensor:
         """Scores (N,) of other images (N, C, H, W) for the classes of the images (N,) that they belong to."""
-        return self._scorer(lambda rows, _: self._forward(rows))(images, image)
+        return self._scorer(lambda rows, index: forward_of_rows(self._forward, index)(rows))(images, image)
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def score_rows(rows: Tensor, image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import Forward, tensors_in
+from lightning_cam.model.output import Forward, forward_of_rows, tensors_in
 from lightning_cam.model.untouched import replaced
 
 
@@ -77,7 +77,8 @@ class Rerun:
             What the model returns for N images.
         """
         with self._replaced(outputs, image):
-            return self._forward(_placeholder(self._images, len(image)) if self._spares_images else self._images[image])
+            images = _placeholder(self._images, len(image)) if self._spares_images else self._images[image]
+            return forward_of_rows(self._forward, image)(images)
 
     @contextmanager
     def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:

@@ -112,8 +112,12 @@ class Captions:
         Returns:
             (..., line height, width) uint8, white on black.
         """
-        names = self._names(labels, size, width)
+        names = self._label_names(labels, size, width)
         return F.pad(names, (0, width - names.shape[-1]))
+
+    def right(self, preds: Tensor, labels: Tensor) -> Tensor:
+        """Whether predictions (...) are right, bool; the labels broadcast to them."""
+        return preds == labels
 
     def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
         """Write `prediction        82%`.
@@ -127,7 +131,7 @@ class Captions:
         Returns:
             (..., line height, width) uint8, white on black.
         """
-        percent = _percentages(probs, size)
+        percent = self._chances(probs, size)
         names = self._names(preds, size, width - percent.shape[-1])
         return _left_and_right(names, percent, width)
 
@@ -144,16 +148,22 @@ class Captions:
         Returns:
             (..., height of one or two lines, width) uint8, white on black.
         """
-        percent = _percentages(probs, size)
+        percent = self._chances(probs, size)
         arrow = F.pad(text_mask("→", size), (4, 4)).expand(*percent.shape[:-1], -1)
         room = width - percent.shape[-1] - arrow.shape[-1]
-        label, prediction = self._names(labels, size, room), self._names(preds, size, room)
+        label, prediction = self._label_names(labels, size, room), self._names(preds, size, room)
         if 2 * label.shape[-1] <= room:
             return _left_and_right(torch.cat([label, arrow, prediction], -1), percent, width)
-        label = self._names(labels, size, width)
+        label = self._label_names(labels, size, width)
         first = F.pad(label, (0, width - label.shape[-1]))
         second = _left_and_right(torch.cat([arrow[..., 4:], prediction], -1), percent, width)
         return torch.cat([first, second], -2)
+
+    def _label_names(self, labels: Tensor, size: int, limit: int) -> Tensor:
+        return self._names(labels, size, limit)
+
+    def _chances(self, probs: Tensor, size: int) -> Tensor:
+        return _percentages(probs, size)
 
     def _names(self, classes: Tensor, size: int, limit: int) -> Tensor:
         """Write class names (..., h, w), w as wide as the widest of all names or as allowed."""

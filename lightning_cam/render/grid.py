@@ -66,7 +66,8 @@ def overlay_grid(
         text = captions.prediction(preds, probs, font_size, width)
     else:
         text = captions.label_and_prediction(labels, preds, probs, font_size, width)
-    tiles = frame(pictures, text, frame_colors(preds, labels), border=4)
+    right = None if labels is None else captions.right(preds, labels)
+    tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
     return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)
 
 

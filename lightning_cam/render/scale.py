@@ -26,26 +26,21 @@ def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Undo the normalization of the data pipeline, for looking at.
 
     Args:
-        images: (B, C, H, W) with C = 1 (gray), 3 (RGB) or 4 (RGB and one more, which is left out).
+        images: (B, C, H, W). One band is shown gray, and so is the first of two; of more than three the first three.
         mean: (C,) what the pipeline subtracted, on the device of `images`.
         std: (C,) what the pipeline divided by, on the device of `images`.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
 
-    Raises:
-        ValueError: `images` has another number of channels.
-
     Example:
         >>> import torch
         >>> unnormalize(torch.full((1, 1, 1, 1), 2.0), torch.tensor([0.5]), torch.tensor([0.125])).flatten()
         tensor([0.7500, 0.7500, 0.7500])
     """
-    channels = images.shape[1]
-    if channels not in (1, 3, 4):
-        raise ValueError(f"images: expected 1, 3 or 4 channels, got shape {tuple(images.shape)}")
     pixels = images.float() * std.float().view(-1, 1, 1) + mean.float().view(-1, 1, 1)
-    return pixels[:, :3].clamp(0, 1).expand(-1, 3, -1, -1)
+    bands = 3 if images.shape[1] >= 3 else 1
+    return pixels[:, :bands].clamp(0, 1).expand(-1, 3, -1, -1)
 
 
 def has_evidence(maps: Tensor) -> Tensor:

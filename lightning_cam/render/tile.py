@@ -40,12 +40,13 @@ def pad_width(pictures: Tensor, width: int) -> Tensor:
     return F.pad(pictures, (missing // 2, missing - missing // 2))
 
 
-def frame_colors(preds: Tensor, labels: Tensor | None) -> Tensor:
+def frame_colors(preds: Tensor, labels: Tensor | None, is_right: Tensor | None = None) -> Tensor:
     """Choose frames: right, wrong, or neutral where there is nothing to judge.
 
     Args:
         preds: (...) integers, negative where nothing was predicted.
         labels: Integers that broadcast to `preds`, negative for unknown; None if there are none.
+        is_right: (...) bool, whether predictions are right; by default those that are the label.
 
     Returns:
         (..., 3) uint8.
@@ -53,7 +54,8 @@ def frame_colors(preds: Tensor, labels: Tensor | None) -> Tensor:
     right, wrong, neutral = (torch.tensor(rgb, dtype=torch.uint8) for rgb in (RIGHT, WRONG, NEUTRAL))
     if labels is None:
         return neutral.expand(*preds.shape, 3)
-    judged = torch.where((preds == labels).unsqueeze(-1), right, wrong)
+    is_right = preds == labels if is_right is None else is_right
+    judged = torch.where(is_right.unsqueeze(-1), right, wrong)
     unknown = (labels < 0) | (preds < 0)
     return torch.where(unknown.unsqueeze(-1), neutral, judged)
 

@@ -162,7 +162,7 @@ class _Recorder(TorchFunctionMode):
                 if tensor is not None:
                     call.output = tensor
                     inputs = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim >= 3]
-                    widths = [x.numel() for x in inputs if x.shape[-1] == tensor.shape[-1]]
+                    widths = [x.numel() for x in inputs if x.shape[-1:] == tensor.shape[-1:]]
                     call.pools = tensor.numel() * 2 < max(widths, default=0)
                     call.output_print = fingerprint(tensor)
                 call.is_layer = tensor is not None and output is tensor

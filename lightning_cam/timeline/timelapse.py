@@ -134,7 +134,9 @@ class _Drawing:
             tile=_TILE,
             font_size=_CAPTION,
         )
-        heading = f"step {self._index.steps[t]:,} · epoch {self._index.epochs[t]} · {self._method}"
+        epoch = self._index.epochs[t]
+        moment = f"epoch {epoch}" if epoch >= 0 else "before training"
+        heading = f"step {self._index.steps[t]:,} · {moment} · {self._method}"
         return Image.fromarray(_under_heading(grid, heading).permute(1, 2, 0).numpy())
 
 

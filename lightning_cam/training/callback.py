@@ -32,18 +32,22 @@ class TransformerCAMCallback(Callback):
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
             such as "pytorch_grad_cam.AblationCAM", can stand for a name.
-        num_samples: How many images of the first validation batch ever seen are kept as the probe.
-        probe: A folder of images to look at instead; they go through the validation transform.
+        num_samples: How many images are kept as the probe. They are collected while the first validation run passes,
+            spread over the classes.
+        probe: Other images to look at: a folder (they go through the validation transform; subfolders are classes),
+            indices into the validation dataset, a tensor of images or a whole batch as the validation step takes them.
+        head: The name of the output to explain, where the model has several; by default each is.
         class_idx: The class to explain; by default each image's label, or without labels the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars, such as those of
             `lightning_cam.scores`.
         target_layers: Name or names of the layers to look at; by default found.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
-        forward: Which part of the LightningModule maps images to logits: the name of a submodule or method such as
-            "model", or a function of the images. By default the module's own `forward`, else its only network.
+        forward: Which part of the LightningModule maps the batch's images to logits: the name of a submodule or method,
+            or a function of the images. By default what validation was seen to run, on what it was given.
         mean: Mean that the images were normalized with; by default found in the validation transforms.
         std: Standard deviation that the images were normalized with; likewise.
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
+        rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
         batch_size: Probe images that go through the model at once; by default all.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
@@ -79,7 +83,8 @@ class TransformerCAMCallback(Callback):
         *,
         methods: str | type | list[str | type] = "hirescam",
         num_samples: int = 16,
-        probe: str | None = None,
+        probe: Any = None,  # a Tensor too, but jsonargparse would then build a Tensor
+        head: str | None = None,
         class_idx: int | None = None,
         score: Callable[[Any], Any] | None = None,  # returns a Tensor, but jsonargparse would then build a Tensor
         target_layers: str | list[str] | None = None,
@@ -88,6 +93,7 @@ class TransformerCAMCallback(Callback):
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         class_names: list[str] | dict[int, str] | None = None,
+        rgb: list[int] | None = None,
         every_n_epochs: int = 1,
         batch_size: int | None = None,
         shard_probe: bool = False,
@@ -105,7 +111,7 @@ class TransformerCAMCallback(Callback):
         self._off = False  # after a fault
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
-        self._is_first_batch = False  # of a validation run
+        self._waits = False  # for the moment to look in a validation run
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the callback, made in a run, has a session of its own."""
@@ -129,13 +135,13 @@ class TransformerCAMCallback(Callback):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._is_first_batch = True
+        self._waits = True
 
     @override
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._attempt(self._session.begin_batch, trainer, pl_module, batch, self._is_first_batch)
+        self._attempt(self._session.begin_batch, trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     @override
     def on_validation_batch_end(
@@ -147,11 +153,14 @@ class TransformerCAMCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._attempt(self._session.end_batch)
+        is_last = _is_last_batch(trainer)
+        self._attempt(self._session.end_batch, trainer, pl_module, is_last)
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
-        is_first, self._is_first_batch = self._is_first_batch, False
-        if is_first and self._is_due(trainer) and self._is_ready(trainer):
+        if not self._waits or not self._is_due(trainer) or not self._may_look(trainer, is_last):
+            return
+        self._waits = False
+        if self._is_ready(trainer):
             # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to catch.
             with signals_deferred():
                 self._attempt(self._look, trainer, pl_module)
@@ -212,6 +221,11 @@ class TransformerCAMCallback(Callback):
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         self._session.look(trainer, module)
 
+    def _may_look(self, trainer: Trainer, is_last: bool) -> bool:
+        if self._together:
+            return self._all_off or self._session.may_look(trainer, is_last)
+        return not self._off and trainer.is_global_zero and self._session.may_look(trainer, is_last)
+
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.settings.every_n_epochs:
             return False
@@ -230,6 +244,15 @@ class TransformerCAMCallback(Callback):
         if self._all_off and not self._off:
             self._switch_off("it did so on another rank")
         return not self._all_off
+
+
+def _is_last_batch(trainer: Trainer) -> bool:
+    """Whether the batch that ends is the last of its validation, also where their number is not known before."""
+    if trainer.testing:
+        loop = trainer.test_loop
+    else:
+        loop = trainer.validate_loop if trainer.state.fn == "validate" else trainer.fit_loop.epoch_loop.val_loop
+    return loop.batch_progress.is_last_batch
 
 
 def _serve_both_lightnings() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
-from lightning_cam.model.output import Forward, logits_of, on_copies
+from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 
@@ -50,7 +50,13 @@ def with_control(explanation: Explanation) -> Explanation:
 
 
 def faithfulness(
-    model: nn.Module, forward: Forward, images: Tensor, explanation: Explanation, batch_size: int | None = None
+    model: nn.Module,
+    forward: Forward,
+    images: Tensor,
+    explanation: Explanation,
+    batch_size: int | None = None,
+    *,
+    is_exclusive: bool = True,
 ) -> dict[str, dict[str, Tensor]]:
     """Deletion AUC, insertion AUC and average drop of every method's maps, and of the random control.
 
@@ -63,6 +69,7 @@ def faithfulness(
         images: (B, C, H, W), those explained.
         explanation: Of classes, not of a score.
         batch_size: Images that go through the model at once; by default all.
+        is_exclusive: Whether one class is right; otherwise each has a sigmoid of its own.
 
     Returns:
         By method and metric, (B,) float32; NaN for a map that is not finite.
@@ -73,8 +80,18 @@ def faithfulness(
     images = images.clone() if images.is_inference() else images
 
     def logits(changed: Tensor) -> Tensor:
-        parts = changed.to(images.dtype).split(batch_size or len(changed))
-        return torch.cat([logits_of(on_copies(forward)(part), len(part)) for part in parts])
+        step = batch_size or len(changed)
+        found = []
+        for start in range(0, len(changed), step):
+            rows = slice(start, start + step)
+            part = changed[rows].to(images.dtype)
+            found.append(logits_of(OnCopies(forward_of_rows(forward, rows))(part), len(part)))
+        whole = torch.cat(found)
+        if is_exclusive:
+            return whole
+        # Each label against its absence alone: the softmax of the two is the label's sigmoid.
+        own, other = classes[:, None], (classes[:, None] + 1) % whole.shape[1]
+        return torch.full_like(whole, -torch.inf).scatter(1, other, 0).scatter(1, own, whole.gather(1, own))
 
     found = {}
     with looking(model), torch.no_grad():

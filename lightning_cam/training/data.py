@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ _INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "
 _CLASS_NAMES = ("classes", "class_names", "categories")
 _Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 _MOST_ITEMS, _MOST_IN_ONE, _LONGEST_WALK = 1000, 100, 0.5  # of a walk in all, of one container, seconds
+_MOST_NORMALIZED = 10.0  # of images that are none of bytes
 _TOLERANCE = 0.05  # resampling overshoots, half precision rounds
 
 
@@ -62,7 +63,7 @@ def find_transform(source: Any) -> Callable[[Any], Any] | None:
     return next((transform for transform in transforms if callable(transform)), None)
 
 
-def find_class_names(sources: Iterable[Any]) -> list[str] | None:
+def find_class_names(sources: Sequence[Any]) -> list[str] | None:
     """The first list of class names that a dataset or data module holds, or None."""
     for source in sources:
         for item in walk(source):
@@ -70,6 +71,18 @@ def find_class_names(sources: Iterable[Any]) -> list[str] | None:
                 names = attribute_of(item, attribute)
                 if isinstance(names, (list, tuple)) and names:
                     return [str(name) for name in names]
+    return _names_in_configuration(sources)
+
+
+def _names_in_configuration(sources: Sequence[Any]) -> list[str] | None:
+    """Hugging Face's `config.id2label` of a module, unless it only numbers the labels."""
+    for source in sources:
+        for module in source.modules() if isinstance(source, nn.Module) else ():
+            names = attribute_of(attribute_of(module, "config"), "id2label")
+            if isinstance(names, Mapping) and sorted(map(str, names)) == sorted(map(str, range(len(names)))):
+                texts = [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+                if texts != [f"LABEL_{index}" for index in range(len(texts))]:
+                    return texts
     return None
 
 
@@ -88,9 +101,10 @@ def find_normalization(images: Tensor, source: Any, model: nn.Module) -> tuple[T
     Returns:
         Mean and standard deviation, (C,) float32 on the device of `images`.
     """
-    stated: list[_Statistics | None] = [((0.0,), (1.0,)), *(_statistics(item) for item in walk(source))]
-    stated += [_statistics(getattr(module, "pretrained_cfg", None)) for module in model.modules()]
     low, high = images.float().amin((0, 2, 3)), images.float().amax((0, 2, 3))
+    bytes_ = [((0.0,), (1 / 255,))] if low.min() >= 0 and high.max() > _MOST_NORMALIZED else []
+    stated: list[_Statistics | None] = [((0.0,), (1.0,)), *bytes_, *(_statistics(item) for item in walk(source))]
+    stated += [_statistics(getattr(module, "pretrained_cfg", None)) for module in model.modules()]
     for found in stated:
         if found is None or any(len(values) not in (1, len(low)) for values in found):
             continue

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.methods import DoesNotApply
-from lightning_cam.model.classifier import classifier_of
-from lightning_cam.resolve import find_target_layers
+from lightning_cam.model.output import forward_of_rows
+from lightning_cam.model.tasks import Task
+from lightning_cam.resolve import TargetLayer, find_target_layers
 from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.training.observed import Guessed, Head, Seen
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
 from lightning_cam.training.settings import Settings
@@ -24,17 +27,19 @@ _LONGEST_REASON = 200  # letters of a model's own error
 
 
 class ProbeExplainer:
-    """Explains the probe batch with the model of a run.
+    """Explains one output for the probe batch with the model of a run.
 
     Args:
         settings: What the user asked for.
         trainer: The trainer.
         module: The model.
         probe: The fixed images, on the model's device.
+        source: What was seen of validation, or guessed.
+        head: The output.
+        layers: The target layers if they are known, by default found.
         together: Whether all ranks look.
 
     Attributes:
-        network: The part of the module that is called with images.
         layers: The target layers.
 
     Raises:
@@ -42,13 +47,21 @@ class ProbeExplainer:
     """
 
     def __init__(
-        self, settings: Settings, trainer: Trainer, module: LightningModule, probe: ProbeBatch, *, together: bool
+        self,
+        settings: Settings,
+        trainer: Trainer,
+        module: LightningModule,
+        probe: ProbeBatch,
+        source: Seen | Guessed,
+        head: Head,
+        layers: list[TargetLayer] | None = None,
+        *,
+        together: bool,
     ) -> None:
-        self._settings, self._probe = settings, probe
+        self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
-        self.network = classifier_of(module, settings.forward)
-        self._forward = _at_precision(trainer, inside_wrapper(trainer, module, self.network))
-        self.layers = find_target_layers(
+        self._forward = _AsValidated(trainer, module, source.forward(head, probe), head.task)
+        self.layers = layers or find_target_layers(
             module,
             probe.images,
             forward=_or_say_why(self._forward, module),
@@ -65,12 +78,13 @@ class ProbeExplainer:
             ValueError: A label is none of the model's classes.
         """
         probe, class_idx = self._probe, self._settings.class_idx
-        images, classes = probe.images, probe.labels if class_idx is None else class_idx
+        images, classes = probe.images, self._head.labels(probe) if class_idx is None else class_idx
+        rows: slice | Tensor = slice(None)
         if self._shares:
-            share = share_of(trainer, len(images))
-            images = images[share]
-            classes = classes[share] if isinstance(classes, Tensor) else classes
-        explanation = self._explain(module, images, class_idx=classes, score=self._settings.score)
+            rows = torch.tensor(share_of(trainer, len(images)))
+            images = images[rows.to(images.device)]
+            classes = classes[rows.to(classes.device)] if isinstance(classes, Tensor) else classes
+        explanation = self._explain(module, images, rows, class_idx=classes)
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
@@ -90,24 +104,37 @@ class ProbeExplainer:
         self._looks += 1
         if not first and not thorough:
             return Checks()
-        again = partial(self._explain, module, self._probe.images[:FEW])
+        again = partial(self._explain, module, self._probe.images[:FEW], slice(FEW))
         return Checks(
-            faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)
-            if thorough
+            faithfulness(
+                module,
+                self._forward,
+                self._probe.images,
+                explanation,
+                self._settings.batch_size,
+                is_exclusive=self._head.task is None or self._head.task.is_exclusive,
+            )
+            if thorough and explanation.class_idx is not None
             else {},
             class_similarity(lambda classes: again(class_idx=classes), explanation),
         )
 
-    def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
+    def _explain(
+        self, module: LightningModule, images: Tensor, rows: slice | Tensor, *, class_idx: Tensor | int | None
+    ) -> Explanation:
+        score, task = self._settings.score, self._head.task
+        if score is None and task is not None and not task.has_classes:
+            score, class_idx = _Value(class_idx if isinstance(class_idx, int) else 0), None
         try:
             return explain(
                 module,
                 images,
                 self._methods,
                 target_layers=self.layers,
-                forward=self._forward,
+                forward=self._forward.of_rows(rows),
                 batch_size=self._settings.batch_size,
-                **target,
+                class_idx=class_idx,
+                score=score,
             )
         except DoesNotApply as error:
             names = [self._methods] if isinstance(self._methods, str | type) else self._methods
@@ -116,7 +143,19 @@ class ProbeExplainer:
                 raise
             _log.warning("%s; it is left out.", error)
             self._methods = others
-        return self._explain(module, images, **target)
+        return self._explain(module, images, rows, class_idx=class_idx)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One of the values of a regression."""
+
+    index: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        if not self.index < output.shape[1]:
+            raise ValueError(f"class_idx: the model's values go from 0 to {output.shape[1] - 1}, got {self.index}")
+        return output[:, self.index]
 
 
 def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:
@@ -140,11 +179,29 @@ def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Ca
     return run
 
 
-def _at_precision(trainer: Trainer, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-    """`forward` as the trainer would run it. Only that: the arithmetic of the maps stays in float32."""
+class _AsValidated:
+    """A forward as the trainer would run it, whose output is the logits of its task.
 
-    def run(images: Tensor) -> Any:
-        with trainer.precision_plugin.forward_context():
-            return forward(images)
+    Only that is at the trainer's precision: the arithmetic of the maps stays in float32.
 
-    return run
+    Args:
+        trainer: The trainer.
+        module: The model.
+        forward: What to call with the images.
+        task: Of what it returns, if that is known.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, forward: Callable[[Tensor], Any], task: Task | None
+    ) -> None:
+        self._trainer, self._module, self._forward, self._task = trainer, module, forward, task
+        self._inside = inside_wrapper(trainer, module, forward)
+
+    def __call__(self, images: Tensor) -> Any:
+        with self._trainer.precision_plugin.forward_context():
+            output = self._inside(images)
+        return output if self._task is None else self._task.logits(output)
+
+    def of_rows(self, index: Tensor | slice) -> "_AsValidated":
+        """The same for images that belong to these rows."""
+        return _AsValidated(self._trainer, self._module, forward_of_rows(self._forward, index), self._task)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
-from lightning_cam.render import Captions, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.model.tasks import Task
+from lightning_cam.render import Captions, ImageCaptions, ValueCaptions, filmstrip, overlay_grid, scale_per_image
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
@@ -29,6 +30,9 @@ class RunInfo:
         regions: (B, H, W) bool, where the objects are, or None.
         class_names: Names of the classes, or None.
         report: Where the report will lie when the sinks are closed, or None if none is written.
+        texts: What is true of each image where that is no single class, or None.
+        present: (B, classes) bool, which labels each image has, or None.
+        has_classes: Whether classes are predicted, and not a value.
     """
 
     name: str
@@ -39,6 +43,9 @@ class RunInfo:
     regions: Tensor | None
     class_names: list[str] | None
     report: Path | None = None
+    texts: list[str] | None = None
+    present: Tensor | None = None
+    has_classes: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Look:
         maps: By method, (B, h, w) float32, raw signed relevance.
         probabilities: (B, classes) float32; None with a `score` of an output without logits.
         class_idx: (B,) int64, the explained classes; None with a `score`.
+        values: (B,) float32, the predicted values of a regression, or None.
         strip: The looks so far.
         class_similarity: By method, (b,) float32: cosine between the first maps and those of another class. Empty at
             most looks.
@@ -81,18 +89,20 @@ class Look:
     maps: dict[str, Tensor]
     probabilities: Tensor | None
     class_idx: Tensor | None
+    values: Tensor | None = None
     strip: Strip | None = None
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
-        """Predicted classes (B,) int64 and their probabilities (B,) float32; -1 and NaN where there are none."""
+        """Predicted classes (B,) int64 and their probabilities (B,) float32; -1 and values or NaN where there are none."""
         if self.probabilities is not None:
             probs, preds = self.probabilities.max(1)
             return preds, probs
         maps = next(iter(self.maps.values()))
-        return maps.new_full((len(maps),), -1, dtype=torch.int64), maps.new_full((len(maps),), torch.nan)
+        values = maps.new_full((len(maps),), torch.nan) if self.values is None else self.values
+        return maps.new_full((len(maps),), -1, dtype=torch.int64), values
 
 
 def measure(
@@ -104,6 +114,7 @@ def measure(
     step: int,
     epoch: int,
     checks: Checks | None = None,
+    task: Task | None = None,
 ) -> Look:
     """Measure one look and add it to the history. Nothing here waits for the device.
 
@@ -115,10 +126,12 @@ def measure(
         step: Step of the validation metrics.
         epoch: The epoch.
         checks: What this look has found out besides, if it has.
+        task: What the output says, by default something of softmax classes.
     """
     checks = checks or Checks()
     maps = explanation.maps
-    probabilities = None if explanation.logits is None else explanation.logits.softmax(1)
+    task = task or Task()
+    probabilities = None if explanation.logits is None else task.probabilities(explanation.logits)
     scalars = {
         f"{name}/{method}/{metric}": values.nanmean()
         for method, relevance in maps.items()
@@ -135,7 +148,14 @@ def measure(
         for metric, values in found.items()
     }
     look = Look(
-        step, epoch, scalars, maps, probabilities, explanation.class_idx, class_similarity=checks.class_similarity
+        step,
+        epoch,
+        scalars,
+        maps,
+        probabilities,
+        explanation.class_idx,
+        None if task.has_classes else explanation.scores,
+        class_similarity=checks.class_similarity,
     )
     history.append(step, epoch, maps, *look.predictions)
     assert history.preds is not None and history.probs is not None  # just appended
@@ -153,14 +173,20 @@ def draw(look: Look, run: RunInfo) -> Look:
     """
     known = 0 if run.labels is None else int(run.labels.max()) + 1
     num_classes = known if look.probabilities is None else look.probabilities.shape[1]
-    captions = Captions(run.class_names or [], num_classes)
+    labels, captions = run.labels, Captions(run.class_names or [], num_classes)
+    if run.texts is not None:
+        labels, captions = torch.arange(len(run.texts)), ImageCaptions(
+            run.class_names or [], num_classes, run.texts, run.present
+        )
+        if not run.has_classes:
+            captions = ValueCaptions(run.texts)
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
         heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
         pictures[f"{run.name}/{method}"] = overlay_grid(
-            images, heat, captions, preds=preds, probs=probs, labels=run.labels
+            images, heat, captions, preds=preds, probs=probs, labels=labels
         )
         if look.strip is not None:
             count = look.strip.preds.shape[1]
@@ -171,7 +197,7 @@ def draw(look: Look, run: RunInfo) -> Look:
                 captions,
                 preds=look.strip.preds,
                 probs=look.strip.probs,
-                labels=None if run.labels is None else run.labels[:count],
+                labels=None if labels is None else labels[:count],
             )
     return replace(look, pictures=pictures)
 
@@ -209,9 +235,9 @@ def _inside(relevance: Tensor, regions: Tensor) -> dict[str, Tensor]:
 
 
 def _headings(history: History) -> list[str]:
-    """`epoch 3`, or the step where one epoch was looked at several times."""
+    """`epoch 3`, or the step where one epoch was looked at several times; `start` before the training."""
     repeated = len(set(history.epochs)) < len(history.epochs)
     return [
-        f"step {step}" if repeated else f"epoch {epoch}"
+        "start" if epoch < 0 else f"step {step}" if repeated else f"epoch {epoch}"
         for step, epoch in zip(history.steps, history.epochs, strict=True)
     ]

@@ -8,14 +8,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.explanation import Explanation, find_methods
-from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
-from lightning_cam.training.data import as_statistics, find_class_names, find_normalization, loaders_of
+from lightning_cam.training.data import find_class_names, loaders_of
+from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
 from lightning_cam.training.look import RunInfo, measure
 from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
     SINKS,
@@ -30,7 +31,9 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
+_ABOUT = """Where the model looks: class activation maps of fixed validation images at `{layers}`.
+
+{taken} {holds}
 
 - `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
@@ -49,6 +52,7 @@ class LookLogger:
         module: The model.
         probe: The fixed images, on the model's device.
         layers: The target layers.
+        taken: What is explained.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -61,26 +65,32 @@ class LookLogger:
         module: LightningModule,
         probe: ProbeBatch,
         layers: Sequence[TargetLayer],
+        taken: Taken,
     ) -> None:
-        self._settings, self._probe = settings, probe
+        self._settings, self._probe, self._task = settings, probe, taken.head.task
         loaders = loaders_of(trainer)
-        mean, std = (as_statistics(value, probe.images) for value in (settings.mean, settings.std))
-        if mean is None or std is None:
-            mean, std = find_normalization(probe.images, loaders, module)
+        sources = [loaders, getattr(trainer, "datamodule", None), module]
+        count = taken.head.num_classes
+        names = settings.names() or names_that_fit(taken.class_names or find_class_names(sources), count)
         directory = self._directory(trainer)
         report = None  # a remote one is no file here that a logger could take along
         if settings.report and isinstance(directory, Path):
             report = directory / f"{file_stem(settings.name)}_report.html"
+        truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0)
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, report),
-            images=to_uint8(unnormalize(probe.images.float(), mean, std)),
+            text=self._about(layers, report, taken),
+            images=pictures_of(probe, loaders, module, settings),
             labels=probe.labels,
             regions=probe.regions,
-            class_names=settings.names() or find_class_names([loaders, getattr(trainer, "datamodule", None)]),
+            class_names=names,
             report=report,
+            texts=truth.texts,
+            present=truth.present,
+            has_classes=self._task is None or self._task.has_classes,
         )
+        _log.info("%s: %s %s", settings.name, taken.words, holds(probe, count))
         # In a `fast_dev_run` everything is tried, and nothing is written.
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
@@ -89,7 +99,14 @@ class LookLogger:
         """Measure a look, add it to the history, and hand it to the loggers' thread; nothing waits for the device."""
         self._check_names(explanation)
         look = measure(
-            explanation, self._probe, history, name=self._settings.name, step=step, epoch=epoch, checks=checks
+            explanation,
+            self._probe,
+            history,
+            name=self._settings.name,
+            step=step,
+            epoch=epoch,
+            checks=checks,
+            task=self._task,
         )
         self._worker.submit(look)
 
@@ -113,14 +130,24 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(self, layers: Sequence[TargetLayer], report: Path | None) -> str:
+    def _about(self, layers: Sequence[TargetLayer], report: Path | None, taken: Taken) -> str:
         return _ABOUT.format(
-            count=len(self._probe.images),
+            taken=taken.words,
+            holds=holds(self._probe, taken.head.num_classes),
             layers="`, `".join(layer.name for layer in layers),
             name=self._settings.name,
-            target=self._settings.target(self._probe.labels is not None),
+            target=self._target(),
             report=f", and `{report.name}` when the run has ended" if report else "",
         )
+
+    def _target(self) -> str:
+        """What is explained, in words."""
+        if self._settings.score is None and self._task is not None:
+            if not self._task.has_classes:
+                return "a higher value"
+            if not self._task.is_exclusive and self._settings.class_idx is None:
+                return "the label with the highest probability"
+        return self._settings.target(self._probe.labels is not None)
 
     def _directory(self, trainer: Trainer) -> Path | str | None:
         """Where the record goes; None in a `fast_dev_run`."""

@@ -2,21 +2,20 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_cam.model.private import metrics_step, results_of
-from lightning_cam.model.untouched import random_states_kept, replaced
-from lightning_cam.training.data import find_transform, loaders_of
+from lightning_cam.model.private import metrics_step
 from lightning_cam.training.explainer import ProbeExplainer
+from lightning_cam.training.finder import ProbeFinder, unlogged
 from lightning_cam.training.history import History
 from lightning_cam.training.look_logger import LookLogger
-from lightning_cam.training.probe import ProbeBatch, images_in
+from lightning_cam.training.observed import Head
+from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training, on_all_ranks
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.validated import InputComparison
@@ -28,17 +27,27 @@ _ANEW = "This run goes on from a checkpoint and takes a new probe"
 _MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 
 
+@dataclass
+class _Shown:
+    """One output that is shown: who explains it, and on the rank that logs who logs it."""
+
+    head: Head
+    explainer: ProbeExplainer
+    logger: LookLogger | None
+
+
 class Session:
     """Owns the probe, the history and what of them travels in a checkpoint; looks when it is told to.
 
-    What is found out at the first look (layers, class names, files) is kept until `close`; the next look opens it anew.
+    What is found out at the first look (network, outputs, layers, class names, files) is kept until `close`; the next
+    look opens it anew.
 
     Args:
         settings: What the user asked for.
 
     Attributes:
-        probe: The fixed images; None before the first validation batch.
-        history: The looks so far.
+        probe: The fixed images; None until they are collected.
+        histories: The looks so far, by head; "" where there is one only.
         last_step: Step of the newest look, -1 before the first.
     """
 
@@ -47,18 +56,28 @@ class Session:
         self._together = False  # all ranks look
         self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
         self._said_too_large = False
-        self._explainer: ProbeExplainer | None = None
-        self._logger: LookLogger | None = None
+        self._shown: list[_Shown] = []
         self._comparison: InputComparison | None = None
+        self._finder: ProbeFinder | None = None
         self._is_restored = False  # probe and history come from a checkpoint
         self.probe: ProbeBatch | None = None
-        self.history = History()
+        self.histories: dict[str, History] = {}
         self.last_step = -1
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, made in a run, has a history and files of its own."""
-        closed = dict.fromkeys(("_trainer", "_explainer", "_logger", "_comparison"))
-        return {**vars(self), **closed, "history": deepcopy(self.history)}
+        closed = dict.fromkeys(("_trainer", "_comparison", "_finder"))
+        return {**vars(self), **closed, "_shown": [], "histories": deepcopy(self.histories)}
+
+    @property
+    def history(self) -> History:
+        """The looks so far of the only head, or the first."""
+        return next(iter(self.histories.values()), History())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a look has found out what all looks share."""
+        return bool(self._shown)
 
     def begin(self, trainer: Trainer, together: bool) -> None:
         """Go on with the run of this trainer, or begin another: one that is resumed gets its state after this.
@@ -72,29 +91,71 @@ class Session:
         self._trainer = weakref.ref(trainer)
         self._together = together
 
-    def begin_batch(self, trainer: Trainer, module: LightningModule, batch: Any, is_first: bool) -> None:
-        """See a validation batch before its step: the first one ever gives the probe.
+    def begin_batch(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
+    ) -> None:
+        """See a validation batch before its step.
 
         Args:
             trainer: The trainer.
             module: The model.
             batch: On the model's device.
-            is_first: Whether it is the first of its validation.
+            batch_idx: Its number in its loader.
+            dataloader_idx: Number of its loader.
         """
-        if self._is_restored and is_first:
-            self._check_restored(trainer, batch)
-        if self.probe is None and trainer.is_global_zero:
-            self.probe = self._take_probe(trainer, module, batch)
-        if is_first and self._comparison is not None and not self._comparison.is_done:
-            self._comparison.begin(images_in(batch))
+        if not (self._together or trainer.is_global_zero):
+            return
+        if self._comparison is not None and not self._comparison.is_done and batch_idx == dataloader_idx == 0:
+            self._comparison.begin(batch)
+        if self.is_open and self.probe is not None:
+            return
+        if self._finder is None:
+            self._finder = ProbeFinder(self._settings, trainer, module, together=self._together)
+        self._finder.begin_batch(batch, batch_idx, dataloader_idx)
 
-    def end_batch(self) -> None:
-        """Leave the module alone again, before anything looks at it."""
+    def end_batch(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
+        """Leave the module alone again; take the probe once it is complete.
+
+        Args:
+            trainer: The trainer.
+            module: The model.
+            is_last: Whether it was the last batch of its validation.
+
+        Raises:
+            ValueError: What validation does cannot be explained.
+        """
         if self._comparison is not None:
             self._comparison.end()
+        if self._finder is None or (self.is_open and self.probe is not None):
+            return
+        self._finder.end_batch(trainer, module)
+        source = self._finder.source
+        if self._is_restored and source is not None and self.probe is not None:
+            channels = source.rows.images.shape[1], self.probe.images.shape[1]
+            if channels[0] != channels[1]:
+                _log.warning("%s: the images there have another number of channels.", _ANEW)
+                self._forget()
+            elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
+                _log.warning("%s: the looks there are of later steps than this run.", _ANEW)
+                self._forget()
+        if self.probe is None:
+            self.probe = self._finder.probe(trainer, is_last)
+
+    def may_look(self, trainer: Trainer, is_last: bool) -> bool:
+        """Whether the probe is there; where all ranks look, all of them decide alike.
+
+        Args:
+            trainer: The trainer.
+            is_last: Whether the batch was the last of its validation.
+        """
+        if not self._together:
+            return self.probe is not None
+        if self.is_open:
+            return True
+        return is_last and trainer.strategy.broadcast(self.probe is not None)
 
     def look(self, trainer: Trainer, module: LightningModule) -> None:
-        """Explain the probe and log it; in the sanity check only find out whether that will be possible.
+        """Explain the probe and log it.
 
         Raises:
             ValueError: The model cannot be looked at, an argument does not fit, or the trainer has no logger.
@@ -109,33 +170,38 @@ class Session:
             self._forget()
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
-        with _unlogged(trainer, module), apart_from_training(trainer):
-            if self._explainer is None:
+        step, epoch = metrics_step(trainer), -1 if trainer.sanity_checking else trainer.current_epoch
+        with unlogged(trainer, module), apart_from_training(trainer):
+            if not self._shown:
                 self._open(trainer, module)
-            explainer = self._explainer
-            assert explainer is not None
-            if trainer.sanity_checking:
-                return
-            part = self._on_looking_ranks(trainer, lambda: explainer.explain(trainer, module))
-            explanation = explainer.whole(trainer, part)
-            checks = self._on_looking_ranks(trainer, lambda: explainer.check(module, explanation))
-        self.last_step, self._is_restored = metrics_step(trainer), False
-        if self._logger is not None:
-            self._logger.log(explanation, checks, self.history, step=self.last_step, epoch=trainer.current_epoch)
+            looked = []
+            for shown in self._shown:
+                explainer = shown.explainer
+                part = self._on_looking_ranks(trainer, lambda e=explainer: e.explain(trainer, module))
+                explanation = explainer.whole(trainer, part)
+                checks = self._on_looking_ranks(trainer, lambda e=explainer, x=explanation: e.check(module, x))
+                looked.append((shown, explanation, checks))
+        self.last_step, self._is_restored = step, False
+        for shown, explanation, checks in looked:
+            if shown.logger is not None:
+                history = self.histories.setdefault(shown.head.name, History())
+                shown.logger.log(explanation, checks, history, step=step, epoch=epoch)
 
     def add_metrics(self, trainer: Trainer) -> None:
         """Put the metrics of the user's model next to the look of their step, if there is one.
 
         All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
         """
-        if self._logger is not None and self.last_step == metrics_step(trainer):
-            self._logger.add_metrics(self.last_step, trainer.callback_metrics)
+        if self.last_step == metrics_step(trainer):
+            for shown in self._shown:
+                if shown.logger is not None:
+                    shown.logger.add_metrics(self.last_step, trainer.callback_metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return probe and history as tensors on the CPU; nothing before the first batch, or if they are too large."""
+        """Return probe and histories as tensors on the CPU; nothing before they are there, or if they are too large."""
         if self.probe is None:
             return {}
-        size = self.probe.num_bytes + self.history.num_bytes
+        size = self.probe.num_bytes + sum(history.num_bytes for history in self.histories.values())
         if size > _MAX_STATE_BYTES:
             if not self._said_too_large:
                 self._said_too_large = True
@@ -146,106 +212,87 @@ class Session:
                     _MAX_STATE_BYTES / 2**20,
                 )
             return {}
-        return {"probe": self.probe.state_dict(), "history": self.history.state_dict(), "asked_for": self._asked_for}
+        histories = {name: history.state_dict() for name, history in self.histories.items()}
+        return {"probe": self.probe.state_dict(), "histories": histories, "asked_for": self._asked_for}
 
     def load_state_dict(self, state: Any) -> None:
-        """Take the probe and history of `state_dict`; what does not fit is said, and a new probe is taken."""
+        """Take the probe and histories of `state_dict`; what does not fit is said, and a new probe is taken."""
         try:
             probe, asked_for = ProbeBatch.from_state(state["probe"]), state.get("asked_for", self._asked_for)
-            self.history.load_state_dict(state["history"])
+            histories = {name: History() for name in state["histories"]}
+            for name, history in histories.items():
+                history.load_state_dict(state["histories"][name])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             _log.warning("%s: the entry of this callback cannot be read (%r).", _ANEW, error)
             return
         if asked_for != self._asked_for:
-            self.history.clear()
             _log.warning("%s: probe= and num_samples= were others then, %s.", _ANEW, asked_for)
             return
-        self.probe, self._is_restored = probe, True
-        self.last_step = self.history.steps[-1] if self.history.steps else -1
+        self.probe, self.histories, self._is_restored = probe, histories, True
+        self.last_step = max((history.steps[-1] for history in histories.values() if history.steps), default=-1)
 
     @property
     def _asked_for(self) -> dict[str, Any]:
         """What decides which images are the probe."""
-        return {"probe": self._settings.probe, "num_samples": self._settings.num_samples}
-
-    def _check_restored(self, trainer: Trainer, batch: Any) -> None:
-        """Take a new probe if what the checkpoint held cannot be of this run. All ranks decide alike."""
-        images = images_in(batch)
-        if self.probe is not None and images is not None and images.shape[1] != self.probe.images.shape[1]:
-            _log.warning("%s: the images there have another number of channels.", _ANEW)
-            self._forget()
-        elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
-            _log.warning("%s: the looks there are of later steps than this run.", _ANEW)
-            self._forget()
+        probe = self._settings.probe
+        words = probe if probe is None or isinstance(probe, str) else str(probe) if _are_indices(probe) else "a batch"
+        return {"probe": words, "num_samples": self._settings.num_samples}
 
     def _forget(self) -> None:
         self.probe, self._is_restored, self.last_step = None, False, -1
-        self.history.clear()
+        self.histories.clear()
+        self._finder = None
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""
-        if self._logger is not None:
-            self._logger.flush()
+        for shown in self._shown:
+            if shown.logger is not None:
+                shown.logger.flush()
 
     def close(self) -> None:
         """Write what waits, and let go of all that was opened."""
-        logger, comparison = self._logger, self._comparison
-        self._explainer = self._logger = self._comparison = None
+        shown, comparison, finder = self._shown, self._comparison, self._finder
+        self._shown, self._comparison, self._finder = [], None, None
         if comparison is not None:
             comparison.stop()
-        if logger is not None:
-            logger.close()
+        if finder is not None:
+            finder.stop()
+        for one in shown:
+            if one.logger is not None:
+                one.logger.close()
 
     def _open(self, trainer: Trainer, module: LightningModule) -> None:
         """Find out what all looks share: on all ranks the layers, on the first one where looks are logged."""
         probe = self.probe
         if self._together:  # the first rank's, which the others see too
             probe = trainer.strategy.broadcast(probe if probe is None else probe.to("cpu"))
-        assert probe is not None  # taken at the start of this batch
+        assert probe is not None  # or there is no look
         self.probe = probe = probe.to(module.device)
+        self._shown = self._on_looking_ranks(trainer, lambda: self._opened(trainer, module, probe))
+        assert self._finder is not None
+        if self._finder.guessed is not None and not self._together:
+            self._comparison = InputComparison(self._finder.guessed.network, probe.images)
 
-        self._explainer, self._logger = self._on_looking_ranks(trainer, lambda: self._opened(trainer, module, probe))
-        if not self._together:
-            self._comparison = InputComparison(self._explainer.network, probe.images)
-
-    def _opened(
-        self, trainer: Trainer, module: LightningModule, probe: ProbeBatch
-    ) -> tuple[ProbeExplainer, LookLogger | None]:
-        explainer = ProbeExplainer(self._settings, trainer, module, probe, together=self._together)
-        logs = trainer.is_global_zero
-        return explainer, LookLogger(self._settings, trainer, module, probe, explainer.layers) if logs else None
-
-    def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeBatch:
-        """The images to look at: the first of a validation batch, or those of the folder that the user gave."""
-        settings = self._settings
-        if settings.probe is None:
-            return ProbeBatch.from_batch(batch, settings.num_samples)
-        with random_states_kept():  # transforms of validation can be random too
-            probe = ProbeBatch.from_folder(settings.probe, settings.num_samples, find_transform(loaders_of(trainer)))
-        seen = images_in(batch)
-        if seen is not None and seen.shape[2:] != probe.images.shape[2:]:
-            _log.warning(
-                "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-                "%d×%d; should the model not take them, resize and crop them in that transform.",
-                settings.probe,
-                *probe.images.shape[2:],
-                *seen.shape[2:],
+    def _opened(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> list[_Shown]:
+        assert self._finder is not None and self._finder.source is not None  # what gave the probe, or goes on with it
+        source, settings = self._finder.source, self._settings
+        shown: list[_Shown] = []
+        for head in [Head()] if settings.score is not None else source.heads:
+            named = replace(settings, name=f"{settings.name}/{head.name}") if head.name else settings
+            of_head = replace(probe, labels=head.labels(probe)).counted()
+            known = shown[0].explainer.layers if shown else None
+            explainer = ProbeExplainer(
+                named, trainer, module, of_head, source, head, known, together=self._together
             )
-        return replace(probe, images=trainer.precision_plugin.convert_input(probe.images.to(module.device)))
+            logger = None
+            if trainer.is_global_zero:
+                logger = LookLogger(named, trainer, module, of_head, explainer.layers, self._finder.taken(head))
+            shown.append(_Shown(head, explainer, logger))
+        return shown
 
     def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
         return on_all_ranks(trainer, action) if self._together else action()
 
 
-@contextmanager
-def _unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
-
-    def nothing(*args: Any, **kwargs: Any) -> None:
-        return None
-
-    with ExitStack() as stack:
-        for holder in (module, results_of(trainer)):  # the latter where a loop is running
-            if holder is not None:
-                stack.enter_context(replaced(holder, "log", nothing))
-        yield
+def _are_indices(probe: Any) -> bool:
+    return isinstance(probe, (list, tuple)) and all(isinstance(index, int) for index in probe)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.private import runs_compiled_code
+from lightning_cam.training.batch import images_in
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +38,12 @@ class InputComparison:
         """Whether there is nothing to listen to any more."""
         return self._network is None
 
-    def begin(self, batch: Tensor | None) -> None:
-        """Listen, if the images of this validation batch begin with the probe's.
-
-        Args:
-            batch: (N, C, H, W), or None if the batch has no images.
-        """
-        if self._network is None or batch is None:
+    def begin(self, batch: Any) -> None:
+        """Listen, if the images of this validation batch begin with the probe's."""
+        images = images_in(batch)
+        if self._network is None or images is None:
             return
-        first = batch[: len(self._images)]
+        first = images[: len(self._images)]
         if first.shape == self._images.shape and torch.equal(first, self._images):
             self._hook = self._network.register_forward_pre_hook(_Listener(self._note), with_kwargs=True)
 

@@ -4,7 +4,7 @@ import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
-import { formatNumber, readable } from "./text.js";
+import { formatEpoch, formatNumber, readable } from "./text.js";
 import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
@@ -118,7 +118,7 @@ export class Controls {
     );
     choices.sort.show(Object.entries(SORTS), state.sort);
     choices.reference.show(
-      [[null, "the first look"], ...looks.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · epoch ${epoch}`]))],
+      [[null, "the first look"], ...looks.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · ${formatEpoch(epoch)}`]))],
       state.reference,
     );
   }

@@ -5,7 +5,7 @@ import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
-import { formatNumber, formatPercent, readable } from "./text.js";
+import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 import { drawTile, showTip } from "./tiles.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
@@ -86,7 +86,7 @@ export class EnlargedTile {
     this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
     const { label, top } = timeline.prediction(lookIndex, imageIndex);
     setText(this.title, label < 0 ? `image ${imageIndex + 1}` : timeline.className(label));
-    setText(this.place, `${timeline.label} · ${readable(method ?? "")} · step ${formatNumber(look.step)} · epoch ${look.epoch}`);
+    setText(this.place, `${timeline.label} · ${readable(method ?? "")} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));

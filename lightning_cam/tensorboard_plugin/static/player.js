@@ -1,7 +1,7 @@
 // The one slider that moves all tiles: by hand, by arrow keys, by itself.
 
 import { html, setText, svg } from "./dom.js";
-import { formatNumber } from "./text.js";
+import { formatEpoch, formatNumber } from "./text.js";
 import { countUntil } from "./views.js";
 
 // Drawn rather than written: not every font has these signs.
@@ -71,7 +71,7 @@ export class Player {
     this.slider.max = String(Math.max(0, steps.length - 1));
     this.slider.value = String(index);
     this.slider.disabled = steps.length < 2;
-    const text = look ? `step ${formatNumber(steps[index])} · epoch ${look.epoch} · look ${index + 1} of ${steps.length}` : "no look yet";
+    const text = look ? `step ${formatNumber(steps[index])} · ${formatEpoch(look.epoch)} · look ${index + 1} of ${steps.length}` : "no look yet";
     setText(this.place, text);
     this.slider.setAttribute("aria-valuetext", text);
     this.speed.value = String(this.app.state.speed);

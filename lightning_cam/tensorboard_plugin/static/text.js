@@ -13,6 +13,14 @@ export function formatNumber(value, digits = 3) {
 }
 
 /**
+ * When a look was taken; one before the training has an epoch below 0.
+ * @param {number} epoch
+ */
+export function formatEpoch(epoch) {
+  return epoch < 0 ? "before training" : `epoch ${epoch}`;
+}
+
+/**
  * A probability in percent; certain and impossible are said only of exactly 1 and 0.
  * @param {number} probability
  */

@@ -5,7 +5,7 @@ import { html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
-import { formatNumber, formatPercent } from "./text.js";
+import { formatEpoch, formatNumber, formatPercent } from "./text.js";
 
 /** @typedef {import("./draw.js").DrawingStyle} DrawingStyle */
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
@@ -256,7 +256,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
   const { step, epoch } = timeline.looks[lookIndex];
   const name = label < 0 ? `image ${imageIndex + 1}` : timeline.className(label);
   const stepText = `step ${formatNumber(step)}`;
-  const placeText = `${stepText} · epoch ${epoch}`;
+  const placeText = `${stepText} · ${formatEpoch(epoch)}`;
   if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
   else setLine(slot.first, shortNames.first(name), name);
 

@@ -1,0 +1,176 @@
+"""Kinds of tasks: what an output says, what is explained of it, and what it was compared with.
+
+To serve another kind, write a `Task` and register it under what a consumer reads (see `lightning_cam.observe`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of task; this one has softmax classes.
+
+    Attributes:
+        words: What it is called in sentences.
+        has_classes: Whether an output says something of each of several classes.
+        is_exclusive: Whether one of them is right.
+    """
+
+    words: ClassVar[str] = "softmax classes"
+    has_classes: ClassVar[bool] = True
+    is_exclusive: ClassVar[bool] = True
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Logits (B, classes) of what was read (B, ...).
+
+        Raises:
+            ValueError: It is not of that form.
+        """
+        if output.ndim != 2 or output.shape[1] < 2:
+            raise ValueError(f"expected logits (B, classes), got {tuple(output.shape)}")
+        return output
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, classes) float32."""
+        return logits.float().softmax(1)
+
+    def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
+        """The class of each image (B,) int64, -1 where there is none; None if targets are not of that form."""
+        if target.ndim == 2 and target.shape[1] > 1:  # one-hot or mixed
+            return target.argmax(1)
+        if target.ndim > 2 or target.is_floating_point():
+            return None
+        labels = target.reshape(len(target), -1)[:, 0].long() if target.numel() == len(target) else None
+        return None if labels is None else labels.masked_fill((labels < 0) | (labels == ignore_index), -1)
+
+
+class FromLogProbabilities(Task):
+    """Classes whose log-probabilities the loss reads, as `nll_loss` does: their softmax is their exponential."""
+
+
+class OneLogit(Task):
+    """Two classes of which one logit (B,) or (B, 1) tells: sigmoid(z) is the probability of the second."""
+
+    words = "two classes of one logit"
+
+    def logits(self, output: Tensor) -> Tensor:
+        if output.numel() != len(output):
+            raise ValueError(f"expected one logit per image, got {tuple(output.shape)}")
+        one = output.reshape(len(output), 1)
+        return torch.cat([-one, one], 1) / 2
+
+    def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
+        if target.numel() != len(target):
+            return None
+        return torch.where(target < 0, -1, (target > 0.5).long()).reshape(len(target))  # soft ones are rounded
+
+
+class OneProbability(OneLogit):
+    """The same, of which the loss reads the probability."""
+
+    def logits(self, output: Tensor) -> Tensor:
+        return super().logits(_logit(output))
+
+
+class Labels(Task):
+    """Several labels, each with a sigmoid of its own; any number of them is present."""
+
+    words = "several labels"
+    is_exclusive = False
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid()
+
+    def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
+        return None
+
+    def present(self, target: Tensor) -> Tensor | None:
+        """Which labels each image has, (B, labels) bool."""
+        return target > 0.5 if target.ndim == 2 else None
+
+
+class LabelProbabilities(Labels):
+    """The same, of which the loss reads the probabilities."""
+
+    def logits(self, output: Tensor) -> Tensor:
+        return super().logits(_logit(output))
+
+
+class Values(Task):
+    """A regression: the value is explained."""
+
+    words = "a regression"
+    has_classes = False
+
+    def logits(self, output: Tensor) -> Tensor:
+        """Values (B, K)."""
+        if output.ndim not in (1, 2):
+            raise ValueError(f"expected values (B,) or (B, K), got {tuple(output.shape)}")
+        return output.reshape(len(output), -1)
+
+    def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
+        return None
+
+
+class Pairs(Values):
+    """Similarities (B, B) of each image to all texts of a batch: that to its own is explained."""
+
+    words = "similarities to the own text"
+
+    def logits(self, output: Tensor) -> Tensor:
+        if output.ndim != 2 or output.shape[0] != output.shape[1]:
+            raise ValueError(f"expected similarities (B, B), got {tuple(output.shape)}")
+        return output.diagonal()[:, None]
+
+
+def _logit(probabilities: Tensor) -> Tensor:
+    return torch.logit(probabilities.float(), eps=1e-6)
+
+
+def _single(output: Tensor) -> bool:
+    return output.numel() == len(output)
+
+
+TASKS: dict[str, Callable[[Tensor], Task]] = {
+    "logits": lambda output: OneLogit() if _single(output) else Task(),
+    "log-probabilities": lambda output: FromLogProbabilities(),
+    "label logits": lambda output: OneLogit() if _single(output) else Labels(),
+    "probabilities": lambda output: OneProbability() if _single(output) else LabelProbabilities(),
+    "values": lambda output: Values(),
+    "pairs": lambda output: Pairs(),
+}
+
+
+def task_of(kind: str, output: Tensor) -> Task:
+    """The task of an output.
+
+    Args:
+        kind: What a loss or metric took it for.
+        output: (B, ...).
+
+    Raises:
+        ValueError: Nothing per image can be explained of it; the sentence says what to give.
+
+    Example:
+        >>> task_of("label logits", torch.zeros(2, 5)).words
+        'several labels'
+    """
+    if kind == "embeddings":
+        raise ValueError(
+            "validation compares embeddings of images, which hold no class to explain; give forward=, the part that "
+            "returns the embeddings, and score=, such as lightning_cam.scores.EmbeddingSimilarity(reference)"
+        )
+    task = TASKS[kind](output)
+    try:
+        task.logits(output[:2] if kind != "pairs" else output)
+    except ValueError:
+        raise ValueError(
+            f"validation reads an output of shape {tuple(output.shape)} as {task.words}, which is not one row per "
+            "image; give score=, a function from the model's output to one number per image"
+        ) from None
+    return task

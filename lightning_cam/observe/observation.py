@@ -1,0 +1,164 @@
+"""What one step said: which network was run on what, which of its outputs counts, and what kind of task it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of
+from lightning_cam.observe.origins import Origin
+from lightning_cam.observe.step import NetworkCall, StepObserver
+
+Kind = Reads | str  # with "pairs": similarities of each image to every text (or other input) of the batch
+
+_PRODUCTS = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "einsum", "cdist", "linear", "cosine_similarity"}
+# What scales, masks and turns a table of similarities.
+_SCALING = {
+    "mul", "div", "add", "sub", "neg", "exp", "__mul__", "__rmul__", "__truediv__", "__add__", "__radd__", "__sub__",
+    "__rsub__", "__neg__", "__imul__", "__itruediv__", "__setitem__", "fill_diagonal_", "masked_fill", "masked_fill_",
+    "t", "T", "transpose", "mT", "clamp", "pow", "__pow__",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One output that a loss or metric read.
+
+    Args:
+        name: Of the head, "" where there is one only.
+        kind: What it is.
+        by: The name of what read it.
+        event: Which of the step's consumers that was.
+        leaf: Which tensor of what the network returned it is; None if the step makes it of that.
+        target: What it was compared with, or None.
+        ignore_index: The target that stands for none.
+    """
+
+    name: str
+    kind: Kind
+    by: str
+    event: int
+    leaf: int | None
+    target: Tensor | None
+    ignore_index: int = -100
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What one step said.
+
+    Args:
+        outputs: The outputs that count, one per head; none if nothing was seen to read one.
+        network: The call that leads to all of them; None if they come from several, or from none that was seen.
+        calls: All network calls that they come from, the outermost only.
+        picture: Name of the step's input that the network's images are made of, or None.
+    """
+
+    outputs: list[Output]
+    network: NetworkCall | None
+    calls: list[NetworkCall]
+    picture: str | None
+
+
+def observation_of(seen: StepObserver) -> Observation:
+    """Decide what a step is about.
+
+    The surest consumers count: a known loss with a target before a module that compares, that before a hand-written
+    loss or metric, and losses between two outputs last.
+    """
+    numbered = [(number, one) for number, one in enumerate(seen.consumed) if not one.origin.is_raw]
+    best = min((one.rank for _, one in numbered), default=3)
+    pictures = {name for call in seen.calls for index in call.pictures for name in _inputs(call.given[index])}
+    chosen: list[tuple[int, Consumed, Kind]] = []
+    known: list[Origin] = []
+    for number, one in numbered:
+        if one.rank != best or not one.origin.inputs & pictures:
+            continue
+        kind = _kind(one, pictures)
+        same = {id(form) for form in _same(one.origin)}
+        if any(id(origin) in same for origin in known) or (kind in ("pairs", "embeddings") and chosen):
+            continue
+        known += _same(one.origin)
+        chosen.append((number, one, kind))
+    outermost = [call for call in seen.calls if not call.within]
+    leading = _leading([one.origin for _, one, _ in chosen], outermost)
+    network = leading[0] if len(leading) == 1 else None
+    outputs = []
+    for number, one, kind in chosen:
+        leaf, read = _place(one, kind, network)
+        outputs.append(Output("", read, one.by, number, leaf, one.target, one.ignore_index))
+    if not chosen and len(outermost) == 1:  # nothing is known to read it, but there is no other
+        network = outermost[0]
+        leading = [network]
+    if network is not None and any(output.leaf is None for output in outputs):
+        network = None
+    targets = ["+".join(sorted(_inputs(one.target_origin))) for _, one, _ in chosen]
+    of_pictures = (_inputs(call.given[index]) for call in leading for index in call.pictures)
+    return Observation(
+        _named(outputs, network, targets), network, leading, next((min(names) for names in of_pictures), None)
+    )
+
+
+def _named(outputs: Sequence[Output], network: NetworkCall | None, targets: Sequence[str]) -> list[Output]:
+    """Give several heads names: those of what the network returns, or else of their targets, or numbers."""
+    if len(outputs) < 2:
+        return list(outputs)
+    returned = [] if network is None else [network.names[one.leaf] for one in outputs if one.leaf is not None]
+    numbers = [f"head_{number}" for number in range(len(outputs))]
+    choices = (names for names in (returned, targets) if len({*names, ""}) == len(outputs) + 1)
+    return [replace(one, name=name) for one, name in zip(outputs, next(choices, numbers), strict=True)]
+
+
+def _inputs(origin: Origin | None) -> frozenset[str]:
+    return frozenset() if origin is None else origin.inputs
+
+
+def _same(origin: Origin) -> list[Origin]:
+    """The origins that hold the same output, before a softmax too."""
+    forms = list(forms_of(origin))
+    before = before_normalizing(origin)
+    return forms if before is None else [*forms, *forms_of(before)]
+
+
+def _kind(one: Consumed, pictures: set[str]) -> Kind:
+    """What an output is: of similarities, whether they are between images."""
+    origin = one.origin
+    if one.reads not in ("logits", "log-probabilities", "label logits") or one.target_origin is not None:
+        return one.reads
+    for form in origin.ancestors():
+        factors = [parent for parent in form.parents if not parent.is_raw]
+        if form.operation in _PRODUCTS and len(factors) > 1:
+            of_images = [bool(factor.inputs & pictures) for factor in factors[:2]]
+            of_others = [bool(factor.inputs - pictures) for factor in factors[:2]]
+            return "pairs" if any(of_others) and not all(of_images) else "embeddings"
+        if form.operation not in _SCALING and form is not origin and form not in list(forms_of(origin)):
+            break
+    return one.reads
+
+
+def _leading(origins: Sequence[Origin], calls: Sequence[NetworkCall]) -> list[NetworkCall]:
+    """The calls whose results these origins come from; a module that only changes the images is none."""
+    reached = {id(ancestor) for origin in origins for ancestor in origin.ancestors()}
+    return [
+        call
+        for call in calls
+        if any(id(origin) in reached for origin in call.returned if origin is not None and not origin.is_raw)
+    ]
+
+
+def _place(one: Consumed, kind: Kind, network: NetworkCall | None) -> tuple[int | None, Kind]:
+    """Which of the network's tensors was read, and as what: the logits themselves, if their softmax was."""
+    if network is None:
+        return None, kind
+    returned = {id(origin): index for index, origin in reversed(list(enumerate(network.returned)))}
+    for form in forms_of(one.origin):
+        if id(form) in returned:
+            return returned[id(form)], kind
+    before = before_normalizing(one.origin)
+    if before is not None and kind in ("log-probabilities", "probabilities"):
+        softmax = any("softmax" in form.operation for form in forms_of(one.origin))
+        for form in forms_of(before):
+            if id(form) in returned:
+                return returned[id(form)], "logits" if softmax else "label logits"
+    return None, kind
+

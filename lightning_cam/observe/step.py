@@ -1,0 +1,187 @@
+"""One step of the user's, seen while it runs: the calls of its networks, and who reads what they return."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_cam.model.output import mapped, named_tensors
+from lightning_cam.model.private import function_modes_off
+from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module
+from lightning_cam.observe.origins import Origin, Origins
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class NetworkCall:
+    """A call of a module that was given images: what it got, and where what it returned comes from.
+
+    Args:
+        module: The module.
+        number: Which of its calls in the step it was, from 0 on.
+        args: What it was given, tensors cloned.
+        kwargs: What it was given by name, likewise.
+        pictures: Which of its tensors, in the order of `named_tensors`, are images (B, C, H, W): inputs of the step, or
+            made of them without weights.
+        given: Origins of its tensors, in that order; None for those that depend on no input.
+        within: The network calls that it happened in, outermost first.
+        returned: Origins of the tensors that it returned, in that order.
+        names: What these tensors stand under, "" for those without a name.
+    """
+
+    module: nn.Module
+    number: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    pictures: list[int]
+    given: list[Origin | None]
+    within: tuple["NetworkCall", ...]
+    returned: list[Origin | None] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+class StepObserver(Origins):
+    """Sees what a step does with its inputs while it is active; changes nothing, and keeps no activations.
+
+    Args:
+        root: The module whose submodules are listened to, itself included.
+        inputs: The step's tensors by name.
+        redirected: Whether the root's first call is the step itself, as a wrapper for several ranks makes it.
+        on_consumed: Is called with each consumer as it is found, before it runs.
+
+    Attributes:
+        calls: The calls of networks, in order.
+        consumed: What losses and metrics read, in order.
+
+    Example:
+        >>> model, images, labels = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.zeros(2, 3, 2, 2), torch.ones(2)
+        >>> with StepObserver(model, {"images": images, "labels": labels}) as seen:
+        ...     _ = nn.functional.cross_entropy(model(images / 255), labels.long())
+        >>> [type(call.module).__name__ for call in seen.calls], [one.by for one in seen.consumed]
+        (['Sequential', 'Flatten'], ['cross_entropy'])
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        inputs: Mapping[str, Tensor],
+        *,
+        redirected: bool = False,
+        on_consumed: Callable[[Consumed], None] | None = None,
+    ) -> None:
+        super().__init__(inputs)
+        self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
+        self._hooks = ExitStack()
+        self._open: list[NetworkCall] = []
+        self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
+        self._numbers: Counter[nn.Module] = Counter()
+        self.calls: list[NetworkCall] = []
+        self.consumed: list[Consumed] = []
+
+    @override
+    def __enter__(self) -> Self:
+        enter, leave = _Quiet(self._enter_module), _Quiet(self._leave_module)
+        for module in self._root.modules():
+            if not isinstance(module, torch.jit.RecursiveScriptModule):  # which takes no hooks
+                self._hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                self._hooks.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
+        super().__enter__()
+        return self
+
+    @override
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.close()
+        super().__exit__(*error)
+
+    def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._redirected and module is self._root:
+            self._redirected = False
+            return
+        number = self._numbers[module]
+        self._numbers[module] += 1
+        tensors = [tensor for _, tensor in named_tensors((args, kwargs))]
+        given = [self.of(tensor) for tensor in tensors]
+        pictures = [
+            index
+            for index, (tensor, origin) in enumerate(zip(tensors, given, strict=True))
+            if tensor.ndim == 4 and origin is not None and origin.is_raw
+        ]
+        if pictures:
+            args, kwargs = mapped((args, kwargs), _kept)
+            call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
+            self.calls.append(call)
+            self._open.append(call)
+        elif not any(True for _ in module.parameters()):
+            self._parts.append((module, len(self.consumed), []))
+
+    def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.note("module", output, args, kwargs)
+        if self._open and self._open[-1].module is module:
+            call = self._open.pop()
+            call.returned = [self.of(tensor) for _, tensor in named_tensors(output)]
+            call.names = [name for name, _ in named_tensors(output)]
+        elif self._parts and self._parts[-1][0] is module:
+            _, before, operations = self._parts.pop()
+            known = any(one.rank < 2 for one in self.consumed[before:])
+            if not known and not self._open and _is_loss(output):
+                self._add(read_by_module(type(module).__name__, args, kwargs, operations, self.of))
+
+    @override
+    def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        try:
+            name = getattr(func, "__name__", "")
+            found = read_by_loss(name, args, kwargs, self.of)
+            if found is None and not self._open and not self._parts:
+                found = read_by_hand(name, args, self.of)
+            elif found is None and self._parts and args and isinstance(args[0], Tensor):
+                self._parts[-1][2].append((name, args[0]))
+        except Exception as error:  # an argument of an unusual kind
+            _log.debug("Not followed: %s", error)
+            return
+        self._add(found)
+
+    def _add(self, found: Consumed | None) -> None:
+        if found is None:
+            return
+        self.consumed.append(found)
+        if self._on_consumed is not None:
+            self._on_consumed(found)
+
+
+def _kept(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _is_loss(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim <= 1
+
+
+class _Quiet:
+    """A hook that cannot disturb the step that it listens to, and that stays behind when the model is copied."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+
+    def __call__(self, *given: Any) -> None:
+        try:
+            with function_modes_off():  # what is asked of tensors here is no part of the step
+                self._note(*given)
+        except Exception as error:
+            _log.debug("Not followed: %s", error)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Deaf, ()
+
+
+class _Deaf:
+    """What a copy of the model gets in place of a hook."""
+
+    def __call__(self, *given: Any) -> None:
+        return None

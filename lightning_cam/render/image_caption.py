@@ -1,0 +1,66 @@
+"""Captions of images whose truth is no single class: several labels, a value, a file's name."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_cam.render.caption import Captions, draw_lines, text_width
+
+
+class ImageCaptions(Captions):
+    """Captions with a text of its own for each image in place of a label.
+
+    Where labels are asked for, the numbers of images stand for them.
+
+    Args:
+        class_names: Names of the first classes.
+        num_classes: How many classes there are.
+        texts: What is true of each image, in words.
+        present: (B, classes) bool, which classes each image has; None if that is not known.
+
+    Example:
+        >>> captions = ImageCaptions(["cat", "dog"], 2, ["cat, dog", "none"], torch.tensor([[1, 1], [0, 0]]) > 0)
+        >>> captions.right(torch.tensor([1, 1]), torch.arange(2)).tolist()
+        [True, False]
+    """
+
+    def __init__(
+        self, class_names: Sequence[str], num_classes: int, texts: Sequence[str], present: Tensor | None = None
+    ) -> None:
+        super().__init__(class_names, num_classes)
+        self._texts, self._present = [" ".join(text.split()) for text in texts], present
+
+    def right(self, preds: Tensor, labels: Tensor) -> Tensor:
+        if self._present is None:
+            return torch.zeros_like(preds, dtype=torch.bool)
+        images = labels.expand_as(preds)
+        return self._present[images, preds.clamp(0, self._present.shape[1] - 1)]
+
+    def _label_names(self, labels: Tensor, size: int, limit: int) -> Tensor:
+        width = min(max(text_width(text, size) for text in self._texts), limit)
+        return draw_lines(self._texts, size, width)[labels]
+
+
+class ValueCaptions(ImageCaptions):
+    """Captions of a regression: the predicted value stands in place of a class and its probability.
+
+    Args:
+        texts: The true value of each image, in words.
+
+    Example:
+        >>> ValueCaptions(["3.5"]).prediction(torch.tensor([-1]), torch.tensor([3.25]), 12, 60).shape
+        torch.Size([1, 15, 60])
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__([], 0, texts)
+
+    def _names(self, classes: Tensor, size: int, limit: int) -> Tensor:
+        return super()._names(classes, size, limit)[..., :0]
+
+    def _chances(self, probs: Tensor, size: int) -> Tensor:
+        texts = [f"{value:.4g}" for value in probs.flatten().tolist()]
+        width = max(text_width(text, size) for text in texts)
+        lines = draw_lines(texts, size, width, align_right=True)
+        return lines.view(*probs.shape, *lines.shape[-2:])

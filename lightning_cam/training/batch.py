@@ -1,0 +1,114 @@
+"""What a validation batch holds, guessed from names and shapes where it was not seen what the network got."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cam.model.output import named_items, named_tensors
+
+_log = logging.getLogger(__name__)
+
+# In the order of preference, as the field names them.
+_IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
+_LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
+_NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
+_CHANNELS = (1, 3, 4)
+_ROUNDING = 0.02  # of labels that add up to one, in half precision
+
+
+def images_in(batch: Any) -> Tensor | None:
+    """The images of a batch, as `ProbeBatch.from_batch` finds them, or None."""
+    return _first(list(named_tensors(batch)), _IMAGE_KEYS, are_images)
+
+
+def form_of(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"
+
+
+def _first(leaves: Sequence[tuple[str, Tensor]], keys: Sequence[str], fits: Callable[[Tensor], bool]) -> Tensor | None:
+    """The first tensor that fits, those under the usual names before others."""
+    rank = {key: index for index, key in enumerate(keys)}
+    ordered = sorted(leaves, key=lambda leaf: rank.get(leaf[0].lower(), len(keys)))
+    return next((tensor for _, tensor in ordered if fits(tensor)), None)
+
+
+def are_images(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.shape[1] in _CHANNELS and tensor.is_floating_point() and len(tensor) > 0
+
+
+def _is_per_image(tensor: Tensor, count: int) -> bool:
+    return tensor.shape in ((count,), (count, 1)) and tensor.dtype != torch.bool
+
+
+def labels_in(batch: Any, count: int) -> Tensor | None:
+    """(B,) int64: integers, or the largest of one value per class under a usual name (one-hot, mixed labels)."""
+    leaves = list(named_tensors(batch))
+    named = _find(batch, _LABEL_KEYS)
+    if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
+        if bool((named.float().sum(1) - 1).abs().max() < _ROUNDING):
+            return named.argmax(1)
+        _log.warning("The batch's labels do not add up to one class per image: the predicted classes are explained.")
+        return None
+    numbers = [(k, v) for k, v in leaves if _is_per_image(v, count) and k.lower() not in _NO_LABEL_KEYS]
+    found = [leaf for leaf in numbers if not leaf[1].is_floating_point()]
+    floating = [leaf for leaf in numbers if leaf[0].lower() in ("", *_LABEL_KEYS)]
+    # What the loss of a binary classifier takes is floating.
+    found = found or [leaf for leaf in floating if bool(((leaf[1] == 0) | (leaf[1] == 1)).all())]
+    usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
+    if not usual and len(found) > 1:
+        _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")
+        return None
+    labels = _first(usual or found, _LABEL_KEYS, lambda tensor: True)
+    if labels is None:
+        if floating:
+            _log.warning(
+                "The batch's targets are no classes: predicted ones are explained; for a regression give score=."
+            )
+        return None
+    if bool((labels < 0).any()):
+        _log.warning("The batch holds labels below 0, which name no class: the predicted classes are explained.")
+        return None
+    return labels.flatten().long()
+
+
+def _find(batch: Any, keys: Sequence[str]) -> Any:
+    """What stands under the first of these names in a nested batch, or None."""
+    for name, value in named_items(batch):
+        found = value if name.lower() in keys else _find(value, keys)
+        if found is not None:
+            return found
+    return None
+
+
+def regions_in(batch: Any, images: Tensor) -> Tensor | None:
+    """(B, H, W) bool: inside any box or mask of the image; None if the batch has neither in a known form."""
+    count, (height, width) = len(images), images.shape[-2:]
+    masks = _find(batch, ("masks", "mask"))
+    if isinstance(masks, Tensor) and masks.ndim in (3, 4) and len(masks) == count:
+        inside = (masks > 0).reshape(count, -1, *masks.shape[-2:]).any(1)
+        return F.interpolate(inside[:, None].float(), size=(height, width), mode="nearest")[:, 0].bool()
+    boxes = _find(batch, ("boxes", "bboxes"))
+    if not _are_boxes(boxes, count):
+        return None
+    x = torch.arange(width, device=images.device) + 0.5
+    y = torch.arange(height, device=images.device) + 0.5
+    regions = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.to(images.device).reshape(-1, 4, 1).unbind(1)
+        across, down = (x >= x1) & (x < x2), (y >= y1) & (y < y2)
+        regions.append((down[:, :, None] & across[:, None, :]).any(0))
+    return torch.stack(regions)
+
+
+def _are_boxes(boxes: Any, count: int) -> bool:
+    """Whether something that stands under the name of boxes is (B, 4), or (n, 4) per image."""
+    if not isinstance(boxes, (list, tuple, Tensor)) or (isinstance(boxes, Tensor) and boxes.ndim == 0):
+        return False
+    return len(boxes) == count and all(
+        isinstance(box, Tensor) and box.shape[-1:] == (4,) and not box.is_complex() and not box.is_meta for box in boxes
+    )

@@ -1,0 +1,78 @@
+"""Collects the probe while a validation run passes: spread over classes, the same images in every run."""
+
+import logging
+from collections import Counter
+
+from lightning_cam.training.probe import ProbeBatch
+
+_log = logging.getLogger(__name__)
+
+
+class Collector:
+    """Keeps up to a number of images of the batches that pass, as many of each class as there can be.
+
+    An image comes in while there is room, and after that in place of the last image of the class that has the most, if
+    that has at least two more than its own. So what is kept depends on the data alone, and once it is balanced and
+    every class is there, no later batch changes it.
+
+    Args:
+        num_samples: How many images at most.
+
+    Example:
+        >>> import torch
+        >>> collector = Collector(4)
+        >>> for label in (0, 0, 0, 0, 1, 1, 1):
+        ...     collector.add(ProbeBatch(torch.zeros(1, 3, 2, 2)), [label])
+        >>> collector.keys, collector.is_settled(num_classes=2)
+        ([0, 0, 1, 1], True)
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self._num_samples = num_samples
+        self.probe: ProbeBatch | None = None
+        self.keys: list[int] = []  # class of each image; all the same where there are none
+
+    def add(self, rows: ProbeBatch, keys: list[int]) -> None:
+        """See a batch.
+
+        Args:
+            rows: Of all its images.
+            keys: The class of each.
+        """
+        kept = list(range(len(self.keys)))  # of both together
+        all_keys = [*self.keys, *keys]
+        count = Counter(self.keys)
+        for new in range(len(self.keys), len(all_keys)):
+            key = all_keys[new]
+            if len(kept) == self._num_samples:
+                largest, most = count.most_common(1)[0]
+                if most < count[key] + 2:
+                    continue
+                kept.remove(max(row for row in kept if all_keys[row] == largest))
+                count[largest] -= 1
+            kept.append(new)
+            count[key] += 1
+        if kept == list(range(len(self.keys))):
+            return
+        old = len(self.keys)
+        taken = rows.take([row - old for row in kept if row >= old])
+        if self.probe is not None:
+            try:
+                taken = self.probe.take([row for row in kept if row < old]).joined(taken)
+            except ValueError as error:
+                _log.debug("A batch is passed over: %s", error)
+                return
+        self.probe, self.keys = taken, [all_keys[row] for row in kept]
+
+    def is_settled(self, num_classes: int | None) -> bool:
+        """Whether no later batch can change what is kept.
+
+        Args:
+            num_classes: How many there are, or None if images have none.
+        """
+        if len(self.keys) < self._num_samples:
+            return False
+        counts = Counter(self.keys).values()
+        if num_classes is None or max(counts) == 1:
+            return True
+        return len(counts) >= num_classes and max(counts) - min(counts) <= 1

@@ -1,0 +1,263 @@
+"""Finds the probe and what is explained, in the first validation batches."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_cam.model.classifier import classifier_of
+from lightning_cam.model.private import results_of
+from lightning_cam.model.untouched import random_states_kept, replaced
+from lightning_cam.observe.programs import filled, tensors_of
+from lightning_cam.training.batch import images_in
+from lightning_cam.training.collect import Collector
+from lightning_cam.training.data import find_class_names, find_transform, loaders_of
+from lightning_cam.training.observed import Guessed, Head, Seen
+from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.ranks import apart_from_training
+from lightning_cam.training.settings import Settings
+from lightning_cam.training.sources import FolderImages, batch_of_indices, first_loader, images_of_folder
+from lightning_cam.training.watch import StepWatch
+
+_log = logging.getLogger(__name__)
+
+_ALL = 2**31  # rows
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is explained, for people.
+
+    Args:
+        head: The output.
+        words: Network, images, output and task in a sentence, and what of it was guessed.
+        class_names: Names that came with the probe, or None.
+    """
+
+    head: Head
+    words: str
+    class_names: list[str] | None = None
+
+
+class ProbeFinder:
+    """Sees validation batches until the probe is complete.
+
+    Args:
+        settings: What the user asked for.
+        trainer: The trainer.
+        module: The model.
+        together: Whether all ranks look.
+
+    Attributes:
+        source: What is explained, once a batch has passed.
+    """
+
+    def __init__(self, settings: Settings, trainer: Trainer, module: LightningModule, *, together: bool) -> None:
+        self._settings, self._trainer, self._module = settings, trainer, module
+        self._collector = Collector(settings.num_samples)
+        self._watch: StepWatch | None = None
+        self._can_repeat = together or trainer.world_size == 1
+        self._loader = -1  # the first one that a batch came from
+        self._batch: Any = None
+        self._given: FolderImages | None = None
+        self.source: Seen | Guessed | None = None
+
+    @property
+    def guessed(self) -> Guessed | None:
+        """What is explained, if that is a guess, or what the user said."""
+        return self.source if isinstance(self.source, Guessed) else None
+
+    def begin_batch(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        """See a batch before its step; only those of the loader that came first."""
+        self._loader = dataloader_idx if self._loader < 0 else self._loader
+        self._batch = None
+        if dataloader_idx != self._loader:
+            return
+        self._batch = batch
+        if self._settings.forward is None and (self.source is None or self._settings.probe is None):
+            self._watch = StepWatch(self._trainer, self._module, self._settings.head, can_repeat=self._can_repeat)
+            self._watch.begin(batch, batch_idx, dataloader_idx)
+
+    def end_batch(self, trainer: Trainer, module: LightningModule) -> None:
+        """See a batch after its step, and keep what of it belongs to the probe.
+
+        Raises:
+            ValueError: What validation does cannot be explained.
+        """
+        if self._batch is None:
+            return
+        watch, self._watch = self._watch, None
+        with unlogged(trainer, module), apart_from_training(trainer):
+            found = (watch.end() if watch is not None else None) or self._guess(self._batch)
+            is_first = self.source is None
+            self.source = self.source or found
+            if self._settings.probe is not None and is_first:
+                found = self._of_given_probe(found, watch)
+        if not is_first and self._settings.probe is not None:
+            return
+        if type(found) is not type(self.source):
+            return
+        keys = self.source.heads[0].keys(found.rows)
+        self._collector.add(found.rows, keys or [0] * len(found.rows.images))
+        self._batch = None
+
+    def probe(self, trainer: Trainer, is_last: bool) -> ProbeBatch | None:
+        """The probe, once it is complete: no later batch of the data could change it, or there is none.
+
+        Args:
+            trainer: The trainer.
+            is_last: Whether the batch was the last of its validation.
+        """
+        probe = self._collector.probe
+        if probe is None or self.source is None:
+            return None
+        classes = self.source.heads[0].num_classes if len(set(self._collector.keys)) > 1 or self._labeled else None
+        if self._settings.probe is not None or self._collector.is_settled(classes):
+            return probe
+        if not is_last:
+            return None
+        if trainer.sanity_checking and sum(trainer.num_sanity_val_batches) < sum(trainer.num_val_batches):
+            _log.info(
+                "No look before the training: the sanity check's batches hold too few images or classes; with "
+                "Trainer(num_sanity_val_steps=-1) it would go through all."
+            )
+            return None
+        return probe
+
+    @property
+    def _labeled(self) -> bool:
+        assert self.source is not None and self._collector.probe is not None
+        return self.source.heads[0].keys(self._collector.probe) is not None
+
+    def taken(self, head: Head) -> Taken:
+        """What is explained, for people."""
+        assert self.source is not None and self._collector.probe is not None or self._given is not None
+        return Taken(head, words_of(self.source, head, self._module), self._given and self._given.class_names)
+
+    def stop(self) -> None:
+        """See nothing more."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def _guess(self, batch: Any) -> Guessed:
+        network = classifier_of(self._module, self._settings.forward)
+        if self._settings.probe is None or images_in(batch) is not None:
+            return Guessed(network, ProbeBatch.from_batch(batch, _ALL))
+        return Guessed(network, ProbeBatch(torch.zeros(1, 3, 1, 1)))  # the given probe comes in its place
+
+    def _of_given_probe(self, found: Seen | Guessed, watch: StepWatch | None) -> Seen | Guessed:
+        """The same with the rows of the images that the user named."""
+        given = self._settings.probe
+        if isinstance(given, (str, Tensor)):
+            return self._of_images(found, watch, *self._images(given, found.rows))
+        with random_states_kept():  # transforms of validation can be random too
+            batch = given
+            if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
+                batch = batch_of_indices(given, first_loader(loaders_of(self._trainer)))
+            batch = self._trainer.precision_plugin.convert_input(batch)
+            batch = self._trainer.strategy.batch_to_device(batch)
+        if isinstance(found, Guessed):
+            return self._guess(batch)
+        return self._repeated(watch, batch)
+
+    def _of_images(
+        self, found: Seen | Guessed, watch: StepWatch | None, images: Tensor, known: FolderImages | None
+    ) -> Seen | Guessed:
+        labels = None if known is None or known.labels is None else known.labels.to(images.device)
+        names = () if known is None else known.names
+        count = len(images)
+
+        def cycled(rows: Tensor) -> Tensor:
+            return rows[torch.arange(count, device=rows.device) % len(rows)]
+
+        if isinstance(found, Guessed):
+            return replace(found, rows=ProbeBatch(images, labels, names=names).counted())
+        if found.unchanged:
+            inputs = {place: cycled(rows) for place, rows in found.rows.inputs.items()}
+            rows = ProbeBatch(images, labels, inputs=inputs, names=names)
+        else:
+            assert watch is not None  # it saw what was found
+            tensors, place = tensors_of(watch.batch), found.place
+            length = 0 if place is None else len(tensors[place])
+            batch = [
+                images.to(tensor.dtype) if index == place
+                else cycled(tensor) if tensor.ndim and len(tensor) == length
+                else tensor
+                for index, tensor in enumerate(tensors)
+            ]  # fmt: skip
+            rows = replace(self._repeated(watch, filled(watch.batch, batch)).rows, names=names)
+        # What the other rows of the batch are compared with says nothing of these images.
+        return replace(found, rows=replace(rows, labels=labels, targets={}).counted())
+
+    def _repeated(self, watch: StepWatch | None, batch: Any) -> Seen:
+        if watch is None or not self._can_repeat:
+            raise ValueError(
+                "probe: what the validation step makes of these images cannot be seen where several processes train; "
+                "leave probe= out, or give forward=, what the images go through"
+            )
+        seen = watch.repeated(batch)
+        if seen is None:
+            raise ValueError("probe: the validation step gives these images to no network that was seen")
+        return seen
+
+    def _images(self, given: str | Tensor, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
+        """The images of a folder or tensor on the model's device, and what is known of a folder's."""
+        known = None
+        if isinstance(given, str):
+            loaders = loaders_of(self._trainer)
+            names = find_class_names([loaders, getattr(self._trainer, "datamodule", None), self._module])
+            with random_states_kept():  # transforms of validation can be random too
+                known = images_of_folder(given, self._settings.num_samples, find_transform(loaders), names)
+            given = known.images
+        self._given = known
+        seen = rows.images if rows.shown is None else rows.shown
+        if given.shape[2:] != seen.shape[2:] and seen.shape[2:] != (1, 1):
+            _log.warning(
+                "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
+                "%d×%d; should the model not take them, resize and crop them in that transform.",
+                self._settings.probe if known else "the tensor",
+                *given.shape[2:],
+                *seen.shape[2:],
+            )
+        return self._trainer.precision_plugin.convert_input(given.to(self._module.device)), known
+
+
+def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str:
+    """What is explained, in sentences for people."""
+    if isinstance(source, Guessed):
+        network = source.network
+        name = _name_in(module, network)
+        return (
+            f"Explained is what `{name}` returns for the batch's images; which images, output and labels that takes "
+            "was guessed or given, not seen."
+        )
+    network = source.program.module
+    what = f"`{_name_in(module, network)}`" if source.is_network else "the validation step itself"
+    images = "the batch's images as they are" if source.unchanged else "what the step made of the batch's images"
+    if head.task is None:
+        return f"Explained is what {what} returns, on {images}; what reads it was not seen, so its kind is a guess."
+    return f"Explained is {what}, on {images}; `{head.by}` reads its output: {head.task.words}."
+
+
+def _name_in(module: LightningModule, network: Any) -> str:
+    names = {id(part): name for name, part in module.named_modules()}
+    return names.get(id(network), getattr(network, "__name__", type(network).__name__)) or type(module).__name__
+
+
+@contextmanager
+def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    with ExitStack() as stack:
+        for holder in (module, results_of(trainer)):  # the latter where a loop is running
+            if holder is not None:
+                stack.enter_context(replaced(holder, "log", nothing))
+        yield

@@ -1,0 +1,226 @@
+"""One validation batch as it was seen: what is run again, on what, and what of it is explained."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_cam.model.output import named_tensors
+from lightning_cam.model.tasks import Labels, Task, task_of
+from lightning_cam.observe.observation import Output, observation_of
+from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
+from lightning_cam.observe.step import NetworkCall, StepObserver
+from lightning_cam.training.batch import labels_in, regions_in
+from lightning_cam.training.probe import ProbeBatch
+
+_log = logging.getLogger(__name__)
+
+_MOST_HEADS = 4  # one set of maps each
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """An output that is explained.
+
+    Args:
+        name: Of the head, "" where there is one only.
+        output: Which output of the program it is; None for all that the network returns.
+        task: Its kind; None where nothing was seen to read it.
+        by: What read it, "" likewise.
+        num_classes: How many classes it tells apart, if any and known.
+    """
+
+    name: str = ""
+    output: Output | None = None
+    task: Task | None = None
+    by: str = ""
+    num_classes: int | None = None
+
+    def labels(self, probe: ProbeBatch) -> Tensor | None:
+        """(N,) int64, the class of each image that the loss compared with; guessed where it was not seen."""
+        target = probe.targets.get(self.name)
+        if self.task is None or target is None or self.output is None:
+            return probe.labels if self.task is None or self.task.is_exclusive else None
+        return self.task.labels(target, self.output.ignore_index)
+
+    def keys(self, probe: ProbeBatch) -> list[int] | None:
+        """What images are to differ in: their class, of several labels the first one; None if they have none."""
+        labels, target = self.labels(probe), probe.targets.get(self.name)
+        if labels is None and target is not None and isinstance(self.task, Labels):
+            labels = (target > 0.5).int().argmax(1) if target.ndim == 2 else None
+        return None if labels is None else labels.tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A validation batch as its step treated it.
+
+    Args:
+        program: What is run again.
+        picture: Which of its tensors the probe's images stand for, or the call that gets them.
+        heads: The outputs that are explained.
+        rows: The batch's rows: images as the picture's place takes them, what else the program was given per image,
+            targets per head, and the images as the batch held them.
+        unchanged: Whether the images are those of the batch, and nothing was done to them on the way.
+        place: Which of the batch's tensors they are made of, or None.
+    """
+
+    program: Program
+    picture: int | Entrance
+    heads: list[Head]
+    rows: ProbeBatch
+    unchanged: bool
+    place: int | None
+
+    @property
+    def is_network(self) -> bool:
+        """Whether one call of a network is run again, and not the step."""
+        return isinstance(self.program, NetworkProgram)
+
+    def forward(self, head: Head, probe: ProbeBatch) -> RowForward:
+        """What was validated, as a function of images, for the rows of a probe."""
+        inputs = {int(place): rows for place, rows in probe.inputs.items()}
+        return RowForward(self.program, head.output, inputs, len(probe.images), self.picture)
+
+
+@dataclass(frozen=True, eq=False)
+class Guessed:
+    """What is explained where nothing was seen, or where the user said it: a network that is called with images.
+
+    Args:
+        network: What is called.
+        rows: The batch's images, and what else is guessed of it.
+        heads: The one output.
+        unchanged: Whether the images are those of the batch.
+    """
+
+    network: Callable[..., Any]
+    rows: ProbeBatch
+    heads: tuple[Head, ...] = (Head(),)
+    unchanged: bool = True
+
+    def forward(self, head: Head, probe: ProbeBatch) -> Callable[..., Any]:
+        """The network."""
+        return self.network
+
+
+def names_of(batch: Any) -> list[str]:
+    """Names of a batch's tensors, each of its own: what they stand under, or their places."""
+    names = [name for name, _ in named_tensors(batch)]
+    return [
+        name if name and names.count(name) == 1 else f"{name or 'tensor'}_{index}" for index, name in enumerate(names)
+    ]
+
+
+def seen_in(
+    observer: StepObserver, module: nn.Module, step: Callable[..., Any], args: Sequence[Any], wanted: str | None = None
+) -> Seen | None:
+    """What an observer saw of a step; None if no network was seen to be given images.
+
+    Args:
+        observer: Has seen the step.
+        module: The module whose step it was.
+        step: The step.
+        args: What it was given; the batch first.
+        wanted: The name of the only head to explain.
+
+    Raises:
+        ValueError: What was seen cannot be explained; the sentence says what to give.
+    """
+    observation = observation_of(observer)
+    names, batch = names_of(args[0]), dict(zip(names_of(args[0]), (t for _, t in named_tensors(args[0])), strict=True))
+    shown = batch.get(observation.picture or "")
+    network = observation.network
+    program: Program
+    if network is not None:
+        program = NetworkProgram(network)
+        picture: int | Entrance | None = network.pictures[0]
+        inner = [network, *(call for call in observer.calls if network in call.within)]
+    elif observation.outputs and observation.picture is not None:
+        program = StepProgram(module, step, args, names)
+        picture = names.index(observation.picture)
+        inner = [call for call in observer.calls if call in observation.calls or call.within]
+    else:
+        return None
+    images = program.given[picture]
+    if images.ndim != 4 or not images.is_floating_point():
+        picture, images = _entrance(inner, network, observer.calls)
+    count = len(images)
+    heads = _heads(observation.outputs, observer, count, wanted) or [Head()]
+    unchanged = shown is not None and shown.shape == images.shape and shown.dtype == images.dtype
+    unchanged = unchanged and bool((shown == images).all())
+    rows = ProbeBatch(
+        images.detach().clone(),
+        labels_in(args[0], count) if any(head.output is None or head.output.target is None for head in heads) else None,
+        regions=regions_in(args[0], images),
+        shown=None if unchanged or shown is None or shown.ndim != 4 or len(shown) != count else shown.detach().clone(),
+        inputs={
+            str(place): tensor.detach().clone()
+            for place, tensor in enumerate(program.given)
+            if place != picture and tensor.ndim and len(tensor) == count
+        },
+        targets={
+            head.name: head.output.target.clone()
+            for head in heads
+            if head.output is not None and head.output.target is not None and head.output.target.shape[:1] == (count,)
+        },
+    )
+    place = names.index(observation.picture) if observation.picture in names else None
+    return Seen(program, picture, heads, rows.counted(), unchanged, place)
+
+
+def _entrance(
+    calls: Sequence[NetworkCall], network: NetworkCall | None, all_calls: Sequence[NetworkCall]
+) -> tuple[Entrance, Tensor]:
+    """The first call inside a program that is given floating images, and these."""
+    for call in calls:
+        tensors = [tensor for _, tensor in named_tensors((call.args, call.kwargs))]
+        for index in call.pictures:
+            if tensors[index].is_floating_point():
+                before = [] if network is None else all_calls[: all_calls.index(network)]
+                number = call.number - sum(other.module is call.module for other in before)
+                return Entrance(call.module, number, index), tensors[index]
+    raise ValueError(
+        "the network takes no floating images (B, C, H, W) that could be changed to see what counts; give forward=, a "
+        "function that does"
+    )
+
+
+def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted: str | None) -> list[Head]:
+    names = [output.name for output in outputs]
+    if wanted is not None and wanted not in names:
+        there = ", ".join(map(repr, names)) if any(names) else "one without a name"
+        raise ValueError(f"head: the model has no head {wanted!r}, there is {there}")
+    heads, refused = [], None
+    for output in outputs:
+        if wanted not in (None, output.name):
+            continue
+        try:
+            task = task_of(output.kind, observer.consumed[output.event].output)
+            _check_rows(observer.consumed[output.event].output, count)
+        except ValueError as error:
+            refused = refused or error
+            continue
+        read = observer.consumed[output.event].output
+        classes = task.logits(read).shape[1] if task.has_classes else None
+        heads.append(Head(output.name, output, task, output.by, classes))
+    if refused is not None and not heads:
+        raise refused
+    if len(heads) > _MOST_HEADS:
+        _log.warning(
+            "The model has %d heads; the first %d are explained: %s. head= chooses another one.",
+            len(heads),
+            _MOST_HEADS,
+            ", ".join(head.name for head in heads[:_MOST_HEADS]),
+        )
+    return heads[:_MOST_HEADS]
+
+
+def _check_rows(output: Tensor, count: int) -> None:
+    if len(output) != count:
+        raise ValueError(
+            f"validation reads {len(output)} rows of what the network returns for {count} images, so which are whose "
+            "cannot be told; give forward=, a function that returns one row per image"
+        )

@@ -1,0 +1,104 @@
+"""The probe for people: its images as they look, what is true of them, and what it holds, in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_cam.model.tasks import Labels
+from lightning_cam.render import to_uint8, unnormalize
+from lightning_cam.training.data import as_statistics, find_normalization
+from lightning_cam.training.observed import Head
+from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of each image, where that is more or less than a class.
+
+    Args:
+        texts: In words; None where the label says it.
+        present: (N, classes) bool, which labels it has, or None.
+    """
+
+    texts: list[str] | None = None
+    present: Tensor | None = None
+
+
+def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings) -> Tensor:
+    """The probe's images as a person would see them.
+
+    Args:
+        probe: The images.
+        loaders: Of the validation, whose transforms may tell how images were normalized.
+        module: The model, which may tell it too.
+        settings: `mean`, `std` and `rgb` of the user.
+
+    Returns:
+        (N, 3, H, W) uint8, on the images' device.
+    """
+    images = probe.images if probe.shown is None else probe.shown
+    mean, std = (as_statistics(value, images) for value in (settings.mean, settings.std))
+    if images.dtype == torch.uint8:
+        mean, std = as_statistics(0.0, images), as_statistics(1 / 255, images)
+    if mean is None or std is None:
+        mean, std = find_normalization(images, loaders, module)
+    if settings.rgb is not None:
+        if max(settings.rgb) >= images.shape[1]:
+            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
+        images, mean, std = images[:, settings.rgb], mean[settings.rgb], std[settings.rgb]
+    return to_uint8(unnormalize(images.float(), mean, std))
+
+
+def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: int) -> Truth:
+    """What is true of each image, for captions.
+
+    Args:
+        probe: The images.
+        head: The output that is explained.
+        class_names: Names of its classes.
+        value: Which of several values is explained.
+    """
+    target, texts, present = probe.targets.get(head.name), None, None
+    if isinstance(head.task, Labels) and target is not None:
+        present = head.task.present(target)
+    if present is not None:
+        texts = [", ".join(_name(index, class_names) for index in row.nonzero().flatten()) or "none" for row in present]
+    elif head.task is not None and not head.task.has_classes:
+        values = None if target is None or target.ndim > 2 else target.reshape(len(target), -1).float()
+        known = values is not None and value < values.shape[1]
+        texts = [f"{number:.4g}" for number in values[:, value].tolist()] if known else [""] * len(probe.images)
+    if probe.names:
+        labels = probe.labels
+        if texts is None:
+            texts = [""] * len(probe.names) if labels is None else [_name(label, class_names) for label in labels]
+            if labels is not None and head.num_classes is not None:
+                present = torch.zeros(len(labels), head.num_classes, dtype=torch.bool, device=labels.device)
+                known_rows = (labels >= 0) & (labels < head.num_classes)
+                present[known_rows.nonzero().flatten(), labels[known_rows]] = True
+        texts = [f"{name} {text}".rstrip() for name, text in zip(probe.names, texts, strict=True)]
+    return Truth(texts, None if present is None else present.cpu())
+
+
+def names_that_fit(names: list[str] | None, num_classes: int | None) -> list[str] | None:
+    """The names, if there are as many as classes, or it is not known how many there are."""
+    return names if names is None or num_classes in (None, len(names)) else None
+
+
+def holds(probe: ProbeBatch, num_classes: int | None) -> str:
+    """What the probe holds, such as "16 images, 10 of 10 classes."."""
+    count = len(probe.images)
+    images = f"{count} image{'s' if count > 1 else ''}"
+    if probe.labels is None:
+        return f"{images}."
+    there = len(set(probe.labels.tolist()) - {-1})
+    return f"{images}, {there} of {num_classes} classes." if num_classes else f"{images}, {there} classes."
+
+
+def _name(index: int | Tensor, class_names: Sequence[str]) -> str:
+    index = int(index)
+    return "?" if index < 0 else class_names[index] if index < len(class_names) else str(index)
