@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cam.model.output import logits_of
+from lightning_cam.resolve.graph import leads_to
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
@@ -110,7 +111,7 @@ def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -
             and type(call.module) is type(default.module)
             and _pattern(call.name) == _pattern(default.name)
             and any(call.end < mixing.time < default.start for mixing in mixings)
-            and _leads_to(call.output, default.output)
+            and leads_to(call.output, default.output)
         ):
             return call
     return None
@@ -120,24 +121,6 @@ def _pattern(name: str) -> str:
     """`blocks.#.norm1` of `blocks.11.norm1`: the number of a block does not count, that of a norm does."""
     *path, last = name.split(".")
     return ".".join([*(re.sub(r"\d+", "#", part) for part in path), "#" if last.isdigit() else last])
-
-
-def _leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
-    """Whether one output is of the other's shape and depends on it.
-
-    The graph is read, not run: a backward pass through a part of it fails where parameters are sharded.
-    """
-    if earlier is None or later is None or earlier.shape != later.shape or earlier.grad_fn is None:
-        return False
-    sought, waiting, seen = earlier.grad_fn, [later.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is sought:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 def _source_of(block: Call, dead: list[Call], trace: Trace) -> Call | None:

@@ -1,7 +1,8 @@
 """Which of the layouts that a shape allows is the right one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import atanh, erfc, sqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,12 +11,14 @@ from lightning_cam.resolve.candidates import distinct, grids_of, plain, rolled, 
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.patterns import PatternResponses
+from lightning_cam.resolve.proof import MaskResponses
 from lightning_cam.resolve.rules import stated_layout, table_of_offsets
 from lightning_cam.resolve.watch import Call, Trace
 
 # A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter response needs
 # a wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed.
 _CLEAR, _SEEN, _FAINT, _MAP = (0.9, 0.02), (0.6, 0.1), (0.45, 0.3), (0.3, 0.3)
+_MOST_CHANCE = 1e-5
 
 
 @dataclass
@@ -26,6 +29,7 @@ class LayoutSearch:
         call: Its last call.
         plain: Layouts without windows that its shape allows.
         others: Layouts with windows, or rolled.
+        likely: The layout to be tried first: what the model or a convolution says, or the only grid's first.
         answer: The layout, once known.
         seen: What the patterns showed: correlation and layout, best first.
     """
@@ -33,6 +37,7 @@ class LayoutSearch:
     call: Call
     plain: list[TokenLayout]
     others: list[TokenLayout]
+    likely: TokenLayout | None = None
     answer: TokenLayout | None = None
     seen: list[tuple[float, TokenLayout]] = field(default_factory=list)
 
@@ -59,10 +64,12 @@ def layouts(
         One search per call, with its answer where there is one.
     """
     searches = [_begin(model, call, images, trace) for call in calls]
+    _prove_likely(forward, images, searches)
     for attention in (False, True):
         open_ones = [search for search in searches if search.answer is None and search.plain + search.others]
         if open_ones:
             _compare(forward, images, open_ones, attention)
+            _keep_unrefuted(forward, images, open_ones, attention)
     for search in searches:
         if search.answer is None:
             search.answer = table_of_offsets(model, search.call.name, search.plain)
@@ -75,18 +82,65 @@ def _begin(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Layout
     axis = channel_axis(call.module, shape)
     backed, thinkable = grids_of(image_size, trace.grids)
     search.plain = plain(shape, axis, batch_size, backed) or plain(shape, axis, batch_size, thinkable)
-    search.answer = stated_layout(model, call.name, search.plain)
-    if search.answer is None and not trace.rolls:
-        search.answer = _convolved_map(search.plain, trace)
-    if search.answer is None:
-        maps = [layout for layout in search.plain if len(layout.axes) == 4]
-        search.others = rolled(maps, trace.rolls)
-        # A map of a size that the model convolves is no pile of windows.
-        if not any(layout.grid_size in trace.maps for layout in maps):
-            search.others += windowed(shape, axis, batch_size, backed, trace.rolls)
-        search.plain = distinct(search.plain, shape)
-        search.others = distinct([*search.plain, *search.others], shape)[len(search.plain) :]
+    search.likely = stated_layout(model, call.name, search.plain)
+    if search.likely is None and not trace.rolls:
+        search.likely = _convolved_map(search.plain, trace)
+    maps = [layout for layout in search.plain if len(layout.axes) == 4]
+    search.others = rolled(maps, trace.rolls)
+    # A map of a size that the model convolves is no pile of windows.
+    if search.likely is None and not any(layout.grid_size in trace.maps for layout in maps):
+        search.others += windowed(shape, axis, batch_size, backed, trace.rolls)
+    if search.likely is None and len({layout.grid_size for layout in search.plain}) == 1:
+        search.likely = search.plain[0]
+    search.plain = distinct(search.plain, shape)
+    search.others = distinct([*search.plain, *search.others], shape)[len(search.plain) :]
     return search
+
+
+def _prove_likely(forward: Callable[[Tensor], Any], images: Tensor, searches: list[LayoutSearch]) -> None:
+    """Take the likely layout where the masks prove it, or what they prove in its place."""
+    for search, responses, index in _masked(forward, images, [(s, s.likely) for s in searches], attention=False):
+        assert search.likely is not None
+        search.answer = _only_proven(search, search.likely, responses, index)
+
+
+def _only_proven(
+    search: LayoutSearch, layout: TokenLayout, responses: MaskResponses, index: int
+) -> TokenLayout | None:
+    """The one layout on the grid of `layout` that the masks prove."""
+    alike = [x for x in search.plain + search.others if x.grid_size == layout.grid_size]
+    proven = [x for x in alike if x.channel_axis == layout.channel_axis and responses.proves(index, x)]
+    return proven[0] if len(proven) == 1 else None
+
+
+def _keep_unrefuted(
+    forward: Callable[[Tensor], Any], images: Tensor, searches: list[LayoutSearch], attention: bool
+) -> None:
+    """Drop what the patterns found where the masks show tokens in other cells, and choose among what they left open."""
+    pairs = [(search, search.answer or search.seen[0][1]) for search in searches if search.seen[0][0] >= _SEEN[0]]
+    for search, responses, index in _masked(forward, images, pairs, attention=attention):
+        if search.answer is None:
+            search.answer = _only_proven(search, search.seen[0][1], responses, index)
+        elif responses.refutes(index, search.answer):
+            search.answer = None
+
+
+def _masked(
+    forward: Callable[[Tensor], Any],
+    images: Tensor,
+    pairs: list[tuple[LayoutSearch, TokenLayout | None]],
+    *,
+    attention: bool,
+) -> Iterator[tuple[LayoutSearch, MaskResponses, int]]:
+    """Each search with the responses to masks on the grid of a layout, and its index in them; one run per grid."""
+    by_grid: dict[tuple[int, int], list[tuple[LayoutSearch, int]]] = {}
+    for search, layout in pairs:
+        if layout is not None:
+            by_grid.setdefault(layout.grid_size, []).append((search, layout.channel_axis))
+    for grid, group in by_grid.items():
+        layers = [(search.call.module, axis) for search, axis in group]
+        responses = MaskResponses(forward, images, layers, grid, attention=attention)
+        yield from ((search, responses, index) for index, (search, _) in enumerate(group))
 
 
 def _convolved_map(options: list[TokenLayout], trace: Trace) -> TokenLayout | None:
@@ -121,6 +175,8 @@ def _compare(forward: Callable[[Tensor], Any], images: Tensor, searches: list[La
 
 def _certain(search: LayoutSearch) -> TokenLayout | None:
     best, first = search.seen[0]
+    if _chance(best, first.grid_size, len(search.seen)) > _MOST_CHANCE:
+        return None
     tiers = [_CLEAR, _SEEN]
     if first in search.plain:
         tiers.append(_MAP if first.format in ("NCHW", "NHWC") else _FAINT)
@@ -130,3 +186,13 @@ def _certain(search: LayoutSearch) -> TokenLayout | None:
             plain_ones = [layout for layout in close if layout in search.plain]
             return (plain_ones or close)[0] if 1 in (len(close), len(plain_ones)) else None
     return None
+
+
+def _chance(correlation: float, grid: tuple[int, int], candidates: int) -> float:
+    """How likely tokens that have no place, such as learned queries, fit one of the candidates so well by chance.
+
+    Both axes have to fit, each over all cells (Fisher's transformation); the waves along an axis are not independent,
+    as a query that looks at one side of the image answers to all of them.
+    """
+    z = atanh(min(correlation, 1 - 1e-9)) * sqrt(max(grid[0] * grid[1] - 3, 0)) if correlation > 0 else 0.0
+    return candidates * (erfc(z / sqrt(2)) / 2) ** 2

@@ -1,5 +1,6 @@
 """Structured light: patterns over the image tell where each token of a layer lies."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from math import pi
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.model.signals import stop_if_interrupted
+from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, activations_in
+from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, tensors_in_product
 
 _WAVES = 2  # per image axis: a half and a whole period of a cosine
 
@@ -41,12 +43,12 @@ class PatternResponses:
     ) -> None:
         modules = [module for module, _ in layers]
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).to(images)
-        with nullcontext() if attention else _OwnTokenOnly():
-            still = _outputs(forward, images, modules)
+        with nullcontext() if attention else OwnTokenOnly():
+            still = outputs_of(forward, images, modules)
             self._answers: list[list[Tensor]] = [[] for _ in layers]
             for pattern in _patterns(images):
-                bright = _outputs(forward, images + noise * (1 + pattern) / 2, modules)
-                dark = _outputs(forward, images + noise * (1 - pattern) / 2, modules)
+                bright = outputs_of(forward, images + noise * (1 + pattern) / 2, modules)
+                dark = outputs_of(forward, images + noise * (1 - pattern) / 2, modules)
                 for index, (_, axis) in enumerate(layers):
                     up, down = ((x[index] - still[index]).square().sum(axis, keepdim=True) for x in (bright, dark))
                     self._answers[index].append((up - down) / (up + down + 1e-12))
@@ -91,7 +93,7 @@ def _correlation(a: Tensor, b: Tensor) -> float:
     return float(((a * b).sum() / (a.norm() * b.norm() + 1e-12)).nan_to_num())
 
 
-def _outputs(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
+def outputs_of(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
     stop_if_interrupted()
     outputs: dict[int, Tensor] = {}
 
@@ -108,21 +110,50 @@ def _outputs(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence
     return [outputs[index] for index in range(len(modules))]
 
 
-class _OwnTokenOnly(TorchFunctionMode):
-    """Lets attention return the values it was given, wherever it keeps the number of tokens."""
+class OwnTokenOnly(TorchFunctionMode):
+    """Lets self-attention return the values it was given, wherever it keeps the number of tokens.
+
+    Attention of other tokens, as of learned queries to patches, is left as it is, even of as many.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scores: dict[Any, bool] = {}  # nodes of products in the graph: whether of one and the same tokens
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if name in ATTENTION and len(args) > 2:
             query, key, value = args[:3]
-            if query.shape == key.shape and value.shape == (result[0] if isinstance(result, tuple) else result).shape:
+            fits = value.shape == (result[0] if isinstance(result, tuple) else result).shape
+            if query.shape == key.shape and fits and of_same_tokens(query, key):
                 value = value.contiguous()  # as what it stands for would be, a view may be taken of it
                 return (value, *result[1:]) if isinstance(result, tuple) else value
         if name in PRODUCTS:
-            operands = activations_in(args)
-            # The values have the shape of the result, whichever side of the attention weights they stand on.
-            values = [x for x in operands if x.shape == result.shape]
-            if len(operands) == 2 and len(values) == 1:
-                return values[0].contiguous()
+            return self._product(args, result)
         return result
+
+    def _product(self, args: Any, result: Tensor) -> Tensor:
+        operands = tensors_in_product(args)
+        changing = [x for x in operands if x.requires_grad]
+        # The values have the shape of the result, whichever side of the attention weights they stand on.
+        values = [x for x in changing if x.shape == result.shape]
+        if len(changing) == 2 and len(values) == 1:
+            weights = changing[0] if values[0] is changing[1] else changing[1]
+            if self._of_same_tokens(weights):
+                return values[0].contiguous()
+        if len(operands) == 2 and result.grad_fn is not None:
+            self._scores[result.grad_fn] = of_same_tokens(*operands)
+        return result
+
+    def _of_same_tokens(self, weights: Tensor) -> bool:
+        """Whether the nearest product behind attention weights was one of a query and a key of the same tokens."""
+        waiting, seen = deque([weights.grad_fn]), set[Any]()
+        while waiting:
+            node = waiting.popleft()
+            if node in self._scores:
+                return self._scores[node]
+            if node is not None and node not in seen:
+                seen.add(node)
+                waiting.extend(following for following, _ in node.next_functions)
+        return True

@@ -239,8 +239,13 @@ def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
 
 def activations_in(args: Any) -> list[Tensor]:
     """The operands of a product that depend on the image; parameters do not need gradients in these passes."""
+    return [x for x in tensors_in_product(args) if x.requires_grad]
+
+
+def tensors_in_product(args: Any) -> list[Tensor]:
+    """The operands of a product that can be tokens; a weight has two axes."""
     flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    return [x for x in flat if isinstance(x, Tensor) and x.requires_grad and x.ndim >= 3]
+    return [x for x in flat if isinstance(x, Tensor) and x.ndim >= 3]
 
 
 def first_tensor(tree: Any) -> Tensor | None:
