@@ -1,6 +1,6 @@
 """Which of the layouts that a shape allows is the right one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import atanh, erfc, sqrt
 from typing import Any
@@ -18,7 +18,7 @@ from lightning_cam.resolve.watch import Call, Trace
 # A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter response needs
 # a wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed.
 _CLEAR, _SEEN, _FAINT, _MAP = (0.9, 0.02), (0.6, 0.1), (0.45, 0.3), (0.3, 0.3)
-_MOST_CHANCE = 1e-5
+_MOST_CHANCE, _MOST_CHANCE_OF_MAPS = 1e-5, 1e-3  # learned queries are no map that is convolved
 
 
 @dataclass
@@ -64,12 +64,16 @@ def layouts(
         One search per call, with its answer where there is one.
     """
     searches = [_begin(model, call, images, trace) for call in calls]
-    _prove_likely(forward, images, searches)
+    masks = _Masks(forward, images)
+    masks.of([(search, search.likely) for search in searches if search.likely is not None], attention=False)
+    for search in searches:
+        if search.likely is not None:
+            search.answer = masks.only_proven(search, search.likely, attention=False)
     for attention in (False, True):
         open_ones = [search for search in searches if search.answer is None and search.plain + search.others]
         if open_ones:
             _compare(forward, images, open_ones, attention)
-            _keep_unrefuted(forward, images, open_ones, attention)
+            _keep_unrefuted(open_ones, masks, attention)
     for search in searches:
         if search.answer is None:
             search.answer = table_of_offsets(model, search.call.name, search.plain)
@@ -97,50 +101,47 @@ def _begin(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Layout
     return search
 
 
-def _prove_likely(forward: Callable[[Tensor], Any], images: Tensor, searches: list[LayoutSearch]) -> None:
-    """Take the likely layout where the masks prove it, or what they prove in its place."""
-    for search, responses, index in _masked(forward, images, [(s, s.likely) for s in searches], attention=False):
-        assert search.likely is not None
-        search.answer = _only_proven(search, search.likely, responses, index)
-
-
-def _only_proven(
-    search: LayoutSearch, layout: TokenLayout, responses: MaskResponses, index: int
-) -> TokenLayout | None:
-    """The one layout on the grid of `layout` that the masks prove."""
-    alike = [x for x in search.plain + search.others if x.grid_size == layout.grid_size]
-    proven = [x for x in alike if x.channel_axis == layout.channel_axis and responses.proves(index, x)]
-    return proven[0] if len(proven) == 1 else None
-
-
-def _keep_unrefuted(
-    forward: Callable[[Tensor], Any], images: Tensor, searches: list[LayoutSearch], attention: bool
-) -> None:
+def _keep_unrefuted(searches: list[LayoutSearch], masks: "_Masks", attention: bool) -> None:
     """Drop what the patterns found where the masks show tokens in other cells, and choose among what they left open."""
-    pairs = [(search, search.answer or search.seen[0][1]) for search in searches if search.seen[0][0] >= _SEEN[0]]
-    for search, responses, index in _masked(forward, images, pairs, attention=attention):
+    seen = [search for search in searches if search.answer is not None or search.seen[0][0] >= _SEEN[0]]
+    masks.of([(search, search.answer or search.seen[0][1]) for search in seen], attention=attention)
+    for search in seen:
         if search.answer is None:
-            search.answer = _only_proven(search, search.seen[0][1], responses, index)
-        elif responses.refutes(index, search.answer):
+            search.answer = masks.only_proven(search, search.seen[0][1], attention=attention)
+        elif masks.refute(search, search.answer, attention=attention):
             search.answer = None
 
 
-def _masked(
-    forward: Callable[[Tensor], Any],
-    images: Tensor,
-    pairs: list[tuple[LayoutSearch, TokenLayout | None]],
-    *,
-    attention: bool,
-) -> Iterator[tuple[LayoutSearch, MaskResponses, int]]:
-    """Each search with the responses to masks on the grid of a layout, and its index in them; one run per grid."""
-    by_grid: dict[tuple[int, int], list[tuple[LayoutSearch, int]]] = {}
-    for search, layout in pairs:
-        if layout is not None:
-            by_grid.setdefault(layout.grid_size, []).append((search, layout.channel_axis))
-    for grid, group in by_grid.items():
-        layers = [(search.call.module, axis) for search, axis in group]
-        responses = MaskResponses(forward, images, layers, grid, attention=attention)
-        yield from ((search, responses, index) for index, (search, _) in enumerate(group))
+class _Masks:
+    """What masks over the cells of grids showed, each grid once."""
+
+    def __init__(self, forward: Callable[[Tensor], Any], images: Tensor) -> None:
+        self._forward, self._images = forward, images
+        self._known: dict[tuple[int, tuple[int, int], int, bool], tuple[MaskResponses, int]] = {}
+
+    def of(self, pairs: list[tuple[LayoutSearch, TokenLayout]], *, attention: bool) -> None:
+        """Measure each layer on the grid of a layout, those on one grid together."""
+        by_grid: dict[tuple[int, int], list[tuple[LayoutSearch, int]]] = {}
+        for search, layout in pairs:
+            if (id(search), layout.grid_size, layout.channel_axis, attention) not in self._known:
+                by_grid.setdefault(layout.grid_size, []).append((search, layout.channel_axis))
+        for grid, group in by_grid.items():
+            layers = [(search.call.module, axis) for search, axis in group]
+            responses = MaskResponses(self._forward, self._images, layers, grid, attention=attention)
+            for index, (search, axis) in enumerate(group):
+                self._known[id(search), grid, axis, attention] = responses, index
+
+    def only_proven(self, search: LayoutSearch, layout: TokenLayout, *, attention: bool) -> TokenLayout | None:
+        """The one layout on the grid of `layout` that the masks prove."""
+        responses, index = self._known[id(search), layout.grid_size, layout.channel_axis, attention]
+        alike = [x for x in search.plain + search.others if x.grid_size == layout.grid_size]
+        proven = [x for x in alike if x.channel_axis == layout.channel_axis and responses.proves(index, x)]
+        return proven[0] if len(proven) == 1 else None
+
+    def refute(self, search: LayoutSearch, layout: TokenLayout, *, attention: bool) -> bool:
+        """Whether tokens lie elsewhere than a layout says."""
+        responses, index = self._known[id(search), layout.grid_size, layout.channel_axis, attention]
+        return responses.refutes(index, layout)
 
 
 def _convolved_map(options: list[TokenLayout], trace: Trace) -> TokenLayout | None:
@@ -175,7 +176,8 @@ def _compare(forward: Callable[[Tensor], Any], images: Tensor, searches: list[La
 
 def _certain(search: LayoutSearch) -> TokenLayout | None:
     best, first = search.seen[0]
-    if _chance(best, first.grid_size, len(search.seen)) > _MOST_CHANCE:
+    most = _MOST_CHANCE_OF_MAPS if first == search.likely and len(first.axes) == 4 else _MOST_CHANCE
+    if _chance(best, first.grid_size, len(search.seen)) > most:
         return None
     tiers = [_CLEAR, _SEEN]
     if first in search.plain:

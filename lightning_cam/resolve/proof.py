@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.patterns import OwnTokenOnly, outputs_of
+from lightning_cam.resolve.patterns import OwnTokenOnly, answer_of, moves_of
 
-_FEW_CELLS = 16  # with fewer, one mask per image leaves too many cells alike
+_FEW_CELLS = 16  # with fewer, two masks leave too many cells alike
 
 # From these values on, tokens see little else than one cell of the grid, and each its own.
 _SEES_ONE_CELL, _SEES_ITS_OWN, _FAITHFUL = 0.7, 0.5, 0.9
@@ -24,7 +24,7 @@ class MaskResponses:
 
     Args:
         forward: What to call.
-        images: (B, C, H, W), the base images; each gets a mask of its own.
+        images: (2, C, H, W), the base images.
         layers: The layers to watch, each with the axis of its channels.
         grid: Rows and columns of the cells.
         attention: False makes each token attend to itself alone, see `PatternResponses`.
@@ -39,21 +39,9 @@ class MaskResponses:
         *,
         attention: bool,
     ) -> None:
-        modules = [module for module, _ in layers]
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).to(images)
-        rounds = 1 if grid[0] * grid[1] >= _FEW_CELLS else 2
-        signs = _balanced(rounds * len(images), grid)
-        self._signs: list[Tensor] = list(signs.split(len(images)))
-        self._answers: list[list[Tensor]] = [[] for _ in layers]
+        self._signs = _balanced(2 if grid[0] * grid[1] >= _FEW_CELLS else 4, grid)
         with nullcontext() if attention else OwnTokenOnly():
-            still = outputs_of(forward, images, modules)
-            for sign in self._signs:
-                mask = (_spread(sign, images) + 1) / 2
-                bright = outputs_of(forward, images + noise * mask, modules)
-                dark = outputs_of(forward, images + noise * (1 - mask), modules)
-                for index, (_, axis) in enumerate(layers):
-                    up, down = ((x[index] - still[index]).square().sum(axis, keepdim=True) for x in (bright, dark))
-                    self._answers[index].append((up - down) / (up + down + 1e-12))
+            self._moves = moves_of(forward, images, layers, [_spread(sign, images) for sign in self._signs])
 
     def proves(self, index: int, layout: TokenLayout) -> bool:
         """Whether every token of a layer sees its own cell under this layout, and little else."""
@@ -68,24 +56,23 @@ class MaskResponses:
 
     def _compare(self, index: int, layout: TokenLayout) -> tuple[Tensor, float, float]:
         """How far the answer of each cell (h, w) is its own, how sharp all are, and how answers and masks correlate."""
-        answers = torch.cat([layout.to_grid(answer)[:, 0].cpu().float() for answer in self._answers[index]])
-        signs = torch.cat(self._signs)
-        correlation = torch.corrcoef(torch.stack([answers.flatten(), signs.flatten()]))[0, 1].nan_to_num()
-        return (answers * signs).mean(0), float(answers.abs().median()), float(correlation)
+        answers = torch.stack([answer_of(moves, layout) for moves in self._moves[index]])
+        correlation = torch.corrcoef(torch.stack([answers.flatten(), self._signs.flatten()]))[0, 1].nan_to_num()
+        return (answers * self._signs).mean(0), float(answers.abs().median()), float(correlation)
 
 
 def _balanced(count: int, grid: tuple[int, int]) -> Tensor:
     """(count, h, w) of 1 and -1, as many of each as can be: what a token sees of all cells alike then cancels."""
     cells = grid[0] * grid[1]
-    half = torch.ones(cells)
+    half = torch.ones(cells, dtype=torch.float64)
     half[: cells // 2] = -1
     generator = torch.Generator().manual_seed(4)
     return torch.stack([half[torch.randperm(cells, generator=generator)].reshape(grid) for _ in range(count)])
 
 
 def _spread(values: Tensor, images: Tensor) -> Tensor:
-    """(B, 1, H, W): to each pixel the value of its cell."""
+    """(1, 1, H, W): to each pixel the value of its cell (h, w)."""
     rows, columns = (
-        torch.arange(size) * cells // size for size, cells in zip(images.shape[2:], values.shape[1:], strict=True)
+        torch.arange(size) * cells // size for size, cells in zip(images.shape[2:], values.shape, strict=True)
     )
-    return values[:, rows][:, :, columns][:, None].to(images)
+    return values[rows][:, columns][None, None].to(images)
