@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from lightning_cam.model.output import on_copies
 from lightning_cam.model.untouched import looking
-from lightning_cam.resolve.block import final_block
+from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
 from lightning_cam.resolve.watch import Call, Trace, watch
 
 _BATCH = 2  # tells the batch axis from the others
+_MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,27 @@ def find_target_layers(
         base = noise.clone().requires_grad_() * 1
         trace = watch(model, run, base)
         if named is not None:
-            calls = _calls(trace, named)
-        else:
-            block = final_block(trace, _BATCH)
-            others = block.norms[1:] if which == "all" else [block.before] if block.before else []
-            calls = [block.norms[0], *others]
-        searches = layouts(model, run, base, trace, calls)
-    if named is not None:
-        return [_settled(search) for search in searches]
+            return [_settled(search) for search in layouts(model, run, base, trace, _calls(trace, named))]
+        searches = _searches(model, run, base, trace, which)
     first = _settled(searches[0])
     more = [_settled(search) for search in searches[1:] if search.answer is not None]
     return [first, *more] if which == "all" else [*(one for one in more if one.layout == first.layout), first]
+
+
+def _searches(
+    model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, which: str
+) -> list[LayoutSearch]:
+    """The layouts of the last block whose tokens are the image, its default layer's first; if none, of the last one."""
+    last: list[LayoutSearch] = []
+    for tried, block in enumerate(final_blocks(trace, len(images))):
+        others = block.norms[1:] if which == "all" else [block.before] if block.before else []
+        searches = layouts(model, run, images, trace, [block.norms[0], *others])
+        if searches[0].answer is not None:
+            return searches
+        last = last or searches
+        if tried == _MOST_BLOCKS:
+            break
+    return last
 
 
 def _settled(search: LayoutSearch) -> TargetLayer:
@@ -129,7 +140,9 @@ def _settled(search: LayoutSearch) -> TargetLayer:
             "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
     best, option = search.seen[0]
-    if len(search.seen) == 1 or best < 0.6:
+    if search.refuted is not None:
+        why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
+    elif len(search.seen) == 1 or best < 0.6:
         why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
     else:
         why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"

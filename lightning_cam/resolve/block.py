@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_cam.model.output import logits_of
-from lightning_cam.resolve.graph import leads_to
+from lightning_cam.resolve.graph import all_goes_through, leads_to
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
@@ -33,8 +33,11 @@ class FinalBlock:
     before: Call | None = None
 
 
-def final_block(trace: Trace, batch_size: int) -> FinalBlock:
-    """Find the last module that mixes tokens and holds norms which the logits feel at the patches.
+def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
+    """Find the last module that mixes tokens and holds norms which the logits feel at the patches, and those before.
+
+    Those before count where the last one's tokens are no image, as those of a decoder; their tokens attend to
+    themselves.
 
     Args:
         trace: One forward pass, with its graph.
@@ -61,13 +64,21 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
     for call, gradient in zip(norms, gradients[len(trace.mixings) :], strict=True):
         (living if gradient is not None and _lives(call, gradient, batch_size) else dead).append(call)
 
+    found: list[Call] = []
     for mixing in reversed(mixings):
         others = [m for m in mixings if m.mixer is not mixing.mixer]
-        block = _block_of(mixing, others, living, dead, trace)
-        if block is not None:
+        inline = _inline_block(mixing, mixings, living)
+        block = inline if inline is not None and _is_stack(mixing, mixings, inline) else None
+        block = block or _block_of(mixing, others, living, dead, trace) or inline
+        if block is None or block.norms[0] in found or (found and not _attends_to_itself(mixing, mixings, block)):
+            continue
+        if not found:
             _report(dead, block.norms[0])
-            block.before = _like_before(block, living, mixings)
-            return block
+        found.append(block.norms[0])
+        block.before = _like_before(block, living, mixings)
+        yield block
+    if found:
+        return
     raise ValueError(
         f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
@@ -97,6 +108,33 @@ def _block_of(
             default = before[-1] if before else inside[0]
             return FinalBlock(block.name, [default, *(call for call in inside if call is not default)])
     return None
+
+
+def _inline_block(mixing: Mixing, mixings: list[Mixing], living: list[Call]) -> FinalBlock | None:
+    """The block of a mixing that is written into a module's own forward: its norm is the last that all goes through.
+
+    Norms of queries and keys are passed by the values.
+    """
+    mixer = mixing.mixer
+    before = [call for call in living if mixer.holds(call.start) and call.end < mixing.time]
+    for call in sorted(before, key=lambda call: call.end, reverse=True):
+        assert call.output is not None
+        if all_goes_through(call.output, mixing.output):
+            pools = mixing.output.numel() * 2 < call.output.numel()
+            after = [c for c in living if mixer.holds(c.start) and c.start > mixing.time]
+            return None if pools else FinalBlock(mixer.name, [call, *after])
+    return None
+
+
+def _is_stack(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:
+    """Whether the module that mixes had done so before the block's norm: it holds several blocks."""
+    return any(m.mixer is mixing.mixer and m.time < block.norms[0].start for m in mixings)
+
+
+def _attends_to_itself(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:
+    mixer, start = mixing.mixer, block.norms[0].start
+    of_block = [m for m in mixings if m.mixer is mixer and (m.time > start or not mixer.holds(start))]
+    return any(m.same_tokens for m in of_block if m.time <= mixing.time or not mixer.holds(start))
 
 
 def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -> Call | None:

@@ -26,6 +26,24 @@ def leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
     return False
 
 
+def all_goes_through(gate: Tensor, later: Tensor) -> bool:
+    """Whether all that one tensor knows of the images came through another, both of a graph that begins at them."""
+    if gate.grad_fn is None:
+        return False
+    waiting, seen = [later.grad_fn], {gate.grad_fn}
+    passed = False
+    while waiting:
+        node = waiting.pop()
+        passed |= node is gate.grad_fn
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("AccumulateGrad"):
+            return False
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return passed
+
+
 def of_same_tokens(query: Tensor, key: Tensor) -> bool:
     """Whether two tensors were made of one by operations that leave each token to itself, as those of self-attention.
 

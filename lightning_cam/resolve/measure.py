@@ -16,7 +16,8 @@ from lightning_cam.resolve.rules import stated_layout, table_of_offsets
 from lightning_cam.resolve.watch import Call, Trace
 
 # A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter response needs
-# a wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed.
+# a wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed. Half of
+# the margin will do for the likely one.
 _CLEAR, _SEEN, _FAINT, _MAP = (0.9, 0.02), (0.6, 0.1), (0.45, 0.3), (0.3, 0.3)
 _MOST_CHANCE, _MOST_CHANCE_OF_MAPS = 1e-5, 1e-3  # learned queries are no map that is convolved
 
@@ -32,6 +33,7 @@ class LayoutSearch:
         likely: The layout to be tried first: what the model or a convolution says, or the only grid's first.
         answer: The layout, once known.
         seen: What the patterns showed: correlation and layout, best first.
+        refuted: What they showed and the masks refuted.
     """
 
     call: Call
@@ -40,6 +42,7 @@ class LayoutSearch:
     likely: TokenLayout | None = None
     answer: TokenLayout | None = None
     seen: list[tuple[float, TokenLayout]] = field(default_factory=list)
+    refuted: TokenLayout | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +112,7 @@ def _keep_unrefuted(searches: list[LayoutSearch], masks: "_Masks", attention: bo
         if search.answer is None:
             search.answer = masks.only_proven(search, search.seen[0][1], attention=attention)
         elif masks.refute(search, search.answer, attention=attention):
-            search.answer = None
+            search.answer, search.refuted = None, search.answer
 
 
 class _Masks:
@@ -184,6 +187,7 @@ def _certain(search: LayoutSearch) -> TokenLayout | None:
         tiers.append(_MAP if first.format in ("NCHW", "NHWC") else _FAINT)
     for least, margin in tiers:
         if best >= least:
+            margin = margin / 2 if first == search.likely else margin
             close = [layout for score, layout in search.seen if score > best - margin]
             plain_ones = [layout for layout in close if layout in search.plain]
             return (plain_ones or close)[0] if 1 in (len(close), len(plain_ones)) else None

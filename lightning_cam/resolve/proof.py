@@ -13,7 +13,7 @@ from lightning_cam.resolve.patterns import OwnTokenOnly, answer_of, moves_of
 _FEW_CELLS = 16  # with fewer, two masks leave too many cells alike
 
 # From these values on, tokens see little else than one cell of the grid, and each its own.
-_SEES_ONE_CELL, _SEES_ITS_OWN, _FAITHFUL = 0.7, 0.5, 0.9
+_SEES_ONE_CELL, _SEES_ITS_OWN, _FAITHFUL = 0.9, 0.5, 0.9
 
 
 class MaskResponses:

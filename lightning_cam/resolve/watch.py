@@ -12,10 +12,10 @@ from torch.overrides import TorchFunctionMode
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
-_SOFTMAX = {"softmax", "normalize"}
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"}
 _SEQUENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "fft", "fft2", "rfft", "rfft2", "fftn", "rfftn"}
 
@@ -63,11 +63,13 @@ class Mixing:
         time: When it happened.
         stack: The calls it happened in, outermost first.
         output: What it returned.
+        same_tokens: Whether tokens were mixed among themselves, not with others as by learned queries.
     """
 
     time: int
     stack: list[Call]
     output: Tensor
+    same_tokens: bool = True
 
     @property
     def mixer(self) -> Call:
@@ -186,7 +188,7 @@ class _Recorder(TorchFunctionMode):
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
             self.time += 1
-            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor))
+            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor, _among_themselves(name, args)))
         return result
 
     def _note_roll(self, shifts: Any = 0, dims: Any = None, **_: Any) -> None:
@@ -196,13 +198,23 @@ class _Recorder(TorchFunctionMode):
     def _mixes(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
         if name in ATTENTION or name in _SEQUENCES:
             return result.requires_grad
-        if name in _SOFTMAX:
+        if name == "softmax":
             return result.ndim >= 3 and result.requires_grad
+        if name == "normalize":
+            dim = kwargs.get("dim", args[2] if len(args) > 2 else 1)
+            return result.requires_grad and _along_tokens(args[0], dim, self.normed)
         if name in PRODUCTS:
             return len(activations_in(args)) > 1
         if self.normed is None or self.normed.output is None or not args or not isinstance(args[0], Tensor):
             return False
         return _mixes_normed_tokens(name, args, kwargs, self.normed)
+
+
+def _among_themselves(name: str, args: Any) -> bool:
+    operands = args[:2] if name in ATTENTION else activations_in(args) if name in PRODUCTS else []
+    if len(operands) == 2:
+        return of_same_tokens(*operands)
+    return name != "softmax"  # the product before it tells
 
 
 def _softened(name: str, args: Any) -> Any:
@@ -214,11 +226,42 @@ def _softened(name: str, args: Any) -> Any:
     if not args or not isinstance(args[0], Tensor) or args[0].ndim < 3:
         return args
     if name == "softmax":
-        return (args[0] / args[0].detach().std().clamp(min=1), *args[1:])
+        return (args[0] / _spread(args[0].detach()).clamp(min=1), *args[1:])
     if name == "scaled_dot_product_attention" and len(args) > 1:
         spread = args[0].detach().std() * args[1].detach().std()
         return (args[0] / spread.clamp(min=1), *args[1:])
     return args
+
+
+def _spread(scores: Tensor) -> Tensor:
+    """Standard deviation of attention scores without those that a mask took away.
+
+    Masked ones are not finite, or lie below all others by more than the others lie apart.
+    """
+    seen = scores[scores.isfinite()].double()
+    if not len(seen):
+        return scores.new_ones(())
+    high = seen > (seen.max() + seen.min()) / 2
+    if high.any() and not high.all():
+        upper, lower = seen[high], seen[~high]
+        if upper.min() - lower.max() > 2 * torch.maximum(upper.max() - upper.min(), lower.max() - lower.min()):
+            seen = upper
+    return seen.std(correction=0).to(scores)
+
+
+def _along_tokens(x: Tensor, dim: Any, norm: Call | None) -> bool:
+    """Whether an axis is that of the tokens: as long as the norm before had tokens, or else not that of the channels."""
+    if not isinstance(dim, int) or x.ndim < 3:
+        return False
+    axis = dim % x.ndim
+    if norm is not None and norm.output is not None and norm.output.ndim == 3:
+        shape = norm.output.shape
+        channels = channel_axis(norm.module, tuple(shape))
+        tokens, width = (shape[2], shape[1]) if channels == 1 else (shape[1], shape[2])
+        if tokens != width and x.shape[axis] in (tokens, width):
+            return x.shape[axis] == tokens
+    # Of tokens in rows, the channels are the last axis, also in heads; a map has them in the second.
+    return axis != x.ndim - 1 and not (x.ndim == 4 and axis == 1)
 
 
 def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
