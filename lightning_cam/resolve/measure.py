@@ -19,6 +19,7 @@ from lightning_cam.resolve.watch import Call, Trace
 # a wider margin, and a layout that is likely anyway: without windows, or a map, which can only be transposed. Half of
 # the margin will do for the likely one.
 _CLEAR, _SEEN, _FAINT, _MAP = (0.9, 0.02), (0.6, 0.1), (0.45, 0.3), (0.3, 0.3)
+_MOST_GRIDS = 3  # that masks are tried on for one layer
 _MOST_CHANCE, _MOST_CHANCE_OF_MAPS = 1e-5, 1e-3  # learned queries are no map that is convolved
 
 
@@ -106,13 +107,25 @@ def _begin(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Layout
 
 def _keep_unrefuted(searches: list[LayoutSearch], masks: "_Masks", attention: bool) -> None:
     """Drop what the patterns found where the masks show tokens in other cells, and choose among what they left open."""
-    seen = [search for search in searches if search.answer is not None or search.seen[0][0] >= _SEEN[0]]
-    masks.of([(search, search.answer or search.seen[0][1]) for search in seen], attention=attention)
-    for search in seen:
-        if search.answer is None:
-            search.answer = masks.only_proven(search, search.seen[0][1], attention=attention)
-        elif masks.refute(search, search.answer, attention=attention):
-            search.answer, search.refuted = None, search.answer
+    found = [(search, search.answer) for search in searches if search.answer is not None]
+    left_open = [(search, layout) for search in searches for layout in _one_per_grid(search)]
+    masks.of(found + left_open, attention=attention)
+    for search, answer in found:
+        if masks.refute(search, answer, attention=attention):
+            search.answer, search.refuted = None, answer
+    for search in {id(search): search for search, _ in left_open}.values():
+        layouts = (masks.only_proven(search, layout, attention=attention) for s, layout in left_open if s is search)
+        proven = [layout for layout in layouts if layout is not None]
+        search.answer = proven[0] if len(proven) == 1 else None
+
+
+def _one_per_grid(search: LayoutSearch) -> list[TokenLayout]:
+    """Of the layouts that the patterns left open, the first on each grid."""
+    best = search.seen[0][0]
+    if search.answer is not None or best < _SEEN[0]:
+        return []
+    close = [layout for score, layout in search.seen if score > best - _SEEN[1]]
+    return list({(layout.grid_size, layout.channel_axis): layout for layout in reversed(close)}.values())[-_MOST_GRIDS:]
 
 
 class _Masks:

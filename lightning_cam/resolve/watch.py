@@ -12,10 +12,13 @@ from torch.overrides import TorchFunctionMode
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.resolve.candidates import proportional
 from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.norms import channel_axis, is_norm
 
 ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
+_RESIZES = {"interpolate", "pad", "grid_sample", "pixel_unshuffle"}
+_CUTS = {"reshape", "view", "unflatten"}  # into patches, where no convolution does
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"}
 _SEQUENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "fft", "fft2", "rfft", "rfft2", "fftn", "rfftn"}
 
@@ -87,7 +90,7 @@ class Trace:
     Args:
         calls: Module calls in the order in which they were entered.
         mixings: Token mixings in order.
-        grids: Sizes (h, w) of the maps that convolutions returned.
+        grids: Sizes (h, w) of maps that convolutions returned, and of cuts into patches.
         maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
         hidden: Names of scripted and traced modules, inside which nothing is seen.
@@ -115,7 +118,7 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         forward: What to call.
         images: (B, C, H, W), part of a graph.
     """
-    recorder = _Recorder()
+    recorder = _Recorder((images.shape[2], images.shape[3]))
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
@@ -133,12 +136,14 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
 class _Recorder(TorchFunctionMode):
     """Notes calls and operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.trace = Trace()
         self.time = 0
         self.open: list[Call] = []
         self.normed: Call | None = None  # the last norm that ran
+        self.image_size = image_size
+        self.whole = {image_size}  # of the image, also padded or resized
 
     def enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -179,17 +184,35 @@ class _Recorder(TorchFunctionMode):
         tensor = first_tensor(result)
         if tensor is None or not self.open:
             return result
-        if name == "conv2d" and tensor.ndim == 4:
-            size = (tensor.shape[2], tensor.shape[3])
-            self.trace.grids.add(size)
-            if min(args[1].shape[2:]) > 1:
-                self.trace.maps.add(size)
+        self._note_grids(name, args, kwargs or {}, tensor)
         if name == "roll":
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
             self.time += 1
             self.trace.mixings.append(Mixing(self.time, list(self.open), tensor, _among_themselves(name, args)))
         return result
+
+    def _note_grids(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Sizes of maps, and how images are cut into patches."""
+        shape = result.shape
+        if name in _RESIZES and result.ndim == 4:
+            self.trace.grids.add((shape[2], shape[3]))
+            self.whole.add((shape[2], shape[3]))
+        elif (name == "conv2d" or "pool2d" in name) and result.ndim == 4:
+            size, kernel = (shape[2], shape[3]), args[1].shape[2:] if name == "conv2d" else (2, 2)
+            # A convolution of single pixels may be a linear map of what is no map.
+            if max(kernel) > 1 or proportional(size, self.image_size):
+                self.trace.grids.add(size)
+            if name == "conv2d" and min(kernel) > 1:
+                self.trace.maps.add(size)
+        elif name == "unfold" and result.ndim == 3 and args[0].ndim == 4:
+            self.trace.grids.add(_blocks_of(*args, **kwargs))
+        elif name == "unfold":
+            self.trace.grids |= {(shape[i], shape[i + 1]) for i in (1, 2) if result.ndim == 6}
+        elif name in _CUTS:
+            for h, p, w, q in zip(shape, shape[1:], shape[2:], shape[3:], strict=False):
+                if (h * p, w * q) in self.whole:
+                    self.trace.grids.add((h, w))
 
     def _note_roll(self, shifts: Any = 0, dims: Any = None, **_: Any) -> None:
         if isinstance(shifts, (tuple, list)) and len(shifts) == 2:
@@ -289,6 +312,19 @@ def tensors_in_product(args: Any) -> list[Tensor]:
     """The operands of a product that can be tokens; a weight has two axes."""
     flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
     return [x for x in flat if isinstance(x, Tensor) and x.ndim >= 3]
+
+
+def _blocks_of(
+    image: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> tuple[int, int]:
+    """Rows and columns of the blocks that `torch.nn.functional.unfold` cuts a map into."""
+    kernel, apart, around, step = (
+        (value, value) if isinstance(value, int) else tuple(value) for value in (kernel_size, dilation, padding, stride)
+    )
+    rows, columns = (
+        (size + 2 * around[i] - apart[i] * (kernel[i] - 1) - 1) // step[i] + 1 for i, size in enumerate(image.shape[2:])
+    )
+    return rows, columns
 
 
 def first_tensor(tree: Any) -> Tensor | None:
