@@ -1,6 +1,6 @@
 """Gradients where the user's code switches them off, and never in what the model keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -38,6 +38,33 @@ class KeepGrad(TorchFunctionMode):
             with function_modes_off(), torch.no_grad():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def with_graph_where_needed(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """`forward` that runs as the caller has gradients, and with a graph from the images on where that fails.
+
+    Models that hang hooks on their own tensors, or call `retain_grad`, cannot run without.
+    """
+
+    def run(images: Tensor) -> Any:
+        try:
+            return forward(images)
+        except RuntimeError as error:
+            if "grad" not in str(error) or (images.requires_grad and torch.is_grad_enabled()):
+                raise
+        before = torch.is_grad_enabled()
+        _set_grad_enabled(True)
+        try:
+            return forward(images.detach().requires_grad_())
+        finally:
+            _set_grad_enabled(before)
+
+    return run
+
+
+def _set_grad_enabled(mode: bool) -> None:
+    with function_modes_off():  # or `KeepGrad` would swallow this too
+        torch.set_grad_enabled(mode)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:

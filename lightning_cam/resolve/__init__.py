@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.keep_grad import with_graph_where_needed
 from lightning_cam.model.output import on_copies
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve.block import final_blocks
@@ -81,7 +82,7 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run = on_copies(model if forward is None else forward)
+    run = with_graph_where_needed(on_copies(model if forward is None else forward))
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]

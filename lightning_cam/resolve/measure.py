@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from math import atanh, erfc, sqrt
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_cam.resolve.candidates import distinct, grids_of, plain, rolled, windowed
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.norms import channel_axis
-from lightning_cam.resolve.patterns import PatternResponses
+from lightning_cam.resolve.patterns import PatternResponses, outputs_of, same_tokens
 from lightning_cam.resolve.proof import MaskResponses
 from lightning_cam.resolve.rules import stated_layout, table_of_offsets
 from lightning_cam.resolve.watch import Call, Trace
@@ -46,10 +47,15 @@ class LayoutSearch:
     refuted: TokenLayout | None = None
 
     @property
+    def output(self) -> Tensor:
+        """What the layer returned."""
+        assert self.call.output is not None
+        return self.call.output
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the layer's output."""
-        assert self.call.output is not None
-        return tuple(self.call.output.shape)
+        return tuple(self.output.shape)
 
 
 def layouts(
@@ -78,6 +84,12 @@ def layouts(
         if open_ones:
             _compare(forward, images, open_ones, attention)
             _keep_unrefuted(open_ones, masks, attention)
+    unfit = [search for search in searches if not search.plain + search.others]
+    if unfit:
+        other = torch.randn(images.shape, generator=torch.Generator().manual_seed(6)).to(images)
+        outputs = outputs_of(forward, other, [search.call.module for search in unfit])
+        for search, output in zip(unfit, outputs, strict=True):
+            same_tokens(search.output, output)
     for search in searches:
         if search.answer is None:
             search.answer = table_of_offsets(model, search.call.name, search.plain)
@@ -145,6 +157,7 @@ class _Masks:
             layers = [(search.call.module, axis) for search, axis in group]
             responses = MaskResponses(self._forward, self._images, layers, grid, attention=attention)
             for index, (search, axis) in enumerate(group):
+                same_tokens(search.output, responses.still[index])
                 self._known[id(search), grid, axis, attention] = responses, index
 
     def only_proven(self, search: LayoutSearch, layout: TokenLayout, *, attention: bool) -> TokenLayout | None:
@@ -177,6 +190,7 @@ def _compare(forward: Callable[[Tensor], Any], images: Tensor, searches: list[La
     )
     scores: dict[int, list[tuple[float, TokenLayout]]] = {id(search): [] for search in searches}
     for index, (search, axis) in enumerate(pairs):
+        same_tokens(search.output, responses.still[index])
         scores[id(search)] += [
             (responses.score(index, layout), layout)
             for layout in search.plain + search.others

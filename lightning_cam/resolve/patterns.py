@@ -46,7 +46,7 @@ class PatternResponses:
         attention: bool = True,
     ) -> None:
         with nullcontext() if attention else OwnTokenOnly():
-            self._moves = moves_of(forward, images, layers, _patterns(images))
+            self.still, self._moves = moves_of(forward, images, layers, _patterns(images))
 
     def score(self, index: int, layout: TokenLayout) -> float:
         """How well a layout explains the answers of a layer.
@@ -74,7 +74,7 @@ def _fit(pairs: list[tuple[Tensor, Tensor]]) -> float | None:
 
 def moves_of(
     forward: Callable[[Tensor], Any], images: Tensor, layers: Sequence[tuple[nn.Module, int]], patterns: list[Tensor]
-) -> list[list[Tensor]]:
+) -> tuple[list[Tensor], list[list[Tensor]]]:
     """How far the tokens of each layer move under each pattern, in one forward per pattern and one without.
 
     Args:
@@ -84,7 +84,11 @@ def moves_of(
         patterns: Each of values from -1, no noise, to 1, all of it, and of a shape that images take.
 
     Returns:
-        For each layer and pattern the layer's output, squared differences summed over the channels.
+        For each layer what it returned without a pattern, and for each layer and pattern the squared differences from
+        that, summed over the channels.
+
+    Raises:
+        ValueError: A layer's number of tokens depends on the image.
     """
     modules = [module for module, _ in layers]
     base = images[:1].expand_as(images)
@@ -94,8 +98,19 @@ def moves_of(
     for pattern in patterns:
         moved = outputs_of(forward, base + noise * (1 + torch.cat([pattern, -pattern])) / 2, modules)
         for index, (_, axis) in enumerate(layers):
+            same_tokens(still[index], moved[index])
             moves[index].append((moved[index] - still[index]).square().sum(axis, keepdim=True))
-    return moves
+    return still, moves
+
+
+def same_tokens(one: Tensor, other: Tensor) -> None:
+    """Raise a ValueError if a layer's outputs for two batches of images are of different shapes."""
+    if one.shape != other.shape:
+        raise ValueError(
+            f"target_layers: the number of tokens depends on the image (outputs of {tuple(one.shape)} and "
+            f"{tuple(other.shape)} were seen), so they have no fixed places; name a layer before tokens are dropped "
+            "with target_layers="
+        )
 
 
 def answer_of(moves: Tensor, layout: TokenLayout) -> Tensor:

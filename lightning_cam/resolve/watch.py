@@ -195,9 +195,11 @@ class _Recorder(TorchFunctionMode):
     def _note_grids(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
         """Sizes of maps, and how images are cut into patches."""
         shape = result.shape
-        if name in _RESIZES and result.ndim == 4:
-            self.trace.grids.add((shape[2], shape[3]))
-            self.whole.add((shape[2], shape[3]))
+        if name in _RESIZES:
+            # Queries and keys have four axes, too, and are padded.
+            if result.ndim == 4 and proportional((shape[2], shape[3]), self.image_size):
+                self.trace.grids.add((shape[2], shape[3]))
+                self.whole.add((shape[2], shape[3]))
         elif (name == "conv2d" or "pool2d" in name) and result.ndim == 4:
             size, kernel = (shape[2], shape[3]), args[1].shape[2:] if name == "conv2d" else (2, 2)
             # A convolution of single pixels may be a linear map of what is no map.
