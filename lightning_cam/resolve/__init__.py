@@ -16,7 +16,8 @@ from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
-from lightning_cam.resolve.watch import Call, Trace, watch
+from lightning_cam.resolve.refusals import nothing_seen
+from lightning_cam.resolve.watch import Call, Trace, strangers_in, watch
 
 _BATCH = 2  # tells the batch axis from the others
 _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
@@ -161,14 +162,17 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     for name, module in modules.items():
         if module is layer:
             return name, module
-    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model")
+    strangers = strangers_in(model)
+    where = f"; those in {strangers[0]} are not, because it is a plain list or dictionary" if strangers else ""
+    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model{where}")
 
 
 def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:
     last = trace.last_calls()
     for name, module in named:
         if module not in last:
-            raise ValueError(f"target_layers: {name!r} was not called by the forward pass")
+            reason = nothing_seen(trace) if trace.hidden else ""
+            raise ValueError(reason or f"target_layers: {name!r} was not called by the forward pass")
         if not last[module].is_layer:
             raise ValueError(f"target_layers: {name!r} does not return a floating tensor; name a layer that does")
     return [last[module] for _, module in named]

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.graph import all_goes_through, leads_to
 from lightning_cam.resolve.norms import channel_axis
+from lightning_cam.resolve.refusals import no_gradient, nothing_seen
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
 _log = logging.getLogger(__name__)
@@ -49,11 +50,9 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
     norms = [call for call in trace.last_calls().values() if call.is_norm and call.output is not None]
     gradients = _gradients(trace, [*(m.output for m in trace.mixings), *(c.output for c in norms)])
     mixings = [m for m, g in zip(trace.mixings, gradients, strict=False) if g is not None and bool(g.any())]
-    if not mixings and trace.hidden:
-        raise ValueError(
-            "target_layers: no attention or other mixing of tokens was seen, and nothing can be seen inside of "
-            f"{trace.hidden[0] or 'the model'}, which is scripted or traced; use the module that it was made of"
-        )
+    reason = nothing_seen(trace)
+    if not mixings and reason:
+        raise ValueError(reason)
     if not mixings:
         raise ValueError(
             f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
@@ -80,7 +79,8 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
     if found:
         return
     raise ValueError(
-        f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
+        reason
+        or f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
     )
 
@@ -178,14 +178,13 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
             raise
         scores = found  # a dense output: all of it is asked
     if not scores.requires_grad:
-        raise ValueError(
-            "the model's output has no gradient with respect to any layer, as under torch.inference_mode or "
-            "after detach(); give forward=, a function from images to logits without it, or name layers that come "
-            "after it with target_layers="
-        )
+        raise ValueError(nothing_seen(trace) or no_gradient())
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
+    try:
+        gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
+    except RuntimeError as error:  # an operation without a derivative
+        raise ValueError(nothing_seen(trace) or no_gradient()) from error
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 
@@ -196,7 +195,8 @@ def _lives(call: Call, gradient: Tensor, batch_size: int) -> bool:
     read and nothing but linear maps follow.
     """
     axis = channel_axis(call.module, tuple(gradient.shape))
-    tokens = gradient.detach().float().movedim(-1 if axis is None else axis, -1)
+    # In single precision the squares of small gradients vanish.
+    tokens = gradient.detach().double().movedim(-1 if axis is None else axis, -1)
     tokens = tokens.reshape(batch_size if len(tokens) % batch_size == 0 else 1, -1, tokens.shape[-1])
     common = tokens.median(1, keepdim=True).values
     own = (tokens - common).norm(dim=2) > _DIFFERENT * common.norm(dim=2)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, tensors_in_product
+from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, name_of, tensors_in_product
 
 # Of the noise that is added. Stronger noise drives deep networks with random weights into chaos, where a change at one
 # place is felt everywhere; weaker noise comes near to rounding in half precision.
@@ -172,7 +172,7 @@ class OwnTokenOnly(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
+        name = name_of(func)
         if name in ATTENTION and len(args) > 2:
             query, key, value = args[:3]
             fits = value.shape == (result[0] if isinstance(result, tuple) else result).shape

@@ -93,7 +93,9 @@ class Trace:
         grids: Sizes (h, w) of maps that convolutions returned, and of cuts into patches.
         maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
-        hidden: Names of scripted and traced modules, inside which nothing is seen.
+        hidden: Names of scripted, traced and exported modules, inside which no module calls are seen.
+        strangers: Names of plain lists and dictionaries with modules that are not the model's.
+        quantized: Names of layers that no gradient flows through.
         output: What the model returned.
     """
 
@@ -103,6 +105,8 @@ class Trace:
     maps: set[tuple[int, int]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    quantized: list[str] = field(default_factory=list)
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -119,10 +123,13 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         images: (B, C, H, W), part of a graph.
     """
     recorder = _Recorder((images.shape[2], images.shape[3]))
+    recorder.trace.strangers = strangers_in(model)
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
+            if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
                 recorder.trace.hidden.append(name)
+            if ".quantized." in type(module).__module__:
+                recorder.trace.quantized.append(name)
             if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hooks
                 continue
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
@@ -131,6 +138,19 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         stack.enter_context(recorder)
         recorder.trace.output = forward(images)
     return recorder.trace
+
+
+def strangers_in(model: nn.Module) -> list[str]:
+    """Names of attributes that hold modules in plain containers, which makes them none of the model's."""
+    own = set(model.modules())
+    return [
+        f"{name}.{attribute}" if name else attribute
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, (list, tuple, dict)) and not attribute.startswith("_")
+        for held in (value.values() if isinstance(value, dict) else value)
+        if isinstance(held, nn.Module) and held not in own
+    ]
 
 
 class _Recorder(TorchFunctionMode):
@@ -179,7 +199,7 @@ class _Recorder(TorchFunctionMode):
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
+        name = name_of(func)
         result = func(*_softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)
         if tensor is None or not self.open:
@@ -327,6 +347,11 @@ def _blocks_of(
         (size + 2 * around[i] - apart[i] * (kernel[i] - 1) - 1) // step[i] + 1 for i, size in enumerate(image.shape[2:])
     )
     return rows, columns
+
+
+def name_of(func: Any) -> str:
+    """Name of a function, also of an operator as exported programs call them: `matmul` of `aten.matmul.default`."""
+    return getattr(func, "__name__", "").partition(".")[0]
 
 
 def first_tensor(tree: Any) -> Tensor | None:
