@@ -40,6 +40,8 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
             stack.callback(module.register_forward_hook(lambda m, i, output: outputs.update({m: output})).remove)
         images = images.detach().clone().requires_grad_()
         at_score = scores(forward(images)).sum()
+        if not at_score.requires_grad:
+            raise DoesNotApply("no gradient of the score reaches the images, as behind quantized layers")
         found = torch.autograd.grad(at_score, [images, *outputs.values()], allow_unused=True)
     gradients = [gradient.float() for gradient in found[1:] if gradient is not None]
     used = [module for module, gradient in zip(outputs, found[1:], strict=True) if gradient is not None]

@@ -126,6 +126,8 @@ def _searches(
         if searches[0].answer is not None:
             return searches
         last = last or searches
+        if searches[0].is_image:  # an earlier block would be no answer
+            break
         if tried == _MOST_BLOCKS:
             break
     return last

@@ -33,6 +33,7 @@ class LayoutSearch:
         plain: Layouts without windows that its shape allows.
         others: Layouts with windows, or rolled.
         likely: The layout to be tried first: what the model or a convolution says, or the only grid's first.
+        is_image: Whether the model itself or a convolution says that its tokens are the image.
         answer: The layout, once known.
         seen: What the patterns showed: correlation and layout, best first.
         refuted: What they showed and the masks refuted.
@@ -42,6 +43,7 @@ class LayoutSearch:
     plain: list[TokenLayout]
     others: list[TokenLayout]
     likely: TokenLayout | None = None
+    is_image: bool = False
     answer: TokenLayout | None = None
     seen: list[tuple[float, TokenLayout]] = field(default_factory=list)
     refuted: TokenLayout | None = None
@@ -105,6 +107,7 @@ def _begin(model: nn.Module, call: Call, images: Tensor, trace: Trace) -> Layout
     search.likely = stated_layout(model, call.name, search.plain)
     if search.likely is None and not trace.rolls:
         search.likely = _convolved_map(search.plain, trace)
+    search.is_image = search.likely is not None
     maps = [layout for layout in search.plain if len(layout.axes) == 4]
     search.others = rolled(maps, trace.rolls)
     # A map of a size that the model convolves is no pile of windows.
