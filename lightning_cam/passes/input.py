@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 
@@ -32,6 +33,9 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
         forward: What to call with the images.
         images: (B, C, H, W).
         scores: From the model's output to (B,).
+
+    Raises:
+        DoesNotApply: No gradient reaches the images.
     """
     biased = {m: bias for m in model.modules() if (bias := _bias(m)) is not None}
     outputs: dict[nn.Module, Tensor] = {}
