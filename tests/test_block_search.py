@@ -70,9 +70,7 @@ class PaddedSiglip(nn.Module):
         count, grid = patches.shape[1], [x.shape[2] // 16, x.shape[3] // 16]
         seen = (torch.arange(16) < count).long().expand(len(x), -1)
         padded = F.pad(patches, (0, 0, 0, 16 - count))
-        output = self.body(
-            pixel_values=padded, pixel_attention_mask=seen, spatial_shapes=torch.tensor([grid] * len(x))
-        )
+        output = self.body(pixel_values=padded, pixel_attention_mask=seen, spatial_shapes=torch.tensor([grid] * len(x)))
         return self.head(output.pooler_output)
 
 

@@ -92,7 +92,9 @@ def test_a_key_names_where_the_weights_stand(tmp_path, key):
 def test_a_key_without_weights_is_refused(tmp_path):
     torch.save({"model": named(), "epoch": 3}, tmp_path / "weights.pt")
     for key in ("epoch", "model.net", "none"):
-        with pytest.raises(UsageError, match=f"--state-dict-key: no weights under '{key}'; the file holds model, epoch"):
+        with pytest.raises(
+            UsageError, match=f"--state-dict-key: no weights under '{key}'; the file holds model, epoch"
+        ):
             load_file_of_weights(network(), tmp_path / "weights.pt", key)
 
 

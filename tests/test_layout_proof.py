@@ -203,7 +203,9 @@ CUTS = {
 def test_patches_of_any_side(cut, patch):
     size = (6 * patch[0], 4 * patch[1])
     layers = find_target_layers(Patches(CUTS[cut], patch, 24).eval(), torch.zeros(1, 3, *size))
-    assert [str(layer) for layer in layers] == [f"blocks.{i}.norm1 (LayerNorm): NLC 6×4, 1 prefix token" for i in (0, 1)]
+    assert [str(layer) for layer in layers] == [
+        f"blocks.{i}.norm1 (LayerNorm): NLC 6×4, 1 prefix token" for i in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("cut", CUTS)

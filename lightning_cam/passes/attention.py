@@ -82,7 +82,9 @@ def attention_pass(
         seen = _over_all_tokens(watch.attentions, len(images), layer)
         edges = [attention.edge for attention in seen]
         score = scores(output).sum()
-        found = torch.autograd.grad(score, edges, retain_graph=of_blocks, allow_unused=True) if score.requires_grad else ()
+        found = (
+            torch.autograd.grad(score, edges, retain_graph=of_blocks, allow_unused=True) if score.requires_grad else ()
+        )
         gradients = [gradient for gradient in found if gradient is not None]
         if len(gradients) != len(edges):
             raise DoesNotApply("no gradient of the score reaches all of its attentions, as behind quantized layers")

@@ -10,6 +10,8 @@ from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 
+_NO_GRADIENT = "no gradient of the score reaches the images, as behind quantized layers"
+
 
 @dataclass(frozen=True)
 class InputPass:
@@ -45,8 +47,10 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
         images = images.detach().clone().requires_grad_()
         at_score = scores(forward(images)).sum()
         if not at_score.requires_grad:
-            raise DoesNotApply("no gradient of the score reaches the images, as behind quantized layers")
+            raise DoesNotApply(_NO_GRADIENT)
         found = torch.autograd.grad(at_score, [images, *outputs.values()], allow_unused=True)
+        if found[0] is None:
+            raise DoesNotApply(_NO_GRADIENT)
     gradients = [gradient.float() for gradient in found[1:] if gradient is not None]
     used = [module for module, gradient in zip(outputs, found[1:], strict=True) if gradient is not None]
     products = [biased[m].float()[:, None, None] * g for m, g in zip(used, gradients, strict=True)]

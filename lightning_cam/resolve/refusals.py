@@ -18,7 +18,9 @@ def nothing_seen(trace: Trace) -> str:
             "or dictionary; make it an nn.ModuleList or nn.ModuleDict"
         )
     if trace.quantized:
-        return f"target_layers: no gradient flows through {trace.quantized[0]}, which is quantized; {_WITHOUT_GRADIENTS}"
+        return (
+            f"target_layers: no gradient flows through {trace.quantized[0]}, which is quantized; {_WITHOUT_GRADIENTS}"
+        )
     return ""
 
 
