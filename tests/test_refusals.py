@@ -98,7 +98,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_each_refusal_is_one_sentence_in_our_words(name):
     build, words = REFUSED[name]
-    size = (112, 112) if "token" in name and name != "token pruning" or "rows" in name else SIZE
+    size = (112, 112) if ("token" in name and name != "token pruning") or "rows" in name else SIZE
     model, images = build(), torch.randn(2, 3, *size)
     with pytest.raises(ValueError, match=words) as refusal:
         find_target_layers(model, images)

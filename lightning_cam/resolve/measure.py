@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.resolve.candidates import distinct, grids_of, plain, rolled, windowed
+from lightning_cam.resolve.lamps import reached_by_lamps
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.patterns import PatternResponses, outputs_of, same_tokens
@@ -93,6 +94,8 @@ def layouts(
         for search, output in zip(unfit, outputs, strict=True):
             same_tokens(search.output, output)
     for search in searches:
+        if search.answer is None and search.is_image and search.likely is not None and search.likely.format == "NCHW":
+            search.answer = reached_by_lamps(forward, images, trace, search.call)
         if search.answer is None:
             search.answer = table_of_offsets(model, search.call.name, search.plain)
     return searches

@@ -35,6 +35,7 @@ class PatternResponses:
         layers: The layers to watch, each with the axis of its channels.
         attention: False makes each token attend to itself alone, where attention keeps the number of tokens:
             it then knows of its own place only, which random or strong mixing otherwise drowns.
+        source: A layer whose output (B, C, h, w) the patterns are laid over, by default the images.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class PatternResponses:
         layers: Sequence[tuple[nn.Module, int]],
         *,
         attention: bool = True,
+        source: nn.Module | None = None,
     ) -> None:
         with nullcontext() if attention else OwnTokenOnly():
-            self.still, self._moves = moves_of(forward, images, layers, _patterns(images))
+            self.still, self._moves = moves_of(forward, images, layers, _patterns, source)
 
     def score(self, index: int, layout: TokenLayout) -> float:
         """How well a layout explains the answers of a layer.
@@ -73,7 +75,11 @@ def _fit(pairs: list[tuple[Tensor, Tensor]]) -> float | None:
 
 
 def moves_of(
-    forward: Callable[[Tensor], Any], images: Tensor, layers: Sequence[tuple[nn.Module, int]], patterns: list[Tensor]
+    forward: Callable[[Tensor], Any],
+    images: Tensor,
+    layers: Sequence[tuple[nn.Module, int]],
+    patterns_for: Callable[[Tensor], list[Tensor]],
+    source: nn.Module | None = None,
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """How far the tokens of each layer move under each pattern, in one forward per pattern and one without.
 
@@ -81,7 +87,8 @@ def moves_of(
         forward: What to call.
         images: (2, C, H, W), of which the first is used, twice: under the pattern and under its complement.
         layers: The layers to watch, each with the axis of its channels.
-        patterns: Each of values from -1, no noise, to 1, all of it, and of a shape that images take.
+        patterns_for: From what they are laid over to patterns, each of values from -1, no noise, to 1, all of it.
+        source: See `PatternResponses`.
 
     Returns:
         For each layer what it returned without a pattern, and for each layer and pattern the squared differences from
@@ -92,11 +99,21 @@ def moves_of(
     """
     modules = [module for module, _ in layers]
     base = images[:1].expand_as(images)
-    noise = AMPLITUDE * torch.randn(base[:1].shape, generator=torch.Generator().manual_seed(1)).to(images)
-    still = outputs_of(forward, base, modules)
+    still = outputs_of(forward, base, modules if source is None else [*modules, source])
+    lit = base if source is None else still.pop()
+    noise = AMPLITUDE * torch.randn(lit[:1].shape, generator=torch.Generator().manual_seed(1)).to(lit)
+    noise = noise if source is None else noise * lit.std()
     moves: list[list[Tensor]] = [[] for _ in layers]
-    for pattern in patterns:
-        moved = outputs_of(forward, base + noise * (1 + torch.cat([pattern, -pattern])) / 2, modules)
+    for pattern in patterns_for(lit):
+        light = noise * (1 + torch.cat([pattern, -pattern])) / 2
+        if source is None:
+            moved = outputs_of(forward, base + light, modules)
+        else:
+            handle = source.register_forward_hook(lambda module, args, output, light=light: output + light.to(output))
+            try:
+                moved = outputs_of(forward, base, modules)
+            finally:
+                handle.remove()
         for index, (_, axis) in enumerate(layers):
             same_tokens(still[index], moved[index])
             moves[index].append((moved[index] - still[index]).square().sum(axis, keepdim=True))

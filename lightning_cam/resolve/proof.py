@@ -41,7 +41,9 @@ class MaskResponses:
     ) -> None:
         self._signs = _balanced(2 if grid[0] * grid[1] >= _FEW_CELLS else 4, grid)
         with nullcontext() if attention else OwnTokenOnly():
-            self.still, self._moves = moves_of(forward, images, layers, [_spread(sign, images) for sign in self._signs])
+            self.still, self._moves = moves_of(
+                forward, images, layers, lambda lit: [_spread(sign, lit) for sign in self._signs]
+            )
 
     def proves(self, index: int, layout: TokenLayout) -> bool:
         """Whether every token of a layer sees its own cell under this layout, and little else."""

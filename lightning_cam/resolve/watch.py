@@ -295,7 +295,7 @@ def _spread(scores: Tensor) -> Tensor:
 
 
 def _along_tokens(x: Tensor, dim: Any, norm: Call | None) -> bool:
-    """Whether an axis is that of the tokens: as long as the norm before had tokens, or else not that of the channels."""
+    """Whether an axis is that of the tokens: as long as the last norm had tokens, or else not that of the channels."""
     if not isinstance(dim, int) or x.ndim < 3:
         return False
     axis = dim % x.ndim
