@@ -1,4 +1,4 @@
-"""Light from nearer lamps: where a map lies whose network is so deep that patterns over the image are lost on the way."""
+"""Light from nearer lamps: where a map lies so deep in a network that patterns over the image are lost on the way."""
 
 from collections.abc import Callable
 from typing import Any

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.watch import ATTENTION, PRODUCTS, name_of, tensors_in_product
+from lightning_cam.resolve.operations import ATTENTION, PRODUCTS, name_of, tensors_in_product
 
 # Of the noise that is added. Stronger noise drives deep networks with random weights into chaos, where a change at one
 # place is felt everywhere; weaker noise comes near to rounding in half precision.
@@ -153,6 +153,7 @@ def _correlation(a: Tensor, b: Tensor) -> float:
 
 
 def outputs_of(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
+    """What some layers return for images, as in the last of their calls: float32, apart from the graph."""
     stop_if_interrupted()
     outputs: dict[int, Tensor] = {}
 

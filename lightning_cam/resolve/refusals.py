@@ -9,8 +9,8 @@ def nothing_seen(trace: Trace) -> str:
     """Why no block was found, where the reason is that the model cannot be looked into; "" otherwise."""
     if trace.hidden:
         return (
-            f"target_layers: no module calls can be seen inside of {trace.hidden[0] or 'the model'}, which is scripted, "
-            "traced or exported; use the module that it was made of"
+            f"target_layers: no module calls can be seen inside of {trace.hidden[0] or 'the model'}, which is "
+            "scripted, traced or exported; use the module that it was made of"
         )
     if trace.strangers:
         return (

@@ -13,14 +13,19 @@ from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import function_modes_off
 from lightning_cam.resolve.candidates import proportional
-from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.norms import channel_axis, is_norm
-
-ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
-_RESIZES = {"interpolate", "pad", "grid_sample", "pixel_unshuffle"}
-_CUTS = {"reshape", "view", "unflatten"}  # into patches, where no convolution does
-PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"}
-_SEQUENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "fft", "fft2", "rfft", "rfft2", "fftn", "rfftn"}
+from lightning_cam.resolve.operations import (
+    ATTENTION,
+    CUTS,
+    PRODUCTS,
+    RESIZES,
+    SEQUENCES,
+    activations_in,
+    among_themselves,
+    blocks_of,
+    name_of,
+    softened,
+)
 
 Fingerprint = tuple[float, float]
 
@@ -200,7 +205,7 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = name_of(func)
-        result = func(*_softened(name, args), **(kwargs or {}))
+        result = func(*softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)
         if tensor is None or not self.open:
             return result
@@ -209,13 +214,13 @@ class _Recorder(TorchFunctionMode):
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
             self.time += 1
-            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor, _among_themselves(name, args)))
+            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor, among_themselves(name, args)))
         return result
 
     def _note_grids(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
         """Sizes of maps, and how images are cut into patches."""
         shape = result.shape
-        if name in _RESIZES:
+        if name in RESIZES:
             # Queries and keys have four axes, too, and are padded.
             if result.ndim == 4 and proportional((shape[2], shape[3]), self.image_size):
                 self.trace.grids.add((shape[2], shape[3]))
@@ -228,10 +233,10 @@ class _Recorder(TorchFunctionMode):
             if name == "conv2d" and min(kernel) > 1:
                 self.trace.maps.add(size)
         elif name == "unfold" and result.ndim == 3 and args[0].ndim == 4:
-            self.trace.grids.add(_blocks_of(*args, **kwargs))
+            self.trace.grids.add(blocks_of(*args, **kwargs))
         elif name == "unfold":
             self.trace.grids |= {(shape[i], shape[i + 1]) for i in (1, 2) if result.ndim == 6}
-        elif name in _CUTS:
+        elif name in CUTS:
             for h, p, w, q in zip(shape, shape[1:], shape[2:], shape[3:], strict=False):
                 if (h * p, w * q) in self.whole:
                     self.trace.grids.add((h, w))
@@ -241,7 +246,7 @@ class _Recorder(TorchFunctionMode):
             self.trace.rolls.add((-int(shifts[0]), -int(shifts[1])))
 
     def _mixes(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
-        if name in ATTENTION or name in _SEQUENCES:
+        if name in ATTENTION or name in SEQUENCES:
             return result.requires_grad
         if name == "softmax":
             return result.ndim >= 3 and result.requires_grad
@@ -253,45 +258,6 @@ class _Recorder(TorchFunctionMode):
         if self.normed is None or self.normed.output is None or not args or not isinstance(args[0], Tensor):
             return False
         return _mixes_normed_tokens(name, args, kwargs, self.normed)
-
-
-def _among_themselves(name: str, args: Any) -> bool:
-    operands = args[:2] if name in ATTENTION else activations_in(args) if name in PRODUCTS else []
-    if len(operands) == 2:
-        return of_same_tokens(*operands)
-    return name != "softmax"  # the product before it tells
-
-
-def _softened(name: str, args: Any) -> Any:
-    """Bring attention scores to unit spread at most.
-
-    Random weights without normalization saturate a softmax, whose gradient then vanishes at tokens that a trained
-    model would feel.
-    """
-    if not args or not isinstance(args[0], Tensor) or args[0].ndim < 3:
-        return args
-    if name == "softmax":
-        return (args[0] / _spread(args[0].detach()).clamp(min=1), *args[1:])
-    if name == "scaled_dot_product_attention" and len(args) > 1:
-        spread = args[0].detach().std() * args[1].detach().std()
-        return (args[0] / spread.clamp(min=1), *args[1:])
-    return args
-
-
-def _spread(scores: Tensor) -> Tensor:
-    """Standard deviation of attention scores without those that a mask took away.
-
-    Masked ones are not finite, or lie below all others by more than the others lie apart.
-    """
-    seen = scores[scores.isfinite()].double()
-    if not len(seen):
-        return scores.new_ones(())
-    high = seen > (seen.max() + seen.min()) / 2
-    if high.any() and not high.all():
-        upper, lower = seen[high], seen[~high]
-        if upper.min() - lower.max() > 2 * torch.maximum(upper.max() - upper.min(), lower.max() - lower.min()):
-            seen = upper
-    return seen.std(correction=0).to(scores)
 
 
 def _along_tokens(x: Tensor, dim: Any, norm: Call | None) -> bool:
@@ -323,35 +289,6 @@ def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
         swapped = normed.transpose(1, 2)
         return x.shape == swapped.shape and (x.shape[1] != x.shape[2] or x.stride() == swapped.stride())
     return name == "conv1d" and x.shape == normed.shape
-
-
-def activations_in(args: Any) -> list[Tensor]:
-    """The operands of a product that depend on the image; parameters do not need gradients in these passes."""
-    return [x for x in tensors_in_product(args) if x.requires_grad]
-
-
-def tensors_in_product(args: Any) -> list[Tensor]:
-    """The operands of a product that can be tokens; a weight has two axes."""
-    flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    return [x for x in flat if isinstance(x, Tensor) and x.ndim >= 3]
-
-
-def _blocks_of(
-    image: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
-) -> tuple[int, int]:
-    """Rows and columns of the blocks that `torch.nn.functional.unfold` cuts a map into."""
-    kernel, apart, around, step = (
-        (value, value) if isinstance(value, int) else tuple(value) for value in (kernel_size, dilation, padding, stride)
-    )
-    rows, columns = (
-        (size + 2 * around[i] - apart[i] * (kernel[i] - 1) - 1) // step[i] + 1 for i, size in enumerate(image.shape[2:])
-    )
-    return rows, columns
-
-
-def name_of(func: Any) -> str:
-    """Name of a function, also of an operator as exported programs call them: `matmul` of `aten.matmul.default`."""
-    return getattr(func, "__name__", "").partition(".")[0]
 
 
 def first_tensor(tree: Any) -> Tensor | None:

@@ -83,9 +83,9 @@ def vit_pytorch() -> dict[str, type]:
         except ImportError:  # it wants a package of its own
             continue
         for name, cls in vars(module).items():
-            if inspect.isclass(cls) and issubclass(cls, nn.Module) and cls.__module__ == module.__name__:
-                if "num_classes" in inspect.signature(cls.__init__).parameters:
-                    found[f"{part.name}.{name}"] = cls
+            is_own = inspect.isclass(cls) and issubclass(cls, nn.Module) and cls.__module__ == module.__name__
+            if is_own and "num_classes" in inspect.signature(cls.__init__).parameters:
+                found[f"{part.name}.{name}"] = cls
     return found
 
 

@@ -23,7 +23,7 @@ def row_of(model, name, size):
         return [name, "", "", f"refused: {str(refusal).partition(';')[0]}"]
     planted = planted_signal(model, layer, size, 1)
     assert planted is not False, f"{layer}: the planted signal is in another cell"
-    proof = "masks or patterns, and the planted cell" if planted else "masks or patterns alone: the planted cell drowns"
+    proof = "the planted cell, and the search" if planted else "the search alone: the planted cell drowns"
     return [name, f"`{layer.name}`", str(layer.layout), proof]
 
 
