@@ -53,10 +53,9 @@ def find_target_layers(
     """Find the layers at which a vision transformer is explained, and how their outputs lie.
 
     One forward and one backward of two noise images (after another forward if there are batch norms without
-    statistics) show which norms of the final block the logits feel at the
-    patches. Where their shape leaves a choice, 9 more forwards with patterns over the images settle the layout;
-    they are taken with each token attending to itself alone, and 9 further ones as the model
-    is where that shows nothing.
+    statistics) show which norms of the final block the logits feel at the patches. Three more prove the layout that is
+    likely, as stated by the model, by masks over its cells, each token attending to itself alone. Where they do not, 5
+    more with patterns over the image settle the layout, and further ones as the model is where that shows nothing.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
