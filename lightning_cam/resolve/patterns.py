@@ -65,11 +65,17 @@ class PatternResponses:
         answers = [answer_of(moves, layout) for moves in self._moves[index]]
         rows = [(a, wave[:, None].expand(h, w)) for a, wave in zip(answers[:_WAVES], _waves(h), strict=True)]
         columns = [(a, wave.expand(h, w)) for a, wave in zip(answers[_WAVES:], _waves(w), strict=True)]
+        rows, columns = rows[: _told(h)], columns[: _told(w)]
         return min(fit for fit in map(_fit, (rows, columns)) if fit is not None)
 
 
+def _told(cells: int) -> int:
+    """How many waves tell the cells of an axis: one of three cells a period is turned around by convolutions of 3."""
+    return _WAVES if cells >= 4 else 1
+
+
 def _fit(pairs: list[tuple[Tensor, Tensor]]) -> float | None:
-    # On a grid of one or two rows some cosines are flat.
+    # On an axis of a single cell cosines are flat.
     scores = [_correlation(answer, wave) for answer, wave in pairs if wave.std() > 1e-3]
     return sum(scores) / len(scores) if scores else None
 

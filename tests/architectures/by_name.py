@@ -18,6 +18,9 @@ _SMALL = {
     "intermediate_size": 64,
     "num_labels": 5,
     "vocab_size": 99,
+    "num_latents": 16,
+    "d_latents": 32,
+    "num_self_attends_per_block": 2,
 }
 _VIT_PYTORCH = {
     "image_size": 64,
