@@ -35,7 +35,7 @@ def reached_by_lamps(forward: Callable[[Tensor], Any], images: Tensor, trace: Tr
         layers: list[tuple[nn.Module, int]] = [(one.module, 1) for one in ahead]
         source = None if lamp is None else lamp.module
         light = PatternResponses(forward, images, layers, attention=False, source=source)
-        lit = [one for index, one in enumerate(ahead) if light.score(index, _map_of(one)) >= _NEAR]
+        lit = [one for index, one in enumerate(ahead) if light.score(index, _map_of(one), coarse=True) >= _NEAR]
         if call in lit:
             return _map_of(call)
         if not lit:

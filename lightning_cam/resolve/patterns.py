@@ -50,12 +50,13 @@ class PatternResponses:
         with nullcontext() if attention else OwnTokenOnly():
             self.still, self._moves = moves_of(forward, images, layers, _patterns, source)
 
-    def score(self, index: int, layout: TokenLayout) -> float:
+    def score(self, index: int, layout: TokenLayout, *, coarse: bool = False) -> float:
         """How well a layout explains the answers of a layer.
 
         Args:
             index: Of the layer.
             layout: The candidate.
+            coarse: Take only the slower wave of each axis, which wide convolutions blur less.
 
         Returns:
             The correlation of answers and patterns, 1 at best: mean over the patterns of an axis, that of the
@@ -65,7 +66,7 @@ class PatternResponses:
         answers = [answer_of(moves, layout) for moves in self._moves[index]]
         rows = [(a, wave[:, None].expand(h, w)) for a, wave in zip(answers[:_WAVES], _waves(h), strict=True)]
         columns = [(a, wave.expand(h, w)) for a, wave in zip(answers[_WAVES:], _waves(w), strict=True)]
-        rows, columns = rows[: _told(h)], columns[: _told(w)]
+        rows, columns = rows[: 1 if coarse else _told(h)], columns[: 1 if coarse else _told(w)]
         return min(fit for fit in map(_fit, (rows, columns)) if fit is not None)
 
 
