@@ -2,13 +2,15 @@
 
 import pickle
 
+import numpy as np
 import pytest
+import timm
 import torch
 from lightning.pytorch import LightningModule
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_cam.cli.checkpoints import load_weights, read_checkpoint, state_dict_of
+from lightning_cam.cli.checkpoints import load_file_of_weights, load_weights, read_checkpoint, state_dict_of
 from lightning_cam.cli.errors import CommandError, UsageError
 
 
@@ -51,6 +53,106 @@ def test_a_state_dict_loads_under_any_prefix_and_key(tmp_path, prefix, key):
     assert_loaded(model)
     assert loaded.missing == loaded.unexpected == []
     assert loaded.prefix == prefix.replace("_orig_mod.", "")
+
+
+def named(prefix="", seed=0):
+    return {prefix + name: tensor for name, tensor in network(seed).state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"net": named()},
+        {"params": named("module.")},
+        {"ema": named()},
+        {"model_ema": named("module.")},
+        {"teacher": named("backbone."), "student": named("module.backbone.", seed=2)},
+        {"student": named("module.backbone.")},
+        {"model": {"state_dict": named("net.")}, "optimizer": {"lr": 0.1}},
+        {"state_dict": {"model": named()}, "epoch": 1},
+        {"model": named(), "model_ema": named(seed=2)},
+    ],
+)
+def test_weights_are_found_under_usual_keys_and_one_within_another(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pt")
+    model, loaded = load(tmp_path / "weights.pt")
+    assert_loaded(model)
+    assert loaded.missing == loaded.unexpected == []
+
+
+@pytest.mark.parametrize("key", ["model_ema", "runs.best", "odd.name"])
+def test_a_key_names_where_the_weights_stand(tmp_path, key):
+    content = {"model": named(seed=2), "model_ema": named(), "runs": {"best": named()}, "odd.name": named()}
+    torch.save(content, tmp_path / "weights.pt")
+    model = network(seed=1)
+    load_file_of_weights(model, tmp_path / "weights.pt", key)
+    assert_loaded(model)
+
+
+def test_a_key_without_weights_is_refused(tmp_path):
+    torch.save({"model": named(), "epoch": 3}, tmp_path / "weights.pt")
+    for key in ("epoch", "model.net", "none"):
+        with pytest.raises(
+            UsageError, match=f"--state-dict-key: no weights under '{key}'; the file holds model, epoch"
+        ):
+            load_file_of_weights(network(), tmp_path / "weights.pt", key)
+
+
+def vit():
+    options = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 3}
+    return timm.create_model("vit_tiny_patch16_224", **options)
+
+
+def google_weights():
+    """Arrays by the names of Google's files (github.com/google-research/vision_transformer), as its training wrote."""
+    random = np.random.default_rng(0)
+    block, attention = "Transformer/encoderblock_0", "Transformer/encoderblock_0/MultiHeadDotProductAttention_1"
+    shapes = {
+        "embedding/kernel": (16, 16, 3, 16),
+        "embedding/bias": (16,),
+        "cls": (1, 1, 16),
+        "Transformer/posembed_input/pos_embedding": (1, 5, 16),
+        "Transformer/encoder_norm/scale": (16,),
+        "Transformer/encoder_norm/bias": (16,),
+        "head/kernel": (16, 3),
+        "head/bias": (3,),
+        **{f"{block}/LayerNorm_{i}/{part}": (16,) for i in (0, 2) for part in ("scale", "bias")},
+        **{f"{attention}/{part}/kernel": (16, 2, 8) for part in ("query", "key", "value")},
+        **{f"{attention}/{part}/bias": (2, 8) for part in ("query", "key", "value")},
+        f"{attention}/out/kernel": (2, 8, 16),
+        f"{attention}/out/bias": (16,),
+        f"{block}/MlpBlock_3/Dense_0/kernel": (16, 64),
+        f"{block}/MlpBlock_3/Dense_0/bias": (64,),
+        f"{block}/MlpBlock_3/Dense_1/kernel": (64, 16),
+        f"{block}/MlpBlock_3/Dense_1/bias": (16,),
+    }
+    return {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_googles_arrays_load_through_timm(tmp_path):
+    arrays = google_weights()
+    np.savez(tmp_path / "ViT.npz", **arrays)
+    model = vit()
+    load_file_of_weights(model, tmp_path / "ViT.npz")
+    state = model.state_dict()
+    kernel = torch.from_numpy(arrays["embedding/kernel"])  # rows, columns, in, out
+    assert torch.equal(state["patch_embed.proj.weight"], kernel.permute(3, 2, 0, 1))
+    assert torch.equal(state["head.weight"], torch.from_numpy(arrays["head/kernel"]).T)
+    assert torch.equal(state["cls_token"], torch.from_numpy(arrays["cls"]))
+
+
+def test_arrays_that_do_not_fit_are_refused_in_a_sentence(tmp_path):
+    np.savez(tmp_path / "ViT.npz", **google_weights())
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="is Google's format, and Sequential has no loader for it"):
+        load_file_of_weights(network(), tmp_path / "ViT.npz")
+    with pytest.raises(UsageError, match=r"other.npz is of another model"):
+        load_file_of_weights(vit(), tmp_path / "other.npz")
+    with pytest.raises(CommandError, match=r"broken.npz is broken"):
+        load_file_of_weights(vit(), tmp_path / "broken.npz")
+    with pytest.raises(UsageError, match="there is no file"):
+        load_file_of_weights(vit(), tmp_path / "none.npz")
 
 
 def test_safetensors_load(tmp_path):

@@ -69,9 +69,9 @@ def count_forwards(model):
 @pytest.mark.parametrize(
     ("build", "size", "most"),
     [
-        # timm states its grid and prefix tokens: no light is needed.
-        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2), (224, 224), 1),
-        (ViT, (48, 32), 10),
+        # Three forwards prove what timm states of its grid and prefix tokens, or that a grid is the only one.
+        (lambda: timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=24, num_heads=2), (224, 224), 4),
+        (ViT, (48, 32), 4),
         (lambda: WindowViT(shift=2), (48, 32), 19),
     ],
 )

@@ -248,12 +248,12 @@ def _backbone_scripted():
     return nn.Sequential(torch.jit.script(tiny_vit(num_classes=24)), nn.Linear(24, CLASSES))
 
 
-HIDDEN = "inside of {}, which is scripted or traced"
+HIDDEN = "inside of {}, which is scripted, traced or exported"
 WITHOUT_LAYERS = {
     "scripted": (lambda: torch.jit.script(tiny_vit()), HIDDEN.format("model")),
     "scripted backbone": (_backbone_scripted, HIDDEN.format("model.0")),
     "traced": (lambda: torch.jit.trace(tiny_vit(), torch.rand(2, 3, SIZE, SIZE)), HIDDEN.format("model")),
-    "exported": (Exported, "no attention or other mixing of tokens was seen"),
+    "exported": (Exported, HIDDEN.format("model.vit")),
 }
 
 

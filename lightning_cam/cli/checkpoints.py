@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 from lightning_cam.cli.errors import CommandError, UsageError
 
-# Where the state dict stands in a training checkpoint, as Lightning, timm and most scripts write it.
-_KEYS = ("state_dict", "model_state_dict", "model", "module", "weights")
+# Where the state dict stands in a training checkpoint, as Lightning, timm and most scripts write it; the first counts.
+# Averaged weights and a teacher's come after what was trained, a student's after its teacher.
+_KEYS = (
+    *("state_dict", "model_state_dict", "model", "module", "weights", "net", "params"),
+    *("model_ema", "state_dict_ema", "ema", "teacher", "student"),
+)
 _COMPILED = "_orig_mod."  # what torch.compile puts into names
 
 
@@ -83,8 +87,12 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     return dict(content)
 
 
-def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the weights in what a checkpoint holds.
+def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[str, Tensor]:
+    """Find the weights in what a checkpoint holds, under a usual key or one within another.
+
+    Args:
+        content: From `read_checkpoint`.
+        key: Where they stand, if it is known; keys within others are joined by dots.
 
     Raises:
         UsageError: There are none.
@@ -92,15 +100,68 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Example:
         >>> list(state_dict_of({"epoch": 3, "state_dict": {"net._orig_mod.w": torch.zeros(1)}}))
         ['net.w']
+        >>> list(state_dict_of({"teacher": {"w": torch.zeros(1)}, "student": {"v": torch.zeros(1)}}, "student"))
+        ['v']
     """
-    for found in (*(content.get(key) for key in _KEYS), content):
-        if isinstance(found, nn.Module):
-            found = found.state_dict()
-        if isinstance(found, Mapping):
-            tensors = {str(k).replace(_COMPILED, ""): v for k, v in found.items() if isinstance(v, Tensor)}
-            if tensors:
-                return tensors
-    raise UsageError(f"--checkpoint: no weights under {', '.join(_KEYS)}; the file holds {_some(list(content))}")
+    if key is not None:
+        found: Any = content
+        for part in [key] if key in content else key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        tensors = _tensors_in(found)
+        if tensors:
+            return tensors
+        raise UsageError(f"--state-dict-key: no weights under {key!r}; the file holds {_some(list(content))}")
+    nested = [content[outer] for outer in _KEYS if isinstance(content.get(outer), Mapping)]
+    for found in (*(content.get(k) for k in _KEYS), *(inner.get(k) for inner in nested for k in _KEYS), content):
+        tensors = _tensors_in(found)
+        if tensors:
+            return tensors
+    raise UsageError(
+        f"--checkpoint: no weights under {', '.join(_KEYS)}; the file holds {_some(list(content))}; "
+        "--state-dict-key names where they stand"
+    )
+
+
+def _tensors_in(found: Any) -> dict[str, Tensor]:
+    if isinstance(found, nn.Module):
+        found = found.state_dict()
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(k).replace(_COMPILED, ""): v for k, v in found.items() if isinstance(v, Tensor)}
+
+
+def load_file_of_weights(module: nn.Module, path: str | Path, key: str | None = None, trust: bool = False) -> Loaded:
+    """Load the weights of a file of any usual form into a model.
+
+    Args:
+        module: The model.
+        path: See `read_checkpoint`; or Google's `.npz` of a timm model, which its own loader reads.
+        key: See `state_dict_of`.
+        trust: See `read_checkpoint`.
+
+    Raises:
+        UsageError: There is no such file, or it does not fit.
+        CommandError: The file is broken.
+    """
+    file = Path(os.path.expanduser(path))
+    if file.suffix.lower() != ".npz":
+        return load_weights(module, state_dict_of(read_checkpoint(path, trust), key))
+    if not os.path.isfile(file):
+        raise UsageError(f"--checkpoint: there is no file {str(path)!r}")
+    if not hasattr(module, "load_pretrained"):
+        raise UsageError(f"--checkpoint: {path} is Google's format, and {type(module).__name__} has no loader for it")
+    from timm.models import load_checkpoint
+
+    if not zipfile.is_zipfile(file):
+        raise CommandError(f"{path} is broken: it is no archive of arrays")
+    try:
+        load_checkpoint(module, str(file))
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise CommandError(f"{path} is broken: {error}") from error
+    except (KeyError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"--checkpoint: {path} is of another model: {reason}") from error
+    return Loaded("", [], [])
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:

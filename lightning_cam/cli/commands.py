@@ -24,7 +24,10 @@ def explain_images(
     method: options.Method = ("all",),
     pretrained: Annotated[bool, Parameter(help="Load the library's weights for the model.")] = False,
     checkpoint: Annotated[
-        str | None, Parameter(help="Weights: a state dict, a safetensors file or a Lightning .ckpt.")
+        str | None, Parameter(help="Weights: a state dict, safetensors, a Lightning .ckpt or Google's .npz.")
+    ] = None,
+    state_dict_key: Annotated[
+        str | None, Parameter(help="Where the weights stand in the checkpoint, as model_ema or outer.inner.")
     ] = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     model_args: options.ModelArgs = None,
@@ -77,6 +80,7 @@ def explain_images(
         model_args,
         pretrained=pretrained,
         checkpoint=checkpoint,
+        state_dict_key=state_dict_key,
         trust_checkpoint=trust_checkpoint,
         class_names=class_names,
         device=device,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.cli.checkpoints import load_weights, read_checkpoint, state_dict_of
+from lightning_cam.cli.checkpoints import load_file_of_weights
 from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.preprocessing import Preprocessing, of_module, of_torchvision
 
@@ -44,6 +44,7 @@ def load_model(
     *,
     pretrained: bool = False,
     checkpoint: str | None = None,
+    state_dict_key: str | None = None,
     trust_checkpoint: bool = False,
     class_names: str | list[str] | None = None,
     device: str = "auto",
@@ -54,7 +55,8 @@ def load_model(
         name: See `create_model`.
         model_args: See `create_model`.
         pretrained: See `create_model`.
-        checkpoint: File of weights, see `read_checkpoint`.
+        checkpoint: File of weights, see `load_file_of_weights`.
+        state_dict_key: Where the weights stand in it, see `state_dict_of`.
         trust_checkpoint: See `read_checkpoint`.
         class_names: Names of the classes, or a text file with one per line.
         device: See `pick_device`.
@@ -76,7 +78,7 @@ def load_model(
     model.module.to(pick_device(device)).eval()
     weights = "pretrained" if pretrained else "random"
     if checkpoint is not None:
-        loaded = load_weights(model.module, state_dict_of(read_checkpoint(checkpoint, trust_checkpoint)))
+        loaded = load_file_of_weights(model.module, checkpoint, state_dict_key, trust_checkpoint)
         weights = f"{checkpoint}: {loaded}"
         if loaded.missing or loaded.unexpected:
             _log.warning("%s", weights)

@@ -1,12 +1,13 @@
 """Gradients where the user's code switches them off, and never in what the model keeps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.private import function_modes_off, switches_grad
 from lightning_cam.model.untouched import held_tensors
 
@@ -38,6 +39,38 @@ class KeepGrad(TorchFunctionMode):
             with function_modes_off(), torch.no_grad():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+class WithGraphWhereNeeded:
+    """`forward` that runs as the caller has gradients, and with a graph from the images on where that fails.
+
+    Models that hang hooks on their own tensors, or call `retain_grad`, cannot run without.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __call__(self, images: Tensor) -> Any:
+        try:
+            return self._forward(images)
+        except RuntimeError as error:
+            if "grad" not in str(error) or (images.requires_grad and torch.is_grad_enabled()):
+                raise
+        before = torch.is_grad_enabled()
+        _set_grad_enabled(True)
+        try:
+            return self._forward(images.detach().requires_grad_())
+        finally:
+            _set_grad_enabled(before)
+
+    def of_rows(self, index: Tensor | slice) -> Forward:
+        """The same for images that belong to these rows."""
+        return WithGraphWhereNeeded(forward_of_rows(self._forward, index))
+
+
+def _set_grad_enabled(mode: bool) -> None:
+    with function_modes_off():  # or `KeepGrad` would swallow this too
+        torch.set_grad_enabled(mode)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Tensor]:

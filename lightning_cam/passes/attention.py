@@ -81,7 +81,13 @@ def attention_pass(
             output = forward(images.detach().clone().requires_grad_())
         seen = _over_all_tokens(watch.attentions, len(images), layer)
         edges = [attention.edge for attention in seen]
-        gradients = torch.autograd.grad(scores(output).sum(), edges, retain_graph=of_blocks)
+        score = scores(output).sum()
+        found = (
+            torch.autograd.grad(score, edges, retain_graph=of_blocks, allow_unused=True) if score.requires_grad else ()
+        )
+        gradients = [gradient for gradient in found if gradient is not None]
+        if len(gradients) != len(edges):
+            raise DoesNotApply("no gradient of the score reaches all of its attentions, as behind quantized layers")
         own = _own_gradients(model, forward, images, blocks, outputs, seen, scores) if of_blocks else []
     return AttentionPass(
         attentions=[_per_head(attention.weights.detach(), len(images)) for attention in seen],

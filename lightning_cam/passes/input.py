@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
+
+_NO_GRADIENT = "no gradient of the score reaches the images, as behind quantized layers"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
         forward: What to call with the images.
         images: (B, C, H, W).
         scores: From the model's output to (B,).
+
+    Raises:
+        DoesNotApply: No gradient reaches the images.
     """
     biased = {m: bias for m in model.modules() if (bias := _bias(m)) is not None}
     outputs: dict[nn.Module, Tensor] = {}
@@ -40,7 +46,11 @@ def input_pass(model: nn.Module, forward: Forward, images: Tensor, scores: Score
             stack.callback(module.register_forward_hook(lambda m, i, output: outputs.update({m: output})).remove)
         images = images.detach().clone().requires_grad_()
         at_score = scores(forward(images)).sum()
+        if not at_score.requires_grad:
+            raise DoesNotApply(_NO_GRADIENT)
         found = torch.autograd.grad(at_score, [images, *outputs.values()], allow_unused=True)
+        if found[0] is None:
+            raise DoesNotApply(_NO_GRADIENT)
     gradients = [gradient.float() for gradient in found[1:] if gradient is not None]
     used = [module for module, gradient in zip(outputs, found[1:], strict=True) if gradient is not None]
     products = [biased[m].float()[:, None, None] * g for m, g in zip(used, gradients, strict=True)]

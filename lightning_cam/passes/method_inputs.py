@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
+from lightning_cam.model.keep_grad import WithGraphWhereNeeded
 from lightning_cam.model.output import Forward, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
@@ -43,6 +44,7 @@ class MethodInputs:
         score: Score | None,
         needs: Collection[str],
     ) -> None:
+        forward = WithGraphWhereNeeded(forward)
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
         self.layers = layers
         # An inference tensor cannot take part in a graph, its clone can.

@@ -89,7 +89,10 @@ class Rerun:
             calls += 1
             if calls < self._count:
                 return None
-            return (outputs, *output[1:]) if isinstance(output, tuple) else outputs
+            rows = outputs
+            if torch.is_grad_enabled() and not rows.requires_grad:  # for what cannot run without a graph
+                rows = rows.detach().requires_grad_()
+            return (rows, *output[1:]) if isinstance(output, tuple) else rows
 
         with ExitStack() as stack:
             for module, record in self._records.items():

@@ -9,15 +9,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.keep_grad import WithGraphWhereNeeded
 from lightning_cam.model.output import OnCopies
 from lightning_cam.model.untouched import looking
-from lightning_cam.resolve.block import final_block
+from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
-from lightning_cam.resolve.watch import Call, Trace, watch
+from lightning_cam.resolve.refusals import nothing_seen
+from lightning_cam.resolve.watch import Call, Trace, strangers_in, watch
 
 _BATCH = 2  # tells the batch axis from the others
+_MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,9 @@ def find_target_layers(
     """Find the layers at which a vision transformer is explained, and how their outputs lie.
 
     One forward and one backward of two noise images (after another forward if there are batch norms without
-    statistics) show which norms of the final block the logits feel at the
-    patches. Where their shape leaves a choice, 9 more forwards with patterns over the images settle the layout;
-    they are taken with each token attending to itself alone, and 9 further ones as the model
-    is where that shows nothing.
+    statistics) show which norms of the final block the logits feel at the patches. Three more prove the layout that is
+    likely, as stated by the model, by masks over its cells, each token attending to itself alone. Where they do not, 5
+    more with patterns over the image settle the layout, and further ones as the model is where that shows nothing.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
@@ -80,7 +82,7 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run = OnCopies(model if forward is None else forward)
+    run = WithGraphWhereNeeded(OnCopies(model if forward is None else forward))
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -105,17 +107,29 @@ def find_target_layers(
         base = noise.clone().requires_grad_() * 1
         trace = watch(model, run, base)
         if named is not None:
-            calls = _calls(trace, named)
-        else:
-            block = final_block(trace, _BATCH)
-            others = block.norms[1:] if which == "all" else [block.before] if block.before else []
-            calls = [block.norms[0], *others]
-        searches = layouts(model, run, base, trace, calls)
-    if named is not None:
-        return [_settled(search) for search in searches]
+            return [_settled(search) for search in layouts(model, run, base, trace, _calls(trace, named))]
+        searches = _searches(model, run, base, trace, which)
     first = _settled(searches[0])
     more = [_settled(search) for search in searches[1:] if search.answer is not None]
     return [first, *more] if which == "all" else [*(one for one in more if one.layout == first.layout), first]
+
+
+def _searches(
+    model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, which: str
+) -> list[LayoutSearch]:
+    """The layouts of the last block whose tokens are the image, its default layer's first; if none, of the last one."""
+    last: list[LayoutSearch] = []
+    for tried, block in enumerate(final_blocks(trace, len(images))):
+        others = block.norms[1:] if which == "all" else [block.before] if block.before else []
+        searches = layouts(model, run, images, trace, [block.norms[0], *others])
+        if searches[0].answer is not None:
+            return searches
+        last = last or searches
+        if searches[0].is_image:  # an earlier block would be no answer
+            break
+        if tried == _MOST_BLOCKS:
+            break
+    return last
 
 
 def _settled(search: LayoutSearch) -> TargetLayer:
@@ -129,7 +143,9 @@ def _settled(search: LayoutSearch) -> TargetLayer:
             "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
     best, option = search.seen[0]
-    if len(search.seen) == 1 or best < 0.6:
+    if search.refuted is not None:
+        why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
+    elif len(search.seen) == 1 or best < 0.6:
         why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
     else:
         why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
@@ -147,14 +163,17 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     for name, module in modules.items():
         if module is layer:
             return name, module
-    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model")
+    strangers = strangers_in(model)
+    where = f"; those in {strangers[0]} are not, because it is a plain list or dictionary" if strangers else ""
+    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model{where}")
 
 
 def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:
     last = trace.last_calls()
     for name, module in named:
         if module not in last:
-            raise ValueError(f"target_layers: {name!r} was not called by the forward pass")
+            reason = nothing_seen(trace) if trace.hidden else ""
+            raise ValueError(reason or f"target_layers: {name!r} was not called by the forward pass")
         if not last[module].is_layer:
             raise ValueError(f"target_layers: {name!r} does not return a floating tensor; name a layer that does")
     return [last[module] for _, module in named]

@@ -2,14 +2,16 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_cam.model.output import logits_of
+from lightning_cam.resolve.graph import all_goes_through, leads_to
 from lightning_cam.resolve.norms import channel_axis
+from lightning_cam.resolve.refusals import no_gradient, nothing_seen
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
 _log = logging.getLogger(__name__)
@@ -32,8 +34,11 @@ class FinalBlock:
     before: Call | None = None
 
 
-def final_block(trace: Trace, batch_size: int) -> FinalBlock:
-    """Find the last module that mixes tokens and holds norms which the logits feel at the patches.
+def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
+    """Find the last module that mixes tokens and holds norms which the logits feel at the patches, and those before.
+
+    Those before count where the last one's tokens are no image, as those of a decoder; their tokens attend to
+    themselves.
 
     Args:
         trace: One forward pass, with its graph.
@@ -45,11 +50,9 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
     norms = [call for call in trace.last_calls().values() if call.is_norm and call.output is not None]
     gradients = _gradients(trace, [*(m.output for m in trace.mixings), *(c.output for c in norms)])
     mixings = [m for m, g in zip(trace.mixings, gradients, strict=False) if g is not None and bool(g.any())]
-    if not mixings and trace.hidden:
-        raise ValueError(
-            "target_layers: no attention or other mixing of tokens was seen, and nothing can be seen inside of "
-            f"{trace.hidden[0] or 'the model'}, which is scripted or traced; use the module that it was made of"
-        )
+    reason = nothing_seen(trace)
+    if not mixings and reason:
+        raise ValueError(reason)
     if not mixings:
         raise ValueError(
             f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
@@ -60,15 +63,24 @@ def final_block(trace: Trace, batch_size: int) -> FinalBlock:
     for call, gradient in zip(norms, gradients[len(trace.mixings) :], strict=True):
         (living if gradient is not None and _lives(call, gradient, batch_size) else dead).append(call)
 
+    found: list[Call] = []
     for mixing in reversed(mixings):
         others = [m for m in mixings if m.mixer is not mixing.mixer]
-        block = _block_of(mixing, others, living, dead, trace)
-        if block is not None:
+        inline = _inline_block(mixing, mixings, living)
+        block = inline if inline is not None and _is_stack(mixing, mixings, inline) else None
+        block = block or _block_of(mixing, others, living, dead, trace) or inline
+        if block is None or block.norms[0] in found or (found and not _attends_to_itself(mixing, mixings, block)):
+            continue
+        if not found:
             _report(dead, block.norms[0])
-            block.before = _like_before(block, living, mixings)
-            return block
+        found.append(block.norms[0])
+        block.before = _like_before(block, living, mixings)
+        yield block
+    if found:
+        return
     raise ValueError(
-        f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
+        reason
+        or f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
     )
 
@@ -98,6 +110,33 @@ def _block_of(
     return None
 
 
+def _inline_block(mixing: Mixing, mixings: list[Mixing], living: list[Call]) -> FinalBlock | None:
+    """The block of a mixing that is written into a module's own forward: its norm is the last that all goes through.
+
+    Norms of queries and keys are passed by the values.
+    """
+    mixer = mixing.mixer
+    before = [call for call in living if mixer.holds(call.start) and call.end < mixing.time]
+    for call in sorted(before, key=lambda call: call.end, reverse=True):
+        assert call.output is not None
+        if all_goes_through(call.output, mixing.output):
+            pools = mixing.output.numel() * 2 < call.output.numel()
+            after = [c for c in living if mixer.holds(c.start) and c.start > mixing.time]
+            return None if pools else FinalBlock(mixer.name, [call, *after])
+    return None
+
+
+def _is_stack(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:
+    """Whether the module that mixes had done so before the block's norm: it holds several blocks."""
+    return any(m.mixer is mixing.mixer and m.time < block.norms[0].start for m in mixings)
+
+
+def _attends_to_itself(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:
+    mixer, start = mixing.mixer, block.norms[0].start
+    of_block = [m for m in mixings if m.mixer is mixer and (m.time > start or not mixer.holds(start))]
+    return any(m.same_tokens for m in of_block if m.time <= mixing.time or not mixer.holds(start))
+
+
 def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -> Call | None:
     """The final block's norm one block earlier: of the same class and shape, in a module of another number.
 
@@ -110,7 +149,7 @@ def _like_before(block: FinalBlock, living: list[Call], mixings: list[Mixing]) -
             and type(call.module) is type(default.module)
             and _pattern(call.name) == _pattern(default.name)
             and any(call.end < mixing.time < default.start for mixing in mixings)
-            and _leads_to(call.output, default.output)
+            and leads_to(call.output, default.output)
         ):
             return call
     return None
@@ -120,24 +159,6 @@ def _pattern(name: str) -> str:
     """`blocks.#.norm1` of `blocks.11.norm1`: the number of a block does not count, that of a norm does."""
     *path, last = name.split(".")
     return ".".join([*(re.sub(r"\d+", "#", part) for part in path), "#" if last.isdigit() else last])
-
-
-def _leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
-    """Whether one output is of the other's shape and depends on it.
-
-    The graph is read, not run: a backward pass through a part of it fails where parameters are sharded.
-    """
-    if earlier is None or later is None or earlier.shape != later.shape or earlier.grad_fn is None:
-        return False
-    sought, waiting, seen = earlier.grad_fn, [later.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is sought:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 def _source_of(block: Call, dead: list[Call], trace: Trace) -> Call | None:
@@ -157,14 +178,13 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
             raise
         scores = found  # a dense output: all of it is asked
     if not scores.requires_grad:
-        raise ValueError(
-            "the model's output has no gradient with respect to any layer, as under torch.inference_mode or "
-            "after detach(); give forward=, a function from images to logits without it, or name layers that come "
-            "after it with target_layers="
-        )
+        raise ValueError(nothing_seen(trace) or no_gradient())
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-    gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
+    try:
+        gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
+    except RuntimeError as error:  # an operation without a derivative
+        raise ValueError(nothing_seen(trace) or no_gradient()) from error
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 
@@ -175,7 +195,8 @@ def _lives(call: Call, gradient: Tensor, batch_size: int) -> bool:
     read and nothing but linear maps follow.
     """
     axis = channel_axis(call.module, tuple(gradient.shape))
-    tokens = gradient.detach().float().movedim(-1 if axis is None else axis, -1)
+    # In single precision the squares of small gradients vanish.
+    tokens = gradient.detach().double().movedim(-1 if axis is None else axis, -1)
     tokens = tokens.reshape(batch_size if len(tokens) % batch_size == 0 else 1, -1, tokens.shape[-1])
     common = tokens.median(1, keepdim=True).values
     own = (tokens - common).norm(dim=2) > _DIFFERENT * common.norm(dim=2)

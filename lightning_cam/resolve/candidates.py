@@ -10,7 +10,6 @@ from lightning_cam.resolve.layout import TokenLayout
 Grid = tuple[int, int]
 Shape = tuple[int, ...]
 
-_STRIDES = (2, 4, 7, 8, 14, 16, 28, 32)  # of patch embeddings that are no convolution
 _MOST_SPECIAL_TOKENS = 32
 
 # Formats by place of the channels and number of axes; the plain ones first.
@@ -26,20 +25,23 @@ _WINDOWED: dict[tuple[int, int], tuple[str, ...]] = {
     (-1, 4): ("B (H W) (h w) C", "B (h w) (H W) C", "(B H W) h w C", "(B h w) H W C"),
     (1, 4): ("B C (H W) (h w)", "B C (h w) (H W)", "(B H W) C h w", "(B h w) C H W"),
     (1, 3): ("(B H W) C (h w)", "(B h w) C (H W)"),
-    (-1, 6): ("B H W h w C",),
+    (-1, 5): ("B H W (h w) C", "B h w (H W) C", "B (H W) h w C", "B (h w) H W C"),
+    (-1, 6): ("B H W h w C", "B h w H W C", "B H h W w C"),
+    (1, 6): ("B C H W h w", "B C h w H W", "B C H h W w"),
 }
 
 
 def grids_of(image_size: Grid, seen: Iterable[Grid]) -> tuple[set[Grid], set[Grid]]:
-    """Patch grids that an image can come to: those backed by convolutions, and those only thinkable.
+    """Patch grids that an image can come to: those seen in the forward pass, and those only thinkable.
 
     Args:
         image_size: Height and width of the image.
-        seen: Sizes of feature maps that convolutions returned.
+        seen: Sizes of maps and of cuts into patches that were seen.
     """
     height, width = image_size
-    thinkable = {(f(height / s), f(width / s)) for s in _STRIDES for f in (ceil, int)}
-    return _usable(set(seen), image_size), _usable(set(seen) | thinkable, image_size)
+    strides = range(2, min(image_size) + 1)
+    thinkable = {(f(height / s), f(width / s)) for s in strides for f in (ceil, int)}
+    return _usable(set(seen), image_size), {grid for grid in thinkable if _within(grid, image_size)}
 
 
 def _usable(grids: set[Grid], image_size: Grid) -> set[Grid]:
@@ -50,10 +52,16 @@ def _usable(grids: set[Grid], image_size: Grid) -> set[Grid]:
             for rounded in (ceil(h / 2), ceil(w / 2)), (h // 2, w // 2):
                 merged.add(rounded)
             h, w = ceil(h / 2), ceil(w / 2)
-    return {grid for grid in merged if _proportional(grid, image_size) and grid not in ((1, 1), image_size)}
+    return {grid for grid in merged if _within(grid, image_size)}
 
 
-def _proportional(grid: Grid, image_size: Grid) -> bool:
+def _within(grid: Grid, image_size: Grid) -> bool:
+    """Tell whether a grid has several cells, and no more of them than the image has pixels."""
+    fits = all(1 <= cells <= side for cells, side in zip(grid, image_size, strict=True))
+    return fits and grid not in ((1, 1), image_size)
+
+
+def proportional(grid: Grid, image_size: Grid) -> bool:
     """Tell whether one stride can give both sides, up to one row or column lost or added at the border."""
     if min(grid) < 1:
         return False

@@ -11,11 +11,12 @@ from lightning_cam.model.private import is_flattened, is_partitioned, parameters
 from lightning_cam.resolve.norms import BATCH_NORMS
 
 _SPREAD = 0.2
+_NEXT_TO_ZERO = 1e-5  # weights that start below, as at 1e-10, block gradients as zeros do, or drive them below float32
 
 
 @contextmanager
 def jittered(model: nn.Module) -> Iterator[None]:
-    """Replace each constant parameter by noise around its value while the body runs.
+    """Replace each parameter that is constant, or next to zero, by noise around its value while the body runs.
 
     Heads, gammas and layer scales that start at zero or near it block every gradient and every signal, although
     the trained model will let them through. The parameters themselves are not written to: others stand in. Where
@@ -31,11 +32,13 @@ def jittered(model: nn.Module) -> Iterator[None]:
         for module in () if _is_split(model) else model.modules():
             for name, parameter in parameters_of(module).items():
                 # A zero bias blocks nothing; noise there would drown a signal that small weights leave faint.
-                if parameter is None or name.endswith("bias") or not _constant(parameter):
+                if parameter is None or name.endswith("bias") or not _blocks(parameter):
                     continue
                 if parameter not in stand_ins:
                     noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                    stand_ins[parameter] = nn.Parameter(parameter + _SPREAD * noise, requires_grad=False)
+                    # Of a matrix that is not constant by design, what it may grow to: as wide as it came out of Xavier.
+                    spread = _SPREAD if _constant(parameter) else parameter[0].numel() ** -0.5
+                    stand_ins[parameter] = nn.Parameter(parameter + spread * noise, requires_grad=False)
                 parameters_of(module)[name] = stand_ins[parameter]
                 swapped.append((module, name, parameter))
         yield
@@ -61,6 +64,7 @@ def calibrate(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor
         if isinstance(module, BATCH_NORMS)  # a synchronized one would wait for ranks that do not look
         and module.running_mean is not None
         and module.running_var is not None
+        and not module.running_mean.is_meta
         and not module.running_mean.any()
         and bool((module.running_var == 1).all())
     ]
@@ -84,10 +88,16 @@ def _is_split(model: nn.Module) -> bool:
     )
 
 
-def _constant(parameter: nn.Parameter) -> bool:
-    # A subclass, such as a quantized weight, may hold no values to ask for; a lazy parameter has none yet.
-    is_plain = type(parameter) is nn.Parameter and parameter.layout is torch.strided
+def _blocks(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is constant or next to zero; one whose values cannot be asked for is neither."""
+    # A subclass, such as a quantized weight, may hold no values to ask for; a lazy parameter has none yet, and one that
+    # is offloaded lies elsewhere.
+    is_plain = type(parameter) is nn.Parameter and parameter.layout is torch.strided and not parameter.is_meta
     if not is_plain or parameter.numel() == 0 or not parameter.is_floating_point():
         return False
+    return _constant(parameter) or bool(parameter.abs().max() < _NEXT_TO_ZERO)
+
+
+def _constant(parameter: nn.Parameter) -> bool:
     low, high = parameter.aminmax()
     return bool(low == high)

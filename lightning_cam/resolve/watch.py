@@ -12,12 +12,20 @@ from torch.overrides import TorchFunctionMode
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.resolve.candidates import proportional
 from lightning_cam.resolve.norms import channel_axis, is_norm
-
-ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "flex_attention"}
-_SOFTMAX = {"softmax", "normalize"}
-PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "einsum"}
-_SEQUENCES = {"lstm", "gru", "rnn_tanh", "rnn_relu", "cumsum", "fft", "fft2", "rfft", "rfft2", "fftn", "rfftn"}
+from lightning_cam.resolve.operations import (
+    ATTENTION,
+    CUTS,
+    PRODUCTS,
+    RESIZES,
+    SEQUENCES,
+    activations_in,
+    among_themselves,
+    blocks_of,
+    name_of,
+    softened,
+)
 
 Fingerprint = tuple[float, float]
 
@@ -63,11 +71,13 @@ class Mixing:
         time: When it happened.
         stack: The calls it happened in, outermost first.
         output: What it returned.
+        same_tokens: Whether tokens were mixed among themselves, not with others as by learned queries.
     """
 
     time: int
     stack: list[Call]
     output: Tensor
+    same_tokens: bool = True
 
     @property
     def mixer(self) -> Call:
@@ -85,10 +95,12 @@ class Trace:
     Args:
         calls: Module calls in the order in which they were entered.
         mixings: Token mixings in order.
-        grids: Sizes (h, w) of the maps that convolutions returned.
+        grids: Sizes (h, w) of maps that convolutions returned, and of cuts into patches.
         maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
-        hidden: Names of scripted and traced modules, inside which nothing is seen.
+        hidden: Names of scripted, traced and exported modules, inside which no module calls are seen.
+        strangers: Names of plain lists and dictionaries with modules that are not the model's.
+        quantized: Names of layers that no gradient flows through.
         output: What the model returned.
     """
 
@@ -98,6 +110,8 @@ class Trace:
     maps: set[tuple[int, int]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    quantized: list[str] = field(default_factory=list)
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -113,11 +127,14 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
         forward: What to call.
         images: (B, C, H, W), part of a graph.
     """
-    recorder = _Recorder()
+    recorder = _Recorder((images.shape[2], images.shape[3]))
+    recorder.trace.strangers = strangers_in(model)
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
+            if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
                 recorder.trace.hidden.append(name)
+            if ".quantized." in type(module).__module__:
+                recorder.trace.quantized.append(name)
             if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hooks
                 continue
             stack.callback(module.register_forward_pre_hook(recorder.enter(name), with_kwargs=True).remove)
@@ -128,15 +145,30 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
     return recorder.trace
 
 
+def strangers_in(model: nn.Module) -> list[str]:
+    """Names of attributes that hold modules in plain containers, which makes them none of the model's."""
+    own = set(model.modules())
+    return [
+        f"{name}.{attribute}" if name else attribute
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, (list, tuple, dict)) and not attribute.startswith("_")
+        for held in (value.values() if isinstance(value, dict) else value)
+        if isinstance(held, nn.Module) and held not in own
+    ]
+
+
 class _Recorder(TorchFunctionMode):
     """Notes calls and operations."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.trace = Trace()
         self.time = 0
         self.open: list[Call] = []
         self.normed: Call | None = None  # the last norm that ran
+        self.image_size = image_size
+        self.whole = {image_size}  # of the image, also padded or resized
 
     def enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -172,32 +204,55 @@ class _Recorder(TorchFunctionMode):
                 break
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        result = func(*_softened(name, args), **(kwargs or {}))
+        name = name_of(func)
+        result = func(*softened(name, args), **(kwargs or {}))
         tensor = first_tensor(result)
         if tensor is None or not self.open:
             return result
-        if name == "conv2d" and tensor.ndim == 4:
-            size = (tensor.shape[2], tensor.shape[3])
-            self.trace.grids.add(size)
-            if min(args[1].shape[2:]) > 1:
-                self.trace.maps.add(size)
+        self._note_grids(name, args, kwargs or {}, tensor)
         if name == "roll":
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
             self.time += 1
-            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor))
+            self.trace.mixings.append(Mixing(self.time, list(self.open), tensor, among_themselves(name, args)))
         return result
+
+    def _note_grids(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Sizes of maps, and how images are cut into patches."""
+        shape = result.shape
+        if name in RESIZES:
+            # Queries and keys have four axes, too, and are padded.
+            if result.ndim == 4 and proportional((shape[2], shape[3]), self.image_size):
+                self.trace.grids.add((shape[2], shape[3]))
+                self.whole.add((shape[2], shape[3]))
+        elif (name == "conv2d" or "pool2d" in name) and result.ndim == 4:
+            size, kernel = (shape[2], shape[3]), args[1].shape[2:] if name == "conv2d" else (2, 2)
+            # A convolution of single pixels may be a linear map of what is no map.
+            if max(kernel) > 1 or proportional(size, self.image_size):
+                self.trace.grids.add(size)
+            if name == "conv2d" and min(kernel) > 1:
+                self.trace.maps.add(size)
+        elif name == "unfold" and result.ndim == 3 and args[0].ndim == 4:
+            self.trace.grids.add(blocks_of(*args, **kwargs))
+        elif name == "unfold":
+            self.trace.grids |= {(shape[i], shape[i + 1]) for i in (1, 2) if result.ndim == 6}
+        elif name in CUTS:
+            for h, p, w, q in zip(shape, shape[1:], shape[2:], shape[3:], strict=False):
+                if (h * p, w * q) in self.whole:
+                    self.trace.grids.add((h, w))
 
     def _note_roll(self, shifts: Any = 0, dims: Any = None, **_: Any) -> None:
         if isinstance(shifts, (tuple, list)) and len(shifts) == 2:
             self.trace.rolls.add((-int(shifts[0]), -int(shifts[1])))
 
     def _mixes(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
-        if name in ATTENTION or name in _SEQUENCES:
+        if name in ATTENTION or name in SEQUENCES:
             return result.requires_grad
-        if name in _SOFTMAX:
+        if name == "softmax":
             return result.ndim >= 3 and result.requires_grad
+        if name == "normalize":
+            dim = kwargs.get("dim", args[2] if len(args) > 2 else 1)
+            return result.requires_grad and _along_tokens(args[0], dim, self.normed)
         if name in PRODUCTS:
             return len(activations_in(args)) > 1
         if self.normed is None or self.normed.output is None or not args or not isinstance(args[0], Tensor):
@@ -205,20 +260,19 @@ class _Recorder(TorchFunctionMode):
         return _mixes_normed_tokens(name, args, kwargs, self.normed)
 
 
-def _softened(name: str, args: Any) -> Any:
-    """Bring attention scores to unit spread at most.
-
-    Random weights without normalization saturate a softmax, whose gradient then vanishes at tokens that a trained
-    model would feel.
-    """
-    if not args or not isinstance(args[0], Tensor) or args[0].ndim < 3:
-        return args
-    if name == "softmax":
-        return (args[0] / args[0].detach().std().clamp(min=1), *args[1:])
-    if name == "scaled_dot_product_attention" and len(args) > 1:
-        spread = args[0].detach().std() * args[1].detach().std()
-        return (args[0] / spread.clamp(min=1), *args[1:])
-    return args
+def _along_tokens(x: Tensor, dim: Any, norm: Call | None) -> bool:
+    """Whether an axis is that of the tokens: as long as the last norm had tokens, or else not that of the channels."""
+    if not isinstance(dim, int) or x.ndim < 3:
+        return False
+    axis = dim % x.ndim
+    if norm is not None and norm.output is not None and norm.output.ndim == 3:
+        shape = norm.output.shape
+        channels = channel_axis(norm.module, tuple(shape))
+        tokens, width = (shape[2], shape[1]) if channels == 1 else (shape[1], shape[2])
+        if tokens != width and x.shape[axis] in (tokens, width):
+            return x.shape[axis] == tokens
+    # Of tokens in rows, the channels are the last axis, also in heads; a map has them in the second.
+    return axis != x.ndim - 1 and not (x.ndim == 4 and axis == 1)
 
 
 def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
@@ -235,12 +289,6 @@ def _mixes_normed_tokens(name: str, args: Any, kwargs: Any, norm: Call) -> bool:
         swapped = normed.transpose(1, 2)
         return x.shape == swapped.shape and (x.shape[1] != x.shape[2] or x.stride() == swapped.stride())
     return name == "conv1d" and x.shape == normed.shape
-
-
-def activations_in(args: Any) -> list[Tensor]:
-    """The operands of a product that depend on the image; parameters do not need gradients in these passes."""
-    flat = [x for arg in args for x in (arg if isinstance(arg, (tuple, list)) else [arg])]
-    return [x for x in flat if isinstance(x, Tensor) and x.requires_grad and x.ndim >= 3]
 
 
 def first_tensor(tree: Any) -> Tensor | None:
