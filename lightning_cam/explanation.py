@@ -20,6 +20,7 @@ from lightning_cam.passes.grad_cam import grad_cam_method
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.layout import TokenLayout
 
 _log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def explain(
     batch_size: int | None = None,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    embedding: TargetLayer | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
 
@@ -125,6 +127,7 @@ def explain(
             is that of the plain view.
         eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
             methods that weight activations.
+        embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
 
     Returns:
         The maps, on the device of `images`.
@@ -147,13 +150,17 @@ def explain(
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
     layers = known or find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
+    needs = frozenset[str]().union(*(method.needs for method in chosen))
+    if "embedding" in needs and embedding is None:
+        embedding = find_embedding(model, images, forward=forward)
     inputs_of = partial(
         MethodInputs,
         model,
         on_copies(forward or model),
         layers=layers,
         score=score,
-        needs=frozenset[str]().union(*(method.needs for method in chosen)),
+        needs=needs,
+        embedding=embedding,
     )
     views = _VIEWS if aug_smooth else _VIEWS[:1]
     step = batch_size or len(images)

@@ -45,6 +45,11 @@ MODEL_NEEDS: dict[str, str] = {
     "readout": "(B, N) float32, rows adding up to 1: the share of each token in what the head reads; all on the "
     "class token, or even over the patches",
     "token_layout": "TokenLayout of the N tokens as (B, N, C)",
+    "embedding": "(B, C, h, w) float32: what tokens begin with, on their grid; the images where no tokens begin",
+    "lrp_ln_gradients": "(B, C, h, w) float32: d score / d embedding by the LN-rule (`passes/rules.py`)",
+    "lrp_ah_ln_gradients": "the same by the AH- and the LN-rule",
+    "libragrad_gradients": "the same by the rules of LibraGrad",
+    "attnlrp_gradients": "the same by the rules of AttnLRP",
     "grad_cam": "callable (class of pytorch_grad_cam, eigen_smooth=bool) -> (B, H, W) float32 in [0, 1]: its result",
 }
 """What a method may need of the model as a whole, and its form. Tensors come detached."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_cam.methods.registry import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.passes.rules import RULES, RuledForward
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.embedding import PIXELS
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class LayerCapture:
 
 
 @dataclass(frozen=True)
+class EmbeddingCapture:
+    """What the place where tokens begin showed.
+
+    Args:
+        activations: (B, C, h, w) float32, its output on the token grid, or the images.
+        gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
+    """
+
+    activations: Tensor
+    gradients: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Capture:
     """What one pass of a batch showed.
 
@@ -45,12 +61,15 @@ class Capture:
         logits: (B, classes) float32, or None if a `score` was given and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes, or None with a `score`.
         scores: (B,) float32, what was differentiated.
+        embedding: What the embedding showed: `activations`, and by the name of the rules `gradients`; None if not asked
+            for.
     """
 
     layers: list[LayerCapture]
     logits: Tensor | None
     class_idx: Tensor | None
     scores: Tensor
+    embedding: EmbeddingCapture | None = None
 
 
 def capture(
@@ -62,11 +81,13 @@ def capture(
     class_idx: Tensor | int | None = None,
     score: Score | None = None,
     needs: Collection[str] = ("gradients",),
+    embedding: TargetLayer | None = None,
+    rules: Collection[str] = (),
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
-    The graph begins at the first target layer: everything before it runs without gradients, and parameters get
-    none. To be called inside `looking(model)`.
+    The graph begins at the first target layer, or with `rules` at the embedding: everything before it runs without
+    gradients, and parameters get none. To be called inside `looking(model)`.
 
     Args:
         model: The module that holds the layers, on the device of `images`.
@@ -76,6 +97,8 @@ def capture(
         class_idx: Explained class, an int or (B,); None for the predicted one.
         score: From the model's output to (B,) scalars, in place of a class.
         needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
+        embedding: From `find_embedding`, with `rules`.
+        rules: Names among `RULES`: by each of them the score is differentiated down to the embedding, in the same graph.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -83,6 +106,7 @@ def capture(
     Raises:
         ValueError: A class outside the logits, a score of the wrong shape, a layer that was not reached or that the
             score does not depend on.
+        DoesNotApply: The score does not depend on the embedding.
 
     Example:
         >>> import timm
@@ -97,11 +121,29 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
-    output, tensors = _forward(model, forward, images, layers, differentiate, twice="hvp" in needs)
-    with torch.set_grad_enabled(differentiate):
+    ruled = RuledForward() if rules else None
+    if embedding is None or ruled is None or "hvp" in needs:
+        ruled = None  # rules have no second derivative, and are asked in a pass of their own
+    output, tensors = _forward(
+        model, forward, images, layers, differentiate, twice="hvp" in needs, ruled=ruled, embedding=embedding
+    )
+    first = tensors.pop() if ruled is not None else None
+    with torch.set_grad_enabled(differentiate or ruled is not None):
         logits, classes, scores = scores_of(output, len(images), class_idx, score)
-        grads = _gradients(scores, tensors, layers, create_graph="hvp" in needs) if differentiate else None
-        products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)] if "hvp" in needs else None
+        grads = products = None
+        if differentiate and (ruled is None or not ruled.is_ruled):
+            create_graph, retain_graph = "hvp" in needs, ruled is not None
+            grads = _gradients(scores, tensors, layers, create_graph=create_graph, retain_graph=retain_graph)
+        if "hvp" in needs:
+            products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)]
+        seen = None
+        if ruled is not None and first is not None and embedding is not None:
+            seen = _by_rules(ruled, scores, embedding, first, rules)
+    again = partial(capture, model, images, layers, forward=forward, class_idx=classes, score=score)
+    if rules and ruled is None:
+        seen = again(needs=(), embedding=embedding, rules=rules).embedding
+    if differentiate and grads is None:  # the rules could not be taken back
+        return replace(again(needs=needs), embedding=seen)
     captured = [
         LayerCapture(
             activations=_grid(layer, tensors[index].detach()),
@@ -112,7 +154,21 @@ def capture(
         )
         for index, layer in enumerate(layers)
     ]
-    return Capture(captured, logits, classes, scores.detach())
+    return Capture(captured, logits, classes, scores.detach(), seen)
+
+
+def _by_rules(
+    ruled: RuledForward, scores: Tensor, embedding: TargetLayer, output: Tensor, rules: Collection[str]
+) -> EmbeddingCapture:
+    gradients = {}
+    for index, name in enumerate(rules):
+        with ruled.backward_by(RULES[name]):
+            retain_graph = index + 1 < len(rules)
+            (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
+        if gradient is None:
+            raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
+        gradients[name] = _grid(embedding, gradient.detach())
+    return EmbeddingCapture(_grid(embedding, output.detach()), gradients)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
@@ -129,26 +185,51 @@ def _hvp(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def _forward(
-    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool, twice: bool
+    model: nn.Module,
+    forward: Forward,
+    images: Tensor,
+    layers: Sequence[TargetLayer],
+    gradients: bool,
+    *,
+    twice: bool,
+    ruled: RuledForward | None,
+    embedding: TargetLayer | None,
 ) -> tuple[Any, list[Tensor]]:
     """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it.
 
-    With `twice` that graph can be differentiated a second time.
+    With `twice` that graph can be differentiated a second time, with `ruled` by rules. Then the last of the outputs is
+    that of the embedding, or the images.
     """
     tensors: dict[int, Tensor] = {}
+    every = [*layers, embedding] if ruled is not None and embedding is not None else list(layers)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        if gradients:
+        if gradients or ruled is not None:
             # Between the layer and the logits the user's code may switch gradients off (a frozen backbone, say).
             stack.enter_context(KeepGrad(model))
-        begin = partial(_begin_graph, stack, twice) if gradients else None
-        for index, layer in enumerate(layers):
-            stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
+        begin = partial(_begin_graph, stack, twice)
+        for index, layer in enumerate(every):
+            is_embedding = index == len(layers)
+            if is_embedding and layer.name == PIXELS:
+                begin()
+                images = tensors[index] = images.detach().clone().requires_grad_()
+                continue
+            start = partial(_begin_plain, begin, ruled) if gradients and not is_embedding else None
+            hook = _recorder(tensors, index, begin if is_embedding else start)
+            stack.callback(layer.module.register_forward_hook(hook).remove)
+        if ruled is not None:
+            stack.enter_context(ruled)
         output = forward(images)
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(every):
         if index not in tensors:
             raise ValueError(f"target_layers: {layer.name!r} was not called by the forward pass")
-    return output, [tensors[index] for index in range(len(layers))]
+    return output, [tensors[index] for index in range(len(every))]
+
+
+def _begin_plain(begin: Callable[[], None], ruled: RuledForward | None) -> None:
+    begin()
+    if ruled is not None and not ruled.keeps_inputs:
+        ruled.keeps_inputs, ruled.is_ruled = True, False  # what was before is not differentiated plainly
 
 
 def _begin_graph(stack: ExitStack, twice: bool) -> None:
@@ -227,11 +308,13 @@ def _outside(classes: Tensor, num_classes: int) -> str:
 
 
 def _gradients(
-    scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], create_graph: bool
+    scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], *, create_graph: bool, retain_graph: bool
 ) -> Sequence[Tensor]:
     if not scores.requires_grad:
         raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
-    grads = torch.autograd.grad(scores.sum(), tensors, allow_unused=True, create_graph=create_graph)
+    grads = torch.autograd.grad(
+        scores.sum(), tensors, allow_unused=True, create_graph=create_graph, retain_graph=create_graph or retain_graph
+    )
     for layer, grad in zip(layers, grads, strict=True):
         if grad is None:
             raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")

@@ -12,10 +12,11 @@ from lightning_cam.methods.registry import LAYER_NEEDS
 from lightning_cam.model.output import Forward, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
-from lightning_cam.passes.capture import Capture, capture, scores_of
+from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture, scores_of
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
 from lightning_cam.passes.rerun import Rerun
+from lightning_cam.passes.rules import RULES
 from lightning_cam.resolve import TargetLayer
 
 
@@ -30,6 +31,7 @@ class MethodInputs:
         class_idx: Explained class, an int or (B,); None for the predicted one.
         score: From the model's output to (B,) scalars, in place of a class.
         needs: All that any method will ask for.
+        embedding: From `find_embedding`, if any method asks for it.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class MethodInputs:
         class_idx: Tensor | int | None,
         score: Score | None,
         needs: Collection[str],
+        embedding: TargetLayer | None = None,
     ) -> None:
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
         self.layers = layers
@@ -51,7 +54,15 @@ class MethodInputs:
         if "layer_gradients" in needs:
             basic.add("gradients")
         self.captured: Capture = capture(
-            model, self.images, layers, forward=forward, class_idx=class_idx, score=score, needs=basic
+            model,
+            self.images,
+            layers,
+            forward=forward,
+            class_idx=class_idx,
+            score=score,
+            needs=basic,
+            embedding=embedding,
+            rules=[name for name in RULES if f"{name}_gradients" in needs],
         )
 
     def maps(self, method: Method, **options: Any) -> list[Tensor]:
@@ -129,7 +140,18 @@ class MethodInputs:
         )
 
 
+def _at_embedding(inputs: MethodInputs) -> EmbeddingCapture:
+    assert inputs.captured.embedding is not None  # some method needs it
+    return inputs.captured.embedding
+
+
+def _by_rules(name: str) -> Callable[[MethodInputs], Tensor]:
+    return lambda inputs: _at_embedding(inputs).gradients[name]
+
+
 _OF_MODEL: dict[str, Callable[[MethodInputs], Any]] = {
+    "embedding": lambda inputs: _at_embedding(inputs).activations,
+    **{f"{name}_gradients": _by_rules(name) for name in RULES},
     "images": lambda inputs: inputs.images,
     "image_size": lambda inputs: tuple(inputs.images.shape[2:]),
     "scores": lambda inputs: inputs.captured.scores,
