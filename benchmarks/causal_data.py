@@ -147,9 +147,7 @@ RECIPES = {
         7,
     ),
     "CoAtNet": Recipe(
-        _timm(
-            "coatnet_0_rw_224", embed_dim=(32, 64), depths=(1, 2), block_type=("C", "T"), stem_width=(16, 32)
-        ),
+        _timm("coatnet_0_rw_224", embed_dim=(32, 64), depths=(1, 2), block_type=("C", "T"), stem_width=(16, 32)),
         2,
         2e-3,
         1.0,

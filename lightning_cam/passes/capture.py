@@ -14,6 +14,7 @@ from lightning_cam.methods.registry import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
 from lightning_cam.passes.rules import RULES, RuledForward
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
@@ -98,7 +99,7 @@ def capture(
         score: From the model's output to (B,) scalars, in place of a class.
         needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
         embedding: From `find_embedding`, with `rules`.
-        rules: Names among `RULES`: by each of them the score is differentiated down to the embedding, in the same graph.
+        rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.

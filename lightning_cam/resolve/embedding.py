@@ -24,9 +24,9 @@ PIXELS = ""  # name of the place where no tokens begin before the first attentio
 def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tensor], Any] | None = None) -> TargetLayer:
     """Find the last layer before the first mixing of tokens through which all that the model knows of an image goes.
 
-    In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a hybrid
-    the last map of convolutions at 16 pixels a cell or finer. What goes around a layer (a second branch, a residual
-    connection) is read off the graph of one forward of two noise images.
+    In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a
+    hybrid the last map of convolutions at 16 pixels a cell or finer. What goes around a layer (a second branch, a
+    residual connection) is read off the graph of one forward of two noise images.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
