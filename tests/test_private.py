@@ -150,21 +150,15 @@ def test_add_summary_opens_a_closed_writer_again(tmp_path):
     assert [(log.Scalars(tag)[0].step, log.Scalars(tag)[0].value) for tag in "ab"] == [(7, 1.0), (7, 2.0)]
 
 
-def test_multi_head_attention_in_sight() -> None:
-    """Its inner calls are seen by a mode, and its numbers are those of the original."""
-    seen = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            seen.append(func)
-            return func(*args, **(kwargs or {}))
-
-    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
-    tokens = torch.randn(2, 5, 8)
-    with Watch(), torch.no_grad():
-        found = multi_head_attention_in_sight()(
-            *[tokens.transpose(0, 1)] * 3, 8, 2, attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0,
-            attention.out_proj.weight, attention.out_proj.bias, training=False, need_weights=False,
-        )[0]  # fmt: skip
-    assert F.scaled_dot_product_attention in seen
-    assert torch.equal(found.transpose(0, 1), attention(tokens, tokens, tokens, need_weights=False)[0])
+def test_multi_head_attention_in_sight_shows_its_inner_calls_and_has_the_same_numbers():
+    attention = nn.MultiheadAttention(8, 2).eval()
+    tokens = torch.randn(5, 2, 8)
+    with Seen() as seen, torch.no_grad():
+        found, _ = private.multi_head_attention_in_sight()(
+            *(tokens, tokens, tokens, 8, 2, attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0),
+            *(attention.out_proj.weight, attention.out_proj.bias),
+            training=False,
+            need_weights=False,
+        )
+    assert F.scaled_dot_product_attention in seen.functions
+    assert torch.equal(found, attention(tokens, tokens, tokens, need_weights=False)[0])

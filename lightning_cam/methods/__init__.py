@@ -3,6 +3,7 @@
 from lightning_cam.methods import (  # noqa: F401  (registers)
     activation,
     attention,
+    blanking,
     gradient,
     perturbation,
     principal,

@@ -34,6 +34,8 @@ MODEL_NEEDS: dict[str, str] = {
     "scores": "(B,): the score of each image",
     "score_images": "callable (images (N, 3, H, W), image (N,) int64) -> (N,) scores: the whole model, `image` saying "
     "which of the B images, and so which class, each row belongs to",
+    "gradient_images": "callable (images (N, 3, H, W), image (N,) int64) -> (N, 3, H, W) float32: d score / d images, "
+    "`image` as for score_images",
     "layer_activations": "list of activations, one per target layer",
     "layer_gradients": "list of gradients, one per target layer",
     "input_gradients": "(B, 3, H, W) float32: d score / d images",

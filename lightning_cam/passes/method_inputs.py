@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
+from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import AttentionPass, attention_pass
@@ -97,6 +98,16 @@ class MethodInputs:
         """Scores (N,) of other images (N, C, H, W) for the classes of the images (N,) that they belong to."""
         return self._scorer(lambda rows, _: self._forward(rows))(images, image)
 
+    def gradient_images(self, images: Tensor, image: Tensor) -> Tensor:
+        """Gradients (N, C, H, W) of the scores of other images, as in `score_images`, with respect to these."""
+        stop_if_interrupted()
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            with KeepGrad(self._model):
+                output = self._forward(images)
+            (gradients,) = torch.autograd.grad(self._scores(output, image).sum(), images)
+        return gradients.float()
+
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def score_rows(rows: Tensor, image: Tensor) -> Tensor:
             stop_if_interrupted()
@@ -156,6 +167,7 @@ _OF_MODEL: dict[str, Callable[[MethodInputs], Any]] = {
     "image_size": lambda inputs: tuple(inputs.images.shape[2:]),
     "scores": lambda inputs: inputs.captured.scores,
     "score_images": lambda inputs: inputs.score_images,
+    "gradient_images": lambda inputs: inputs.gradient_images,
     "layer_activations": lambda inputs: [layer.activations for layer in inputs.captured.layers],
     "layer_gradients": lambda inputs: [layer.gradients for layer in inputs.captured.layers],
     "input_gradients": lambda inputs: inputs.input_pass.input_gradients,
