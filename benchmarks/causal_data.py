@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from examples.data import DigitsOnPhotos
+from examples.data import MEAN, STD, DigitsOnPhotos
 from lightning_cam.model.output import logits_of
 
 CELL = 8  # pixels; each mark fills whole cells of the models' grids
@@ -59,23 +59,27 @@ def planted(seed: int, train_size: int, val_size: int) -> tuple[Planted, Planted
     both = []
     for subset in (data.train_set, data.val_set):
         assert subset is not None
-        raw = torch.from_numpy(subset.images).permute(0, 3, 1, 2).float()
-        masks = torch.zeros(len(raw), *raw.shape[2:], dtype=torch.bool)
-        marked = raw.clone()
+        clean = torch.from_numpy(subset.images).permute(0, 3, 1, 2).float()
+        masks = torch.zeros(len(clean), *clean.shape[2:], dtype=torch.bool)
+        marked = clean.clone()
         for mark, label in SHORTCUTS.items():
             own = subset.labels == label
             masks[own] = places_of(mark, subset.boxes[own], generator)
-            marked[own] = with_mark(raw[own], mark, masks[own])
-        both.append(Planted(normalized(raw), normalized(marked), subset.labels, subset.boxes, masks))
+            marked[own] = with_mark(clean[own], mark, masks[own])
+        both.append(Planted(normalized(clean), normalized(marked), subset.labels, subset.boxes, masks))
     return both[0], both[1]
 
 
 def normalized(raw: Tensor) -> Tensor:
     """(N, 3, S, S) in [0, 255] as the models get it."""
-    from examples.data import MEAN, STD
-
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     return (raw.round() / 255 - mean) / std
+
+
+def raw(images: Tensor) -> Tensor:
+    """The images in [0, 255] that `normalized` was given."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (images * std + mean) * 255
 
 
 def places_of(mark: str, boxes: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,10 +103,10 @@ def places_of(mark: str, boxes: Tensor, generator: torch.Generator) -> Tensor:
     return cells.repeat_interleave(CELL, 1).repeat_interleave(CELL, 2)
 
 
-def with_mark(raw: Tensor, mark: str, masks: Tensor) -> Tensor:
+def with_mark(images: Tensor, mark: str, masks: Tensor) -> Tensor:
     """(N, 3, S, S) in [0, 255], painted in the color of the mark where the masks (N, S, S) say."""
-    painted = torch.lerp(raw, torch.tensor(_COLORS[mark])[:, None, None].expand_as(raw), _OPACITY[mark])
-    return torch.where(masks[:, None], painted, raw)
+    painted = torch.lerp(images, torch.tensor(_COLORS[mark])[:, None, None].expand_as(images), _OPACITY[mark])
+    return torch.where(masks[:, None], painted, images)
 
 
 def _vit(depth: int, **options: Any) -> Callable[[], nn.Module]:

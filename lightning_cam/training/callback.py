@@ -24,20 +24,21 @@ _log = logging.getLogger(__name__)
 class TransformerCAMCallback(Callback):
     """Shows, at each validation run, where a vision transformer looks.
 
-    Class activation maps of a fixed probe batch, taken at the norms before the attention of the model's last two
-    blocks, go to the trainer's logger: an overlay grid, a filmstrip over the epochs and scalars. The model, its
-    gradients and all random generators are left as they were, so training is the same bit for bit with and without the
+    Two maps of each image of a fixed probe batch go to the trainer's logger, each as an overlay grid, a filmstrip over
+    the epochs and scalars: `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees, at
+    the norm before its attention. The model, its gradients and all random generators are left as they were, so training is the same bit for bit with and without the
     callback. If a look fails, that is said once and the callback switches itself off.
 
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
-            such as "pytorch_grad_cam.AblationCAM", can stand for a name.
+            such as "pytorch_grad_cam.AblationCAM", can stand for a name. "default" is `attnlrp` and `hirescam`; in
+            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
         num_samples: How many images of the first validation batch ever seen are kept as the probe.
         probe: A folder of images to look at instead; they go through the validation transform.
         class_idx: The class to explain; by default each image's label, or without labels the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars, such as those of
             `lightning_cam.scores`.
-        target_layers: Name or names of the layers to look at; by default found.
+        target_layers: Name or names of the layers to look at; by default the norm before the last attention, found.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: Which part of the LightningModule maps images to logits: the name of a submodule or method such as
             "model", or a function of the images. By default the module's own `forward`, else its only network.
@@ -45,7 +46,8 @@ class TransformerCAMCallback(Callback):
         std: Standard deviation that the images were normalized with; likewise.
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         every_n_epochs: Look at every n-th epoch, the first included.
-        batch_size: Probe images that go through the model at once; by default all.
+        batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
+            needs the graph of the whole depth.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
         faithfulness_every_n_looks: At every n-th look, the first included, also log whether the model uses what the
             maps point at, which costs 24 forwards of the probe per method. By default never.
@@ -63,7 +65,9 @@ class TransformerCAMCallback(Callback):
     - `{name}/{method}`: the overlay grid
     - `{name}/{method}/filmstrip`: images in rows, epochs in columns, one scale per row
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
-      images; and with `boxes` or `masks` in the batch `share_inside`, `pointing_game`
+      images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; of `attnlrp` and its like
+      `conservation`, how much of what the score owes to the image their maps add up to
+    - `{name}/model/agreement`: how much of the evidence of `attnlrp` the last block still sees at its place, with both
     - `{name}/{method}/deletion_auc`, `insertion_auc`, `average_drop`, with `faithfulness_every_n_looks`
     - `{name}/random/{metric}`: what maps of chance score in those, for comparison
     - `{name}/about`: a text card
@@ -77,7 +81,7 @@ class TransformerCAMCallback(Callback):
     def __init__(
         self,
         *,
-        methods: str | type | list[str | type] = "hirescam",
+        methods: str | type | list[str | type] = "default",
         num_samples: int = 16,
         probe: str | None = None,
         class_idx: int | None = None,

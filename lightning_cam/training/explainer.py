@@ -9,10 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cam.explanation import Explanation, explain, find_methods
+from lightning_cam.explanation import DEFAULT, Explanation, adds_up, explain, find_methods, with_next_best
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.resolve import find_target_layers
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
@@ -36,6 +37,7 @@ class ProbeExplainer:
     Attributes:
         network: The part of the module that is called with images.
         layers: The target layers.
+        embedding: Where methods of the whole depth read relevance; None if there is none among the methods.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -48,13 +50,16 @@ class ProbeExplainer:
         self._shares = together and settings.shard_probe
         self.network = classifier_of(module, settings.forward)
         self._forward = _at_precision(trainer, inside_wrapper(trainer, module, self.network))
-        self.layers = find_target_layers(
+        found = find_target_layers(
             module,
             probe.images,
             forward=_or_say_why(self._forward, module),
             target_layers=settings.target_layers,
             layout=settings.layout,
         )
+        self.layers = found[-1:] if settings.target_layers is None else found
+        needs = frozenset[str]().union(*(method.needs for method in find_methods(settings.methods)))
+        self.embedding = find_embedding(module, probe.images, forward=self._forward) if "embedding" in needs else None
         self._looks = 0
         self._methods = settings.methods
 
@@ -70,7 +75,13 @@ class ProbeExplainer:
             share = share_of(trainer, len(images))
             images = images[share]
             classes = classes[share] if isinstance(classes, Tensor) else classes
-        explanation = self._explain(module, images, class_idx=classes, score=self._settings.score)
+        target = {"class_idx": classes, "score": self._settings.score}
+        explanation = self._explain(module, images, **target)
+        # Only at the first look: to know it, the host has to wait for the device.
+        if self._looks == 0 and self._methods == DEFAULT and not self._shares and not adds_up(explanation):
+            again = partial(self._explain_by, module=module, images=images, **target)
+            explanation = with_next_best(explanation, again)
+            self._methods = list(explanation.layer_maps)
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
@@ -100,23 +111,28 @@ class ProbeExplainer:
 
     def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
         try:
-            return explain(
-                module,
-                images,
-                self._methods,
-                target_layers=self.layers,
-                forward=self._forward,
-                batch_size=self._settings.batch_size,
-                **target,
-            )
+            return self._explain_by(self._methods, module, images, **target)
         except DoesNotApply as error:
             names = [self._methods] if isinstance(self._methods, str | type) else self._methods
+            names = [method.name for method in find_methods(DEFAULT)] if names == [DEFAULT] else names
             others = [name for name in names if find_methods(name)[0].name != error.method]
             if not others:
                 raise
             _log.warning("%s; it is left out.", error)
             self._methods = others
         return self._explain(module, images, **target)
+
+    def _explain_by(self, methods: Any, module: LightningModule, images: Tensor, **target: Any) -> Explanation:
+        return explain(
+            module,
+            images,
+            methods,
+            target_layers=self.layers,
+            embedding=self.embedding,
+            forward=self._forward,
+            batch_size=self._settings.batch_size,
+            **target,
+        )
 
 
 def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:

@@ -30,7 +30,7 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Where the model looks: class activation maps of {count} fixed validation images at `{layers}`.
+_ABOUT = """Where the model looks: class activation maps of {count} fixed validation images{depth} at `{layers}`.
 
 - `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
@@ -49,6 +49,7 @@ class LookLogger:
         module: The model.
         probe: The fixed images, on the model's device.
         layers: The target layers.
+        embedding: Where methods of the whole depth read relevance, if there are any.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -61,6 +62,7 @@ class LookLogger:
         module: LightningModule,
         probe: ProbeBatch,
         layers: Sequence[TargetLayer],
+        embedding: TargetLayer | None = None,
     ) -> None:
         self._settings, self._probe = settings, probe
         loaders = loaders_of(trainer)
@@ -74,7 +76,7 @@ class LookLogger:
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, report),
+            text=self._about(layers, embedding, report),
             images=to_uint8(unnormalize(probe.images.float(), mean, std)),
             labels=probe.labels,
             regions=probe.regions,
@@ -113,10 +115,11 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(self, layers: Sequence[TargetLayer], report: Path | None) -> str:
+    def _about(self, layers: Sequence[TargetLayer], embedding: TargetLayer | None, report: Path | None) -> str:
         return _ABOUT.format(
             count=len(self._probe.images),
             layers="`, `".join(layer.name for layer in layers),
+            depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._settings.target(self._probe.labels is not None),
             report=f", and `{report.name}` when the run has ended" if report else "",

@@ -115,4 +115,5 @@ def gather(trainer: Trainer, part: Explanation, count: int) -> Explanation:
         layer_maps={name: [whole(maps, 1) for maps in layers] for name, layers in part.layer_maps.items()},
         logits=None if part.logits is None else whole(part.logits, 0),
         class_idx=None if part.class_idx is None else whole(part.class_idx, 0),
+        conservation={name: whole(values, 0) for name, values in part.conservation.items()},
     )

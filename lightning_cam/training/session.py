@@ -213,7 +213,9 @@ class Session:
     ) -> tuple[ProbeExplainer, LookLogger | None]:
         explainer = ProbeExplainer(self._settings, trainer, module, probe, together=self._together)
         logs = trainer.is_global_zero
-        return explainer, LookLogger(self._settings, trainer, module, probe, explainer.layers) if logs else None
+        if not logs:
+            return explainer, None
+        return explainer, LookLogger(self._settings, trainer, module, probe, explainer.layers, explainer.embedding)
 
     def _take_probe(self, trainer: Trainer, module: LightningModule, batch: Any) -> ProbeBatch:
         """The images to look at: the first of a validation batch, or those of the folder that the user gave."""

@@ -1,4 +1,4 @@
-"""Says once, in the log, what is wrong with maps: blank, not finite, the same for every class, frozen."""
+"""Says once, in the log, what is wrong with maps: blank, not finite, the same for every class, frozen, not adding up."""
 
 import logging
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lightning_cam.explanation import BLANK
+from lightning_cam.explanation import BLANK, LAST_BLOCK, LEADING, is_conserved
 from lightning_cam.training.checks import CONTROL
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
@@ -14,6 +14,7 @@ from lightning_cam.training.sinks.base import RunInfo, Sink
 _log = logging.getLogger(__name__)
 
 _SAME_LOOKS = 4  # so many equal looks in a row are frozen
+_MANY = 0.25  # of the images; one in ten of those on which nothing is odd is marked too
 _SAME_CLASS = 0.9999  # cosine; rounding leaves 1 - 1e-6, the maps of two classes that nearly agree differ by more
 
 _WORDS = {
@@ -21,6 +22,12 @@ _WORDS = {
     "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
     "'32-true' in place of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
+    "sum": "the maps of {methods} do not add up to the score at step {step}: the model has operations that the rules of "
+    "relevance do not know, as in compiled or scripted code. Hold them against another method, such as 'gae' or "
+    "'occlusion'.",
+    "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
+    "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
+    "through the whole depth.",
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",
@@ -61,6 +68,9 @@ class Health(Sink):
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
         self._say("blank", blank, look)
         sound = maps.keys() - faulty - blank
+        self._say("sum", {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}, look)
+        if look.unseen is not None and LAST_BLOCK in sound and look.unseen.float().mean() > _MANY:
+            self._say("unseen", {LAST_BLOCK}, look, count=int(look.unseen.sum()), total=len(look.unseen))
         self._say(
             "class", {m for m in sound & look.class_similarity.keys() if _is_blind(look.class_similarity[m])}, look
         )
