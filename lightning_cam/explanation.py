@@ -2,10 +2,10 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import ceil, isnan
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -40,10 +40,6 @@ BLANK = (
     "with target_layers= (the norm before the last attention is alive in most models), and see that the head is not "
     "all zeros."
 )
-NOT_ADDING_UP = (
-    f"The relevance of {LEADING} adds up to %.2g of what the score owes to the image: the model has operations that "
-    "its rules do not know, as in compiled or scripted code. %s in its place."
-)
 # The rules leave 0.2 to 2 of the score's difference in models they know, and less than 0.02 where they see no norms.
 _ADDS_UP = (0.1, 10.0)
 
@@ -61,6 +57,7 @@ class Explanation:
         image_size: Height and width of the images.
         conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
             a fraction of the difference between the score and that of a blank image; NaN where that is below 1.
+        unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -69,6 +66,7 @@ class Explanation:
     layers: list[TargetLayer]
     image_size: tuple[int, int]
     conservation: dict[str, Tensor] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -144,8 +142,8 @@ def explain(
             `find_target_layers` finds.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: What to call with the images; by default `model`.
-        batch_size: Images that go through the model at once; by default all, or a quarter of them where a method needs
-            the graph of the whole depth, which takes the memory of several forwards.
+        batch_size: Images that go through the model at once; by default all, or a quarter of them where classes are
+            explained and a method needs the graph of the whole depth, which takes the memory of several forwards.
         aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
             is that of the plain view.
         eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
@@ -188,7 +186,8 @@ def explain(
     )
     views = _VIEWS if aug_smooth else _VIEWS[:1]
     whole_depth = [method.name for method in chosen if "embedding" in method.needs]
-    step = batch_size or (ceil(len(images) / 4) if whole_depth else len(images))
+    # A score may know which image is which, and is given all of them.
+    step = batch_size or (ceil(len(images) / 4) if whole_depth and score is None else len(images))
     parts = []
     with looking(model):
         blank = blank_scores(on_copies(forward or model), images, score) if whole_depth else None
@@ -217,7 +216,8 @@ def explain(
         difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: torch.where(difference.abs() < 1, torch.nan, total / difference) for name, total in sums.items()}
-        explanation = replace(explanation, conservation=found)
+        unknown = [captured.embedding.unknown for captured in plain if captured.embedding is not None]
+        explanation = replace(explanation, conservation=found, unknown=frozenset[str]().union(*unknown))
     if not known:  # who has found them before looks often, and must not wait for the device
         if methods == DEFAULT and not adds_up(explanation):
             options: dict[str, Any] = {
@@ -232,15 +232,26 @@ def explain(
     return explanation
 
 
-def adds_up(explanation: Explanation) -> bool:
-    """Whether the leading method's relevance makes up the score, as far as scores tell; waits for the device."""
-    return LEADING not in explanation.conservation or is_conserved(explanation.conservation[LEADING])
+def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
+    """Whether nothing of a method's relevance is lost in operations that its rules do not know.
+
+    Waits for the device if there are such. Without, relevance need not add up either: that of an untrained model goes
+    to biases and position embeddings.
+    """
+    return not explanation.unknown or is_conserved(explanation.conservation[method])
+
+
+def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
+    """Say that relevance is lost."""
+    return (
+        f"The maps of {', '.join(methods)} do not add up to what the score owes to the image: the model has operations "
+        f"that the rules of relevance do not know or see ({', '.join(sorted(unknown))}), as in scripted code."
+    )
 
 
 def is_conserved(conservation: Tensor) -> bool:
-    """Whether relevance makes up the scores of most images (B,), or these do not tell; waits for the device."""
-    median = float(conservation.nanmedian())
-    return isnan(median) or _ADDS_UP[0] <= median <= _ADDS_UP[1]
+    """Whether relevance makes up the scores of most images (B,), as far as these tell; waits for the device."""
+    return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]
 
 
 def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explanation]) -> Explanation:
@@ -255,9 +266,8 @@ def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explana
         others = {**explain_by(_NEXT_BEST).layer_maps, **others}
     except DoesNotApply as error:
         _log.info("%s", error)
-    median = float(explanation.conservation[LEADING].nanmedian())
-    _log.warning(NOT_ADDING_UP, median, f"{next(iter(others))} stands")
-    return replace(explanation, layer_maps=others, conservation={})
+    _log.warning("%s %s stands in its place.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
+    return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset())
 
 
 def _say_what_is_blank(explanation: Explanation) -> None:
@@ -351,7 +361,8 @@ def _find_method(name: str | type) -> Method:
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', 'default', and classes of pytorch_grad_cam)"
+        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', 'default', "
+        "and classes of pytorch_grad_cam)"
     )
 
 

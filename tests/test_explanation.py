@@ -10,7 +10,6 @@ from torch import nn
 
 from lightning_cam import TargetLayer, TokenLayout, explain, find_target_layers
 from lightning_cam.explanation import find_methods
-from lightning_cam.methods import METHODS
 from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import capture
 from tests.cam_reference import GRAD_CAM, PRINCIPAL
@@ -220,9 +219,7 @@ def test_one_layer_needs_no_list():
 
 def test_it_prints_in_one_line():
     explanation = explain(class_token_vit(), torch.randn(2, 3, 32, 32), ["hirescam", "gradcam"])
-    assert repr(explanation) == (
-        "Explanation(maps: hirescam (2, 4, 4), gradcam (2, 4, 4); layers: blocks.2.norm1)"
-    )
+    assert repr(explanation) == ("Explanation(maps: hirescam (2, 4, 4), gradcam (2, 4, 4); layers: blocks.2.norm1)")
 
 
 @pytest.mark.parametrize("squeezed", [False, True])

@@ -15,7 +15,7 @@ from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
 from lightning_cam.model.private import function_modes_off
 from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
-from lightning_cam.passes.rules import RULES, RuledForward
+from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
 
@@ -47,10 +47,12 @@ class EmbeddingCapture:
     Args:
         activations: (B, C, h, w) float32, its output on the token grid, or the images.
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
+        unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
     """
 
     activations: Tensor
     gradients: dict[str, Tensor]
+    unknown: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def capture(
 def _by_rules(
     ruled: RuledForward, scores: Tensor, embedding: TargetLayer, output: Tensor, rules: Collection[str]
 ) -> EmbeddingCapture:
+    unknown = unknown_operations(scores)
     gradients = {}
     for index, name in enumerate(rules):
         with ruled.backward_by(RULES[name]):
@@ -169,7 +172,7 @@ def _by_rules(
         if gradient is None:
             raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
-    return EmbeddingCapture(_grid(embedding, output.detach()), gradients)
+    return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown))
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ of two activations counts its value once for each factor. Under a rule the forwa
 flows back is another.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 
@@ -173,6 +175,28 @@ class RuledForward(TorchFunctionMode):
         if isinstance(tensor, tuple):  # variance and mean: the mean is linear
             return type(tensor)((tensor[0].detach(), *tensor[1:]))
         return tensor.detach()
+
+
+_NORMALIZES = re.compile(r"(?<!Batch)Norm|Sqrt|^Std|^Var|Graph|Compiled")  # batch norms are linear in evaluation
+
+
+def unknown_operations(output: Tensor) -> set[str]:
+    """Names of what the graph of an output holds that normalizes, or may, and that no rule has seen.
+
+    Args:
+        output: Of a model that ran under `RuledForward`. Its graph is read, not run.
+    """
+    found, waiting, seen = set[str](), [output.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+        is_own = node.name() == f"{_Operation.__name__}Backward"
+        if not is_own and (_NORMALIZES.search(node.name()) or isinstance(node, BackwardCFunction)):
+            found.add(node.name().removesuffix("Backward").rstrip("0123456789").removesuffix("Backward"))
+    return found
 
 
 class _Operation(torch.autograd.Function):

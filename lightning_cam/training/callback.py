@@ -26,8 +26,9 @@ class TransformerCAMCallback(Callback):
 
     Two maps of each image of a fixed probe batch go to the trainer's logger, each as an overlay grid, a filmstrip over
     the epochs and scalars: `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees, at
-    the norm before its attention. The model, its gradients and all random generators are left as they were, so training is the same bit for bit with and without the
-    callback. If a look fails, that is said once and the callback switches itself off.
+    the norm before its attention. The model, its gradients and all random generators are left as they were, so training
+    is the same bit for bit with and without the callback. If a look fails, that is said once and the callback switches
+    itself off.
 
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path

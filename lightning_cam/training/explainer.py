@@ -77,7 +77,8 @@ class ProbeExplainer:
             classes = classes[share] if isinstance(classes, Tensor) else classes
         target = {"class_idx": classes, "score": self._settings.score}
         explanation = self._explain(module, images, **target)
-        # Only at the first look: to know it, the host has to wait for the device.
+        # Only at the first look: to know it, the host has to wait for the device. Ranks with images of their own could
+        # come to different answers.
         if self._looks == 0 and self._methods == DEFAULT and not self._shares and not adds_up(explanation):
             again = partial(self._explain_by, module=module, images=images, **target)
             explanation = with_next_best(explanation, again)

@@ -76,7 +76,8 @@ class Look:
         strip: The looks so far.
         class_similarity: By method, (b,) float32: cosine between the first maps and those of another class. Empty at
             most looks.
-        conservation: By method, (B,) float32, see `Explanation`.
+        conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
+        unknown: Operations in which relevance may be lost.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
@@ -91,13 +92,21 @@ class Look:
     strip: Strip | None = None
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
     conservation: dict[str, Tensor] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
     agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def unseen(self) -> Tensor | None:
-        """(B,) bool, where the last block no longer sees at its place what the model goes by; None if not known."""
-        return None if self.agreement is None else self.agreement < _LEAST_AGREEMENT
+        """(B,) bool, where the last block no longer sees at its place what speaks for a class; None if not known.
+
+        Only where the model is more sure of the class than not: before that there is little to see.
+        """
+        if self.agreement is None or self.probabilities is None or self.class_idx is None:
+            return None
+        classes = self.class_idx.clamp(0, self.probabilities.shape[1] - 1)
+        sure = self.probabilities.gather(1, classes[:, None])[:, 0] > 0.5
+        return sure & (self.agreement < _LEAST_AGREEMENT)
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
@@ -164,6 +173,7 @@ def measure(
         explanation.class_idx,
         class_similarity=checks.class_similarity,
         conservation=explanation.conservation,
+        unknown=explanation.unknown,
         agreement=agreement,
     )
     history.append(step, epoch, maps, *look.predictions)

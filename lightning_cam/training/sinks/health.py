@@ -1,12 +1,13 @@
-"""Says once, in the log, what is wrong with maps: blank, not finite, the same for every class, frozen, not adding up."""
+"""Says once, in the log, what is wrong with maps: blank, not finite, blind to the class, frozen, not adding up."""
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_cam.explanation import BLANK, LAST_BLOCK, LEADING, is_conserved
+from lightning_cam.explanation import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
 from lightning_cam.training.checks import CONTROL
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
@@ -22,9 +23,7 @@ _WORDS = {
     "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
     "'32-true' in place of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
-    "sum": "the maps of {methods} do not add up to the score at step {step}: the model has operations that the rules of "
-    "relevance do not know, as in compiled or scripted code. Hold them against another method, such as 'gae' or "
-    "'occlusion'.",
+    "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
     "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
     "through the whole depth.",
@@ -68,7 +67,9 @@ class Health(Sink):
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
         self._say("blank", blank, look)
         sound = maps.keys() - faulty - blank
-        self._say("sum", {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}, look)
+        if look.unknown:
+            lost = {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}
+            self._say("sum", lost, look, why=not_adding_up(sorted(lost), look.unknown))
         if look.unseen is not None and LAST_BLOCK in sound and look.unseen.float().mean() > _MANY:
             self._say("unseen", {LAST_BLOCK}, look, count=int(look.unseen.sum()), total=len(look.unseen))
         self._say(
@@ -80,7 +81,7 @@ class Health(Sink):
         self._last = maps
         self._say("frozen", {method for method in sound if self._equal[method] >= _SAME_LOOKS}, look)
 
-    def _say(self, fault: str, methods: Iterable[str], look: Look, **numbers: int) -> None:
+    def _say(self, fault: str, methods: Iterable[str], look: Look, **numbers: Any) -> None:
         new = sorted(method for method in methods if (fault, method) not in self._said)
         self._said.update((fault, method) for method in new)
         if new:

@@ -1,0 +1,143 @@
+"""What is shown when nothing is asked for: evidence from the whole depth, what the last block sees, what is said."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_cam import METHODS, explain, find_target_layers
+from lightning_cam.metrics import shared_evidence
+from lightning_cam.render import Captions, overlay_grid
+from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.training.look import Look
+from lightning_cam.training.sinks.health import Health
+from tests.models import class_token_vit, swin
+from tests.training import heard
+
+
+def decided(model: nn.Module) -> nn.Module:
+    """With logits far from those of a blank image."""
+    with torch.no_grad():
+        model.head.weight *= 30
+    return model
+
+
+def with_unseen_norms(model: nn.Module) -> nn.Module:
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.LayerNorm):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, torch.jit.script(nn.LayerNorm(module.normalized_shape).eval()))
+    return model
+
+
+def test_two_maps_are_shown_the_whole_depth_first() -> None:
+    for model, side in ((class_token_vit(), 32), (swin(), 64)):
+        explanation = explain(model, torch.randn(2, 3, side, side))
+        assert list(explanation.maps) == ["attnlrp", "hirescam"]
+        assert len(explanation.layers) == 1
+
+
+def test_conservation_is_the_sum_of_a_map_by_the_difference_from_a_blank_image() -> None:
+    model, images = decided(class_token_vit()), torch.randn(6, 3, 32, 32)
+    classes = torch.tensor([0, 1, 2, 3, 4, 0])
+    explanation = explain(model, images, class_idx=classes)
+    assert explanation.conservation.keys() == {"attnlrp"}
+    with torch.no_grad():
+        difference = (model(images) - model(torch.zeros_like(images)))[torch.arange(6), classes]
+    expected = explanation.maps["attnlrp"].sum((1, 2)) / difference
+    expected[difference.abs() < 1] = torch.nan
+    assert expected.isfinite().any()
+    torch.testing.assert_close(explanation.conservation["attnlrp"], expected, equal_nan=True, rtol=1e-4, atol=1e-5)
+    by_score = explain(model, images, score=lambda output: output[torch.arange(6), classes]).conservation["attnlrp"]
+    torch.testing.assert_close(by_score, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+def test_where_relevance_does_not_add_up_the_next_best_method_stands() -> None:
+    torch.manual_seed(0)
+    model, images = decided(with_unseen_norms(class_token_vit())), torch.randn(4, 3, 32, 32)
+    layers = ["blocks.2.attn.qkv"]
+    alone = explain(model, images, "attnlrp", target_layers=layers)
+    assert abs(float(alone.conservation["attnlrp"].nanmedian())) < 0.1
+    with heard() as said:
+        explanation = explain(model, images, target_layers=layers)
+    assert list(explanation.maps) == ["gae", "hirescam"] and not explanation.conservation
+    assert any(
+        "operations that the rules of relevance do not know" in words and "gae stands in its place" in words
+        for words in said
+    )
+    expected = explain(model, images, "gae", target_layers=layers).maps["gae"]
+    torch.testing.assert_close(explanation.maps["gae"], expected)
+
+
+def test_memory_is_kept_low_by_a_quarter_of_the_images_at_a_time() -> None:
+    model, images = class_token_vit(), torch.randn(8, 3, 32, 32)
+    sizes: list[int] = []
+    embedding, found = find_embedding(model, images), find_target_layers(model, images, target_layers="blocks.2.norm1")
+    handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    explain(model, images, target_layers=found, embedding=embedding)
+    explain(model, images, "hirescam", target_layers=found)
+    handle.remove()
+    assert sizes == [1, 2, 2, 2, 2, 8]  # a blank image first
+
+
+def test_shared_evidence_is_what_two_maps_have_in_common() -> None:
+    maps = torch.tensor([[[4.0, 0.0], [0.0, -3.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, -1.0]]])
+    others = torch.tensor([[[3.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    torch.testing.assert_close(shared_evidence(maps, others), torch.tensor([0.75, 0.25, 0.0]))
+    finer = maps.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    torch.testing.assert_close(shared_evidence(finer, others), torch.tensor([0.75, 0.25, 0.0]))
+
+
+def test_tiles_whose_evidence_is_elsewhere_say_so() -> None:
+    images, heat = torch.rand(2, 3, 32, 32), torch.rand(2, 4, 4)
+    given = {"preds": torch.tensor([0, 1]), "probs": torch.tensor([0.5, 0.5])}
+    plain = overlay_grid(images, heat, Captions(["a", "b"]), **given)
+    none = overlay_grid(images, heat, Captions(["a", "b"]), **given, marked=torch.tensor([False, False]), mark="odd")
+    marked = overlay_grid(images, heat, Captions(["a", "b"]), **given, marked=torch.tensor([False, True]), mark="odd")
+    assert torch.equal(plain, none)
+    assert marked.shape[1] > plain.shape[1]
+    width = marked.shape[2] // 2
+    strip = marked[:, plain.shape[1] - 8 : -8].float()  # the line that is more
+    assert strip[..., width + 8 : -8].std() > 2 * strip[..., 8 : width - 8].std()
+
+
+def look_of(agreement: list[float], conservation: list[float], unknown: frozenset[str]) -> Look:
+    maps = {name: torch.rand(len(agreement), 2, 2) for name in ("attnlrp", "hirescam")}
+    return Look(
+        7, 0, {}, maps, torch.tensor([[0.1, 0.9]] * 4), torch.ones(4).long(), agreement=torch.tensor(agreement),
+        conservation={"attnlrp": torch.tensor(conservation)}, unknown=unknown,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("agreement", "conservation", "unknown", "words"),
+    [
+        ([0.01, 0.02, 0.5, 0.5], [0.5] * 4, "", "the last block no longer sees at its place"),
+        ([0.5] * 4, [0.001, -0.01, 0.02, 0.0], "Std", "do not add up to what the score owes"),
+        ([0.5] * 4, [torch.nan, 0.4, 0.6, 0.5], "Std", None),
+        ([0.5] * 4, [0.001, -0.01, 0.02, 0.0], "", None),  # before training
+    ],
+)
+def test_the_log_says_it_once(
+    agreement: list[float], conservation: list[float], unknown: str, words: str | None
+) -> None:
+    health, look = Health(), look_of(agreement, conservation, frozenset(unknown.split()))
+    with heard() as said:
+        health.write(look)
+        health.write(look)
+    assert len(said) == (words is not None)
+    assert words is None or words in said[0]
+
+
+def test_every_method_of_the_whole_depth_is_one_that_a_user_can_name() -> None:
+    assert {name for name, method in METHODS.items() if "embedding" in method.needs} == {
+        *("attnlrp", "libragrad", "lrp_ln", "lrp_ah_ln"),
+    }
+
+
+def test_what_the_last_block_does_not_see_is_marked_where_the_model_is_sure() -> None:
+    look = look_of([0.01, 0.01, 0.5, 0.5], [0.5] * 4, frozenset())
+    assert look.unseen is not None and look.unseen.tolist() == [True, True, False, False]
+    unsure = replace(look, probabilities=torch.tensor([[0.1, 0.9], [0.7, 0.3], [0.1, 0.9], [0.7, 0.3]]))
+    assert unsure.unseen is not None and unsure.unseen.tolist() == [True, False, False, False]
