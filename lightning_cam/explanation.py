@@ -40,6 +40,7 @@ BLANK = (
     "with target_layers= (the norm before the last attention is alive in most models), and see that the head is not "
     "all zeros."
 )
+_LEAST = 4  # images at once, however few there are
 # The rules leave 0.2 to 2 of the score's difference in models they know, and less than 0.02 where they see no norms.
 _ADDS_UP = (0.1, 10.0)
 
@@ -58,6 +59,8 @@ class Explanation:
         conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
             a fraction of the difference between the score and that of a blank image; NaN where that is below 1.
         unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
+        blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
+            per attention, see `BlockStatistics`.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -67,6 +70,7 @@ class Explanation:
     image_size: tuple[int, int]
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -142,8 +146,8 @@ def explain(
             `find_target_layers` finds.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: What to call with the images; by default `model`.
-        batch_size: Images that go through the model at once; by default all, or a quarter of them where classes are
-            explained and a method needs the graph of the whole depth, which takes the memory of several forwards.
+        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where classes
+            are explained and a method needs the graph of the whole depth, which takes the memory of several forwards.
         aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
             is that of the plain view.
         eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
@@ -187,7 +191,7 @@ def explain(
     views = _VIEWS if aug_smooth else _VIEWS[:1]
     whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     # A score may know which image is which, and is given all of them.
-    step = batch_size or (ceil(len(images) / 4) if whole_depth and score is None else len(images))
+    step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
     parts = []
     with looking(model):
         blank = blank_scores(on_copies(forward or model), images, score) if whole_depth else None
@@ -216,8 +220,13 @@ def explain(
         difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: torch.where(difference.abs() < 1, torch.nan, total / difference) for name, total in sums.items()}
-        unknown = [captured.embedding.unknown for captured in plain if captured.embedding is not None]
-        explanation = replace(explanation, conservation=found, unknown=frozenset[str]().union(*unknown))
+        seen = [captured.embedding for captured in plain if captured.embedding is not None]
+        explanation = replace(
+            explanation,
+            conservation=found,
+            unknown=frozenset[str]().union(*(part.unknown for part in seen)),
+            blocks={name: torch.stack(values) for name, values in seen[0].blocks.by_name().items() if values},
+        )
     if not known:  # who has found them before looks often, and must not wait for the device
         if methods == DEFAULT and not adds_up(explanation):
             options: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """What is shown when nothing is asked for: evidence from the whole depth, what the last block sees, what is said."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -77,8 +78,9 @@ def test_memory_is_kept_low_by_a_quarter_of_the_images_at_a_time() -> None:
     handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     explain(model, images, target_layers=found, embedding=embedding)
     explain(model, images, "hirescam", target_layers=found)
+    explain(model, images[:3], target_layers=found, embedding=embedding)
     handle.remove()
-    assert sizes == [1, 2, 2, 2, 2, 8]  # a blank image first
+    assert sizes == [1, 4, 4, 8, 1, 3]  # a blank image first
 
 
 def test_shared_evidence_is_what_two_maps_have_in_common() -> None:
@@ -113,7 +115,7 @@ def look_of(agreement: list[float], conservation: list[float], unknown: frozense
 @pytest.mark.parametrize(
     ("agreement", "conservation", "unknown", "words"),
     [
-        ([0.01, 0.02, 0.5, 0.5], [0.5] * 4, "", "the last block no longer sees at its place"),
+        ([0.01, 0.02, 0.05, 0.5], [0.5] * 4, "", "the last block no longer sees at its place"),
         ([0.5] * 4, [0.001, -0.01, 0.02, 0.0], "Std", "do not add up to what the score owes"),
         ([0.5] * 4, [torch.nan, 0.4, 0.6, 0.5], "Std", None),
         ([0.5] * 4, [0.001, -0.01, 0.02, 0.0], "", None),  # before training
@@ -141,3 +143,44 @@ def test_what_the_last_block_does_not_see_is_marked_where_the_model_is_sure() ->
     assert look.unseen is not None and look.unseen.tolist() == [True, True, False, False]
     unsure = replace(look, probabilities=torch.tensor([[0.1, 0.9], [0.7, 0.3], [0.1, 0.9], [0.7, 0.3]]))
     assert unsure.unseen is not None and unsure.unseen.tolist() == [True, False, False, False]
+
+
+def test_what_the_blocks_do_is_seen_in_passing() -> None:
+    model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
+    blocks = explain(model, images, batch_size=2).blocks
+    weights: list[torch.Tensor] = []
+    tokens: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda module, inputs, output: weights.append(output))
+        block.norm1.register_forward_hook(lambda module, inputs, output: tokens.append(inputs[0][:, 1:]))
+    with torch.no_grad():
+        model(images)
+    places = [(row, column) for row in range(4) for column in range(4)]
+    for index, (attention, patches) in enumerate(zip(weights, tokens, strict=True)):
+        entropy = -(attention * attention.log()).sum(-1).mean() / math.log(17)
+        torch.testing.assert_close(blocks["attention_entropy"][index], entropy)
+        among = attention[..., 1:, 1:] / attention[..., 1:, 1:].sum(-1, keepdim=True)
+        far = sum(among[..., i, j].mean() * math.dist(places[i], places[j]) / 16 for i in range(16) for j in range(16))
+        torch.testing.assert_close(blocks["attention_distance"][index], far)
+        share = attention.mean((1, 2))[:, 1:].max(1).values.mean()
+        torch.testing.assert_close(blocks["attention_largest_share"][index], share)
+        norms = patches.norm(dim=-1)
+        torch.testing.assert_close(
+            blocks["outlier_token_norm"][index], (norms.max(1).values / norms.median(1).values).mean()
+        )
+
+
+def test_attention_that_collapses_and_a_token_that_takes_over_are_said() -> None:
+    look = look_of([0.5] * 4, [0.5] * 4, frozenset())
+    blocks = {"attention_entropy": torch.tensor([0.6, 0.01]), "outlier_token_norm": torch.tensor([30.0, 2.0])}
+    blocks["attention_largest_share"] = torch.tensor([0.1, 0.7])
+    with heard() as said:
+        health = Health()
+        health.write(replace(look, blocks=blocks))
+        health.write(replace(look, blocks=blocks))
+    assert [words.partition(" at step")[0].removeprefix("cam: ") for words in said] == [
+        "attention has collapsed in attention 1",
+        "one patch gets more than half of all attention in attention 1",
+        "a few patches have many times the usual norm in attention 0",
+    ]

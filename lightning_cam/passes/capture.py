@@ -15,6 +15,7 @@ from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
 from lightning_cam.model.private import function_modes_off
 from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
+from lightning_cam.passes.blocks import BlockStatistics
 from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
@@ -48,11 +49,13 @@ class EmbeddingCapture:
         activations: (B, C, h, w) float32, its output on the token grid, or the images.
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
+        blocks: What the blocks did, of the first images.
     """
 
     activations: Tensor
     gradients: dict[str, Tensor]
     unknown: frozenset[str]
+    blocks: BlockStatistics
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
-    ruled = RuledForward() if rules else None
-    if embedding is None or ruled is None or "hvp" in needs:
-        ruled = None  # rules have no second derivative, and are asked in a pass of their own
+    ruled = None
+    if embedding is not None and rules and "hvp" not in needs:  # rules have no second derivative
+        grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
+        ruled = RuledForward(BlockStatistics(len(images), grid_size))
     output, tensors = _forward(
         model, forward, images, layers, differentiate, twice="hvp" in needs, ruled=ruled, embedding=embedding
     )
@@ -172,7 +176,8 @@ def _by_rules(
         if gradient is None:
             raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
-    return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown))
+    assert ruled.blocks is not None
+    return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown), ruled.blocks)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:

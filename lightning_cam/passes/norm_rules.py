@@ -14,16 +14,23 @@ def _layer_norm(
     mode: RuledForward, func: Any, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None,
     eps: float = 1e-5, cudnn_enable: bool = True,
 ) -> Tensor:  # fmt: skip
+    _show(mode, input)
     axes = tuple(range(-len(normalized_shape), 0))
     kwargs = {"normalized_shape": normalized_shape, "weight": weight, "bias": bias, "eps": eps}
     fixed = _linear(input, weight, axes, eps, centered=True)
     return mode.normalized(func, input, kwargs, fixed)
 
 
+def _show(mode: RuledForward, tokens: Tensor) -> None:
+    if mode.blocks is not None:
+        mode.blocks.see_tokens(tokens)
+
+
 @rule_of(F.rms_norm, torch.rms_norm)
 def _rms_norm(
     mode: RuledForward, func: Any, input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None
 ) -> Tensor:
+    _show(mode, input)
     axes = tuple(range(-len(normalized_shape), 0))
     kwargs = {"normalized_shape": normalized_shape, "weight": weight, "eps": eps}
     least = torch.finfo(input.dtype).eps if eps is None else eps

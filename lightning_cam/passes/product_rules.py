@@ -68,6 +68,8 @@ def _exp(mode: RuledForward, func: Any, *args: Any, **kwargs: Any) -> Tensor:
 @rule_of(torch.softmax, F.softmax, Tensor.softmax)
 def _softmax(mode: RuledForward, func: Any, *args: Any, **kwargs: Any) -> Tensor:
     result = func(*args, **kwargs)
+    if mode.blocks is not None and result.ndim > 2:
+        mode.blocks.see_weights(result)
     return give_role(result, WEIGHTS if result.ndim > 2 else None)  # of classes, it is a probability
 
 
@@ -115,8 +117,18 @@ def _baddbmm(mode: RuledForward, func: Any, input: Tensor, batch1: Tensor, batch
 
 @rule_of(F.scaled_dot_product_attention)
 def _attention(
-    mode: RuledForward, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    mode: RuledForward,
+    func: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
 ) -> Tensor:
+    if mode.blocks is not None:
+        mode.blocks.see_fused(query, key, attn_mask, is_causal, kwargs.get("scale"))
     of_weights = 2 if query.requires_grad and key.requires_grad else 1
     depends = query.requires_grad or key.requires_grad
     of_output = 2 if value.requires_grad and depends else 1
@@ -130,7 +142,7 @@ def _attention(
         return 1 / of_output if rules.products and not rules.attention else 1.0
 
     query, key = mode.scaled(query, to_weights), mode.scaled(key, to_weights)
-    return func(query, key, mode.scaled(value, to_value), *args, **kwargs)
+    return func(query, key, mode.scaled(value, to_value), attn_mask, dropout_p, is_causal, **kwargs)
 
 
 @rule_of(F.multi_head_attention_forward)

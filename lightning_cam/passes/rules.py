@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.passes.blocks import BlockStatistics
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -52,14 +54,18 @@ Gradient = Callable[[Tensor], Tensor]  # of the score, at an operation's output 
 class RuledForward(TorchFunctionMode):
     """Runs a model so that its graph can be differentiated by any rules, the plain gradient among them.
 
+    Args:
+        blocks: Is shown attention and tokens, if given.
+
     Attributes:
         keeps_inputs: Whether what runs from now on can also be differentiated plainly; norms then keep their inputs.
         is_ruled: Whether something was held fixed for good, so that there is no plain gradient through it: statistics
             that the model works out by hand.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: BlockStatistics | None = None) -> None:
         super().__init__()
+        self.blocks = blocks
         self.keeps_inputs = False
         self.is_ruled = False
         self._rules = PLAIN

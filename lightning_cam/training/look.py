@@ -78,6 +78,7 @@ class Look:
             most looks.
         conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
         unknown: Operations in which relevance may be lost.
+        blocks: What the model's attentions do, likewise.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
@@ -93,6 +94,7 @@ class Look:
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
+    blocks: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
@@ -160,6 +162,11 @@ def measure(
         for method, found in checks.faithfulness.items()
         for metric, values in found.items()
     }
+    scalars |= {
+        f"{name}/model/{metric}/{index:02d}": value
+        for metric, values in explanation.blocks.items()
+        for index, value in enumerate(values)
+    }
     agreement = None
     if LEADING in maps and LAST_BLOCK in maps:
         agreement = metrics.shared_evidence(maps[LEADING], maps[LAST_BLOCK])
@@ -174,6 +181,7 @@ def measure(
         class_similarity=checks.class_similarity,
         conservation=explanation.conservation,
         unknown=explanation.unknown,
+        blocks=explanation.blocks,
         agreement=agreement,
     )
     history.append(step, epoch, maps, *look.predictions)

@@ -1,7 +1,7 @@
 """Says once, in the log, what is wrong with maps: blank, not finite, blind to the class, frozen, not adding up."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lightning_cam.training.sinks.base import RunInfo, Sink
 _log = logging.getLogger(__name__)
 
 _SAME_LOOKS = 4  # so many equal looks in a row are frozen
-_MANY = 0.25  # of the images; one in ten of those on which nothing is odd is marked too
+_MANY = 0.5  # of the images; one in ten of those on which nothing is odd is marked too
 _SAME_CLASS = 0.9999  # cosine; rounding leaves 1 - 1e-6, the maps of two classes that nearly agree differ by more
 
 _WORDS = {
@@ -27,6 +27,13 @@ _WORDS = {
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
     "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
     "through the whole depth.",
+    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to next to one other, so that "
+    "little is mixed there, and no gradient tells the scores to change. A lower learning rate, a longer warm-up or "
+    "normalized queries and keys prevent it.",
+    "takes over": "one patch gets more than half of all attention in {methods} at step {step}, whatever the query: "
+    "maps that read attention show it, and not what speaks for a class. Registers (reg_tokens= in timm) prevent it.",
+    "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model keeps what belongs "
+    "to no place in them. Do not take what maps show there for evidence; registers (reg_tokens= in timm) prevent it.",
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",
@@ -34,6 +41,14 @@ _WORDS = {
     "depend on is not trained. See that the learning rate is not zero and the weights up to the target layer are not "
     "frozen; if they are meant to be, give target_layers= further on, or a method that follows the class.",
 }
+
+
+# Fault, the number of each attention, and when it is odd.
+_OF_BLOCKS: list[tuple[str, str, Callable[[float], bool]]] = [
+    ("collapse", "attention_entropy", lambda value: value < 0.05),
+    ("takes over", "attention_largest_share", lambda value: value > 0.5),
+    ("outlier", "outlier_token_norm", lambda value: value > 10),
+]
 
 
 class Health(Sink):
@@ -54,6 +69,11 @@ class Health(Sink):
 
     def write(self, look: Look) -> None:
         """Warn of what is wrong with the maps of this look."""
+        for fault, metric, is_odd in _OF_BLOCKS:
+            odd = [index for index, value in enumerate(look.blocks.get(metric, ())) if is_odd(float(value))]
+            if odd and (fault, "") not in self._said:
+                self._say(fault, [f"attention {', '.join(map(str, odd))}"], look)
+                self._said.add((fault, ""))
         maps = {method: relevance for method, relevance in look.maps.items() if method != CONTROL}
         broken = {method: int((~_finite(relevance)).sum()) for method, relevance in maps.items()}
         faulty = {method for method, count in broken.items() if count}
