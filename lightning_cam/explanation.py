@@ -146,8 +146,9 @@ def explain(
             `find_target_layers` finds.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: What to call with the images; by default `model`.
-        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where classes
-            are explained and a method needs the graph of the whole depth, which takes the memory of several forwards.
+        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where
+            classes are explained and a method needs the graph of the whole depth, which takes the memory of several
+            forwards.
         aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
             is that of the plain view.
         eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in

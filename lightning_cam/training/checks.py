@@ -15,7 +15,8 @@ from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 
 CONTROL = "random"
-FEW = 4  # images tell whether maps depend on the class
+FEW = 4  # images tell whether maps depend on the class, and whether they are better than chance
+_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Checks:
     Args:
         faithfulness: By metric, (B,) float32.
         class_similarity: (b,) float32, cosine between the maps of the first images and those of another class.
+        gain_over_random: (b,) float32 by method, see `gain_over_random`.
     """
 
     faithfulness: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_random: dict[str, Tensor] = field(default_factory=dict)
 
 
 def with_control(explanation: Explanation) -> Explanation:
@@ -90,6 +93,34 @@ def faithfulness(
             finite = maps.flatten(1).isfinite().all(1)
             found[method] = {metric: torch.where(finite, value, torch.nan) for metric, value in values.items()}
     return found
+
+
+def gain_over_random(
+    model: nn.Module, forward: Forward, images: Tensor, explanation: Explanation, method: str
+) -> Tensor:
+    """How much better than maps of chance one method's tell what the model uses, on the first images.
+
+    Insertion AUC less deletion AUC, less the same of the random control, in 5 steps. Cost: 24 forwards of `FEW` images.
+
+    Returns:
+        (b,) float32; NaN for a map that is not finite.
+    """
+    classes = explanation.class_idx
+    assert classes is not None
+    explanation = with_control(explanation)
+    few = (images.clone() if images.is_inference() else images)[:FEW]
+
+    def logits(changed: Tensor) -> Tensor:
+        return logits_of(on_copies(forward)(changed.to(few.dtype)), len(changed))
+
+    gains = []
+    with looking(model), torch.no_grad():
+        for name in (method, CONTROL):
+            on_grid = F.adaptive_avg_pool2d(explanation.maps[name][:FEW], _finest(explanation))
+            given = on_grid, few, logits, classes[:FEW]
+            gain = metrics.insertion_auc(*given, steps=_STEPS) - metrics.deletion_auc(*given, steps=_STEPS)
+            gains.append(torch.where(on_grid.flatten(1).isfinite().all(1), gain, torch.nan))
+    return gains[0] - gains[1]
 
 
 def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanation: Explanation) -> dict[str, Tensor]:

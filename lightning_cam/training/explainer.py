@@ -14,7 +14,14 @@ from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.resolve.embedding import find_embedding
-from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.training.checks import (
+    CONTROL,
+    FEW,
+    Checks,
+    class_similarity,
+    faithfulness,
+    gain_over_random,
+)
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
 from lightning_cam.training.settings import Settings
@@ -95,19 +102,24 @@ class ProbeExplainer:
         """The explanation of the whole probe, where `explain` gave this rank's share."""
         return gather(trainer, part, len(self._probe.images)) if self._shares else part
 
-    def check(self, module: LightningModule, explanation: Explanation) -> Checks:
+    def check(self, module: LightningModule, explanation: Explanation, *, is_last: bool) -> Checks:
         """Find out what is too dear for every look, of all images, on every rank that looks."""
         first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
         thorough = every is not None and self._looks % every == 0
         self._looks += 1
+        leading = next(iter(explanation.layer_maps))
+        gain = {}
+        if (first or is_last) and explanation.class_idx is not None and leading != CONTROL:
+            gain[leading] = gain_over_random(module, self._forward, self._probe.images, explanation, leading)
         if not first and not thorough:
-            return Checks()
+            return Checks(gain_over_random=gain)
         again = partial(self._explain, module, self._probe.images[:FEW])
         return Checks(
             faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)
             if thorough
             else {},
             class_similarity(lambda classes: again(class_idx=classes), explanation),
+            gain,
         )
 
     def _explain(self, module: LightningModule, images: Tensor, **target: Any) -> Explanation:

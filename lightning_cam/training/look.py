@@ -79,6 +79,7 @@ class Look:
         conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
         unknown: Operations in which relevance may be lost.
         blocks: What the model's attentions do, likewise.
+        gain_over_random: By method, (b,) float32, see `checks.gain_over_random`. Empty at most looks.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
@@ -95,20 +96,26 @@ class Look:
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     blocks: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_random: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def sure(self) -> Tensor | None:
+        """(B,) bool, where the model is more sure of the class than not; None without probabilities."""
+        if self.probabilities is None or self.class_idx is None:
+            return None
+        classes = self.class_idx.clamp(0, self.probabilities.shape[1] - 1)
+        return self.probabilities.gather(1, classes[:, None])[:, 0] > 0.5
 
     @property
     def unseen(self) -> Tensor | None:
         """(B,) bool, where the last block no longer sees at its place what speaks for a class; None if not known.
 
-        Only where the model is more sure of the class than not: before that there is little to see.
+        Only where the model is sure: before that there is little to see.
         """
-        if self.agreement is None or self.probabilities is None or self.class_idx is None:
-            return None
-        classes = self.class_idx.clamp(0, self.probabilities.shape[1] - 1)
-        sure = self.probabilities.gather(1, classes[:, None])[:, 0] > 0.5
-        return sure & (self.agreement < _LEAST_AGREEMENT)
+        sure = self.sure
+        return None if self.agreement is None or sure is None else sure & (self.agreement < _LEAST_AGREEMENT)
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
@@ -171,6 +178,9 @@ def measure(
     if LEADING in maps and LAST_BLOCK in maps:
         agreement = metrics.shared_evidence(maps[LEADING], maps[LAST_BLOCK])
         scalars[f"{name}/model/agreement"] = agreement.nanmean()
+    scalars |= {
+        f"{name}/{method}/gain_over_random": values.nanmean() for method, values in checks.gain_over_random.items()
+    }
     look = Look(
         step,
         epoch,
@@ -182,6 +192,7 @@ def measure(
         conservation=explanation.conservation,
         unknown=explanation.unknown,
         blocks=explanation.blocks,
+        gain_over_random=checks.gain_over_random,
         agreement=agreement,
     )
     history.append(step, epoch, maps, *look.predictions)

@@ -118,7 +118,9 @@ class Session:
                 return
             part = self._on_looking_ranks(trainer, lambda: explainer.explain(trainer, module))
             explanation = explainer.whole(trainer, part)
-            checks = self._on_looking_ranks(trainer, lambda: explainer.check(module, explanation))
+            # A run that stops early has its last look unawares.
+            is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+            checks = self._on_looking_ranks(trainer, lambda: explainer.check(module, explanation, is_last=is_last))
         self.last_step, self._is_restored = metrics_step(trainer), False
         if self._logger is not None:
             self._logger.log(explanation, checks, self.history, step=self.last_step, epoch=trainer.current_epoch)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cam.explanation import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
-from lightning_cam.training.checks import CONTROL
+from lightning_cam.training.checks import CONTROL, FEW
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 
@@ -34,6 +34,9 @@ _WORDS = {
     "maps that read attention show it, and not what speaks for a class. Registers (reg_tokens= in timm) prevent it.",
     "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model keeps what belongs "
     "to no place in them. Do not take what maps show there for evidence; registers (reg_tokens= in timm) prevent it.",
+    "chance": "the maps of {methods} do not tell better than maps of chance what the model uses at step {step}: "
+    "blurring what they point at costs the class no more than blurring patches at random, on {count} images. Hold them against "
+    "'occlusion'.",
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",
@@ -90,6 +93,7 @@ class Health(Sink):
         if look.unknown:
             lost = {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}
             self._say("sum", lost, look, why=not_adding_up(sorted(lost), look.unknown))
+        self._say("chance", {m for m in sound & look.gain_over_random.keys() if _is_chance(look, m)}, look, count=FEW)
         if look.unseen is not None and LAST_BLOCK in sound and look.unseen.float().mean() > _MANY:
             self._say("unseen", {LAST_BLOCK}, look, count=int(look.unseen.sum()), total=len(look.unseen))
         self._say(
@@ -107,6 +111,14 @@ class Health(Sink):
         if new:
             words = _WORDS[fault].format(methods=", ".join(new), step=look.step, **numbers)
             _log.warning("%s: %s", self._name, words)
+
+
+def _is_chance(look: Look, method: str) -> bool:
+    """No gain over chance, on images of which the model is sure; of others there is nothing to tell."""
+    gain = look.gain_over_random[method]
+    sure = look.sure
+    few = gain if sure is None else gain[sure[: len(gain)]]
+    return len(few) > 0 and float(few.nanmean()) <= 0
 
 
 def _finite(maps: Tensor) -> Tensor:
