@@ -75,7 +75,8 @@ class BlockStatistics:
         if weights.shape[-2] != keys or not 0 <= special <= 32 or keys == special:
             return
         to_patches = weights[..., special:]
-        self.attention_largest_share.append(to_patches.flatten(1, -3).mean((1, -2)).amax(-1).mean())
+        by_image = to_patches.reshape(min(_FEW, self.batch_size), -1, *to_patches.shape[-2:])  # all heads of each
+        self.attention_largest_share.append(by_image.mean((1, 2)).amax(-1).mean())
         among = to_patches[..., special:, :]
         far = (among * _distances(self.grid_size, among.device)).sum(-1) / among.sum(-1).clamp_min(1e-12)
         self.attention_distance.append(far.mean())

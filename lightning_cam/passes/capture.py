@@ -15,6 +15,7 @@ from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
 from lightning_cam.model.private import function_modes_off
 from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
+from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass, AttentionWatch
 from lightning_cam.passes.blocks import BlockStatistics
 from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.resolve import TargetLayer
@@ -69,6 +70,7 @@ class Capture:
         scores: (B,) float32, what was differentiated.
         embedding: What the embedding showed: `activations`, and by the name of the rules `gradients`; None if not asked
             for.
+        attention: What attention showed, or why it cannot be told; None if not asked for.
     """
 
     layers: list[LayerCapture]
@@ -76,6 +78,7 @@ class Capture:
     class_idx: Tensor | None
     scores: Tensor
     embedding: EmbeddingCapture | None = None
+    attention: AttentionPass | DoesNotApply | None = None
 
 
 def capture(
@@ -102,7 +105,8 @@ def capture(
         forward: What to call with the images; by default the model.
         class_idx: Explained class, an int or (B,); None for the predicted one.
         score: From the model's output to (B,) scalars, in place of a class.
-        needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
+        needs: What is needed besides activations: "gradients", "hvp", or of attention (`ATTENTION_NEEDS`), for which
+            the graph begins at the images.
         embedding: From `find_embedding`, with `rules`.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
 
@@ -127,30 +131,45 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
+    of_attention = ATTENTION_NEEDS.intersection(needs)
+    again = partial(capture, model, images, layers, forward=forward, score=score)
+    if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
+        first = again(class_idx=class_idx, needs=set(needs) - of_attention)
+        others = again(class_idx=first.class_idx, needs=of_attention, embedding=embedding, rules=rules)
+        return replace(first, embedding=others.embedding, attention=others.attention)
+    watch = AttentionWatch(model, layers[-1], of_attention) if of_attention else None
     ruled = None
-    if embedding is not None and rules and "hvp" not in needs:  # rules have no second derivative
+    if embedding is not None and rules:
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
         ruled = RuledForward(BlockStatistics(len(images), grid_size))
+        ruled.keeps_inputs = watch is not None
     output, tensors = _forward(
-        model, forward, images, layers, differentiate, twice="hvp" in needs, ruled=ruled, embedding=embedding
+        model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
     )
-    first = tensors.pop() if ruled is not None else None
-    with torch.set_grad_enabled(differentiate or ruled is not None):
+    begins_with = tensors.pop() if ruled is not None else None
+    seen: EmbeddingCapture | None = None
+    attention: AttentionPass | DoesNotApply | None = None
+    with torch.set_grad_enabled(differentiate or ruled is not None or watch is not None):
         logits, classes, scores = scores_of(output, len(images), class_idx, score)
+        if ruled is not None and ruled.is_ruled and (differentiate or watch is not None):
+            # Its rules cannot be taken back for the plain gradients, which are asked in a pass of their own.
+            plain = again(class_idx=classes, needs=needs)
+            return replace(plain, embedding=_by_rules(ruled, scores, embedding, begins_with, rules))
         grads = products = None
-        if differentiate and (ruled is None or not ruled.is_ruled):
-            create_graph, retain_graph = "hvp" in needs, ruled is not None
+        if differentiate:
+            retain_graph = ruled is not None or watch is not None
+            create_graph = "hvp" in needs
             grads = _gradients(scores, tensors, layers, create_graph=create_graph, retain_graph=retain_graph)
         if "hvp" in needs:
             products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)]
-        seen = None
-        if ruled is not None and first is not None and embedding is not None:
-            seen = _by_rules(ruled, scores, embedding, first, rules)
-    again = partial(capture, model, images, layers, forward=forward, class_idx=classes, score=score)
-    if rules and ruled is None:
-        seen = again(needs=(), embedding=embedding, rules=rules).embedding
-    if differentiate and grads is None:  # the rules could not be taken back
-        return replace(again(needs=needs), embedding=seen)
+        if watch is not None:
+            scorer = partial(_scores, batch_size=len(images), class_idx=classes, score=score)
+            try:
+                attention = watch.passed(forward, images, output, scores, scorer, retain_graph=ruled is not None)
+            except DoesNotApply as error:
+                attention = error
+        if ruled is not None:
+            seen = _by_rules(ruled, scores, embedding, begins_with, rules)
     captured = [
         LayerCapture(
             activations=_grid(layer, tensors[index].detach()),
@@ -161,12 +180,17 @@ def capture(
         )
         for index, layer in enumerate(layers)
     ]
-    return Capture(captured, logits, classes, scores.detach(), seen)
+    return Capture(captured, logits, classes, scores.detach(), seen, attention)
+
+
+def _scores(output: Any, batch_size: int, class_idx: Tensor | int | None, score: Score | None) -> Tensor:
+    return scores_of(output, batch_size, class_idx, score)[2]
 
 
 def _by_rules(
-    ruled: RuledForward, scores: Tensor, embedding: TargetLayer, output: Tensor, rules: Collection[str]
+    ruled: RuledForward, scores: Tensor, embedding: TargetLayer | None, output: Tensor | None, rules: Collection[str]
 ) -> EmbeddingCapture:
+    assert ruled.blocks is not None and embedding is not None and output is not None
     unknown = unknown_operations(scores)
     gradients = {}
     for index, name in enumerate(rules):
@@ -176,7 +200,6 @@ def _by_rules(
         if gradient is None:
             raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
-    assert ruled.blocks is not None
     return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown), ruled.blocks)
 
 
@@ -199,10 +222,11 @@ def _forward(
     images: Tensor,
     layers: Sequence[TargetLayer],
     gradients: bool,
-    *,
     twice: bool,
+    *,
     ruled: RuledForward | None,
     embedding: TargetLayer | None,
+    watch: AttentionWatch | None,
 ) -> tuple[Any, list[Tensor]]:
     """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it.
 
@@ -213,7 +237,7 @@ def _forward(
     every = [*layers, embedding] if ruled is not None and embedding is not None else list(layers)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        if gradients or ruled is not None:
+        if gradients or ruled is not None or watch is not None:
             # Between the layer and the logits the user's code may switch gradients off (a frozen backbone, say).
             stack.enter_context(KeepGrad(model))
         begin = partial(_begin_graph, stack, twice)
@@ -226,8 +250,13 @@ def _forward(
             start = partial(_begin_plain, begin, ruled) if gradients and not is_embedding else None
             hook = _recorder(tensors, index, begin if is_embedding else start)
             stack.callback(layer.module.register_forward_hook(hook).remove)
+        if watch is not None:
+            begin()
+            images = images if images.requires_grad else images.detach().clone().requires_grad_()
         if ruled is not None:
             stack.enter_context(ruled)
+        if watch is not None:
+            stack.enter_context(watch.watching())
         output = forward(images)
     for index, layer in enumerate(every):
         if index not in tensors:

@@ -12,7 +12,7 @@ from lightning_cam.methods.registry import LAYER_NEEDS
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 from lightning_cam.model.signals import stop_if_interrupted
-from lightning_cam.passes.attention import AttentionPass, attention_pass
+from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass
 from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture, scores_of
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
@@ -51,7 +51,7 @@ class MethodInputs:
         self.layers = layers
         # An inference tensor cannot take part in a graph, its clone can.
         self.images = images.clone() if images.is_inference() else images
-        basic = {need for need in needs if need in ("gradients", "hvp")}
+        basic = {need for need in needs if need in ("gradients", "hvp") or need in ATTENTION_NEEDS}
         if "layer_gradients" in needs:
             basic.add("gradients")
         self.captured: Capture = capture(
@@ -142,13 +142,18 @@ class MethodInputs:
         """Gradients at the images and biases."""
         return input_pass(self._model, self._forward, self.images, self._scores)
 
-    @cached_property
+    @property
     def attention_pass(self) -> AttentionPass:
-        """Attention of all blocks and its gradients."""
-        of_blocks = "block_attention_gradients" in self._needs
-        return attention_pass(
-            self._model, self._forward, self.images, self.layers[-1], self._scores, of_blocks=of_blocks
-        )
+        """Attention of all blocks and its gradients.
+
+        Raises:
+            DoesNotApply: There is no attention over all tokens.
+        """
+        found = self.captured.attention
+        if isinstance(found, DoesNotApply):
+            raise found
+        assert found is not None  # some method needs it
+        return found
 
 
 def _at_embedding(inputs: MethodInputs) -> EmbeddingCapture:

@@ -35,8 +35,8 @@ _WORDS = {
     "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model keeps what belongs "
     "to no place in them. Do not take what maps show there for evidence; registers (reg_tokens= in timm) prevent it.",
     "chance": "the maps of {methods} do not tell better than maps of chance what the model uses at step {step}: "
-    "blurring what they point at costs the class no more than blurring patches at random, on {count} images. Hold them against "
-    "'occlusion'.",
+    "blurring what they point at costs the class no more than blurring patches at random, on {count} images. Hold them "
+    "against 'occlusion'.",
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",
