@@ -42,8 +42,8 @@ def occlusion(
     height, width = token_layout.grid_size
     lost = []
     for image, cell in rows_of(len(images), height * width, micro_batch, images.device):
-        hole = F.one_hot(cell, height * width).view(-1, 1, height, width).to(images.dtype)
-        kept = 1 - F.interpolate(hole, size=images.shape[-2:], mode="nearest-exact")
+        hole = (cell[:, None] == torch.arange(height * width, device=cell.device)).view(-1, 1, height, width)
+        kept = 1 - F.interpolate(hole.to(images.dtype), size=images.shape[-2:], mode="nearest-exact")
         lost.append(scores[image] - score_images(images[image] * kept, image).float())
     return torch.cat(lost).view(len(images), height, width)
 
@@ -81,5 +81,5 @@ def integrated_gradients(
 
 def _cell_of(pixels: int, cells: int, device: torch.device) -> Tensor:
     """(pixels, cells) float32, 1 where a pixel belongs to a cell."""
-    index = torch.arange(cells, dtype=torch.float32, device=device)[None, None]
-    return F.one_hot(F.interpolate(index, size=pixels, mode="nearest-exact")[0, 0].long(), cells).float()
+    index = torch.arange(cells, dtype=torch.float32, device=device)
+    return (F.interpolate(index[None, None], size=pixels, mode="nearest-exact")[0, 0, :, None] == index).float()

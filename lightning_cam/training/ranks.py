@@ -60,6 +60,13 @@ def apart_from_training(trainer: Trainer) -> Iterator[None]:
         if getattr(trainer.strategy, "zero_stage_3", False):
             # DeepSpeed gathers for a backward what it lets go of only in a whole training step.
             wrapper.empty_partition_cache()
+        if _is_sharded(trainer):
+            from torch.distributed.fsdp import FSDPModule
+
+            # What a forward without a backward has gathered stays, frozen, and the next training step would use it.
+            for part in wrapper.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()
 
 
 def _is_fsdp(wrapper: Any) -> bool:
