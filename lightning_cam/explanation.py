@@ -57,7 +57,7 @@ class Explanation:
         layers: The target layers.
         image_size: Height and width of the images.
         conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
-            a fraction of the difference between the score and that of a blank image; NaN where that is below 1.
+            a fraction of the difference between the score and that of a blank image.
         unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
         blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
             per attention, see `BlockStatistics`.
@@ -220,7 +220,7 @@ def explain(
         classes = explanation.class_idx  # one that does not exist has no score either
         difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
-        found = {name: torch.where(difference.abs() < 1, torch.nan, total / difference) for name, total in sums.items()}
+        found = {name: total / difference for name, total in sums.items()}
         seen = [captured.embedding for captured in plain if captured.embedding is not None]
         explanation = replace(
             explanation,
@@ -260,7 +260,7 @@ def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
 
 
 def is_conserved(conservation: Tensor) -> bool:
-    """Whether relevance makes up the scores of most images (B,), as far as these tell; waits for the device."""
+    """Whether relevance makes up the scores of most images (B,); waits for the device."""
     return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]
 
 

@@ -157,7 +157,7 @@ def measure(
         for metric, values in _measure(relevance, history.maps.get(method), probe, explanation, probabilities).items()
     }
     scalars |= {
-        f"{name}/{method}/conservation": values.nanmean() for method, values in explanation.conservation.items()
+        f"{name}/{method}/conservation": values.nanmedian() for method, values in explanation.conservation.items()
     }
     if probe.regions is not None and CONTROL not in maps:  # what chance scores, for comparison
         control = with_control(explanation).maps[CONTROL]
