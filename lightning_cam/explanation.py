@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
+from lightning_cam.methods.defaults import BLANK, DEFAULT, DEFAULTS, LEADING, NEXT_BEST, is_conserved, not_adding_up
 from lightning_cam.model.output import Forward, Score, on_copies
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
@@ -27,22 +28,7 @@ from lightning_cam.resolve.layout import TokenLayout
 
 _log = logging.getLogger(__name__)
 
-LEADING = "attnlrp"
-"""The method that leads pages and sheets: by docs/methods.md, what a model goes by, from its whole depth."""
-LAST_BLOCK = "hirescam"
-"""Beside it: what the last attention reads."""
-DEFAULT = "default"
-_DEFAULTS = (LEADING, LAST_BLOCK)
-_NEXT_BEST = "gae"
-BLANK = (
-    "at the target layers nothing speaks for the class. That says nothing about earlier ones: what a class token has "
-    f"gathered before them is not seen there, and {LEADING!r} follows it through the whole depth. Give another layer "
-    "with target_layers= (the norm before the last attention is alive in most models), and see that the head is not "
-    "all zeros."
-)
 _LEAST = 4  # images at once, however few there are
-# The rules leave 0.2 to 2 of the score's difference in models they know, and less than 0.02 where they see no norms.
-_ADDS_UP = (0.1, 10.0)
 
 
 @dataclass(frozen=True)
@@ -251,19 +237,6 @@ def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
     return not explanation.unknown or is_conserved(explanation.conservation[method])
 
 
-def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
-    """Say that relevance is lost."""
-    return (
-        f"The maps of {', '.join(methods)} do not add up to what the score owes to the image: the model has operations "
-        f"that the rules of relevance do not know or see ({', '.join(sorted(unknown))}), as in scripted code."
-    )
-
-
-def is_conserved(conservation: Tensor) -> bool:
-    """Whether relevance makes up the scores of most images (B,); waits for the device."""
-    return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]
-
-
 def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explanation]) -> Explanation:
     """The explanation with the next best method in the place of the leading one, or without; says so.
 
@@ -273,7 +246,7 @@ def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explana
     """
     others = {name: maps for name, maps in explanation.layer_maps.items() if name != LEADING}
     try:
-        others = {**explain_by(_NEXT_BEST).layer_maps, **others}
+        others = {**explain_by(NEXT_BEST).layer_maps, **others}
     except DoesNotApply as error:
         _log.info("%s", error)
     _log.warning("%s %s stands in its place.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
@@ -348,10 +321,10 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
         ValueError: A name is not in `METHODS`, stands twice, or there is none.
     """
     if names == "all":
-        first = dict(zip(_DEFAULTS, range(2), strict=True))  # which lead pages and sheets
+        first = dict(zip(DEFAULTS, range(2), strict=True))  # which lead pages and sheets
         return sorted(METHODS.values(), key=lambda method: first.get(method.name, 2))
     if names == DEFAULT:
-        return [METHODS[name] for name in _DEFAULTS]
+        return [METHODS[name] for name in DEFAULTS]
     chosen = [_find_method(name) for name in ([names] if isinstance(names, str | type) else names)]
     known = [method.name for method in chosen]
     twice = sorted({name for name in known if known.count(name) > 1})

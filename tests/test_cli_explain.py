@@ -20,7 +20,7 @@ from lightning_cam.cli.images import read_image
 from lightning_cam.cli.models import first_run
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
-from lightning_cam.passes.capture import scores_of
+from lightning_cam.passes.scored import scores_of
 from lightning_cam.render import has_evidence
 from tests.models import class_token_vit
 

@@ -277,7 +277,8 @@ def make_report(
 
 def _methods(names: Sequence[str]) -> str | list[str]:
     """`all`, `default`, or the list of names; checked."""
-    from lightning_cam.explanation import DEFAULT, find_methods
+    from lightning_cam.explanation import find_methods
+    from lightning_cam.methods.defaults import DEFAULT
 
     if list(names) in (["all"], [DEFAULT]):
         return names[0]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_cam.model.output import Forward, Score, logits_of
-from lightning_cam.passes.capture import scores_of
+from lightning_cam.passes.scored import scores_of
 
 
 @torch.no_grad()

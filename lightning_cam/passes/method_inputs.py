@@ -13,11 +13,12 @@ from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass
-from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture, scores_of
+from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
 from lightning_cam.passes.rerun import Rerun
 from lightning_cam.passes.rules import RULES
+from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
 
 

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cam.explanation import DEFAULT, Explanation, adds_up, explain, find_methods, with_next_best
+from lightning_cam.explanation import Explanation, adds_up, explain, find_methods, with_next_best
 from lightning_cam.methods import DoesNotApply
+from lightning_cam.methods.defaults import DEFAULT
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.resolve import find_target_layers
 from lightning_cam.resolve.embedding import find_embedding

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_cam import metrics
-from lightning_cam.explanation import LAST_BLOCK, LEADING, Explanation
+from lightning_cam.explanation import Explanation
+from lightning_cam.methods.defaults import LAST_BLOCK, LEADING
 from lightning_cam.render import Captions, filmstrip, overlay_grid, scale_per_image
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cam.explanation import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
+from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
 from lightning_cam.training.checks import CONTROL, FEW
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
