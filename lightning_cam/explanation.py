@@ -181,7 +181,6 @@ def explain(
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
     parts = []
     with looking(model):
-        blank = blank_scores(on_copies(forward or model), images, score) if whole_depth else None
         for start in range(0, len(images), step):
             stop_if_interrupted()
             chunk = slice(start, start + step)
@@ -190,6 +189,8 @@ def explain(
                 _explain_batch(inputs_of, images[chunk], classes, chosen, views, eigen_smooth, methods == "all")
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
+        # Last: models that follow what they see would see the blank image too.
+        blank = blank_scores(on_copies(forward or model), images, score) if whole_depth else None
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
         {
