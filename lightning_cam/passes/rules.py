@@ -145,9 +145,9 @@ class RuledForward(TorchFunctionMode):
         product = run(factors)
         free = held.count(False)
 
-        def shared(gradient: Tensor) -> Tensor | None:
+        def shared(gradient: Tensor | None) -> Tensor | None:
             count = free + sum(not self._holds(x) for x in roles)
-            return gradient / count if self._rules.products and count > 1 else None
+            return gradient / count if gradient is not None and self._rules.products and count > 1 else None
 
         roles = [role(x) for x, is_held in zip(operands, held, strict=True) if is_held]
         if len(operands) > 1:
@@ -168,8 +168,10 @@ class RuledForward(TorchFunctionMode):
             return x
         alias = x.view_as(x)
 
-        def hook(gradient: Tensor) -> Tensor | None:
+        def hook(gradient: Tensor | None) -> Tensor | None:
             by = factor(self._rules)
+            if gradient is None:  # of an operation that has none, as on quantized weights
+                return None
             return None if by == 1 else torch.zeros_like(gradient) if by == 0 else gradient * by
 
         alias.register_hook(hook)
