@@ -12,7 +12,7 @@ from lightning_cam import METHODS, TransformerCAMCallback, explain, find_target_
 from lightning_cam.metrics import deletion_auc, insertion_auc, shared_evidence
 from lightning_cam.render import Captions, overlay_grid
 from lightning_cam.resolve.embedding import find_embedding
-from lightning_cam.training.checks import gain_over_random, with_control
+from lightning_cam.training.checks import gain_over_chance, with_control
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.health import Health
 from tests.models import class_token_vit, swin
@@ -188,14 +188,14 @@ def test_attention_that_collapses_and_a_token_that_takes_over_are_said() -> None
 
 def test_the_leading_method_is_held_against_chance_at_the_first_and_the_last_look(tmp_path: Path) -> None:
     outcome = train(tmp_path, TransformerCAMCallback(num_samples=3, on_error="raise"), max_epochs=3)
-    tag = "cam/attnlrp/gain_over_random"
+    tag = "cam/attnlrp/gain_over_chance"
     assert [tag in look.scalars for look in outcome.looks] == [True, False, True]
 
 
-def test_gain_over_random_is_insertion_less_deletion_less_those_of_chance() -> None:
+def test_gain_over_chance_is_insertion_less_deletion_less_those_of_chance() -> None:
     model, images = decided(class_token_vit()), torch.randn(6, 3, 32, 32)
     explanation = explain(model, images, "attnlrp", class_idx=1, target_layers="blocks.2.norm1")
-    gain = gain_over_random(model, model, images, explanation, "attnlrp")
+    gain = gain_over_chance(model, model, images, explanation, "attnlrp")
     classes, control = torch.ones(4).long(), with_control(explanation).maps["random"][:4]
     expected = torch.zeros(4)
     with torch.no_grad():
@@ -206,9 +206,9 @@ def test_gain_over_random_is_insertion_less_deletion_less_those_of_chance() -> N
 
 
 def test_maps_that_are_no_better_than_chance_are_said_where_the_model_is_sure() -> None:
-    look = replace(look_of([0.5] * 4, [0.5] * 4, frozenset()), gain_over_random={"attnlrp": torch.tensor([-0.1, 0.05])})
+    look = replace(look_of([0.5] * 4, [0.5] * 4, frozenset()), gain_over_chance={"attnlrp": torch.tensor([-0.1, 0.05])})
     with heard() as said:
         Health().write(look)
         Health().write(replace(look, probabilities=torch.tensor([[0.9, 0.1]] * 4)))
-        Health().write(replace(look, gain_over_random={"attnlrp": torch.tensor([-0.1, 0.2])}))
+        Health().write(replace(look, gain_over_chance={"attnlrp": torch.tensor([-0.1, 0.2])}))
     assert len(said) == 1 and "do not tell better than maps of chance" in said[0]

@@ -68,7 +68,7 @@ class TransformerCAMCallback(Callback):
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
       images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; of `attnlrp` and its like
       `conservation`, how much of what the score owes to the image their maps add up to
-    - `{name}/{method}/gain_over_random`: of the leading method at the first and the last look, how much better than
+    - `{name}/{method}/gain_over_chance`: of the leading method at the first and the last look, how much better than
       maps of chance it tells what the model uses (insertion less deletion AUC, less that of `random`), on 4 images
     - `{name}/model/attention_entropy`, `attention_distance`, `attention_largest_share`, `outlier_token_norm`, each with
       the number of the attention: what the blocks do, on the first images

@@ -26,12 +26,12 @@ class Checks:
     Args:
         faithfulness: By metric, (B,) float32.
         class_similarity: (b,) float32, cosine between the maps of the first images and those of another class.
-        gain_over_random: (b,) float32 by method, see `gain_over_random`.
+        gain_over_chance: (b,) float32 by method, see `gain_over_chance`.
     """
 
     faithfulness: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
-    gain_over_random: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
 
 
 def with_control(explanation: Explanation) -> Explanation:
@@ -95,7 +95,7 @@ def faithfulness(
     return found
 
 
-def gain_over_random(
+def gain_over_chance(
     model: nn.Module, forward: Forward, images: Tensor, explanation: Explanation, method: str
 ) -> Tensor:
     """How much better than maps of chance one method's tell what the model uses, on the first images.

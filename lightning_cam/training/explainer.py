@@ -21,7 +21,7 @@ from lightning_cam.training.checks import (
     Checks,
     class_similarity,
     faithfulness,
-    gain_over_random,
+    gain_over_chance,
 )
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
@@ -111,9 +111,9 @@ class ProbeExplainer:
         leading = next(iter(explanation.layer_maps))
         gain = {}
         if (first or is_last) and explanation.class_idx is not None and leading != CONTROL:
-            gain[leading] = gain_over_random(module, self._forward, self._probe.images, explanation, leading)
+            gain[leading] = gain_over_chance(module, self._forward, self._probe.images, explanation, leading)
         if not first and not thorough:
-            return Checks(gain_over_random=gain)
+            return Checks(gain_over_chance=gain)
         again = partial(self._explain, module, self._probe.images[:FEW])
         return Checks(
             faithfulness(module, self._forward, self._probe.images, explanation, self._settings.batch_size)

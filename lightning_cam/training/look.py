@@ -80,7 +80,7 @@ class Look:
         conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
         unknown: Operations in which relevance may be lost.
         blocks: What the model's attentions do, likewise.
-        gain_over_random: By method, (b,) float32, see `checks.gain_over_random`. Empty at most looks.
+        gain_over_chance: By method, (b,) float32, see `checks.gain_over_chance`. Empty at most looks.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
@@ -97,7 +97,7 @@ class Look:
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     blocks: dict[str, Tensor] = field(default_factory=dict)
-    gain_over_random: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
@@ -180,7 +180,7 @@ def measure(
         agreement = metrics.shared_evidence(maps[LEADING], maps[LAST_BLOCK])
         scalars[f"{name}/model/agreement"] = agreement.nanmean()
     scalars |= {
-        f"{name}/{method}/gain_over_random": values.nanmean() for method, values in checks.gain_over_random.items()
+        f"{name}/{method}/gain_over_chance": values.nanmean() for method, values in checks.gain_over_chance.items()
     }
     look = Look(
         step,
@@ -193,7 +193,7 @@ def measure(
         conservation=explanation.conservation,
         unknown=explanation.unknown,
         blocks=explanation.blocks,
-        gain_over_random=checks.gain_over_random,
+        gain_over_chance=checks.gain_over_chance,
         agreement=agreement,
     )
     history.append(step, epoch, maps, *look.predictions)

@@ -93,7 +93,7 @@ class Health(Sink):
         if look.unknown:
             lost = {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}
             self._say("sum", lost, look, why=not_adding_up(sorted(lost), look.unknown))
-        self._say("chance", {m for m in sound & look.gain_over_random.keys() if _is_chance(look, m)}, look, count=FEW)
+        self._say("chance", {m for m in sound & look.gain_over_chance.keys() if _is_chance(look, m)}, look, count=FEW)
         if look.unseen is not None and LAST_BLOCK in sound and look.unseen.float().mean() > _MANY:
             self._say("unseen", {LAST_BLOCK}, look, count=int(look.unseen.sum()), total=len(look.unseen))
         self._say(
@@ -115,7 +115,7 @@ class Health(Sink):
 
 def _is_chance(look: Look, method: str) -> bool:
     """No gain over chance, on images of which the model is sure; of others there is nothing to tell."""
-    gain = look.gain_over_random[method]
+    gain = look.gain_over_chance[method]
     sure = look.sure
     few = gain if sure is None else gain[sure[: len(gain)]]
     return len(few) > 0 and float(few.nanmean()) <= 0
