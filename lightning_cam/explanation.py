@@ -186,7 +186,15 @@ def explain(
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
             parts.append(
-                _explain_batch(inputs_of, images[chunk], classes, chosen, views, eigen_smooth, methods == "all")
+                _explain_batch(
+                    partial(inputs_of, sees_blocks=start == 0),
+                    images[chunk],
+                    classes,
+                    chosen,
+                    views,
+                    eigen_smooth,
+                    methods == "all",
+                )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
         # Last: models that follow what they see would see the blank image too.
@@ -213,7 +221,7 @@ def explain(
             explanation,
             conservation=found,
             unknown=frozenset[str]().union(*(part.unknown for part in seen)),
-            blocks={name: torch.stack(values) for name, values in seen[0].blocks.by_name().items() if values},
+            blocks=seen[0].blocks.by_name() if seen[0].blocks is not None else {},
         )
     if not known:  # who has found them before looks often, and must not wait for the device
         if methods == DEFAULT and not adds_up(explanation):

@@ -36,10 +36,11 @@ class BlockStatistics:
     attention_largest_share: list[Tensor] = field(default_factory=list)
     outlier_token_norm: list[Tensor] = field(default_factory=list)
 
-    def by_name(self) -> dict[str, list[Tensor]]:
-        """The lists by their names; of the tokens no more than of attentions."""
+    def by_name(self) -> dict[str, Tensor]:
+        """By their names, those that there are, (L,) float32; of the tokens no more than of attentions."""
         names = "attention_entropy", "attention_distance", "attention_largest_share", "outlier_token_norm"
-        return {name: getattr(self, name)[: len(self.attention_entropy)] for name in names}
+        found = {name: getattr(self, name)[: len(self.attention_entropy)] for name in names}
+        return {name: torch.stack(values) for name, values in found.items() if values}
 
     @torch.no_grad()
     def see_tokens(self, tokens: Tensor) -> None:

@@ -51,13 +51,13 @@ class EmbeddingCapture:
         activations: (B, C, h, w) float32, its output on the token grid, or the images.
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
-        blocks: What the blocks did, of the first images.
+        blocks: What the blocks did, of the first images; None if not asked for.
     """
 
     activations: Tensor
     gradients: dict[str, Tensor]
     unknown: frozenset[str]
-    blocks: BlockStatistics
+    blocks: BlockStatistics | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def capture(
     needs: Collection[str] = ("gradients",),
     embedding: TargetLayer | None = None,
     rules: Collection[str] = (),
+    sees_blocks: bool = False,
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
@@ -110,6 +111,7 @@ def capture(
             the graph begins at the images.
         embedding: From `find_embedding`, with `rules`.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
+        sees_blocks: Whether to look, with `rules`, at what the blocks do.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -136,13 +138,14 @@ def capture(
     again = partial(capture, model, images, layers, forward=forward, score=score)
     if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
         first = again(class_idx=class_idx, needs=set(needs) - of_attention)
-        others = again(class_idx=first.class_idx, needs=of_attention, embedding=embedding, rules=rules)
+        of_rules = partial(again, embedding=embedding, rules=rules, sees_blocks=sees_blocks)
+        others = of_rules(class_idx=first.class_idx, needs=of_attention)
         return replace(first, embedding=others.embedding, attention=others.attention)
     watch = AttentionWatch(model, layers[-1], of_attention) if of_attention else None
     ruled = None
     if embedding is not None and rules:
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
-        ruled = RuledForward(BlockStatistics(len(images), grid_size))
+        ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
     output, tensors = _forward(
         model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
@@ -191,7 +194,7 @@ def _scores(output: Any, batch_size: int, class_idx: Tensor | int | None, score:
 def _by_rules(
     ruled: RuledForward, scores: Tensor, embedding: TargetLayer | None, output: Tensor | None, rules: Collection[str]
 ) -> EmbeddingCapture:
-    assert ruled.blocks is not None and embedding is not None and output is not None
+    assert embedding is not None and output is not None
     unknown = unknown_operations(scores)
     gradients = {}
     for index, name in enumerate(rules):

@@ -34,6 +34,7 @@ class MethodInputs:
         score: From the model's output to (B,) scalars, in place of a class.
         needs: All that any method will ask for.
         embedding: From `find_embedding`, if any method asks for it.
+        sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MethodInputs:
         score: Score | None,
         needs: Collection[str],
         embedding: TargetLayer | None = None,
+        sees_blocks: bool = False,
     ) -> None:
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
         self.layers = layers
@@ -65,6 +67,7 @@ class MethodInputs:
             needs=basic,
             embedding=embedding,
             rules=[name for name in RULES if f"{name}_gradients" in needs],
+            sees_blocks=sees_blocks,
         )
 
     def maps(self, method: Method, **options: Any) -> list[Tensor]:
