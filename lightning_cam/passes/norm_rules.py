@@ -98,8 +98,12 @@ def _along_channels(weight: Tensor | None, input: Tensor) -> Tensor | None:
 def _linear(input: Tensor, weight: Tensor | None, axes: tuple[int, ...], eps: float, *, centered: bool) -> Gradient:
     """The gradient of `(x - mean(x)) * weight / std` at a fixed `std`, or without the mean."""
     x = input.detach().float()
-    power = x.var(axes, correction=0, keepdim=True) if centered else x.square().mean(axes, keepdim=True)
-    scale = (power + eps).rsqrt()
+    if not centered:
+        scale = (x.square().mean(axes, keepdim=True) + eps).rsqrt()
+    elif axes == tuple(range(-len(axes), 0)):
+        scale = torch.native_layer_norm(x, x.shape[-len(axes) :], None, None, eps)[2]  # ten times as fast as `var`
+    else:
+        scale = (x.var(axes, correction=0, keepdim=True) + eps).rsqrt()
 
     def gradient_of(gradient: Tensor) -> Tensor:
         scaled = gradient * scale if weight is None else gradient * weight.detach() * scale
