@@ -13,7 +13,12 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_cam.methods.reduce import centered_cells, dominant_eigenvector, principal_projection, with_meaningful_sign
+from lightning_cam.methods.reduce import (
+    centered_cells,
+    dominant_eigenvector,
+    principal_projection,
+    with_meaningful_sign,
+)
 from lightning_cam.methods.registry import register_method
 
 
