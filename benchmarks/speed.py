@@ -2,8 +2,9 @@
 
 All contenders run in turn, round after round, in one process; a ratio is the median over rounds of the time of a
 contender by the time of the plain forward of the same round. All look at the norm before the last attention, unless
-"at the default layers" is said. Peak memory is measured in a round of its own: the tensors that a contender takes on
-top of what was taken before it, by those of the plain forward, and the same with the weights counted in both.
+other layers are named; layers and embedding are found beforehand, as in a training. Peak memory is measured in a round
+of its own: the tensors that a contender takes on top of what was taken before it, by those of the plain forward, and
+the same with the weights counted in both.
 
 AblationCAM, which runs the model once per channel, is held against grad-cam's in a table of its own, on four images.
 
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.memory import peak_memory
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.history import History
 from lightning_cam.training.look import measure
 from lightning_cam.training.sinks import RunInfo, SinkWorker, sink_of
@@ -51,6 +53,11 @@ ONE_PASS = sorted(
     for name, method in METHODS.items()
     if method.needs <= {"activations", "gradients", "hvp", "layer_activations", "layer_gradients", "image_size"}
 )
+# Those that need the graph of the whole model.
+WHOLE_DEPTH = [
+    *(name for name, method in METHODS.items() if "embedding" in method.needs),
+    *("gae", "attention_rollout", "legrad"),
+]
 SEED_SET = {
     "gradcam": pytorch_grad_cam.GradCAM,
     "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
@@ -69,6 +76,7 @@ Contender = Callable[[], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_base_patch16_224", help="a timm name")
+    parser.add_argument("--only", help="a part of the names of the rows to measure")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -80,6 +88,7 @@ def main() -> None:
     classes = torch.arange(arguments.images, device=device)
     with tempfile.TemporaryDirectory() as folder:
         contenders, worker = _contenders(model, images, classes, Path(folder))
+        contenders = {name: run for name, run in contenders.items() if name == PLAIN or (arguments.only or "") in name}
         memory = {name: peak_memory(contender, device) for name, contender in contenders.items()}  # and warms up
         times = _measure(contenders, arguments.rounds, device)
         worker.close()
@@ -103,9 +112,10 @@ def main() -> None:
 def _contenders(
     model: nn.Module, images: Tensor, classes: Tensor, folder: Path
 ) -> tuple[dict[str, Contender], SinkWorker]:
-    default = find_target_layers(model, images)
-    layers = default[-1:]  # the norm before the last attention, also where the default is more than that
-    look, worker = _look(model, images, classes, layers, folder)
+    two = find_target_layers(model, images)
+    layers = two[-1:]  # the default: the norm before the last attention
+    embedding = find_embedding(model, images)
+    look, worker = _look(model, images, classes, layers, embedding, folder)
 
     def forward() -> None:
         with torch.no_grad():
@@ -113,7 +123,15 @@ def _contenders(
 
     def ours(methods: list[str], layers: list[TargetLayer] = layers, batch_size: int | None = None) -> Contender:
         def maps() -> None:
-            found = explain(model, images, methods, class_idx=classes, target_layers=layers, batch_size=batch_size)
+            found = explain(
+                model,
+                images,
+                methods,
+                class_idx=classes,
+                target_layers=layers,
+                embedding=embedding,
+                batch_size=batch_size,
+            )
             for name in methods:
                 found.heatmap(name)
 
@@ -121,15 +139,18 @@ def _contenders(
 
     return {
         PLAIN: forward,
+        "lightning-cam, the defaults: attnlrp and hirescam": ours(["attnlrp", "hirescam"]),
+        **{f"lightning-cam, {name}": ours([name]) for name in WHOLE_DEPTH},
+        "lightning-cam, attnlrp, all images at once": ours(["attnlrp"], batch_size=len(images)),
         **{f"lightning-cam, {name}": ours([name]) for name in ONE_PASS},
         "lightning-cam, the first eight together": ours(EIGHT),
         f"lightning-cam, all {len(ONE_PASS)} one-pass methods together": ours(ONE_PASS),
         "lightning-cam, the seed set together": ours(list(SEED_SET)),
-        "lightning-cam, hirescam at the default layers": ours(["hirescam"], default),
-        "lightning-cam, hirescam at the default layers, half of the images at a time": ours(
-            ["hirescam"], default, batch_size=math.ceil(len(images) / 2)
+        "lightning-cam, hirescam at the last two blocks": ours(["hirescam"], two),
+        "lightning-cam, hirescam at the last two blocks, half of the images at a time": ours(
+            ["hirescam"], two, batch_size=math.ceil(len(images) / 2)
         ),
-        "a whole look, hirescam (maps, grid, filmstrip, logging)": look,
+        "a whole look, the defaults (maps, grids, filmstrips, logging)": look,
         "grad-cam, gradcam": lambda: _grad_cam(SEED_SET["gradcam"], model, layers, images, classes),
         "grad-cam, the seed set": lambda: [_grad_cam(cls, model, layers, images, classes) for cls in SEED_SET.values()],
         **{
@@ -140,20 +161,25 @@ def _contenders(
 
 
 def _look(
-    model: nn.Module, images: Tensor, classes: Tensor, layers: list[TargetLayer], folder: Path
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    layers: list[TargetLayer],
+    embedding: TargetLayer,
+    folder: Path,
 ) -> tuple[Contender, SinkWorker]:
     """What the training thread does at one validation run, ten epochs into a training."""
     probe = ProbeBatch(images, labels=classes, num_labels=len(classes))
     display_images = torch.rand_like(images)
     names = [str(index) for index in range(1000)]
     history = History()
-    run = RunInfo("cam", ["hirescam"], "", (display_images * 255).byte(), classes, None, names)
+    run = RunInfo("cam", ["attnlrp", "hirescam"], "", (display_images * 255).byte(), classes, None, names)
     sink = sink_of(TensorBoardLogger(folder))
     assert sink is not None
     worker = SinkWorker([sink], run, capacity=1000)
 
     def look() -> None:
-        explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers)
+        explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers, embedding=embedding)
         step = len(steps)
         steps.append(step)
         worker.submit(measure(explanation, probe, history, name="cam", step=step, epoch=step))

@@ -51,7 +51,7 @@ def train(log_dir: str | Path = "demo_logs", *, epochs: int = EPOCHS, train_size
 def save_filmstrip(run: Path) -> Path:
     """Write the newest filmstrip of a run's event file next to it, and return the picture's path."""
     picture = run / "filmstrip.jpg"
-    picture.write_bytes(_events(run).Images("cam/hirescam/filmstrip")[-1].encoded_image_string)
+    picture.write_bytes(_events(run).Images("cam/attnlrp/filmstrip")[-1].encoded_image_string)
     return picture
 
 
@@ -60,7 +60,7 @@ def table(run: Path) -> str:
     events = _events(run)
     columns = [
         {event.step: event.value for event in events.Scalars(tag)}
-        for tag in ("epoch", "val_acc", "cam/hirescam/share_inside", "cam/hirescam/pointing_game")
+        for tag in ("epoch", "val_acc", "cam/attnlrp/share_inside", "cam/attnlrp/pointing_game")
     ]
     lines = ["epoch  accuracy  share inside the box  pointing game"]
     for step in columns[2]:

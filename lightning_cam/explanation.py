@@ -3,32 +3,32 @@
 import difflib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from math import ceil
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
-from lightning_cam.model.output import Forward, Score, forward_of_rows, OnCopies
+from lightning_cam.methods.defaults import BLANK, DEFAULT, DEFAULTS, LEADING, NEXT_BEST, is_conserved, not_adding_up
+from lightning_cam.model.output import Forward, OnCopies, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
+from lightning_cam.passes.blank import blank_scores
 from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.layout import TokenLayout
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT = "hirescam"
-BLANK = (
-    "at the target layers nothing speaks for the class. Give another layer with target_layers= (the norm before the "
-    "last attention is alive in most models), and see that the head is not all zeros."
-)
+_LEAST = 4  # images at once, however few there are
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Explanation:
         layers: The target layers.
         image_size: Height and width of the images.
         scores: (B,) float32, what was explained: the logit of the class, or the `score`.
+        conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
+            a fraction of the difference between the score and that of a blank image.
+        unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
+        blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
+            per attention, see `BlockStatistics`.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -51,6 +56,9 @@ class Explanation:
     layers: list[TargetLayer]
     image_size: tuple[int, int]
     scores: Tensor | None = None
+    conservation: dict[str, Tensor] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -97,7 +105,7 @@ class Explanation:
 def explain(
     model: nn.Module,
     images: Tensor,
-    methods: str | type | Sequence[str | type] = _DEFAULT,
+    methods: str | type | Sequence[str | type] = DEFAULT,
     *,
     class_idx: int | Sequence[int] | Tensor | None = None,
     score: Score | None = None,
@@ -107,27 +115,34 @@ def explain(
     batch_size: int | None = None,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    embedding: TargetLayer | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
 
-    All methods and target layers of a batch share one forward and one short backward.
+    All methods and target layers of a batch share one forward, and one backward as far as a method needs it.
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
         images: (B, C, H, W), normalized as the model expects.
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
+            "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; in
+            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
         class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
             class.
         score: In place of a class: a function from the model's output to (B,) scalars.
-        target_layers: One or several names, modules or `TargetLayer`s; by default found by `find_target_layers`.
+        target_layers: One or several names, modules or `TargetLayer`s; by default the last of those that
+            `find_target_layers` finds.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: What to call with the images; by default `model`.
-        batch_size: Images that go through the model at once; by default all.
+        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where
+            classes are explained and a method needs the graph of the whole depth, which takes the memory of several
+            forwards.
         aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
             is that of the plain view.
         eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
             methods that weight activations.
+        embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
 
     Returns:
         The maps, on the device of `images`.
@@ -150,15 +165,22 @@ def explain(
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
     layers = known or find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
+    layers = layers if given else layers[-1:]
+    needs = frozenset[str]().union(*(method.needs for method in chosen))
+    if "embedding" in needs and embedding is None:
+        embedding = find_embedding(model, images, forward=forward)
     inputs_of = partial(
         MethodInputs,
         model,
         layers=layers,
         score=score,
-        needs=frozenset[str]().union(*(method.needs for method in chosen)),
+        needs=needs,
+        embedding=embedding,
     )
     views = _VIEWS if aug_smooth else _VIEWS[:1]
-    step = batch_size or len(images)
+    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
+    # A score may know which image is which, and is given all of them.
+    step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
     parts = []
     with looking(model):
         for start in range(0, len(images), step):
@@ -168,10 +190,18 @@ def explain(
             run = OnCopies(forward_of_rows(forward or model, chunk))
             parts.append(
                 _explain_batch(
-                    partial(inputs_of, run), images[chunk], classes, chosen, views, eigen_smooth, methods == "all"
+                    partial(inputs_of, run, sees_blocks=start == 0),
+                    images[chunk],
+                    classes,
+                    chosen,
+                    views,
+                    eigen_smooth,
+                    methods == "all",
                 )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
+        # Last: models that follow what they see would see the blank image too.
+        blank = blank_scores(OnCopies(forward or model), images, score) if whole_depth else None
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
         {
@@ -184,9 +214,56 @@ def explain(
         (images.shape[2], images.shape[3]),
         torch.cat([captured.scores for captured in plain]),
     )
+    if blank is not None:
+        scores = torch.cat([captured.scores for captured in plain])
+        classes = explanation.class_idx  # one that does not exist has no score either
+        difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
+        sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
+        found = {name: total / difference for name, total in sums.items()}
+        seen = [captured.embedding for captured in plain if captured.embedding is not None]
+        explanation = replace(
+            explanation,
+            conservation=found,
+            unknown=frozenset[str]().union(*(part.unknown for part in seen)),
+            blocks=seen[0].blocks.by_name() if seen[0].blocks is not None else {},
+        )
     if not known:  # who has found them before looks often, and must not wait for the device
+        if methods == DEFAULT and not adds_up(explanation):
+            options: dict[str, Any] = {
+                "class_idx": explanation.class_idx,
+                "score": score,
+                "forward": forward,
+                "batch_size": batch_size,
+            }
+            again = partial(explain, model, images, target_layers=layers, aug_smooth=aug_smooth, **options)
+            explanation = with_next_best(explanation, again)
         _say_what_is_blank(explanation)
     return explanation
+
+
+def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
+    """Whether nothing of a method's relevance is lost in operations that its rules do not know.
+
+    Waits for the device if there are such. Without, relevance need not add up either: that of an untrained model goes
+    to biases and position embeddings.
+    """
+    return not explanation.unknown or is_conserved(explanation.conservation[method])
+
+
+def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explanation]) -> Explanation:
+    """The explanation with the next best method in the place of the leading one, or without; says so.
+
+    Args:
+        explanation: Whose leading method does not add up.
+        explain_by: Explains the same by a method.
+    """
+    others = {name: maps for name, maps in explanation.layer_maps.items() if name != LEADING}
+    try:
+        others = {**explain_by(NEXT_BEST).layer_maps, **others}
+    except DoesNotApply as error:
+        _log.info("%s", error)
+    _log.warning("%s %s stands in its place.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
+    return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset())
 
 
 def _say_what_is_blank(explanation: Explanation) -> None:
@@ -251,13 +328,16 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
     """Return the methods of these names.
 
     Args:
-        names: One name, several, or "all"; a class of `pytorch_grad_cam`, or its dotted path, in place of a name.
+        names: One name, several, "all" or "default"; a class of `pytorch_grad_cam`, or its dotted path, stands for one.
 
     Raises:
         ValueError: A name is not in `METHODS`, stands twice, or there is none.
     """
     if names == "all":
-        return sorted(METHODS.values(), key=lambda method: method.name != _DEFAULT)  # which leads pages and sheets
+        first = dict(zip(DEFAULTS, range(2), strict=True))  # which lead pages and sheets
+        return sorted(METHODS.values(), key=lambda method: first.get(method.name, 2))
+    if names == DEFAULT:
+        return [METHODS[name] for name in DEFAULTS]
     chosen = [_find_method(name) for name in ([names] if isinstance(names, str | type) else names)]
     known = [method.name for method in chosen]
     twice = sorted({name for name in known if known.count(name) > 1})
@@ -272,12 +352,13 @@ def _find_method(name: str | type) -> Method:
         return METHODS[name]
     if isinstance(name, type) or "." in str(name):
         return grad_cam_method(name)
-    if name == "all":
-        raise ValueError("methods: 'all' stands alone, in place of a list")
+    if name in ("all", DEFAULT):
+        raise ValueError(f"methods: {name!r} stands alone, in place of a list")
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', and classes of pytorch_grad_cam)"
+        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', 'default', "
+        "and classes of pytorch_grad_cam)"
     )
 
 

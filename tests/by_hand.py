@@ -14,7 +14,7 @@ COUNT = 3  # images
 
 
 def maps_by_hand(model, find=None):
-    """HiResCAM of the labels, (COUNT, 4, 4), as a mean over the first norms of the ViT's last two blocks.
+    """HiResCAM of the labels, (COUNT, 4, 4), at the first norm of the ViT's last block.
 
     Args:
         model: Left as it is; what runs is a copy in eval mode.
@@ -28,7 +28,7 @@ def maps_by_hand(model, find=None):
             hooks.clear()  # the user's are about the training
     vit = next((module for module in model.modules() if isinstance(module, VisionTransformer)), None)
     outputs = []
-    for layer in find(model) if find else [block.norm1 for block in vit.blocks[-2:]]:
+    for layer in find(model) if find else [vit.blocks[-1].norm1]:
         layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     data = Pictures(COUNT)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():

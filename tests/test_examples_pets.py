@@ -97,7 +97,7 @@ def test_the_config_fine_tunes_and_measures_the_maps_by_the_masks(
     monkeypatch.setattr("sys.argv", ["train", "fit", "--config", CONFIG, *options])
     train.main()
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0"), size_guidance={"images": 0}).Reload()
-    for method in ("hirescam", "layercam"):
+    for method in ("attnlrp", "hirescam"):
         shares = [event.value for event in events.Scalars(f"cam/{method}/share_inside")]
         assert len(shares) == 4  # four batches, a validation after each
         assert all(0 < share < 1 for share in shares)

@@ -18,8 +18,8 @@ def test_the_table_holds_the_logged_numbers_by_epoch(tmp_path: Path) -> None:
         for epoch, step in enumerate((9, 19)):
             writer.add_scalar("epoch", epoch, step)
             writer.add_scalar("val_acc", 0.1 + epoch / 2, step)
-            writer.add_scalar("cam/hirescam/share_inside", 0.25 + epoch / 2, step)
-            writer.add_scalar("cam/hirescam/pointing_game", 0.3 + epoch / 2, step)
+            writer.add_scalar("cam/attnlrp/share_inside", 0.25 + epoch / 2, step)
+            writer.add_scalar("cam/attnlrp/pointing_game", 0.3 + epoch / 2, step)
     rows = [line.split() for line in demo.table(tmp_path).splitlines()]
     assert rows[1:3] == [["0", "0.10", "0.25", "0.30"], ["1", "0.60", "0.75", "0.80"]]
 
@@ -28,7 +28,7 @@ def test_the_demo_learns_and_keeps_its_filmstrip(tmp_path: Path) -> None:
     run = demo.train(tmp_path, epochs=2, train_size=128)
     picture = demo.save_filmstrip(run)
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-    newest = events.Images("cam/hirescam/filmstrip")[-1]
+    newest = events.Images("cam/attnlrp/filmstrip")[-1]
     assert picture.read_bytes() == newest.encoded_image_string
     assert Image.open(BytesIO(picture.read_bytes())).size == (newest.width, newest.height)
     assert [line.split()[0] for line in demo.table(run).splitlines()] == ["epoch", "0", "1", "chance"]
@@ -53,7 +53,7 @@ def test_the_config_trains_and_looks_every_epoch(config: str, tmp_path: Path, mo
     steps = [event.step for event in events.Scalars("val_acc")]
     assert steps == [3, 7]
     for tag in ("share_inside", "pointing_game"):
-        looks = events.Scalars(f"cam/hirescam/{tag}")
+        looks = events.Scalars(f"cam/attnlrp/{tag}")
         assert [event.step for event in looks] == steps
         assert all(0 <= event.value <= 1 for event in looks)
-    assert [event.step for event in events.Images("cam/hirescam/filmstrip")] == steps
+    assert [event.step for event in events.Images("cam/attnlrp/filmstrip")] == steps

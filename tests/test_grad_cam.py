@@ -30,6 +30,7 @@ CLASSES = [
     *(getattr(pytorch_grad_cam, name) for name in ("SegEigenCAM", "RefineCAM") if hasattr(pytorch_grad_cam, name)),
 ]
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+LAYERS = ["blocks.1.norm1", "blocks.2.norm1"]
 TARGETS = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]
 
 
@@ -48,16 +49,14 @@ def by_hand(cls, model, layers=None, images=IMAGES, targets=TARGETS, eigen_smoot
     model = copy.deepcopy(model)
     # The kernel that has a second derivative, for all: the others differ from it by rounding only.
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        cam = cls(
-            model, [model.get_submodule(name) for name in layers or ["blocks.1.norm1", "blocks.2.norm1"]], **options
-        )
+        cam = cls(model, [model.get_submodule(name) for name in layers or LAYERS], **options)
         return torch.from_numpy(cam(images, targets, eigen_smooth=eigen_smooth))
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_maps_are_those_of_grad_cam(cls):
     model = class_token_vit()
-    explanation = explain(model, IMAGES, cls, class_idx=torch.tensor([3, 1]))
+    explanation = explain(model, IMAGES, cls, class_idx=torch.tensor([3, 1]), target_layers=LAYERS)
     expected = by_hand(cls, model, reshape_transform=_patches)
     (maps,) = explanation.maps.values()
     assert list(explanation.maps) == [cls.__name__.lower()]
@@ -73,7 +72,9 @@ def test_ablation_gets_the_layer_that_fits_the_layout():
     cls = pytorch_grad_cam.AblationCAM
     vit = pytorch_grad_cam.AblationLayerVit()
     expected = by_hand(cls, model, reshape_transform=_patches, ablation_layer=vit)
-    assert_close(explain(model, IMAGES, cls, class_idx=torch.tensor([3, 1])).maps["ablationcam"], expected)
+    assert_close(
+        explain(model, IMAGES, cls, class_idx=torch.tensor([3, 1]), target_layers=LAYERS).maps["ablationcam"], expected
+    )
 
 
 def test_several_layers_and_eigen_smooth():
@@ -111,10 +112,10 @@ def test_layers_of_different_grids():
 def test_finer_contrasts_each_images_class():
     """As grad-cam's for the predicted class, where it needs no targets; and for any other."""
     model = class_token_vit()
-    predicted = explain(model, IMAGES, pytorch_grad_cam.FinerCAM).maps["finercam"]
+    predicted = explain(model, IMAGES, pytorch_grad_cam.FinerCAM, target_layers=LAYERS).maps["finercam"]
     expected = by_hand(pytorch_grad_cam.FinerCAM, model, reshape_transform=_patches, targets=None)
     assert_close(predicted, expected, atol=1e-4, rtol=0)
-    plain = explain(model, IMAGES, pytorch_grad_cam.GradCAM).maps["gradcam"]
+    plain = explain(model, IMAGES, pytorch_grad_cam.GradCAM, target_layers=LAYERS).maps["gradcam"]
     assert (plain - predicted).abs().max() > 0.01
 
 
@@ -136,7 +137,9 @@ def test_shapley_is_given_the_grid_that_grad_cam_forgets():
 
 def test_sess_whose_patches_begin_graphs_of_their_own():
     model = class_token_vit()
-    sess = explain(model, IMAGES, "pytorch_grad_cam.SESS", class_idx=torch.tensor([3, 1])).maps["sess"]
+    sess = explain(model, IMAGES, "pytorch_grad_cam.SESS", class_idx=torch.tensor([3, 1]), target_layers=LAYERS).maps[
+        "sess"
+    ]
     expected = by_hand(pytorch_grad_cam.SESS, model, reshape_transform=_patches)
     assert_close(sess, expected, atol=1e-4, rtol=0)
 

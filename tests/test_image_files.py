@@ -107,7 +107,7 @@ def test_a_probe_of_a_folder_leaves_out_and_names_what_is_no_image(tmp_path, cap
     write_no_files(tmp_path)
     (tmp_path / "bad\n\x1b[31m.png").write_bytes(b"x")
     (tmp_path / "good.png").write_bytes(png())
-    assert ProbeBatch.from_folder(tmp_path).images.shape == (1, 3, 16, 16)
+    assert images_of_folder(tmp_path).images.shape == (1, 3, 16, 16)
     named = [message.partition(" is left out: ")[0].rpartition("/")[2] for message in caplog.messages]
     assert sorted(named) == sorted([*bad, r"bad\n\x1b[31m.png"])
     assert all("\n" not in message and "\x1b" not in message for message in caplog.messages)
@@ -117,7 +117,7 @@ def test_a_probe_of_files_with_any_names(tmp_path):
     for name in NAMES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png())
-    assert len(ProbeBatch.from_folder(tmp_path, 100).images) == len(NAMES)
+    assert len(images_of_folder(tmp_path, 100).images) == len(NAMES)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -132,7 +132,7 @@ def test_a_damaged_file_of_any_format_is_an_image_or_an_oserror(tmp_path, caplog
         except OSError:
             pass
         try:
-            ProbeBatch.from_folder(tmp_path)
+            images_of_folder(tmp_path)
         except ValueError as error:
             assert "differ in size" in str(error)
         (tmp_path / f"m.{suffix}").unlink()

@@ -158,6 +158,7 @@ def everything_needed(device="cpu"):
         "image_size": (24, 32),
         "scores": draw(2),
         "score_images": lambda images, image: images.mean(dim=(1, 2, 3)) * (1 + image),
+        "gradient_images": lambda images, image: images.tanh() * (1 + image[:, None, None, None]),
         "layer_activations": [draw(2, 5, 6, 8), draw(2, 5, 3, 4)],
         "layer_gradients": [draw(2, 5, 6, 8), draw(2, 5, 3, 4)],
         "input_gradients": draw(2, 3, 24, 32),
@@ -167,6 +168,8 @@ def everything_needed(device="cpu"):
         "block_attention_gradients": attention(),
         "readout": torch.ones(2, 13, device=device) / 13,
         "token_layout": TokenLayout("NLC", (3, 4), num_prefix_tokens=1),
+        "embedding": draw(2, 5, 3, 4),
+        **{f"{rules}_gradients": draw(2, 5, 3, 4) for rules in ("lrp_ln", "lrp_ah_ln", "libragrad", "attnlrp")},
     }
 
 

@@ -148,3 +148,17 @@ def test_add_summary_opens_a_closed_writer_again(tmp_path):
     writer.close()
     log = EventAccumulator(str(tmp_path)).Reload()
     assert [(log.Scalars(tag)[0].step, log.Scalars(tag)[0].value) for tag in "ab"] == [(7, 1.0), (7, 2.0)]
+
+
+def test_multi_head_attention_in_sight_shows_its_inner_calls_and_has_the_same_numbers():
+    attention = nn.MultiheadAttention(8, 2).eval()
+    tokens = torch.randn(5, 2, 8)
+    with Seen() as seen, torch.no_grad():
+        found, _ = private.multi_head_attention_in_sight()(
+            *(tokens, tokens, tokens, 8, 2, attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0),
+            *(attention.out_proj.weight, attention.out_proj.bias),
+            training=False,
+            need_weights=False,
+        )
+    assert F.scaled_dot_product_attention in seen.functions
+    assert torch.equal(found, attention(tokens, tokens, tokens, need_weights=False)[0])

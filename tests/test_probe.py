@@ -141,7 +141,7 @@ def test_a_folder_is_read_whatever_type_its_images_have(tmp_path):
     suffixes = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"]
     for index, suffix in enumerate(suffixes):
         Image.new("RGB", (8, 8), (25 * index,) * 3).save(tmp_path / f"{index}.{suffix}")
-    images = ProbeBatch.from_folder(tmp_path).images
+    images = images_of_folder(tmp_path).images
     assert (images.mean((1, 2, 3)) * 255).tolist() == pytest.approx([25 * index for index in range(8)], abs=2)
     assert [file.suffix[1:] for file in find_images(str(tmp_path))[1]] == suffixes  # the command line's too
 
@@ -149,7 +149,7 @@ def test_a_folder_is_read_whatever_type_its_images_have(tmp_path):
 def test_of_an_animation_the_first_picture_is_taken(tmp_path):
     first, *rest = (Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue"))
     first.save(tmp_path / "a.gif", save_all=True, append_images=rest)
-    assert ProbeBatch.from_folder(tmp_path).images[0, :, 0, 0].tolist() == [1, 0, 0]
+    assert images_of_folder(tmp_path).images[0, :, 0, 0].tolist() == [1, 0, 0]
     assert read_image(tmp_path / "a.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -158,17 +158,17 @@ def test_a_folder_goes_through_the_transform(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (10, 8), value).save(tmp_path / name, format="PNG")
     transform = Compose([ToTensor(), Normalize(0.5, 0.25)])
-    probe = ProbeBatch.from_folder(tmp_path, transform=transform)
+    probe = images_of_folder(tmp_path, transform=transform)
     assert probe.images.shape == (2, 3, 8, 10)
     torch.testing.assert_close(probe.images[:, 0, 0, 0], (torch.tensor([200, 100]) / 255 - 0.5) / 0.25)
-    assert torch.equal(ProbeBatch.from_folder(tmp_path, 1).images[0, 0, 0, 0], torch.tensor(200) / 255)
+    assert torch.equal(images_of_folder(tmp_path, 1).images[0, 0, 0, 0], torch.tensor(200) / 255)
 
 
 def test_a_broken_file_is_left_out(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(b"no image")
     for name, value in (("b", 100), ("c", 200)):
         Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
-    probe = ProbeBatch.from_folder(tmp_path, 1)
+    probe = images_of_folder(tmp_path, 1)
     torch.testing.assert_close(probe.images, torch.full((1, 3, 8, 8), 100 / 255))
     assert "a.png is left out" in caplog.text
 
@@ -177,16 +177,16 @@ def test_a_broken_file_is_left_out(tmp_path, caplog):
 def test_a_folder_without_images(tmp_path, folder, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"probe: .*{message}"):
-        ProbeBatch.from_folder(tmp_path / folder)
+        images_of_folder(tmp_path / folder)
 
 
 def test_a_folder_of_different_sizes(tmp_path):
     for size in (8, 9):
         Image.new("RGB", (size, size)).save(tmp_path / f"{size}.png")
     with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\).* now none"):
-        ProbeBatch.from_folder(tmp_path)
+        images_of_folder(tmp_path)
     with pytest.raises(ValueError, match=r"differ in size .* in the validation transform"):
-        ProbeBatch.from_folder(tmp_path, transform=ToTensor())
+        images_of_folder(tmp_path, transform=ToTensor())
 
 
 class Inner:
@@ -253,7 +253,7 @@ def test_a_folder_is_read_as_the_command_line_reads_it(tmp_path):
     gray = np.full((4, 4), 65535 // 2, np.uint16)
     Image.fromarray(gray).save(tmp_path / "a.png")
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "b.png")
-    sixteen_bit, transparent = ProbeBatch.from_folder(tmp_path).images
+    sixteen_bit, transparent = images_of_folder(tmp_path).images
     assert sixteen_bit.mean() == pytest.approx(0.5, abs=0.01) and transparent.min() == 1
 
 
@@ -261,7 +261,7 @@ def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "whole.png")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
-    assert len(ProbeBatch.from_folder(tmp_path).images) == 1
+    assert len(images_of_folder(tmp_path).images) == 1
     assert sum("is left out" in message for message in caplog.messages) == 2
 
 

@@ -153,7 +153,7 @@ def replay_checkpoints(
         Parameter(help="Arguments of the module that go before the hyperparameters in the checkpoint."),
     ] = None,
     trust_checkpoint: options.TrustCheckpoint = False,
-    method: options.Method = ("hirescam",),
+    method: options.Method = ("default",),
     num_samples: Annotated[options.Whole, Parameter(help="Images to look at.")] = 16,
     forward: options.Forward = None,
     target_layers: options.TargetLayers = None,
@@ -280,11 +280,12 @@ def make_report(
 
 
 def _methods(names: Sequence[str]) -> str | list[str]:
-    """`all`, or the list of names; checked."""
+    """`all`, `default`, or the list of names; checked."""
     from lightning_cam.explanation import find_methods
+    from lightning_cam.methods.defaults import DEFAULT
 
-    if list(names) == ["all"]:
-        return "all"
+    if list(names) in (["all"], [DEFAULT]):
+        return names[0]
     try:
         find_methods(list(names))
     except ValueError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from lightning_cam.cli.models import NamedModel, first_run
 from lightning_cam.cli.pictures import contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results, place_of
-from lightning_cam.explanation import Explanation, explain
+from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.render import has_evidence
 from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import CONTROL
 
 CONTACT_SHEET = "contact.jpg"
@@ -69,7 +70,14 @@ class Explainer:
         images = torch.zeros(1, channels, *self.preprocessing.image_size, device=self.device)
         forward = classifier_of(self.model.module, self.forward)
         with first_run(images, "--image-size, --mean and --std say"):
-            return find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
+            found = find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
+        return found if self.target_layers else found[-1:]
+
+    @cached_property
+    def embedding(self) -> TargetLayer:
+        """Where methods of the whole depth read relevance."""
+        images = torch.zeros(1, len(self.preprocessing.mean), *self.preprocessing.image_size, device=self.device)
+        return find_embedding(self.model.module, images, forward=classifier_of(self.model.module, self.forward))
 
     def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:
         """Explain a batch (B, C, H, W)."""
@@ -79,6 +87,7 @@ class Explainer:
             self.methods,
             class_idx=self.class_idx,
             target_layers=layers,
+            embedding=self.embedding if any("embedding" in m.needs for m in find_methods(self.methods)) else None,
             forward=classifier_of(self.model.module, self.forward),
             aug_smooth=self.aug_smooth,
             eigen_smooth=self.eigen_smooth,

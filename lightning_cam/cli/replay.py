@@ -198,6 +198,7 @@ def replay(
         precision=precision,  # type: ignore[arg-type]
         logger=TensorBoardLogger(output, name="", version=""),
         callbacks=[callback],
+        max_epochs=checkpoints[-1].epoch + 1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -1,6 +1,14 @@
 """CAM methods as pure batched tensor functions, and the registry that names them."""
 
-from lightning_cam.methods import activation, attention, gradient, perturbation, principal  # noqa: F401  (registers)
+from lightning_cam.methods import (  # noqa: F401  (registers)
+    activation,
+    attention,
+    blanking,
+    gradient,
+    perturbation,
+    principal,
+    relevance,
+)
 from lightning_cam.methods.reduce import channel_sum, principal_projection
 from lightning_cam.methods.registry import METHODS, NEEDS, DoesNotApply, Method, register_method
 

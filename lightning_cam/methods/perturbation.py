@@ -52,7 +52,7 @@ def ablationcam(
     count = layer_output.shape[channel_axis]
     channels_last = layer_output.movedim(channel_axis, -1)
     without = []
-    for image, channel in _rows(len(layer_output), count, micro_batch, layer_output.device):
+    for image, channel in rows_of(len(layer_output), count, micro_batch, layer_output.device):
         one_per_row = [-1, *[1] * (channels_last.dim() - 1)]
         taken = torch.arange(count, device=channel.device) == channel.view(one_per_row)
         filler = value[image].view(one_per_row)
@@ -85,7 +85,7 @@ def scorecam(
     """
     size = images.shape[-2:]
     rows = []
-    for image, channel in _rows(len(images), activations.shape[1], micro_batch, images.device):
+    for image, channel in rows_of(len(images), activations.shape[1], micro_batch, images.device):
         shown = F.interpolate(activations[image, channel][:, None], size=size, mode="bilinear", align_corners=True)
         shown = to_unit_interval(shown, eps=1e-8).to(images.dtype)  # grad-cam's constant here
         rows.append(score_images(images[image] * shown, image))
@@ -93,7 +93,7 @@ def scorecam(
     return reduce(weights[:, :, None, None] * activations)
 
 
-def _rows(images: int, channels: int, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def rows_of(images: int, channels: int, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Micro-batches of (image, channel) indices, image by image."""
     every = torch.arange(images * channels, device=device)
     for rows in every.split(size):

@@ -34,6 +34,8 @@ MODEL_NEEDS: dict[str, str] = {
     "scores": "(B,): the score of each image",
     "score_images": "callable (images (N, 3, H, W), image (N,) int64) -> (N,) scores: the whole model, `image` saying "
     "which of the B images, and so which class, each row belongs to",
+    "gradient_images": "callable (images (N, 3, H, W), image (N,) int64) -> (N, 3, H, W) float32: d score / d images, "
+    "`image` as for score_images",
     "layer_activations": "list of activations, one per target layer",
     "layer_gradients": "list of gradients, one per target layer",
     "input_gradients": "(B, 3, H, W) float32: d score / d images",
@@ -45,6 +47,11 @@ MODEL_NEEDS: dict[str, str] = {
     "readout": "(B, N) float32, rows adding up to 1: the share of each token in what the head reads; all on the "
     "class token, or even over the patches",
     "token_layout": "TokenLayout of the N tokens as (B, N, C)",
+    "embedding": "(B, C, h, w) float32: what tokens begin with, on their grid; the images where no tokens begin",
+    "lrp_ln_gradients": "(B, C, h, w) float32: d score / d embedding by the LN-rule (`passes/rules.py`)",
+    "lrp_ah_ln_gradients": "the same by the AH- and the LN-rule",
+    "libragrad_gradients": "the same by the rules of LibraGrad",
+    "attnlrp_gradients": "the same by the rules of AttnLRP",
     "grad_cam": "callable (class of pytorch_grad_cam, eigen_smooth=bool) -> (B, H, W) float32 in [0, 1]: its result",
 }
 """What a method may need of the model as a whole, and its form. Tensors come detached."""

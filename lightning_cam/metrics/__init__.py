@@ -6,7 +6,7 @@ Everything is batched and stays on the device of the maps. `docs/metrics.md` say
 from lightning_cam.metrics.faithfulness import average_drop, deletion_auc, insertion_auc
 from lightning_cam.metrics.localization import box_coverage, mask_coverage, pointing_game, share_inside
 from lightning_cam.metrics.sanity import randomization_similarity, randomized_copy
-from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation
+from lightning_cam.metrics.similarity import cosine_similarity, rank_correlation, shared_evidence
 from lightning_cam.metrics.spread import entropy, gini, outlier_token_norm
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "randomized_copy",
     "rank_correlation",
     "share_inside",
+    "shared_evidence",
 ]

@@ -1,6 +1,7 @@
 """How alike two maps of the same image are: across epochs, methods, or before and after randomizing weights."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -40,6 +41,31 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     correlation = (_unit_length(first) * _unit_length(second)).sum(dim=1)
     finite = maps.flatten(1).isfinite().all(dim=1) & others.flatten(1).isfinite().all(dim=1)
     return torch.where(finite, correlation, torch.nan)
+
+
+def shared_evidence(maps: Tensor, others: Tensor) -> Tensor:
+    """How much of the positive relevance of two maps lies at the same places.
+
+    `sum_i min(p[i], q[i])` over the cells of the coarser grid, `p` and `q` the maps' positive relevance divided by its
+    sum. What one map sees and the other does not counts against it, wherever it lies.
+
+    Args:
+        maps: `(B, h, w)` raw signed relevance.
+        others: `(B, h', w')`, the maps to compare with, image by image.
+
+    Returns:
+        `(B,)` in [0, 1]; 0 where either map has no positive relevance, NaN where either is non-finite.
+
+    Example:
+        >>> shared_evidence(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0, 1.0]]]))
+        tensor([0.7500])
+    """
+    grid = min(maps.shape[1], others.shape[1]), min(maps.shape[2], others.shape[2])
+    shares = []
+    for each in (maps, others):
+        energy = F.adaptive_avg_pool2d(each.relu(), grid).flatten(1)
+        shares.append(energy / energy.sum(1, keepdim=True).clamp_min(torch.finfo(energy.dtype).tiny))
+    return torch.minimum(*shares).sum(1)
 
 
 def _unit_length(rows: Tensor) -> Tensor:

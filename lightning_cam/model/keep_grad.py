@@ -1,6 +1,6 @@
 """Gradients where the user's code switches them off, and never in what the model keeps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class WithGraphWhereNeeded:
         self._forward = forward
 
     def __call__(self, images: Tensor) -> Any:
+        """Run it."""
         try:
             return self._forward(images)
         except RuntimeError as error:

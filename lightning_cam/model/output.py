@@ -80,6 +80,7 @@ class OnCopies:
         self._forward = forward
 
     def __call__(self, images: Tensor) -> Any:
+        """Run it."""
         return self._forward(images.clone())
 
     def of_rows(self, index: Tensor | slice) -> Forward:
@@ -168,10 +169,10 @@ def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
             same[key] = value  # type: ignore[index]
         return same
     if is_dataclass(tree) and not isinstance(tree, type):
-        same = copy(tree)
+        other = copy(tree)
         for field in fields(tree):
-            object.__setattr__(same, field.name, mapped(getattr(tree, field.name), change))
-        return same
+            object.__setattr__(other, field.name, mapped(getattr(tree, field.name), change))
+        return other
     return change(tree)
 
 

@@ -4,11 +4,14 @@ Each stands in one function, and `tests/test_private.py` fails by its name when 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils import checkpoint
@@ -148,3 +151,17 @@ def add_summary(writer: Any, summary: Any, step: int) -> None:
     Its public methods write one tag each, and pictures only as PNG, which takes twenty times as long as JPEG.
     """
     writer._get_file_writer().add_summary(summary, step)
+
+
+@cache
+def multi_head_attention_in_sight() -> Callable[..., Any]:
+    """`F.multi_head_attention_forward`, whose inner calls a `TorchFunctionMode` that is on sees.
+
+    The original hands itself over to such a mode, which can then only call it with itself switched off. This is its
+    code, without the question whether there is a mode.
+    """
+    original = F.multi_head_attention_forward
+    names = {**original.__globals__, "has_torch_function": lambda tensors: False}
+    copy = FunctionType(original.__code__, names, original.__name__, original.__defaults__)
+    copy.__kwdefaults__ = original.__kwdefaults__
+    return copy

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class OneLogit(Task):
 
     words = "two classes of one logit"
 
+    @override
     def logits(self, output: Tensor) -> Tensor:
         if output.numel() != len(output):
             raise ValueError(f"expected one logit per image, got {tuple(output.shape)}")
         one = output.reshape(len(output), 1)
         return torch.cat([-one, one], 1) / 2
 
+    @override
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         if target.numel() != len(target):
             return None
@@ -73,6 +76,7 @@ class OneLogit(Task):
 class OneProbability(OneLogit):
     """The same, of which the loss reads the probability."""
 
+    @override
     def logits(self, output: Tensor) -> Tensor:
         return super().logits(_logit(output))
 
@@ -83,9 +87,11 @@ class Labels(Task):
     words = "several labels"
     is_exclusive = False
 
+    @override
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().sigmoid()
 
+    @override
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         return None
 
@@ -97,6 +103,7 @@ class Labels(Task):
 class LabelProbabilities(Labels):
     """The same, of which the loss reads the probabilities."""
 
+    @override
     def logits(self, output: Tensor) -> Tensor:
         return super().logits(_logit(output))
 
@@ -107,12 +114,14 @@ class Values(Task):
     words = "a regression"
     has_classes = False
 
+    @override
     def logits(self, output: Tensor) -> Tensor:
         """Values (B, K)."""
         if output.ndim not in (1, 2):
             raise ValueError(f"expected values (B,) or (B, K), got {tuple(output.shape)}")
         return output.reshape(len(output), -1)
 
+    @override
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         return None
 
@@ -122,6 +131,7 @@ class Pairs(Values):
 
     words = "similarities to the own text"
 
+    @override
     def logits(self, output: Tensor) -> Tensor:
         if output.ndim != 2 or output.shape[0] != output.shape[1]:
             raise ValueError(f"expected similarities (B, B), got {tuple(output.shape)}")

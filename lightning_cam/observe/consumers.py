@@ -87,7 +87,9 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
         return None
     output, target = pair
     origin, target_origin = origin_of(output), origin_of(target)
-    between_outputs = target_origin is not None and (not target_origin.is_raw or bool(origin.inputs & target_origin.inputs))
+    between_outputs = target_origin is not None and (
+        not target_origin.is_raw or bool(origin.inputs & target_origin.inputs)
+    )
     ignored = kwargs.get("ignore_index", args[4] if name in ("cross_entropy", "nll_loss") and len(args) > 4 else None)
     rank = 3 if between_outputs or reads == "embeddings" else 0
     return Consumed(
@@ -120,7 +122,7 @@ def read_by_module(
         return None
     output, target = pair
     target_origin = origin_of(target)
-    if target_origin is not None and not target_origin.is_raw or not output.is_floating_point():
+    if (target_origin is not None and not target_origin.is_raw) or not output.is_floating_point():
         return None
     inside = [_HAND_WRITTEN[operation] for operation, _ in operations if operation in _HAND_WRITTEN]
     reads: Reads = inside[0] if inside else _by_target(output, target)

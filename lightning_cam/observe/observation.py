@@ -161,4 +161,3 @@ def _place(one: Consumed, kind: Kind, network: NetworkCall | None) -> tuple[int 
             if id(form) in returned:
                 return returned[id(form)], "logits" if softmax else "label logits"
     return None, kind
-

@@ -1,4 +1,4 @@
-"""What was validated, to be run again on chosen rows: the network's call, or the step up to where its output is read."""
+"""What was validated, to be run again on chosen rows: a network's call, or the step up to where its output is read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,9 +30,11 @@ class Program(Protocol):
 
     Attributes:
         given: The tensors that it was run on.
+        module: What is run, or whose step.
     """
 
     given: list[Tensor]
+    module: nn.Module
 
     def __call__(self, tensors: Sequence[Tensor], output: Output | None) -> Any:
         """Run with these tensors.
@@ -57,6 +59,7 @@ class NetworkProgram:
         self.given = tensors_of(self._template)
 
     def __call__(self, tensors: Sequence[Tensor], output: Output | None) -> Any:
+        """Call the network."""
         args, kwargs = filled(self._template, tensors)
         returned = self.module(*args, **kwargs)
         if output is None or output.leaf is None:
@@ -80,6 +83,7 @@ class StepProgram:
         self.given = tensors_of(self._batch)
 
     def __call__(self, tensors: Sequence[Tensor], output: Output | None) -> Any:
+        """Run the step; what it does afterwards is left out."""
         if output is None:
             raise ValueError(
                 "score: the step makes its output of what several networks return, so there is no one output that a "
@@ -179,9 +183,10 @@ class RowForward:
     ) -> None:
         self._program, self._output, self._rows, self._count = program, output, rows, count
         self._picture = picture
-        self.module = program.module  # type: ignore[attr-defined]
+        self.module = program.module
 
     def __call__(self, images: Tensor) -> Any:
+        """Run it on the first rows, and again from the first on."""
         return self._run(images, torch.arange(len(images)) % self._count)
 
     def of_rows(self, index: Tensor | slice) -> Callable[[Tensor], Any]:

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.model.private import function_modes_off
@@ -61,7 +61,8 @@ class StepObserver(Origins):
         consumed: What losses and metrics read, in order.
 
     Example:
-        >>> model, images, labels = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), torch.zeros(2, 3, 2, 2), torch.ones(2)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+        >>> images, labels = torch.zeros(2, 3, 2, 2), torch.ones(2)
         >>> with StepObserver(model, {"images": images, "labels": labels}) as seen:
         ...     _ = nn.functional.cross_entropy(model(images / 255), labels.long())
         >>> [type(call.module).__name__ for call in seen.calls], [one.by for one in seen.consumed]

@@ -1,7 +1,7 @@
 """A pass through the whole model for methods that need its attention. To be used inside `looking(model)`."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -14,10 +14,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_cam.methods.registry import DoesNotApply
-from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, tensors_in
-from lightning_cam.passes.rerun import Rerun
+from lightning_cam.passes.rerun import Call, Rerun, recorded_calls
 from lightning_cam.resolve import TargetLayer
+
+ATTENTION_NEEDS = frozenset({"attentions", "attention_gradients", "block_attention_gradients", "readout"})
 
 
 class _Attention(NamedTuple):
@@ -33,89 +34,110 @@ class AttentionPass:
 
     Args:
         attentions: For each block (B, heads, N, N) float32, after the softmax, queries in rows.
-        attention_gradients: Gradients of the score with respect to them.
+        attention_gradients: Gradients of the score with respect to them; if not asked for, of the last or none.
         block_attention_gradients: Gradients of each block's own score with respect to its attention: the score that
             the final norm and the head give to the mean over all tokens of the block's output. Empty if not asked for.
-        readout: (B, N) float32, share of each token in what the head reads; rows add up to 1.
+        readout: (B, N) float32, share of each token in what the head reads; rows add up to 1. None if not asked for.
     """
 
     attentions: list[Tensor]
     attention_gradients: list[Tensor]
     block_attention_gradients: list[Tensor]
-    readout: Tensor
+    readout: Tensor | None
 
 
-def attention_pass(
-    model: nn.Module,
-    forward: Forward,
-    images: Tensor,
-    layer: TargetLayer,
-    scores: Score,
-    *,
-    of_blocks: bool,
-) -> AttentionPass:
-    """Run the model once with its attention in sight, and differentiate the score with respect to it.
+class AttentionWatch:
+    """A forward pass with its attention in sight.
 
     What a fused kernel hides (`scaled_dot_product_attention`) is computed step by step.
 
     Args:
         model: The module that holds the layer.
-        forward: What to call with the images.
-        images: (B, C, H, W).
         layer: A target layer of the final block, whose layout is that of the tokens.
-        scores: From the model's output to (B,).
-        of_blocks: Whether the blocks' own scores are needed.
-
-    Raises:
-        DoesNotApply: There is no attention over all tokens of the layer, in all blocks alike.
+        needs: What is asked for, among `ATTENTION_NEEDS`.
     """
-    blocks = _blocks(model, layer) if of_blocks else []
-    outputs: dict[nn.Module, Any] = {}
-    watch = _Watch()
-    with torch.enable_grad(), KeepGrad(model):
+
+    def __init__(self, model: nn.Module, layer: TargetLayer, needs: Collection[str]) -> None:
+        self._model, self._layer, self._needs = model, layer, needs
+        self._outputs: dict[nn.Module, Any] = {}
+        self._calls: list[Call] = []
+        self._watch = _Watch()
+        self._blocks: list[nn.Module] | DoesNotApply = []
+        if "block_attention_gradients" in needs:
+            try:
+                self._blocks = _blocks(model, layer)
+            except DoesNotApply as error:
+                self._blocks = error
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the forward pass in the body, whose graph must begin before the first attention."""
         with ExitStack() as stack:
-            for block in blocks:
-                stack.callback(block.register_forward_hook(partial(_keep, outputs)).remove)
-            stack.enter_context(watch)
-            # The graph must begin before the first attention, and parameters are frozen.
-            output = forward(images.detach().clone().requires_grad_())
-        seen = _over_all_tokens(watch.attentions, len(images), layer)
-        edges = [attention.edge for attention in seen]
-        score = scores(output).sum()
-        found = (
-            torch.autograd.grad(score, edges, retain_graph=of_blocks, allow_unused=True) if score.requires_grad else ()
+            if isinstance(self._blocks, list) and self._blocks:
+                self._calls = stack.enter_context(recorded_calls(self._model))
+                for block in self._blocks:
+                    stack.callback(block.register_forward_hook(partial(_keep, self._outputs)).remove)
+            stack.enter_context(self._watch)
+            yield
+
+    def passed(
+        self, forward: Forward, images: Tensor, output: Any, scores: Tensor, score: Score, *, retain_graph: bool
+    ) -> AttentionPass:
+        """Differentiate what came of the forward pass with respect to its attention.
+
+        Args:
+            forward: What was called with the images.
+            images: (B, C, H, W).
+            output: What the model returned.
+            scores: (B,), of that.
+            score: From the model's output to (B,).
+            retain_graph: Whether the graph is needed on.
+
+        Raises:
+            DoesNotApply: There is no attention over all tokens of the layer, in all blocks alike.
+        """
+        count = len(images)
+        seen = _over_all_tokens(self._watch.attentions, count, self._layer)
+        blocks = self._blocks
+        if isinstance(blocks, DoesNotApply):
+            raise blocks
+        asked = seen if "attention_gradients" in self._needs else seen[-1:] if "readout" in self._needs else []
+        gradients: Sequence[Tensor] = ()
+        if asked:
+            edges = [attention.edge for attention in asked]
+            score_sum, retain = scores.sum(), retain_graph or bool(blocks)
+            found = (
+                torch.autograd.grad(score_sum, edges, retain_graph=retain, allow_unused=True)
+                if scores.requires_grad
+                else ()
+            )
+            gradients = [gradient for gradient in found if gradient is not None]
+            if len(gradients) != len(edges):
+                raise DoesNotApply("no gradient of the score reaches all of its attentions, as behind quantized layers")
+        own: list[Tensor] = []
+        if blocks:
+            rerun = Rerun(self._model, forward, images, blocks[-1], known=(self._calls, output))
+            own = _own_gradients(rerun, count, [self._outputs[block] for block in blocks], seen, score)
+        return AttentionPass(
+            attentions=[_per_head(attention.weights.detach(), count) for attention in seen],
+            attention_gradients=[_per_head(gradient, count) for gradient in gradients],
+            block_attention_gradients=[_per_head(gradient, count) for gradient in own],
+            readout=_readout(_per_head(gradients[-1], count)) if asked else None,
         )
-        gradients = [gradient for gradient in found if gradient is not None]
-        if len(gradients) != len(edges):
-            raise DoesNotApply("no gradient of the score reaches all of its attentions, as behind quantized layers")
-        own = _own_gradients(model, forward, images, blocks, outputs, seen, scores) if of_blocks else []
-    return AttentionPass(
-        attentions=[_per_head(attention.weights.detach(), len(images)) for attention in seen],
-        attention_gradients=[_per_head(gradient, len(images)) for gradient in gradients],
-        block_attention_gradients=[_per_head(gradient, len(images)) for gradient in own],
-        readout=_readout(_per_head(gradients[-1], len(images))),
-    )
 
 
 def _own_gradients(
-    model: nn.Module,
-    forward: Forward,
-    images: Tensor,
-    blocks: list[nn.Module],
-    outputs: dict[nn.Module, Any],
-    attentions: list[_Attention],
-    scores: Score,
+    rerun: Rerun, count: int, outputs: list[Any], attentions: list[_Attention], score: Score
 ) -> list[Tensor]:
-    if len(blocks) != len(attentions):
-        raise DoesNotApply(f"{len(blocks)} blocks have {len(attentions)} attentions, one each is needed")
-    rerun = Rerun(model, forward, images, blocks[-1])
-    every = torch.arange(len(images), device=images.device)
+    if len(outputs) != len(attentions):
+        raise DoesNotApply(f"{len(outputs)} blocks have {len(attentions)} attentions, one each is needed")
     gradients: list[Tensor] = []
-    for block, attention in zip(blocks, attentions, strict=True):
-        tokens = next(tensors_in(outputs[block]))
+    for output, attention in zip(outputs, attentions, strict=True):
+        tokens = next(tensors_in(output))
         # Whatever token the head reads, in this output it reads the mean over all.
         mean = tokens.mean(1, keepdim=True).expand_as(tokens)
-        gradients += torch.autograd.grad(scores(rerun(mean, every)).sum(), attention.edge, retain_graph=True)
+        of_mean = score(rerun(mean, torch.arange(count, device=tokens.device))).sum()
+        gradients += torch.autograd.grad(of_mean, attention.edge, retain_graph=True)
     return gradients
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_cam.methods.registry import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
-from lightning_cam.model.output import Forward, Score, logits_of, outputs_of
+from lightning_cam.model.output import Forward, Score
 from lightning_cam.model.private import function_modes_off
+from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
+from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass, AttentionWatch
+from lightning_cam.passes.blocks import BlockStatistics
+from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
+from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.embedding import PIXELS
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,23 @@ class LayerCapture:
 
 
 @dataclass(frozen=True)
+class EmbeddingCapture:
+    """What the place where tokens begin showed.
+
+    Args:
+        activations: (B, C, h, w) float32, its output on the token grid, or the images.
+        gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
+        unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
+        blocks: What the blocks did, of the first images; None if not asked for.
+    """
+
+    activations: Tensor
+    gradients: dict[str, Tensor]
+    unknown: frozenset[str]
+    blocks: BlockStatistics | None
+
+
+@dataclass(frozen=True)
 class Capture:
     """What one pass of a batch showed.
 
@@ -45,12 +69,17 @@ class Capture:
         logits: (B, classes) float32, or None if a `score` was given and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes, or None with a `score`.
         scores: (B,) float32, what was differentiated.
+        embedding: What the embedding showed: `activations`, and by the name of the rules `gradients`; None if not asked
+            for.
+        attention: What attention showed, or why it cannot be told; None if not asked for.
     """
 
     layers: list[LayerCapture]
     logits: Tensor | None
     class_idx: Tensor | None
     scores: Tensor
+    embedding: EmbeddingCapture | None = None
+    attention: AttentionPass | DoesNotApply | None = None
 
 
 def capture(
@@ -62,11 +91,14 @@ def capture(
     class_idx: Tensor | int | None = None,
     score: Score | None = None,
     needs: Collection[str] = ("gradients",),
+    embedding: TargetLayer | None = None,
+    rules: Collection[str] = (),
+    sees_blocks: bool = False,
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
-    The graph begins at the first target layer: everything before it runs without gradients, and parameters get
-    none. To be called inside `looking(model)`.
+    The graph begins at the first target layer, or with `rules` at the embedding: everything before it runs without
+    gradients, and parameters get none. To be called inside `looking(model)`.
 
     Args:
         model: The module that holds the layers, on the device of `images`.
@@ -75,7 +107,11 @@ def capture(
         forward: What to call with the images; by default the model.
         class_idx: Explained class, an int or (B,), -1 for the predicted one of an image; None for that of all.
         score: From the model's output to (B,) scalars, in place of a class.
-        needs: What is needed besides activations: "gradients", "hvp"; without either there is no backward.
+        needs: What is needed besides activations: "gradients", "hvp", or of attention (`ATTENTION_NEEDS`), for which
+            the graph begins at the images.
+        embedding: From `find_embedding`, with `rules`.
+        rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
+        sees_blocks: Whether to look, with `rules`, at what the blocks do.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -83,6 +119,7 @@ def capture(
     Raises:
         ValueError: A class outside the logits, a score of the wrong shape, a layer that was not reached or that the
             score does not depend on.
+        DoesNotApply: The score does not depend on the embedding.
 
     Example:
         >>> import timm
@@ -97,11 +134,46 @@ def capture(
     """
     forward = model if forward is None else forward
     differentiate = "gradients" in needs or "hvp" in needs
-    output, tensors = _forward(model, forward, images, layers, differentiate, twice="hvp" in needs)
-    with torch.set_grad_enabled(differentiate):
+    of_attention = ATTENTION_NEEDS.intersection(needs)
+    again = partial(capture, model, images, layers, forward=forward, score=score)
+    if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
+        first = again(class_idx=class_idx, needs=set(needs) - of_attention)
+        of_rules = partial(again, embedding=embedding, rules=rules, sees_blocks=sees_blocks)
+        others = of_rules(class_idx=first.class_idx, needs=of_attention)
+        return replace(first, embedding=others.embedding, attention=others.attention)
+    watch = AttentionWatch(model, layers[-1], of_attention) if of_attention else None
+    ruled = None
+    if embedding is not None and rules:
+        grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
+        ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
+        ruled.keeps_inputs = watch is not None
+    output, tensors = _forward(
+        model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
+    )
+    begins_with = tensors.pop() if ruled is not None else None
+    seen: EmbeddingCapture | None = None
+    attention: AttentionPass | DoesNotApply | None = None
+    with torch.set_grad_enabled(differentiate or ruled is not None or watch is not None):
         logits, classes, scores = scores_of(output, len(images), class_idx, score)
-        grads = _gradients(scores, tensors, layers, create_graph="hvp" in needs) if differentiate else None
-        products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)] if "hvp" in needs else None
+        if ruled is not None and ruled.is_ruled and (differentiate or watch is not None):
+            # Its rules cannot be taken back for the plain gradients, which are asked in a pass of their own.
+            plain = again(class_idx=classes, needs=needs)
+            return replace(plain, embedding=_by_rules(ruled, scores, embedding, begins_with, rules))
+        grads = products = None
+        if differentiate:
+            retain_graph = ruled is not None or watch is not None
+            create_graph = "hvp" in needs
+            grads = _gradients(scores, tensors, layers, create_graph=create_graph, retain_graph=retain_graph)
+        if "hvp" in needs:
+            products = [_hvp(g, tensor) for g, tensor in zip(grads or (), tensors, strict=True)]
+        if watch is not None:
+            scorer = partial(_scores, batch_size=len(images), class_idx=classes, score=score)
+            try:
+                attention = watch.passed(forward, images, output, scores, scorer, retain_graph=ruled is not None)
+            except DoesNotApply as error:
+                attention = error
+        if ruled is not None:
+            seen = _by_rules(ruled, scores, embedding, begins_with, rules)
     captured = [
         LayerCapture(
             activations=_grid(layer, tensors[index].detach()),
@@ -112,7 +184,27 @@ def capture(
         )
         for index, layer in enumerate(layers)
     ]
-    return Capture(captured, logits, classes, scores.detach())
+    return Capture(captured, logits, classes, scores.detach(), seen, attention)
+
+
+def _scores(output: Any, batch_size: int, class_idx: Tensor | int | None, score: Score | None) -> Tensor:
+    return scores_of(output, batch_size, class_idx, score)[2]
+
+
+def _by_rules(
+    ruled: RuledForward, scores: Tensor, embedding: TargetLayer | None, output: Tensor | None, rules: Collection[str]
+) -> EmbeddingCapture:
+    assert embedding is not None and output is not None
+    unknown = unknown_operations(scores)
+    gradients = {}
+    for index, name in enumerate(rules):
+        with ruled.backward_by(RULES[name]):
+            retain_graph = index + 1 < len(rules)
+            (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
+        if gradient is None:
+            raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
+        gradients[name] = _grid(embedding, gradient.detach())
+    return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown), ruled.blocks)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
@@ -129,26 +221,57 @@ def _hvp(gradient: Tensor, output: Tensor) -> Tensor:
 
 
 def _forward(
-    model: nn.Module, forward: Forward, images: Tensor, layers: Sequence[TargetLayer], gradients: bool, twice: bool
+    model: nn.Module,
+    forward: Forward,
+    images: Tensor,
+    layers: Sequence[TargetLayer],
+    gradients: bool,
+    twice: bool,
+    *,
+    ruled: RuledForward | None,
+    embedding: TargetLayer | None,
+    watch: AttentionWatch | None,
 ) -> tuple[Any, list[Tensor]]:
     """The model's output, and the layers' outputs as leaves (or inner tensors) of the graph that leads to it.
 
-    With `twice` that graph can be differentiated a second time.
+    With `twice` that graph can be differentiated a second time, with `ruled` by rules. Then the last of the outputs is
+    that of the embedding, or the images.
     """
     tensors: dict[int, Tensor] = {}
+    every = [*layers, embedding] if ruled is not None and embedding is not None else list(layers)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        if gradients:
+        if gradients or ruled is not None or watch is not None:
             # Between the layer and the logits the user's code may switch gradients off (a frozen backbone, say).
             stack.enter_context(KeepGrad(model))
-        begin = partial(_begin_graph, stack, twice) if gradients else None
-        for index, layer in enumerate(layers):
-            stack.callback(layer.module.register_forward_hook(_recorder(tensors, index, begin)).remove)
+        begin = partial(_begin_graph, stack, twice)
+        for index, layer in enumerate(every):
+            is_embedding = index == len(layers)
+            if is_embedding and layer.name == PIXELS:
+                begin()
+                images = tensors[index] = images.detach().clone().requires_grad_()
+                continue
+            start = partial(_begin_plain, begin, ruled) if gradients and not is_embedding else None
+            hook = _recorder(tensors, index, begin if is_embedding else start)
+            stack.callback(layer.module.register_forward_hook(hook).remove)
+        if watch is not None:
+            begin()
+            images = images if images.requires_grad else images.detach().clone().requires_grad_()
+        if ruled is not None:
+            stack.enter_context(ruled)
+        if watch is not None:
+            stack.enter_context(watch.watching())
         output = forward(images)
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(every):
         if index not in tensors:
             raise ValueError(f"target_layers: {layer.name!r} was not called by the forward pass")
-    return output, [tensors[index] for index in range(len(layers))]
+    return output, [tensors[index] for index in range(len(every))]
+
+
+def _begin_plain(begin: Callable[[], None], ruled: RuledForward | None) -> None:
+    begin()
+    if ruled is not None and not ruled.keeps_inputs:
+        ruled.keeps_inputs, ruled.is_ruled = True, False  # what was before is not differentiated plainly
 
 
 def _begin_graph(stack: ExitStack, twice: bool) -> None:
@@ -178,61 +301,14 @@ def _recorder(tensors: dict[int, Tensor], index: int, begin: Callable[[], None] 
     return hook
 
 
-def scores_of(
-    output: Any, batch_size: int, class_idx: Tensor | int | None, score: Score | None
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Logits (B, classes) and classes (B,) where there are any, and the scores (B,) to differentiate, in float32."""
-    if score is None:
-        logits = logits_of(output, batch_size).float()
-        classes = _classes(logits.detach(), class_idx)
-        scores = logits.gather(1, classes.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-        # A device tensor is not read here, that would stall the device: a class that does not exist scores NaN.
-        return (
-            logits.detach(),
-            classes,
-            scores * torch.where((classes >= 0) & (classes < logits.shape[1]), 1.0, torch.nan),
-        )
-    scores = score(output)
-    if not isinstance(scores, Tensor) or scores.shape != (batch_size,):
-        came = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"score: must return one number per image, a tensor of shape ({batch_size},), got {came}")
-    try:
-        outputs = outputs_of(output, batch_size).detach().float()
-    except ValueError:  # a map, say: a score does not need logits
-        return None, None, scores.float()
-    return outputs if outputs.shape[1] > 1 else None, None, scores.float()  # one output may be a regression's
-
-
-def _classes(logits: Tensor, class_idx: Tensor | int | None) -> Tensor:
-    batch_size, num_classes = logits.shape
-    if class_idx is None:
-        return logits.argmax(1)
-    if isinstance(class_idx, int):
-        if not 0 <= class_idx < num_classes:
-            raise ValueError(f"class_idx: the model's classes go from 0 to {num_classes - 1}, got {class_idx}")
-        return torch.full((batch_size,), class_idx, device=logits.device)
-    if class_idx.shape != (batch_size,):
-        raise ValueError(f"class_idx: expected an int or shape ({batch_size},), got shape {tuple(class_idx.shape)}")
-    if class_idx.device.type == "cpu" and not ((class_idx >= -1) & (class_idx < num_classes)).all():
-        raise ValueError(_outside(class_idx, num_classes))
-    class_idx = class_idx.to(logits.device, torch.int64, non_blocking=True)
-    return torch.where(class_idx == -1, logits.argmax(1), class_idx)
-
-
-def _outside(classes: Tensor, num_classes: int) -> str:
-    wrong = ", ".join(map(str, classes[(classes < -1) | (classes >= num_classes)].unique().tolist()))
-    return (
-        f"class_idx: the model has {num_classes} logits, so the classes to explain, by default the labels, "
-        f"go from 0 to {num_classes - 1}; got {wrong}; give class_idx=, or score= for an output that is no classes"
-    )
-
-
 def _gradients(
-    scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], create_graph: bool
+    scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], *, create_graph: bool, retain_graph: bool
 ) -> Sequence[Tensor]:
     if not scores.requires_grad:
         raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
-    grads = torch.autograd.grad(scores.sum(), tensors, allow_unused=True, create_graph=create_graph)
+    grads = torch.autograd.grad(
+        scores.sum(), tensors, allow_unused=True, create_graph=create_graph, retain_graph=create_graph or retain_graph
+    )
     for layer, grad in zip(layers, grads, strict=True):
         if grad is None:
             raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")

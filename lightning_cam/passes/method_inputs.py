@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import DoesNotApply, Method
 from lightning_cam.methods.registry import LAYER_NEEDS
-from lightning_cam.model.keep_grad import WithGraphWhereNeeded
+from lightning_cam.model.keep_grad import KeepGrad, WithGraphWhereNeeded
 from lightning_cam.model.output import Forward, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
-from lightning_cam.passes.attention import AttentionPass, attention_pass
-from lightning_cam.passes.capture import Capture, capture, scores_of
+from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass
+from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
 from lightning_cam.passes.rerun import Rerun
+from lightning_cam.passes.rules import RULES
+from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
 
 
@@ -31,6 +33,8 @@ class MethodInputs:
         class_idx: Explained class, an int or (B,); None for the predicted one.
         score: From the model's output to (B,) scalars, in place of a class.
         needs: All that any method will ask for.
+        embedding: From `find_embedding`, if any method asks for it.
+        sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
     """
 
     def __init__(
@@ -43,17 +47,28 @@ class MethodInputs:
         class_idx: Tensor | int | None,
         score: Score | None,
         needs: Collection[str],
+        embedding: TargetLayer | None = None,
+        sees_blocks: bool = False,
     ) -> None:
         forward = WithGraphWhereNeeded(forward)
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
         self.layers = layers
         # An inference tensor cannot take part in a graph, its clone can.
         self.images = images.clone() if images.is_inference() else images
-        basic = {need for need in needs if need in ("gradients", "hvp")}
+        basic = {need for need in needs if need in ("gradients", "hvp") or need in ATTENTION_NEEDS}
         if "layer_gradients" in needs:
             basic.add("gradients")
         self.captured: Capture = capture(
-            model, self.images, layers, forward=forward, class_idx=class_idx, score=score, needs=basic
+            model,
+            self.images,
+            layers,
+            forward=forward,
+            class_idx=class_idx,
+            score=score,
+            needs=basic,
+            embedding=embedding,
+            rules=[name for name in RULES if f"{name}_gradients" in needs],
+            sees_blocks=sees_blocks,
         )
 
     def maps(self, method: Method, **options: Any) -> list[Tensor]:
@@ -87,6 +102,16 @@ class MethodInputs:
     def score_images(self, images: Tensor, image: Tensor) -> Tensor:
         """Scores (N,) of other images (N, C, H, W) for the classes of the images (N,) that they belong to."""
         return self._scorer(lambda rows, index: forward_of_rows(self._forward, index)(rows))(images, image)
+
+    def gradient_images(self, images: Tensor, image: Tensor) -> Tensor:
+        """Gradients (N, C, H, W) of the scores of other images, as in `score_images`, with respect to these."""
+        stop_if_interrupted()
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            with KeepGrad(self._model):
+                output = self._forward(images)
+            (gradients,) = torch.autograd.grad(self._scores(output, image).sum(), images)
+        return gradients.float()
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:
         def score_rows(rows: Tensor, image: Tensor) -> Tensor:
@@ -122,20 +147,37 @@ class MethodInputs:
         """Gradients at the images and biases."""
         return input_pass(self._model, self._forward, self.images, self._scores)
 
-    @cached_property
+    @property
     def attention_pass(self) -> AttentionPass:
-        """Attention of all blocks and its gradients."""
-        of_blocks = "block_attention_gradients" in self._needs
-        return attention_pass(
-            self._model, self._forward, self.images, self.layers[-1], self._scores, of_blocks=of_blocks
-        )
+        """Attention of all blocks and its gradients.
+
+        Raises:
+            DoesNotApply: There is no attention over all tokens.
+        """
+        found = self.captured.attention
+        if isinstance(found, DoesNotApply):
+            raise found
+        assert found is not None  # some method needs it
+        return found
+
+
+def _at_embedding(inputs: MethodInputs) -> EmbeddingCapture:
+    assert inputs.captured.embedding is not None  # some method needs it
+    return inputs.captured.embedding
+
+
+def _by_rules(name: str) -> Callable[[MethodInputs], Tensor]:
+    return lambda inputs: _at_embedding(inputs).gradients[name]
 
 
 _OF_MODEL: dict[str, Callable[[MethodInputs], Any]] = {
+    "embedding": lambda inputs: _at_embedding(inputs).activations,
+    **{f"{name}_gradients": _by_rules(name) for name in RULES},
     "images": lambda inputs: inputs.images,
     "image_size": lambda inputs: tuple(inputs.images.shape[2:]),
     "scores": lambda inputs: inputs.captured.scores,
     "score_images": lambda inputs: inputs.score_images,
+    "gradient_images": lambda inputs: inputs.gradient_images,
     "layer_activations": lambda inputs: [layer.activations for layer in inputs.captured.layers],
     "layer_gradients": lambda inputs: [layer.gradients for layer in inputs.captured.layers],
     "input_gradients": lambda inputs: inputs.input_pass.input_gradients,

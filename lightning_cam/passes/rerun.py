@@ -13,7 +13,7 @@ from lightning_cam.model.untouched import replaced
 
 
 @dataclass
-class _Call:
+class Call:
     """One call of a module in a forward pass, with the times at which it began and ended."""
 
     module: nn.Module
@@ -36,14 +36,26 @@ class Rerun:
         images: (B, C, H, W).
         module: Its last call in the forward pass is replaced. Its output, or the first of a tuple, begins with the
             batch axis.
+        known: The calls of a forward pass of the images and what came of it, where there has been one.
 
     Raises:
         ValueError: The forward pass does not call `module`, or its output does not begin with the batch axis.
     """
 
-    def __init__(self, model: nn.Module, forward: Forward, images: Tensor, module: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Forward,
+        images: Tensor,
+        module: nn.Module,
+        *,
+        known: tuple[list[Call], Any] | None = None,
+    ) -> None:
         self._forward, self._images, self._module = forward, images, module
-        calls = _calls_of(model, forward, images)
+        if known is None:
+            with torch.no_grad(), recorded_calls(model) as calls:
+                known = calls, forward(images)
+        calls, whole = known
         own = [call for call in calls if call.module is module]
         if not own:
             raise ValueError(f"target_layers: the forward pass does not call {type(module).__name__}")
@@ -56,14 +68,14 @@ class Rerun:
             )
         given = {call.module: call.output for call in calls}
         done = _modules_done_before(calls, last.start, len(images))
-        self._records: dict[nn.Module, Any] = {part: given[part] for part in done}
+        self._records: dict[nn.Module, Any] = {part: _detached(given[part]) for part in done}
         # Of these usually only the last module's output is used outside of it, and the images by no other: rows of
         # all these need no copies.
         self._unused = set(done[:-1])
         self._spares_images = bool(done)
-        if not self._is_exact(output):
+        if not self._is_exact(output, whole):
             self._unused, self._spares_images = set(), False
-            if not self._is_exact(output):
+            if not self._is_exact(output, whole):
                 self._records = {}
 
     def __call__(self, outputs: Tensor, image: Tensor) -> Any:
@@ -101,11 +113,11 @@ class Rerun:
             stack.callback(self._module.register_forward_hook(hook).remove)
             yield
 
-    def _is_exact(self, output: Tensor) -> bool:
+    def _is_exact(self, output: Tensor, whole: Any) -> bool:
         """Whether a rerun of the images in reverse order gives the reverse of the forward pass."""
         back = torch.arange(len(self._images), device=self._images.device).flip(0)
         with torch.no_grad():
-            expected = _first(self._forward(self._images)).flip(0)
+            expected = _first(whole).flip(0)
             try:
                 found = _first(self(output[back], back))
             except Exception:  # the model writes to what it is given, or checks it
@@ -119,16 +131,17 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).abs().amax() <= 1e-3 * spread + 1e-5 * expected.abs().amax())
 
 
-def _calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]:
-    """Run the forward pass without gradients and return all calls of modules in the order in which they began."""
-    calls: list[_Call] = []
-    open_calls: list[_Call] = []
+@contextmanager
+def recorded_calls(model: nn.Module) -> Iterator[list[Call]]:
+    """Record the calls of modules in the body, in the order in which they begin."""
+    calls: list[Call] = []
+    open_calls: list[Call] = []
     time = 0
 
     def enter(module: nn.Module, args: Any) -> None:
         nonlocal time
         time += 1
-        call = _Call(module, time)
+        call = Call(module, time)
         calls.append(call)
         open_calls.append(call)
 
@@ -138,15 +151,14 @@ def _calls_of(model: nn.Module, forward: Forward, images: Tensor) -> list[_Call]
         call = open_calls.pop()
         call.end, call.output = time, output
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
-        forward(images)
-    return calls
+        yield calls
 
 
-def _modules_done_before(calls: list[_Call], start: int, batch_size: int) -> list[nn.Module]:
+def _modules_done_before(calls: list[Call], start: int, batch_size: int) -> list[nn.Module]:
     """The outermost modules that were done before `start`, called once, with outputs that begin with the batch axis."""
     done = [call for call in calls if call.end < start and _begins_with(call.output, batch_size)]
     return [
@@ -174,6 +186,10 @@ def _begins_with(output: Any, count: int) -> bool:
 def _rows_of(output: Any, rows: Tensor | slice) -> Any:
     """These rows of a tensor, or of all tensors of a tuple."""
     return output[rows] if isinstance(output, Tensor) else tuple(_rows_of(part, rows) for part in output)
+
+
+def _detached(output: Any) -> Any:
+    return output.detach() if isinstance(output, Tensor) else tuple(map(_detached, output))
 
 
 def _placeholder(output: Any, count: int) -> Any:

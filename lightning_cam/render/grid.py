@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lightning_cam.render.caption import Captions
+from lightning_cam.render.caption import Captions, draw_lines
 from lightning_cam.render.overlay import no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
@@ -40,6 +40,8 @@ def overlay_grid(
     preds: Tensor,
     probs: Tensor,
     labels: Tensor | None = None,
+    marked: Tensor | None = None,
+    mark: str = "",
     tile: int = TILE,
     font_size: int = FONT_SIZE,
 ) -> Tensor:
@@ -53,6 +55,8 @@ def overlay_grid(
         preds: (B,) predicted classes, negative where nothing was predicted.
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
+        marked: (B,) bool, under which images `mark` is written; where there are none, no line is left free for it.
+        mark: One line.
         tile: Pixels of the longer side of an image.
         font_size: Of the captions.
 
@@ -66,6 +70,9 @@ def overlay_grid(
         text = captions.prediction(preds, probs, font_size, width)
     else:
         text = captions.label_and_prediction(labels, preds, probs, font_size, width)
+    if marked is not None and bool(marked.any()):
+        line = draw_lines([mark], font_size, width).expand(len(images), -1, -1)
+        text = torch.cat([text, line * marked[:, None, None].to(line.dtype)], -2)
     right = None if labels is None else captions.right(preds, labels)
     tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
     return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_cam.render.caption import Captions, draw_lines, text_width
 
@@ -31,12 +32,14 @@ class ImageCaptions(Captions):
         super().__init__(class_names, num_classes)
         self._texts, self._present = [" ".join(text.split()) for text in texts], present
 
+    @override
     def right(self, preds: Tensor, labels: Tensor) -> Tensor:
         if self._present is None:
             return torch.zeros_like(preds, dtype=torch.bool)
         images = labels.expand_as(preds)
         return self._present[images, preds.clamp(0, self._present.shape[1] - 1)]
 
+    @override
     def _label_names(self, labels: Tensor, size: int, limit: int) -> Tensor:
         width = min(max(text_width(text, size) for text in self._texts), limit)
         return draw_lines(self._texts, size, width)[labels]
@@ -56,9 +59,11 @@ class ValueCaptions(ImageCaptions):
     def __init__(self, texts: Sequence[str]) -> None:
         super().__init__([], 0, texts)
 
+    @override
     def _names(self, classes: Tensor, size: int, limit: int) -> Tensor:
         return super()._names(classes, size, limit)[..., :0]
 
+    @override
     def _chances(self, probs: Tensor, size: int) -> Tensor:
         texts = [f"{value:.4g}" for value in probs.flatten().tolist()]
         width = max(text_width(text, size) for text in texts)

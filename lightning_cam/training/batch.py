@@ -26,6 +26,7 @@ def images_in(batch: Any) -> Tensor | None:
 
 
 def form_of(tensor: Tensor) -> str:
+    """A tensor's shape, and its type if that is none of floating numbers, for sentences."""
     kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
     return f"{tuple(tensor.shape)}{kind}"
 
@@ -38,6 +39,7 @@ def _first(leaves: Sequence[tuple[str, Tensor]], keys: Sequence[str], fits: Call
 
 
 def are_images(tensor: Tensor) -> bool:
+    """Whether a tensor may be taken for images of a person's kind: floating, with 1, 3 or 4 channels."""
     return tensor.ndim == 4 and tensor.shape[1] in _CHANNELS and tensor.is_floating_point() and len(tensor) > 0
 
 

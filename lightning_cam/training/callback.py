@@ -24,14 +24,16 @@ _log = logging.getLogger(__name__)
 class TransformerCAMCallback(Callback):
     """Shows, at each validation run, where a vision transformer looks.
 
-    Class activation maps of a fixed probe batch, taken at the norms before the attention of the model's last two
-    blocks, go to the trainer's logger: an overlay grid, a filmstrip over the epochs and scalars. The model, its
-    gradients and all random generators are left as they were, so training is the same bit for bit with and without the
-    callback. If a look fails, that is said once and the callback switches itself off.
+    Two maps of each image of a fixed probe batch go to the trainer's logger, each as an overlay grid, a filmstrip over
+    the epochs and scalars: `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees, at
+    the norm before its attention. The model, its gradients and all random generators are left as they were, so training
+    is the same bit for bit with and without the callback. If a look fails, that is said once and the callback switches
+    itself off.
 
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
-            such as "pytorch_grad_cam.AblationCAM", can stand for a name.
+            such as "pytorch_grad_cam.AblationCAM", can stand for a name. "default" is `attnlrp` and `hirescam`; in
+            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
         num_samples: How many images are kept as the probe. They are collected while the first validation run passes,
             spread over the classes.
         probe: Other images to look at: a folder (they go through the validation transform; subfolders are classes),
@@ -40,7 +42,7 @@ class TransformerCAMCallback(Callback):
         class_idx: The class to explain; by default each image's label, or without labels the predicted class.
         score: In place of a class: a function from the model's output to (B,) scalars, such as those of
             `lightning_cam.scores`.
-        target_layers: Name or names of the layers to look at; by default found.
+        target_layers: Name or names of the layers to look at; by default the norm before the last attention, found.
         layout: How the outputs of `target_layers` lie, where that cannot be found out.
         forward: Which part of the LightningModule maps the batch's images to logits: the name of a submodule or method,
             or a function of the images. By default what validation was seen to run, on what it was given.
@@ -49,7 +51,8 @@ class TransformerCAMCallback(Callback):
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
-        batch_size: Probe images that go through the model at once; by default all.
+        batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
+            needs the graph of the whole depth.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
         faithfulness_every_n_looks: At every n-th look, the first included, also log whether the model uses what the
             maps point at, which costs 24 forwards of the probe per method. By default never.
@@ -67,7 +70,13 @@ class TransformerCAMCallback(Callback):
     - `{name}/{method}`: the overlay grid
     - `{name}/{method}/filmstrip`: images in rows, epochs in columns, one scale per row
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
-      images; and with `boxes` or `masks` in the batch `share_inside`, `pointing_game`
+      images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; of `attnlrp` and its like
+      `conservation`, how much of what the score owes to the image their maps add up to
+    - `{name}/{method}/gain_over_chance`: of the leading method at the first and the last look, how much better than
+      maps of chance it tells what the model uses (insertion less deletion AUC, less that of `random`), on 4 images
+    - `{name}/model/attention_entropy`, `attention_distance`, `attention_largest_share`, `outlier_token_norm`, each with
+      the number of the attention: what the blocks do, on the first images
+    - `{name}/model/agreement`: how much of the evidence of `attnlrp` the last block still sees at its place, with both
     - `{name}/{method}/deletion_auc`, `insertion_auc`, `average_drop`, with `faithfulness_every_n_looks`
     - `{name}/random/{metric}`: what maps of chance score in those, for comparison
     - `{name}/about`: a text card
@@ -81,7 +90,7 @@ class TransformerCAMCallback(Callback):
     def __init__(
         self,
         *,
-        methods: str | type | list[str | type] = "hirescam",
+        methods: str | type | list[str | type] = "default",
         num_samples: int = 16,
         probe: Any = None,  # a Tensor too, but jsonargparse would then build a Tensor
         head: str | None = None,

@@ -15,7 +15,8 @@ from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 
 CONTROL = "random"
-FEW = 4  # images tell whether maps depend on the class
+FEW = 4  # images tell whether maps depend on the class, and whether they are better than chance
+_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Checks:
     Args:
         faithfulness: By metric, (B,) float32.
         class_similarity: (b,) float32, cosine between the maps of the first images and those of another class.
+        gain_over_chance: (b,) float32 by method, see `gain_over_chance`.
     """
 
     faithfulness: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
 
 
 def with_control(explanation: Explanation) -> Explanation:
@@ -86,12 +89,7 @@ def faithfulness(
             rows = slice(start, start + step)
             part = changed[rows].to(images.dtype)
             found.append(logits_of(OnCopies(forward_of_rows(forward, rows))(part), len(part)))
-        whole = torch.cat(found)
-        if is_exclusive:
-            return whole
-        # Each label against its absence alone: the softmax of the two is the label's sigmoid.
-        own, other = classes[:, None], (classes[:, None] + 1) % whole.shape[1]
-        return torch.full_like(whole, -torch.inf).scatter(1, other, 0).scatter(1, own, whole.gather(1, own))
+        return _of_classes(torch.cat(found), classes, is_exclusive)
 
     found = {}
     with looking(model), torch.no_grad():
@@ -107,6 +105,49 @@ def faithfulness(
             finite = maps.flatten(1).isfinite().all(1)
             found[method] = {metric: torch.where(finite, value, torch.nan) for metric, value in values.items()}
     return found
+
+
+def gain_over_chance(
+    model: nn.Module,
+    forward: Forward,
+    images: Tensor,
+    explanation: Explanation,
+    method: str,
+    *,
+    is_exclusive: bool = True,
+) -> Tensor:
+    """How much better than maps of chance one method's tell what the model uses, on the first images.
+
+    Insertion AUC less deletion AUC, less the same of the random control, in 5 steps. Cost: 24 forwards of `FEW` images.
+
+    Returns:
+        (b,) float32; NaN for a map that is not finite.
+    """
+    classes = explanation.class_idx
+    assert classes is not None
+    explanation = with_control(explanation)
+    few = (images.clone() if images.is_inference() else images)[:FEW]
+
+    def logits(changed: Tensor) -> Tensor:
+        found = logits_of(OnCopies(forward)(changed.to(few.dtype)), len(changed))
+        return _of_classes(found, classes[:FEW], is_exclusive)
+
+    gains = []
+    with looking(model), torch.no_grad():
+        for name in (method, CONTROL):
+            on_grid = F.adaptive_avg_pool2d(explanation.maps[name][:FEW], _finest(explanation))
+            given = on_grid, few, logits, classes[:FEW]
+            gain = metrics.insertion_auc(*given, steps=_STEPS) - metrics.deletion_auc(*given, steps=_STEPS)
+            gains.append(torch.where(on_grid.flatten(1).isfinite().all(1), gain, torch.nan))
+    return gains[0] - gains[1]
+
+
+def _of_classes(logits: Tensor, classes: Tensor, is_exclusive: bool) -> Tensor:
+    """Logits (B, C) whose softmax gives each image's class its probability, also where each has a sigmoid."""
+    if is_exclusive:
+        return logits
+    own, other = classes[:, None], (classes[:, None] + 1) % logits.shape[1]
+    return torch.full_like(logits, -torch.inf).scatter(1, other, 0).scatter(1, own, logits.gather(1, own))
 
 
 def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanation: Explanation) -> dict[str, Tensor]:

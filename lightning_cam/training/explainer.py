@@ -10,12 +10,21 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cam.explanation import Explanation, explain, find_methods
+from lightning_cam.explanation import Explanation, adds_up, explain, find_methods, with_next_best
 from lightning_cam.methods import DoesNotApply
+from lightning_cam.methods.defaults import DEFAULT
 from lightning_cam.model.output import forward_of_rows
 from lightning_cam.model.tasks import Task
 from lightning_cam.resolve import TargetLayer, find_target_layers
-from lightning_cam.training.checks import FEW, Checks, class_similarity, faithfulness
+from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.training.checks import (
+    CONTROL,
+    FEW,
+    Checks,
+    class_similarity,
+    faithfulness,
+    gain_over_chance,
+)
 from lightning_cam.training.observed import Guessed, Head, Seen
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
@@ -36,11 +45,12 @@ class ProbeExplainer:
         probe: The fixed images, on the model's device.
         source: What was seen of validation, or guessed.
         head: The output.
-        layers: The target layers if they are known, by default found.
+        like: One of another output, which has found the same layers.
         together: Whether all ranks look.
 
     Attributes:
         layers: The target layers.
+        embedding: Where methods of the whole depth read relevance; None if there is none among the methods.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -54,22 +64,31 @@ class ProbeExplainer:
         probe: ProbeBatch,
         source: Seen | Guessed,
         head: Head,
-        layers: list[TargetLayer] | None = None,
+        like: "ProbeExplainer | None" = None,
         *,
         together: bool,
     ) -> None:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
         self._forward = _AsValidated(trainer, module, source.forward(head, probe), head.task)
-        self.layers = layers or find_target_layers(
+        found = self._found(module) if like is None else (like.layers, like.embedding)
+        self.layers: list[TargetLayer] = found[0]
+        self.embedding: TargetLayer | None = found[1]
+        self._looks = 0
+        self._methods = settings.methods
+
+    def _found(self, module: LightningModule) -> tuple[list[TargetLayer], TargetLayer | None]:
+        settings, images = self._settings, self._probe.images
+        layers = find_target_layers(
             module,
-            probe.images,
+            images,
             forward=_or_say_why(self._forward, module),
             target_layers=settings.target_layers,
             layout=settings.layout,
         )
-        self._looks = 0
-        self._methods = settings.methods
+        needs = frozenset[str]().union(*(method.needs for method in find_methods(settings.methods)))
+        embedding = find_embedding(module, images, forward=self._forward) if "embedding" in needs else None
+        return layers[-1:] if settings.target_layers is None else layers, embedding
 
     def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
         """Explain the probe, or on each rank a share of it where it is shared out.
@@ -85,6 +104,12 @@ class ProbeExplainer:
             images = images[rows.to(images.device)]
             classes = classes[rows.to(classes.device)] if isinstance(classes, Tensor) else classes
         explanation = self._explain(module, images, rows, class_idx=classes)
+        # Only at the first look: to know it, the host has to wait for the device. Ranks with images of their own could
+        # come to different answers.
+        if self._looks == 0 and self._methods == DEFAULT and not self._shares and not adds_up(explanation):
+            again = partial(self._explain_by, module=module, images=images, rows=rows, class_idx=classes)
+            explanation = with_next_best(explanation, again)
+            self._methods = list(explanation.layer_maps)
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
@@ -97,13 +122,19 @@ class ProbeExplainer:
         """The explanation of the whole probe, where `explain` gave this rank's share."""
         return gather(trainer, part, len(self._probe.images)) if self._shares else part
 
-    def check(self, module: LightningModule, explanation: Explanation) -> Checks:
+    def check(self, module: LightningModule, explanation: Explanation, *, is_last: bool) -> Checks:
         """Find out what is too dear for every look, of all images, on every rank that looks."""
         first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
         thorough = every is not None and self._looks % every == 0
         self._looks += 1
+        leading = next(iter(explanation.layer_maps))
+        gain = {}
+        if (first or is_last) and explanation.class_idx is not None and leading != CONTROL:
+            gain[leading] = gain_over_chance(
+                module, self._forward, self._probe.images, explanation, leading, is_exclusive=self._is_exclusive
+            )
         if not first and not thorough:
-            return Checks()
+            return Checks(gain_over_chance=gain)
         again = partial(self._explain, module, self._probe.images[:FEW], slice(FEW))
         return Checks(
             faithfulness(
@@ -112,38 +143,56 @@ class ProbeExplainer:
                 self._probe.images,
                 explanation,
                 self._settings.batch_size,
-                is_exclusive=self._head.task is None or self._head.task.is_exclusive,
+                is_exclusive=self._is_exclusive,
             )
             if thorough and explanation.class_idx is not None
             else {},
             class_similarity(lambda classes: again(class_idx=classes), explanation),
+            gain,
         )
+
+    @property
+    def _is_exclusive(self) -> bool:
+        return self._head.task is None or self._head.task.is_exclusive
 
     def _explain(
         self, module: LightningModule, images: Tensor, rows: slice | Tensor, *, class_idx: Tensor | int | None
     ) -> Explanation:
-        score, task = self._settings.score, self._head.task
-        if score is None and task is not None and not task.has_classes:
-            score, class_idx = _Value(class_idx if isinstance(class_idx, int) else 0), None
         try:
-            return explain(
-                module,
-                images,
-                self._methods,
-                target_layers=self.layers,
-                forward=self._forward.of_rows(rows),
-                batch_size=self._settings.batch_size,
-                class_idx=class_idx,
-                score=score,
-            )
+            return self._explain_by(self._methods, module, images, rows, class_idx=class_idx)
         except DoesNotApply as error:
             names = [self._methods] if isinstance(self._methods, str | type) else self._methods
+            names = [method.name for method in find_methods(DEFAULT)] if names == [DEFAULT] else names
             others = [name for name in names if find_methods(name)[0].name != error.method]
             if not others:
                 raise
             _log.warning("%s; it is left out.", error)
             self._methods = others
         return self._explain(module, images, rows, class_idx=class_idx)
+
+    def _explain_by(
+        self,
+        methods: Any,
+        module: LightningModule,
+        images: Tensor,
+        rows: slice | Tensor,
+        *,
+        class_idx: Tensor | int | None,
+    ) -> Explanation:
+        score, task = self._settings.score, self._head.task
+        if score is None and task is not None and not task.has_classes:
+            score, class_idx = _Value(class_idx if isinstance(class_idx, int) else 0), None
+        return explain(
+            module,
+            images,
+            methods,
+            target_layers=self.layers,
+            embedding=self.embedding,
+            forward=self._forward.of_rows(rows),
+            batch_size=self._settings.batch_size,
+            class_idx=class_idx,
+            score=score,
+        )
 
 
 @dataclass(frozen=True)

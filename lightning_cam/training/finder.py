@@ -136,8 +136,9 @@ class ProbeFinder:
 
     def taken(self, head: Head) -> Taken:
         """What is explained, for people."""
-        assert self.source is not None and self._collector.probe is not None or self._given is not None
-        return Taken(head, words_of(self.source, head, self._module), self._given and self._given.class_names)
+        assert self.source is not None
+        names = None if self._given is None else self._given.class_names
+        return Taken(head, words_of(self.source, head, self._module), names)
 
     def stop(self) -> None:
         """See nothing more."""

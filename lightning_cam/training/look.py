@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
+from lightning_cam.methods.defaults import LAST_BLOCK, LEADING
 from lightning_cam.model.tasks import Task
 from lightning_cam.render import Captions, ImageCaptions, ValueCaptions, filmstrip, overlay_grid, scale_per_image
 from lightning_cam.training.checks import CONTROL, Checks, with_control
@@ -15,6 +16,10 @@ from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
 
 _ROWS = 8  # of the filmstrip
+_UNSEEN = "evidence is elsewhere"  # on a tile of the last block
+# Of the ordinary images of the models in docs/methods.md, one in ten has less in common; in those with a planted mark
+# that only earlier blocks see, most have.
+_LEAST_AGREEMENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,12 @@ class Look:
         strip: The looks so far.
         class_similarity: By method, (b,) float32: cosine between the first maps and those of another class. Empty at
             most looks.
+        conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
+        unknown: Operations in which relevance may be lost.
+        blocks: What the model's attentions do, likewise.
+        gain_over_chance: By method, (b,) float32, see `checks.gain_over_chance`. Empty at most looks.
+        agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
+            without both methods.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
     """
 
@@ -92,11 +103,33 @@ class Look:
     values: Tensor | None = None
     strip: Strip | None = None
     class_similarity: dict[str, Tensor] = field(default_factory=dict)
+    conservation: dict[str, Tensor] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    blocks: dict[str, Tensor] = field(default_factory=dict)
+    gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
+    agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
+    def sure(self) -> Tensor | None:
+        """(B,) bool, where the model is more sure of the class than not; None without probabilities."""
+        if self.probabilities is None or self.class_idx is None:
+            return None
+        classes = self.class_idx.clamp(0, self.probabilities.shape[1] - 1)
+        return self.probabilities.gather(1, classes[:, None])[:, 0] > 0.5
+
+    @property
+    def unseen(self) -> Tensor | None:
+        """(B,) bool, where the last block no longer sees at its place what speaks for a class; None if not known.
+
+        Only where the model is sure: before that there is little to see.
+        """
+        sure = self.sure
+        return None if self.agreement is None or sure is None else sure & (self.agreement < _LEAST_AGREEMENT)
+
+    @property
     def predictions(self) -> tuple[Tensor, Tensor]:
-        """Predicted classes (B,) int64 and their probabilities (B,) float32; -1 and values or NaN where there are none."""
+        """Predicted classes (B,) int64 and probabilities (B,) float32; without classes -1, and values or NaN."""
         if self.probabilities is not None:
             probs, preds = self.probabilities.max(1)
             return preds, probs
@@ -137,6 +170,9 @@ def measure(
         for method, relevance in maps.items()
         for metric, values in _measure(relevance, history.maps.get(method), probe, explanation, probabilities).items()
     }
+    scalars |= {
+        f"{name}/{method}/conservation": values.nanmedian() for method, values in explanation.conservation.items()
+    }
     if probe.regions is not None and CONTROL not in maps:  # what chance scores, for comparison
         control = with_control(explanation).maps[CONTROL]
         scalars |= {
@@ -147,6 +183,18 @@ def measure(
         for method, found in checks.faithfulness.items()
         for metric, values in found.items()
     }
+    scalars |= {
+        f"{name}/model/{metric}/{index:02d}": value
+        for metric, values in explanation.blocks.items()
+        for index, value in enumerate(values)
+    }
+    agreement = None
+    if LEADING in maps and LAST_BLOCK in maps:
+        agreement = metrics.shared_evidence(maps[LEADING], maps[LAST_BLOCK])
+        scalars[f"{name}/model/agreement"] = agreement.nanmean()
+    scalars |= {
+        f"{name}/{method}/gain_over_chance": values.nanmean() for method, values in checks.gain_over_chance.items()
+    }
     look = Look(
         step,
         epoch,
@@ -156,6 +204,11 @@ def measure(
         explanation.class_idx,
         None if task.has_classes else explanation.scores,
         class_similarity=checks.class_similarity,
+        conservation=explanation.conservation,
+        unknown=explanation.unknown,
+        blocks=explanation.blocks,
+        gain_over_chance=checks.gain_over_chance,
+        agreement=agreement,
     )
     history.append(step, epoch, maps, *look.predictions)
     assert history.preds is not None and history.probs is not None  # just appended
@@ -175,8 +228,9 @@ def draw(look: Look, run: RunInfo) -> Look:
     num_classes = known if look.probabilities is None else look.probabilities.shape[1]
     labels, captions = run.labels, Captions(run.class_names or [], num_classes)
     if run.texts is not None:
-        labels, captions = torch.arange(len(run.texts)), ImageCaptions(
-            run.class_names or [], num_classes, run.texts, run.present
+        labels, captions = (
+            torch.arange(len(run.texts)),
+            ImageCaptions(run.class_names or [], num_classes, run.texts, run.present),
         )
         if not run.has_classes:
             captions = ValueCaptions(run.texts)
@@ -185,8 +239,9 @@ def draw(look: Look, run: RunInfo) -> Look:
     pictures = {}
     for method, relevance in look.maps.items():
         heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
+        unseen = look.unseen if method == LAST_BLOCK else None
         pictures[f"{run.name}/{method}"] = overlay_grid(
-            images, heat, captions, preds=preds, probs=probs, labels=labels
+            images, heat, captions, preds=preds, probs=probs, labels=labels, marked=unseen, mark=_UNSEEN
         )
         if look.strip is not None:
             count = look.strip.preds.shape[1]

@@ -15,8 +15,8 @@ from lightning_cam.training.data import find_class_names, loaders_of
 from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
 from lightning_cam.training.look import RunInfo, measure
-from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of
+from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
     SINKS,
@@ -31,7 +31,7 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Where the model looks: class activation maps of fixed validation images at `{layers}`.
+_ABOUT = """Where the model looks: class activation maps of fixed validation images{depth} at `{layers}`.
 
 {taken} {holds}
 
@@ -53,6 +53,7 @@ class LookLogger:
         probe: The fixed images, on the model's device.
         layers: The target layers.
         taken: What is explained.
+        embedding: Where methods of the whole depth read relevance, if there are any.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -66,6 +67,7 @@ class LookLogger:
         probe: ProbeBatch,
         layers: Sequence[TargetLayer],
         taken: Taken,
+        embedding: TargetLayer | None = None,
     ) -> None:
         self._settings, self._probe, self._task = settings, probe, taken.head.task
         loaders = loaders_of(trainer)
@@ -80,7 +82,7 @@ class LookLogger:
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, report, taken),
+            text=self._about(layers, embedding, report, taken),
             images=pictures_of(probe, loaders, module, settings),
             labels=probe.labels,
             regions=probe.regions,
@@ -130,11 +132,14 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(self, layers: Sequence[TargetLayer], report: Path | None, taken: Taken) -> str:
+    def _about(
+        self, layers: Sequence[TargetLayer], embedding: TargetLayer | None, report: Path | None, taken: Taken
+    ) -> str:
         return _ABOUT.format(
             taken=taken.words,
             holds=holds(self._probe, taken.head.num_classes),
             layers="`, `".join(layer.name for layer in layers),
+            depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._target(),
             report=f", and `{report.name}` when the run has ended" if report else "",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import named_tensors
@@ -134,23 +135,24 @@ def seen_in(
     shown = batch.get(observation.picture or "")
     network = observation.network
     program: Program
+    place = names.index(observation.picture) if observation.picture in names else None
     if network is not None:
         program = NetworkProgram(network)
-        picture: int | Entrance | None = network.pictures[0]
+        index = network.pictures[0]
         inner = [network, *(call for call in observer.calls if network in call.within)]
-    elif observation.outputs and observation.picture is not None:
+    elif observation.outputs and place is not None:
         program = StepProgram(module, step, args, names)
-        picture = names.index(observation.picture)
+        index = place
         inner = [call for call in observer.calls if call in observation.calls or call.within]
     else:
         return None
-    images = program.given[picture]
+    picture: int | Entrance = index
+    images = program.given[index]
     if images.ndim != 4 or not images.is_floating_point():
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
     heads = _heads(observation.outputs, observer, count, wanted) or [Head()]
-    unchanged = shown is not None and shown.shape == images.shape and shown.dtype == images.dtype
-    unchanged = unchanged and bool((shown == images).all())
+    unchanged = shown is not None and shown.dtype == images.dtype and torch.equal(shown, images)
     rows = ProbeBatch(
         images.detach().clone(),
         labels_in(args[0], count) if any(head.output is None or head.output.target is None for head in heads) else None,
@@ -167,7 +169,6 @@ def seen_in(
             if head.output is not None and head.output.target is not None and head.output.target.shape[:1] == (count,)
         },
     )
-    place = names.index(observation.picture) if observation.picture in names else None
     return Seen(program, picture, heads, rows.counted(), unchanged, place)
 
 

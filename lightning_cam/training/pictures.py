@@ -42,11 +42,11 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
         (N, 3, H, W) uint8, on the images' device.
     """
     images = probe.images if probe.shown is None else probe.shown
-    mean, std = (as_statistics(value, images) for value in (settings.mean, settings.std))
-    if images.dtype == torch.uint8:
-        mean, std = as_statistics(0.0, images), as_statistics(1 / 255, images)
+    given = (0.0, 1 / 255) if images.dtype == torch.uint8 else (settings.mean, settings.std)
+    mean, std = (as_statistics(value, images) for value in given)
     if mean is None or std is None:
         mean, std = find_normalization(images, loaders, module)
+    assert mean is not None and std is not None
     if settings.rgb is not None:
         if max(settings.rgb) >= images.shape[1]:
             raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")

@@ -60,6 +60,13 @@ def apart_from_training(trainer: Trainer) -> Iterator[None]:
         if getattr(trainer.strategy, "zero_stage_3", False):
             # DeepSpeed gathers for a backward what it lets go of only in a whole training step.
             wrapper.empty_partition_cache()
+        if _is_sharded(trainer):
+            from torch.distributed.fsdp import FSDPModule
+
+            # What a forward without a backward has gathered stays, frozen, and the next training step would use it.
+            for part in wrapper.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()
 
 
 def _is_fsdp(wrapper: Any) -> bool:
@@ -115,4 +122,5 @@ def gather(trainer: Trainer, part: Explanation, count: int) -> Explanation:
         layer_maps={name: [whole(maps, 1) for maps in layers] for name, layers in part.layer_maps.items()},
         logits=None if part.logits is None else whole(part.logits, 0),
         class_idx=None if part.class_idx is None else whole(part.class_idx, 0),
+        conservation={name: whole(values, 0) for name, values in part.conservation.items()},
     )

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -175,11 +176,14 @@ class Session:
             if not self._shown:
                 self._open(trainer, module)
             looked = []
+            # A run that stops early has its last look unawares.
+            is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
             for shown in self._shown:
                 explainer = shown.explainer
-                part = self._on_looking_ranks(trainer, lambda e=explainer: e.explain(trainer, module))
+                part = self._on_looking_ranks(trainer, partial(explainer.explain, trainer, module))
                 explanation = explainer.whole(trainer, part)
-                checks = self._on_looking_ranks(trainer, lambda e=explainer, x=explanation: e.check(module, x))
+                check = partial(explainer.check, module, explanation, is_last=is_last)
+                checks = self._on_looking_ranks(trainer, check)
                 looked.append((shown, explanation, checks))
         self.last_step, self._is_restored = step, False
         for shown, explanation, checks in looked:
@@ -280,13 +284,12 @@ class Session:
         for head in [Head()] if settings.score is not None else source.heads:
             named = replace(settings, name=f"{settings.name}/{head.name}") if head.name else settings
             of_head = replace(probe, labels=head.labels(probe)).counted()
-            known = shown[0].explainer.layers if shown else None
-            explainer = ProbeExplainer(
-                named, trainer, module, of_head, source, head, known, together=self._together
-            )
+            like = shown[0].explainer if shown else None
+            explainer = ProbeExplainer(named, trainer, module, of_head, source, head, like, together=self._together)
             logger = None
             if trainer.is_global_zero:
-                logger = LookLogger(named, trainer, module, of_head, explainer.layers, self._finder.taken(head))
+                taken = self._finder.taken(head)
+                logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.embedding)
             shown.append(_Shown(head, explainer, logger))
         return shown
 

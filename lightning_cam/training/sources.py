@@ -58,7 +58,8 @@ def images_of_folder(
         inside = file.relative_to(folder).parts
         by_folder.setdefault(inside[0] if len(inside) > 1 else "", []).append(file)
     in_turn = (file for files in zip_longest(*by_folder.values()) for file in files if file is not None)
-    files, images = [], []
+    files: list[Path] = []
+    images: list[Tensor] = []
     for file in in_turn:
         if len(images) == num_samples:  # no more of them are read than needed
             break

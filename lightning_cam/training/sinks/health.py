@@ -1,19 +1,21 @@
-"""Says once, in the log, what is wrong with maps: blank, not finite, the same for every class, frozen."""
+"""Says once, in the log, what is wrong with maps: blank, not finite, blind to the class, frozen, not adding up."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_cam.explanation import BLANK
-from lightning_cam.training.checks import CONTROL
+from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
+from lightning_cam.training.checks import CONTROL, FEW
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 
 _log = logging.getLogger(__name__)
 
 _SAME_LOOKS = 4  # so many equal looks in a row are frozen
+_MANY = 0.5  # of the images; one in ten of those on which nothing is odd is marked too
 _SAME_CLASS = 0.9999  # cosine; rounding leaves 1 - 1e-6, the maps of two classes that nearly agree differ by more
 
 _WORDS = {
@@ -21,6 +23,20 @@ _WORDS = {
     "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
     "'32-true' in place of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
+    "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
+    "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
+    "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
+    "through the whole depth.",
+    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to next to one other, so that "
+    "little is mixed there, and no gradient tells the scores to change. A lower learning rate, a longer warm-up or "
+    "normalized queries and keys prevent it.",
+    "takes over": "one patch gets more than half of all attention in {methods} at step {step}, whatever the query: "
+    "maps that read attention show it, and not what speaks for a class. Registers (reg_tokens= in timm) prevent it.",
+    "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model keeps what belongs "
+    "to no place in them. Do not take what maps show there for evidence; registers (reg_tokens= in timm) prevent it.",
+    "chance": "the maps of {methods} do not tell better than maps of chance what the model uses at step {step}: "
+    "blurring what they point at costs the class no more than blurring patches at random, on {count} images. Hold them "
+    "against 'occlusion'.",
     "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
     "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
     "if that is the one, the head does not tell classes apart.",
@@ -28,6 +44,14 @@ _WORDS = {
     "depend on is not trained. See that the learning rate is not zero and the weights up to the target layer are not "
     "frozen; if they are meant to be, give target_layers= further on, or a method that follows the class.",
 }
+
+
+# Fault, the number of each attention, and when it is odd.
+_OF_BLOCKS: list[tuple[str, str, Callable[[float], bool]]] = [
+    ("collapse", "attention_entropy", lambda value: value < 0.05),
+    ("takes over", "attention_largest_share", lambda value: value > 0.5),
+    ("outlier", "outlier_token_norm", lambda value: value > 10),
+]
 
 
 class Health(Sink):
@@ -48,6 +72,11 @@ class Health(Sink):
 
     def write(self, look: Look) -> None:
         """Warn of what is wrong with the maps of this look."""
+        for fault, metric, is_odd in _OF_BLOCKS:
+            odd = [index for index, value in enumerate(look.blocks.get(metric, ())) if is_odd(float(value))]
+            if odd and (fault, "") not in self._said:
+                self._say(fault, [f"attention {', '.join(map(str, odd))}"], look)
+                self._said.add((fault, ""))
         maps = {method: relevance for method, relevance in look.maps.items() if method != CONTROL}
         broken = {method: int((~_finite(relevance)).sum()) for method, relevance in maps.items()}
         faulty = {method for method, count in broken.items() if count}
@@ -61,6 +90,12 @@ class Health(Sink):
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
         self._say("blank", blank, look)
         sound = maps.keys() - faulty - blank
+        if look.unknown:
+            lost = {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}
+            self._say("sum", lost, look, why=not_adding_up(sorted(lost), look.unknown))
+        self._say("chance", {m for m in sound & look.gain_over_chance.keys() if _is_chance(look, m)}, look, count=FEW)
+        if look.unseen is not None and LAST_BLOCK in sound and look.unseen.float().mean() > _MANY:
+            self._say("unseen", {LAST_BLOCK}, look, count=int(look.unseen.sum()), total=len(look.unseen))
         self._say(
             "class", {m for m in sound & look.class_similarity.keys() if _is_blind(look.class_similarity[m])}, look
         )
@@ -70,12 +105,20 @@ class Health(Sink):
         self._last = maps
         self._say("frozen", {method for method in sound if self._equal[method] >= _SAME_LOOKS}, look)
 
-    def _say(self, fault: str, methods: Iterable[str], look: Look, **numbers: int) -> None:
+    def _say(self, fault: str, methods: Iterable[str], look: Look, **numbers: Any) -> None:
         new = sorted(method for method in methods if (fault, method) not in self._said)
         self._said.update((fault, method) for method in new)
         if new:
             words = _WORDS[fault].format(methods=", ".join(new), step=look.step, **numbers)
             _log.warning("%s: %s", self._name, words)
+
+
+def _is_chance(look: Look, method: str) -> bool:
+    """No gain over chance, on images of which the model is sure; of others there is nothing to tell."""
+    gain = look.gain_over_chance[method]
+    sure = look.sure
+    few = gain if sure is None else gain[sure[: len(gain)]]
+    return len(few) > 0 and float(few.nanmean()) <= 0
 
 
 def _finite(maps: Tensor) -> Tensor:

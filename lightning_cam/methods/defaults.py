@@ -1,0 +1,36 @@
+"""Which methods are shown if none is named, and what is said of their maps."""
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+LEADING = "attnlrp"
+"""The method that leads pages and sheets: by docs/methods.md, what a model goes by, from its whole depth."""
+LAST_BLOCK = "hirescam"
+"""Beside it: what the last attention reads."""
+DEFAULT = "default"
+"""Stands for both."""
+DEFAULTS = (LEADING, LAST_BLOCK)
+NEXT_BEST = "gae"
+"""Stands in for the leading one in models whose operations its rules do not know."""
+BLANK = (
+    "at the target layers nothing speaks for the class. That says nothing about earlier ones: what a class token has "
+    f"gathered before them is not seen there, and {LEADING!r} follows it through the whole depth. Give another layer "
+    "with target_layers= (the norm before the last attention is alive in most models), and see that the head is not "
+    "all zeros."
+)
+# The rules leave 0.2 to 2 of the score's difference in models they know, and less than 0.02 where they see no norms.
+_ADDS_UP = (0.1, 10.0)
+
+
+def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
+    """Say that relevance is lost."""
+    return (
+        f"The maps of {', '.join(methods)} do not add up to what the score owes to the image: the model has operations "
+        f"that the rules of relevance do not know or see ({', '.join(sorted(unknown))}), as in scripted code."
+    )
+
+
+def is_conserved(conservation: Tensor) -> bool:
+    """Whether relevance makes up the scores of most images (B,); waits for the device."""
+    return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]

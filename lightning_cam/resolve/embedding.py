@@ -1,0 +1,106 @@
+"""Where tokens begin: the place at which relevance that has come through the whole depth is read."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.model.output import OnCopies
+from lightning_cam.model.untouched import looking
+from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.jitter import calibrate, jittered
+from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.resolve.measure import layouts
+from lightning_cam.resolve.watch import Call, Trace, first_tensor, same, watch
+
+_BATCH = 2  # tells the batch axis from the others
+_COARSEST = 16.5  # pixels per cell; a hybrid whose attention begins on coarser maps is read at an earlier one
+_MOST_SEARCHES = 3  # for a layout that is not that of a convolution
+PIXELS = ""  # name of the place where no tokens begin before the first attention: the images themselves
+
+
+def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tensor], Any] | None = None) -> TargetLayer:
+    """Find the last layer before the first mixing of tokens through which all that the model knows of an image goes.
+
+    In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a
+    hybrid the last map of convolutions at 16 pixels a cell or finer. What goes around a layer (a second branch, a
+    residual connection) is read off the graph of one forward of two noise images.
+
+    Args:
+        model: The module whose submodules are searched, in any mode; left untouched.
+        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        forward: What to call with the images; by default `model`.
+
+    Returns:
+        The layer and its layout; where there is none, one named `PIXELS` with the layout of the images.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2)
+        >>> print(find_embedding(model, torch.zeros(1, 3, 224, 224)))
+        patch_embed.proj (Conv2d): NCHW 14×14
+    """
+    run = OnCopies(model if forward is None else forward)
+    with ExitStack() as stack:
+        for context in (looking(model), torch.enable_grad(), jittered(model)):
+            stack.enter_context(context)
+        noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        calibrate(model, run, noise)
+        base = noise.clone().requires_grad_() * 1
+        trace = watch(model, run, base)
+        size = (images.shape[2], images.shape[3])
+        found = next(_found(model, run, base, trace, size), None)
+    return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW", size))
+
+
+def _found(
+    model: nn.Module, run: Callable[[Tensor], Any], base: Tensor, trace: Trace, image_size: tuple[int, int]
+) -> Iterator[TargetLayer]:
+    first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
+    before = [call for call in trace.calls if call.is_layer and call.end < first and call.output is not None]
+    once = [call for call in before if sum(other.module is call.module for other in trace.calls) == 1]
+    # What only hands its input on (an identity, dropout) need not be what others are given.
+    making = [call for call in reversed(once) if not same(call.input, call.output_print)]
+    passes = [call for call in making if _all_goes_through(call.output, trace, base)]
+    maps = [call for call in passes if _is_map(_shape(call), trace)]
+    for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):
+        yield TargetLayer(call.name, call.module, TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3])))
+    others = [call for call in passes if call not in maps and len(_shape(call)) > 2]
+    for call in others[:_MOST_SEARCHES]:
+        answer = layouts(model, run, base, trace, [call])[0].answer
+        if answer is not None and answer.axes[0] == "B":
+            yield TargetLayer(call.name, call.module, answer)
+
+
+def _shape(call: Call) -> tuple[int, ...]:
+    assert call.output is not None
+    return tuple(call.output.shape)
+
+
+def _is_map(shape: tuple[int, ...], trace: Trace) -> bool:
+    """Whether an output has the form of what the model's convolutions return, and of no other."""
+    return len(shape) == 4 and shape[0] == _BATCH and shape[2:] in trace.grids and shape[1:3] not in trace.grids
+
+
+def _is_fine(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+    return all(side / cells <= _COARSEST for side, cells in zip(image_size, grid, strict=True))
+
+
+def _all_goes_through(output: Tensor | None, trace: Trace, images: Tensor) -> bool:
+    """Whether no path of the graph leads from the model's output to the images past this output."""
+    last = first_tensor(trace.output)
+    if output is None or output.grad_fn is None or last is None:
+        return False
+    waiting, seen, reached = [last.grad_fn], {output.grad_fn}, False
+    while waiting:
+        node = waiting.pop()
+        reached |= node is output.grad_fn
+        if node is None or node in seen:
+            continue
+        if node is images.grad_fn:
+            return False
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return reached
