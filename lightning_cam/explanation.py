@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, DoesNotApply, Method, principal_projection
 from lightning_cam.methods.defaults import BLANK, DEFAULT, DEFAULTS, LEADING, NEXT_BEST, is_conserved, not_adding_up
-from lightning_cam.model.output import Forward, OnCopies, Score, forward_of_rows
+from lightning_cam.model.output import Forward, OnCopies, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
+from lightning_cam.observe.places import Undo
+from lightning_cam.observe.views import SeveralViews, View
 from lightning_cam.passes.blank import blank_scores
 from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer, find_target_layers
-from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.embedding import PIXELS, find_embedding
 from lightning_cam.resolve.layout import TokenLayout
 
 _log = logging.getLogger(__name__)
@@ -164,11 +166,14 @@ def explain(
     given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
-    layers = known or find_target_layers(model, images, forward=forward, target_layers=named, layout=layout)
+    run = forward or model  # who knows the layers looks often, and has found the views of a forward before
+    has_views = isinstance(run, SeveralViews) or not known
+    calls = SeveralViews.of(model, images, run) if has_views else SeveralViews([View(run)])
+    layers = known or find_target_layers(model, images, forward=calls, target_layers=named, layout=layout)
     layers = layers if given else layers[-1:]
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and embedding is None:
-        embedding = find_embedding(model, images, forward=forward)
+        embedding = find_embedding(model, images, forward=calls)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -187,21 +192,28 @@ def explain(
             stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
-            run = OnCopies(forward_of_rows(forward or model, chunk))
             parts.append(
-                _explain_batch(
-                    partial(inputs_of, run, sees_blocks=start == 0),
-                    images[chunk],
-                    classes,
+                _sum_of_calls(
+                    [
+                        _explain_batch(
+                            partial(inputs_of, OnCopies(call.forward), sees_blocks=start == 0),
+                            images[chunk],
+                            classes,
+                            chosen,
+                            views,
+                            eigen_smooth,
+                            methods == "all",
+                        )
+                        for call in calls.of_rows(chunk).views
+                    ],
+                    [call.undo for call in calls.views],
                     chosen,
-                    views,
-                    eigen_smooth,
-                    methods == "all",
+                    at_pixels=embedding is not None and embedding.name == PIXELS,
                 )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
         # Last: models that follow what they see would see the blank image too.
-        blank = blank_scores(OnCopies(forward or model), images, score) if whole_depth else None
+        blank = blank_scores(OnCopies(calls), images, score) if whole_depth else None
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
         {
@@ -232,13 +244,38 @@ def explain(
             options: dict[str, Any] = {
                 "class_idx": explanation.class_idx,
                 "score": score,
-                "forward": forward,
+                "forward": calls,
                 "batch_size": batch_size,
             }
             again = partial(explain, model, images, target_layers=layers, aug_smooth=aug_smooth, **options)
             explanation = with_next_best(explanation, again)
         _say_what_is_blank(explanation)
     return explanation
+
+
+def _sum_of_calls(
+    parts: list[tuple[Capture, dict[str, list[Tensor]]]],
+    undos: Sequence[Undo],
+    methods: Sequence[Method],
+    *,
+    at_pixels: bool,
+) -> tuple[Capture, dict[str, list[Tensor]]]:
+    """The maps of a network's calls, each in its place: those of gradients are parts of a sum, others the first's."""
+    plain, first = parts[0]
+    maps = {}
+    for method in (method for method in methods if method.name in first):
+        found = [part[method.name] for _, part in parts]
+        on_tokens = method.needs.isdisjoint(_OF_IMAGES | ({"embedding"} if at_pixels else set()))
+        if on_tokens:
+            found = [[undo(layer) for layer in layers] for layers, undo in zip(found, undos, strict=True)]
+        maps[method.name] = found[0]
+        if any("gradients" in need or need == "gradient_images" for need in method.needs):
+            size = (found[0][0].shape[-2], found[0][0].shape[-1])
+            maps[method.name] = [
+                torch.stack([_resize(layer, size) for layer in of_calls]).sum(0)
+                for of_calls in zip(*found, strict=True)
+            ]
+    return plain, maps
 
 
 def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
@@ -270,6 +307,10 @@ def _say_what_is_blank(explanation: Explanation) -> None:
     blank = [method for method, maps in explanation.maps.items() if not maps.any()]
     if blank:
         _log.warning("The maps of %s are blank: %s", ", ".join(blank), BLANK)
+
+
+# What methods need whose maps are of the images' pixels, wherever these go.
+_OF_IMAGES = frozenset({"images", "input_gradients", "bias_gradients", "gradient_images", "score_images", "grad_cam"})
 
 
 class _View(NamedTuple):

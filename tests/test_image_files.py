@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cam import ProbeBatch
 from lightning_cam.training.image_files import images_below, read_image
+from lightning_cam.training.sources import images_of_folder
 from tests.hostile import (
     NAMES,
     damaged,

@@ -14,6 +14,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from lightning_cam import ProbeBatch
 from lightning_cam.cli.images import find_images, read_image
 from lightning_cam.training.data import find_class_names, find_normalization, find_transform
+from lightning_cam.training.sources import images_of_folder
 
 IMAGES = torch.rand(6, 3, 8, 10)
 LABELS = torch.tensor([3, 1, 4, 1, 5, 0])

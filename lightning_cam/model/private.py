@@ -5,14 +5,15 @@ Each stands in one function, and `tests/test_private.py` fails by its name when 
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import copy
 from functools import cache
 from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
 from torch.utils import checkpoint
 
@@ -165,3 +166,51 @@ def multi_head_attention_in_sight() -> Callable[..., Any]:
     copy = FunctionType(original.__code__, names, original.__name__, original.__defaults__)
     copy.__kwdefaults__ = original.__kwdefaults__
     return copy
+
+
+#: What is put on a module for a while: hooks, and a record in place of its `forward`. Nothing public lists hooks.
+_PUT_ON = ("_forward_hooks", "_forward_pre_hooks", "forward")
+
+
+class AsItWas:
+    """Lets a module and its submodules run as they did when this was made: without hooks and records put on since.
+
+    Function modes of this package are paused too; torch only can take the innermost one off.
+
+    Args:
+        module: Any module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._before = [
+            (part, {name: copy(vars(part)[name]) for name in _PUT_ON if name in vars(part)})
+            for part in module.modules()
+        ]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the body run so."""
+        now = [(part, {name: vars(part)[name] for name in _PUT_ON if name in vars(part)}) for part, _ in self._before]
+        modes = overrides._get_current_function_mode_stack()
+        foreign = [mode for mode in modes if not type(mode).__module__.startswith("lightning_cam")]
+        with ExitStack() as stack:
+            for part, state in now:
+                stack.callback(_put_on, part, state)
+            for part, state in self._before:
+                _put_on(part, state)
+            stack.callback(_replace_modes, modes)
+            _replace_modes(foreign)
+            yield
+
+
+def _put_on(module: nn.Module, state: dict[str, Any]) -> None:
+    vars(module).pop("forward", None)
+    vars(module).update(state)
+
+
+def _replace_modes(modes: list[Any]) -> None:
+    """Let these be the function modes that are active, innermost last."""
+    for _ in overrides._get_current_function_mode_stack():
+        overrides._pop_mode()
+    for mode in modes:
+        overrides._push_mode(mode)

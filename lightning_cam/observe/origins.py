@@ -79,6 +79,8 @@ class Origins(TorchFunctionMode):
 
     def note(self, operation: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Note what an operation or a module made of its arguments."""
+        if operation.endswith("_like") or operation.startswith("new_"):  # of the same form, of other values
+            return
         given = [tensor for _, tensor in named_tensors((args, dict(kwargs)))]
         parents = tuple(origin for tensor in given if (origin := self.of(tensor)) is not None)
         if not parents:

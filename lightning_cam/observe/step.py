@@ -101,6 +101,10 @@ class StepObserver(Origins):
         self._hooks.close()
         super().__exit__(*error)
 
+    def times(self, module: nn.Module) -> int:
+        """How often a module was called."""
+        return self._numbers[module]
+
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._redirected and module is self._root:
             self._redirected = False

@@ -109,7 +109,7 @@ class MethodInputs:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             with KeepGrad(self._model):
-                output = self._forward(images)
+                output = forward_of_rows(self._forward, image)(images)
             (gradients,) = torch.autograd.grad(self._scores(output, image).sum(), images)
         return gradients.float()
 

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.keep_grad import WithGraphWhereNeeded
-from lightning_cam.model.output import OnCopies
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve.block import final_blocks
+from lightning_cam.resolve.inside import inside_of
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -82,7 +81,7 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run = WithGraphWhereNeeded(OnCopies(model if forward is None else forward))
+    run, shape = inside_of(model, images, forward)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -101,7 +100,7 @@ def find_target_layers(
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        noise = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
         calibrate(model, run, noise)
         # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
         base = noise.clone().requires_grad_() * 1

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import OnCopies
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.inside import inside_of
 from lightning_cam.resolve.jitter import calibrate, jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import layouts
@@ -42,15 +42,15 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
         >>> print(find_embedding(model, torch.zeros(1, 3, 224, 224)))
         patch_embed.proj (Conv2d): NCHW 14×14
     """
-    run = OnCopies(model if forward is None else forward)
+    run, shape = inside_of(model, images, forward)
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        noise = torch.randn(_BATCH, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        noise = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
         calibrate(model, run, noise)
         base = noise.clone().requires_grad_() * 1
         trace = watch(model, run, base)
-        size = (images.shape[2], images.shape[3])
+        size = (shape[1], shape[2])
         found = next(_found(model, run, base, trace, size), None)
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW", size))
 

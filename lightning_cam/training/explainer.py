@@ -15,6 +15,7 @@ from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT
 from lightning_cam.model.output import forward_of_rows
 from lightning_cam.model.tasks import Task
+from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_target_layers
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import (
@@ -70,7 +71,8 @@ class ProbeExplainer:
     ) -> None:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
-        self._forward = _AsValidated(trainer, module, source.forward(head, probe), head.task)
+        as_validated = _AsValidated(trainer, module, source.forward(head, probe), head.task)
+        self._forward = SeveralViews.of(module, probe.images, _OrSayWhy(as_validated, module))
         found = self._found(module) if like is None else (like.layers, like.embedding)
         self.layers: list[TargetLayer] = found[0]
         self.embedding: TargetLayer | None = found[1]
@@ -82,7 +84,7 @@ class ProbeExplainer:
         layers = find_target_layers(
             module,
             images,
-            forward=_or_say_why(self._forward, module),
+            forward=self._forward,
             target_layers=settings.target_layers,
             layout=settings.layout,
         )
@@ -207,25 +209,31 @@ class _Value:
         return output[:, self.index]
 
 
-def _or_say_why(forward: Callable[[Tensor], Any], module: LightningModule) -> Callable[[Tensor], Any]:
+class _OrSayWhy:
     """`forward`; if that fails, the first line of why, and how to have something else called."""
 
-    def run(images: Tensor) -> Any:
+    def __init__(self, forward: Callable[[Tensor], Any], module: LightningModule) -> None:
+        self._forward, self._module = forward, module
+
+    def __call__(self, images: Tensor) -> Any:
         try:
-            return forward(images)
-        except torch.OutOfMemoryError:
+            return self._forward(images)
+        except (torch.OutOfMemoryError, DoesNotApply):
             raise
         except Exception as error:
+            if isinstance(error, RuntimeError) and "grad" in str(error):  # some models run with a graph only
+                raise
             why = f"{type(error).__name__}: {error}"
             if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
                 why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
             raise ValueError(
-                f"forward: what {type(module).__name__} calls with images of shape {tuple(images.shape)} failed "
-                f"({why}); if it takes something else, give forward=, the name of the part that maps images to "
-                'logits, such as forward="model", or a function'
+                f"forward: what {type(self._module).__name__} calls with images of shape {tuple(images.shape)} failed "
+                f"({why}); give forward=, a function that maps such images to logits"
             ) from error
 
-    return run
+    def of_rows(self, index: Tensor | slice) -> "_OrSayWhy":
+        """The same for images that belong to these rows."""
+        return _OrSayWhy(forward_of_rows(self._forward, index), self._module)
 
 
 class _AsValidated:

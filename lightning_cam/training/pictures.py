@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_cam.model.tasks import Labels
+from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.training.data import as_statistics, find_normalization
 from lightning_cam.training.observed import Head
@@ -47,10 +47,11 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
     if mean is None or std is None:
         mean, std = find_normalization(images, loaders, module)
     assert mean is not None and std is not None
-    if settings.rgb is not None:
-        if max(settings.rgb) >= images.shape[1]:
-            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
-        images, mean, std = images[:, settings.rgb], mean[settings.rgb], std[settings.rgb]
+    bands = settings.rgb
+    if bands is not None:
+        if max(bands) >= images.shape[1]:
+            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {bands}")
+        images, mean, std = images[:, bands], mean[bands], std[bands]
     return to_uint8(unnormalize(images.float(), mean, std))
 
 
@@ -70,8 +71,9 @@ def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: i
         texts = [", ".join(_name(index, class_names) for index in row.nonzero().flatten()) or "none" for row in present]
     elif head.task is not None and not head.task.has_classes:
         values = None if target is None or target.ndim > 2 else target.reshape(len(target), -1).float()
-        known = values is not None and value < values.shape[1]
-        texts = [f"{number:.4g}" for number in values[:, value].tolist()] if known else [""] * len(probe.images)
+        texts = [""] * len(probe.images)
+        if values is not None and value < values.shape[1] and not isinstance(head.task, Pairs):
+            texts = [f"{number:.4g}" for number in values[:, value].tolist()]
     if probe.names:
         labels = probe.labels
         if texts is None:

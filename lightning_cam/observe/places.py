@@ -1,0 +1,162 @@
+"""Where in the image the cells of a network's grid lie, if it was given the image flipped, turned, cut or padded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cam.observe.origins import Origin
+
+Undo = Callable[[Tensor], Tensor]  # maps (..., h, w) of what the network was given in, maps of the image out
+
+# Operations that keep the number of pixels, but not their places.
+_MOVING = {
+    "gather", "index_select", "take_along_dim", "sort", "argsort", "grid_sample", "permute", "matmul", "bmm", "einsum",
+    "__matmul__", "scatter", "masked_select", "fft2", "cumsum", "module",
+}  # fmt: skip
+_RESIZING = {"interpolate", "upsample", "adaptive_avg_pool2d", "avg_pool2d"}
+
+
+def in_place(maps: Tensor) -> Tensor:
+    """Maps whose cells lie where they seem to."""
+    return maps
+
+
+def undo_of(origin: Origin) -> Undo | None:
+    """How to bring maps back to their places in the image.
+
+    Args:
+        origin: Of the images that a network was given.
+
+    Returns:
+        What maps of these images are put through, or None where that was not followed.
+
+    Example:
+        >>> from lightning_cam.observe.origins import Origins
+        >>> image = torch.zeros(1, 1, 4, 4)
+        >>> with Origins({"image": image}) as origins:
+        ...     undo = undo_of(origins.of(image.flip(-1) - 0.5))
+        >>> undo(torch.tensor([[1.0, 2.0]]))
+        tensor([[2., 1.]])
+    """
+    steps: list[Undo] = []
+    while origin.operation != "input":
+        if len(origin.parents) != 1 or len(origin.shape) != 4 or len(origin.parents[0].shape) != 4:
+            return None
+        before = origin.parents[0]
+        undo = _undo_one(origin, before)
+        if undo is None:
+            return None
+        steps.append(undo)
+        origin = before
+
+    def back(maps: Tensor) -> Tensor:
+        for step in steps:  # the last one that was done comes first
+            maps = step(maps)
+        return maps
+
+    return back
+
+
+def is_whole(origin: Origin) -> bool:
+    """Whether a network was given every pixel of the image in its place."""
+    undo = undo_of(origin)
+    height, width = origin.shape[-2:] if len(origin.shape) == 4 else (1, 1)
+    probe = torch.arange(height * width, dtype=torch.float32).view(height, width)
+    return undo is not None and torch.equal(undo(probe), probe)
+
+
+def _undo_one(origin: Origin, before: Origin) -> Undo | None:
+    name, (args, kwargs) = origin.operation, origin.arguments
+    rule = _RULES.get(name)
+    if rule is not None:
+        return rule(args[1:], dict(kwargs), before.shape, origin.shape)
+    if name in _RESIZING:
+        return in_place
+    if name in _MOVING or origin.shape[-2:] != before.shape[-2:] or origin.shape[0] != before.shape[0]:
+        return None
+    return in_place
+
+
+def _flip(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
+    dims = kwargs.get("dims", args[0] if len(args) == 1 and not isinstance(args[0], int) else args)
+    axes = [dim % 4 for dim in dims]
+    if 0 in axes:  # the batch's
+        return None
+    spatial = [axis - 4 for axis in axes if axis > 1]
+    return lambda maps: maps.flip(spatial)
+
+
+def _rotate(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
+    turns, dims = kwargs.get("k", args[0] if args else 1), kwargs.get("dims", args[1] if len(args) > 1 else (0, 1))
+    axes = tuple(dim % 4 for dim in dims)
+    if set(axes) != {2, 3}:
+        return None
+    turned = (axes[0] - 4, axes[1] - 4)
+    return lambda maps: maps.rot90(-turns, turned)
+
+
+def _transpose(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
+    dims = [dim % 4 for dim in (*args, *kwargs.values())] or [2, 3]
+    return (lambda maps: maps.transpose(-1, -2)) if set(dims) == {2, 3} else None
+
+
+def _cut(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
+    index = args[0] if isinstance(args[0], tuple) else (args[0],)
+    if any(part is None or isinstance(part, (int, Tensor, list)) for part in index):
+        return None
+    missing = 4 - sum(part is not Ellipsis for part in index)
+    if Ellipsis in index:
+        place = index.index(Ellipsis)
+        index = (*index[:place], *[slice(None)] * missing, *index[place + 1 :])
+    index = (*index, *[slice(None)] * (4 - len(index)))
+    starts, steps = [], []
+    for part, size in zip(index, before, strict=True):
+        start, _, step = part.indices(size)
+        starts.append(start)
+        steps.append(step)
+    if steps[2:] != [1, 1] or index[0].indices(before[0])[:2] != (0, before[0]):
+        return None
+    return _framed(starts[2], starts[3], before, after)
+
+
+def _pad(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
+    amounts = kwargs.get("pad", args[0] if args else ())
+    left, _, top, _ = [*amounts, 0, 0, 0, 0][:4]
+    return _framed(-top, -left, before, after)
+
+
+def _framed(top: int, left: int, before: Any, after: Any) -> Undo:
+    """For a cut that begins at (top, left) of an image, or a pad where these are below 0: cells stay of their size."""
+
+    def undo(maps: Tensor) -> Tensor:
+        rows, columns = (
+            _cells(offset, size, cut, cells).to(maps.device)
+            for offset, size, cut, cells in zip((top, left), before[-2:], after[-2:], maps.shape[-2:], strict=True)
+        )
+        padded = F.pad(maps, (0, 1, 0, 1))  # a cell without evidence, for what lies outside
+        return padded[..., rows[:, None], columns]
+
+    return undo
+
+
+def _cells(offset: int, size: int, cut: int, cells: int) -> Tensor:
+    """Which of the cells of a cut lies at each cell of the whole, the number of cells for none."""
+    side = cut / cells
+    count = max(1, round(size / side))
+    centers = (torch.arange(count) + 0.5) * size / count - offset
+    index = torch.div(centers, side, rounding_mode="floor").long()
+    return torch.where((index >= 0) & (index < cells), index, cells)
+
+
+_RULES: dict[str, Callable[[Any, dict[str, Any], Any, Any], Undo | None]] = {
+    "flip": _flip,
+    "rot90": _rotate,
+    "transpose": _transpose,
+    "swapaxes": _transpose,
+    "mT": _transpose,
+    "pad": _pad,
+    "__getitem__": _cut,
+}
