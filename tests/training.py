@@ -140,12 +140,14 @@ def _inner(value):
 class Outcome:
     """What a training left behind.
 
-    `looks` are those that were logged; `same` and `plain` are everything that must not depend on the callback.
+    `looks` are those that were logged in the training, `before` those of the sanity check; `same` and `plain` are everything that must not depend on the callback.
     """
 
     def __init__(self, trainer, lit, logger):
         self.trainer, self.lit = trainer, lit
-        self.looks, self.runs = logger.looks, logger.runs
+        self.looks = [look for look in logger.looks if look.epoch >= 0]
+        self.before = [look for look in logger.looks if look.epoch < 0]
+        self.runs = logger.runs
         self.same = {
             "weights": {name: copy.deepcopy(_inner(value)) for name, value in lit.state_dict().items()},
             "gradients": [None if p.grad is None else p.grad.clone() for p in lit.parameters()],

@@ -69,6 +69,33 @@ class WithGraphWhereNeeded:
         return WithGraphWhereNeeded(forward_of_rows(self._forward, index))
 
 
+class ThroughDetach:
+    """`forward` whose `detach()` keeps the graph: for heads that are trained on features that are not.
+
+    What a model detaches inside of itself (a straight-through estimate) would be changed too, so it is only for outputs
+    that have no gradient otherwise. No number of the forward differs.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __call__(self, images: Tensor) -> Any:
+        """Run it."""
+        with _NoDetach():
+            return self._forward(images)
+
+    def of_rows(self, index: Tensor | slice) -> Forward:
+        """The same for images that belong to these rows."""
+        return ThroughDetach(forward_of_rows(self._forward, index))
+
+
+class _NoDetach(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.detach, torch.detach):
+            return args[0].view_as(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 def _set_grad_enabled(mode: bool) -> None:
     with function_modes_off():  # or `KeepGrad` would swallow this too
         torch.set_grad_enabled(mode)

@@ -82,6 +82,10 @@ def observation_of(seen: StepObserver) -> Observation:
         chosen.append((number, one, kind))
     outermost = [call for call in seen.calls if not call.within]
     leading = _leading([one.origin for _, one, _ in chosen], outermost)
+    if leading:  # what is read of other images (those of a second loader, say) has nothing to do with the first ones
+        images = _inputs(leading[0].given[leading[0].pictures[0]])
+        chosen = [(number, one, kind) for number, one, kind in chosen if one.origin.inputs & images]
+        leading = _leading([one.origin for _, one, _ in chosen], outermost)
     network = leading[0] if len(leading) == 1 else None
     outputs = []
     for number, one, kind in chosen:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.graph import all_goes_through, leads_to
 from lightning_cam.resolve.norms import channel_axis
-from lightning_cam.resolve.refusals import no_gradient, nothing_seen
+from lightning_cam.resolve.refusals import NoGradient, no_gradient, nothing_seen
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
 _log = logging.getLogger(__name__)
@@ -178,13 +178,13 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
             raise
         scores = found  # a dense output: all of it is asked
     if not scores.requires_grad:
-        raise ValueError(nothing_seen(trace) or no_gradient())
+        raise NoGradient(nothing_seen(trace) or no_gradient())
     weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2)).to(scores)
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
     try:
         gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
     except RuntimeError as error:  # an operation without a derivative
-        raise ValueError(nothing_seen(trace) or no_gradient()) from error
+        raise NoGradient(nothing_seen(trace) or no_gradient()) from error
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)
 
 

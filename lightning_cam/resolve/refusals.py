@@ -5,6 +5,10 @@ from lightning_cam.resolve.watch import Trace
 _WITHOUT_GRADIENTS = 'take a method without gradients, methods="eigencam", at layers named with target_layers='
 
 
+class NoGradient(ValueError):
+    """The model's output has no gradient with respect to any layer."""
+
+
 def nothing_seen(trace: Trace) -> str:
     """Why no block was found, where the reason is that the model cannot be looked into; "" otherwise."""
     if trace.hidden:

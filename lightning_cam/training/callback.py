@@ -121,6 +121,7 @@ class TransformerCAMCallback(Callback):
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
         self._waits = False  # for the moment to look in a validation run
+        self._began = False  # there was a look, or one that failed
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the callback, made in a run, has a session of its own."""
@@ -133,7 +134,7 @@ class TransformerCAMCallback(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._off = self._all_off = False
+        self._off = self._all_off = self._began = False
         self._together = look_together(trainer, self.settings.shard_probe)
         self._attempt(self._session.begin, trainer, self._together)
 
@@ -168,7 +169,7 @@ class TransformerCAMCallback(Callback):
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
         if not self._waits or not self._is_due(trainer) or not self._may_look(trainer, is_last):
             return
-        self._waits = False
+        self._waits, self._began = False, True
         if self._is_ready(trainer):
             # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to catch.
             with signals_deferred():
@@ -231,9 +232,11 @@ class TransformerCAMCallback(Callback):
         self._session.look(trainer, module)
 
     def _may_look(self, trainer: Trainer, is_last: bool) -> bool:
-        if self._together:
-            return self._all_off or self._session.may_look(trainer, is_last)
-        return not self._off and trainer.is_global_zero and self._session.may_look(trainer, is_last)
+        """Whether the probe is there. Where all ranks look, all decide alike, also one that has switched itself off."""
+        there = self._session.probe is not None
+        if not self._together:
+            return not self._off and trainer.is_global_zero and there
+        return self._began or (is_last and trainer.strategy.broadcast(there))
 
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.settings.every_n_epochs:

@@ -82,15 +82,7 @@ def faithfulness(
     explanation = with_control(explanation)
     images = images.clone() if images.is_inference() else images
 
-    def logits(changed: Tensor) -> Tensor:
-        step = batch_size or len(changed)
-        found = []
-        for start in range(0, len(changed), step):
-            rows = slice(start, start + step)
-            part = changed[rows].to(images.dtype)
-            found.append(logits_of(OnCopies(forward_of_rows(forward, rows))(part), len(part)))
-        return _of_classes(torch.cat(found), classes, is_exclusive)
-
+    logits = _classifier(forward, images.dtype, classes, batch_size, is_exclusive)
     found = {}
     with looking(model), torch.no_grad():
         for method, maps in explanation.maps.items():
@@ -113,6 +105,7 @@ def gain_over_chance(
     images: Tensor,
     explanation: Explanation,
     method: str,
+    batch_size: int | None = None,
     *,
     is_exclusive: bool = True,
 ) -> Tensor:
@@ -128,10 +121,7 @@ def gain_over_chance(
     explanation = with_control(explanation)
     few = (images.clone() if images.is_inference() else images)[:FEW]
 
-    def logits(changed: Tensor) -> Tensor:
-        found = logits_of(OnCopies(forward)(changed.to(few.dtype)), len(changed))
-        return _of_classes(found, classes[:FEW], is_exclusive)
-
+    logits = _classifier(forward, few.dtype, classes[:FEW], batch_size, is_exclusive)
     gains = []
     with looking(model), torch.no_grad():
         for name in (method, CONTROL):
@@ -142,12 +132,25 @@ def gain_over_chance(
     return gains[0] - gains[1]
 
 
-def _of_classes(logits: Tensor, classes: Tensor, is_exclusive: bool) -> Tensor:
-    """Logits (B, C) whose softmax gives each image's class its probability, also where each has a sigmoid."""
-    if is_exclusive:
-        return logits
-    own, other = classes[:, None], (classes[:, None] + 1) % logits.shape[1]
-    return torch.full_like(logits, -torch.inf).scatter(1, other, 0).scatter(1, own, logits.gather(1, own))
+def _classifier(
+    forward: Forward, dtype: torch.dtype, classes: Tensor, batch_size: int | None, is_exclusive: bool
+) -> Callable[[Tensor], Tensor]:
+    """From images to logits whose softmax gives each image's class its probability, also where each has a sigmoid."""
+
+    def logits(changed: Tensor) -> Tensor:
+        step = batch_size or len(changed)
+        found = []
+        for start in range(0, len(changed), step):
+            rows = slice(start, start + step)
+            part = changed[rows].to(dtype)
+            found.append(logits_of(OnCopies(forward_of_rows(forward, rows))(part), len(part)))
+        whole = torch.cat(found)
+        if is_exclusive:
+            return whole
+        own, other = classes[:, None], (classes[:, None] + 1) % whole.shape[1]
+        return torch.full_like(whole, -torch.inf).scatter(1, other, 0).scatter(1, own, whole.gather(1, own))
+
+    return logits
 
 
 def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanation: Explanation) -> dict[str, Tensor]:

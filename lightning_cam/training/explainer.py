@@ -13,11 +13,13 @@ from torch import Tensor
 from lightning_cam.explanation import Explanation, adds_up, explain, find_methods, with_next_best
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT
+from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import forward_of_rows
 from lightning_cam.model.tasks import Task
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_target_layers
 from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.checks import (
     CONTROL,
     FEW,
@@ -71,9 +73,17 @@ class ProbeExplainer:
     ) -> None:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
-        as_validated = _AsValidated(trainer, module, source.forward(head, probe), head.task)
-        self._forward = SeveralViews.of(module, probe.images, _OrSayWhy(as_validated, module))
-        found = self._found(module) if like is None else (like.layers, like.embedding)
+        as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
+        self._forward = SeveralViews.of(module, probe.images, as_validated)
+        try:
+            found = self._found(module) if like is None else (like.layers, like.embedding)
+        except NoGradient as error:
+            self._forward = SeveralViews.of(module, probe.images, ThroughDetach(as_validated))
+            try:
+                found = self._found(module)
+            except ValueError:
+                raise error from None
+            _log.info("The output has a gradient only if detach() is passed over, which is done.")
         self.layers: list[TargetLayer] = found[0]
         self.embedding: TargetLayer | None = found[1]
         self._looks = 0
@@ -133,7 +143,13 @@ class ProbeExplainer:
         gain = {}
         if (first or is_last) and explanation.class_idx is not None and leading != CONTROL:
             gain[leading] = gain_over_chance(
-                module, self._forward, self._probe.images, explanation, leading, is_exclusive=self._is_exclusive
+                module,
+                self._forward,
+                self._probe.images,
+                explanation,
+                leading,
+                self._settings.batch_size,
+                is_exclusive=self._is_exclusive,
             )
         if not first and not thorough:
             return Checks(gain_over_chance=gain)

@@ -29,9 +29,14 @@ class History:
     probs: Tensor | None = None
 
     def append(self, step: int, epoch: int, maps: dict[str, Tensor], preds: Tensor, probs: Tensor) -> None:
-        """Add a look: `maps` (B, h, w) per method, `preds` and `probs` (B,). A history of other maps begins anew."""
+        """Add a look: `maps` (B, h, w) per method, `preds` and `probs` (B,).
+
+        A history of other maps begins anew; a look at the step of the newest one takes its place.
+        """
         if {name: past.shape[1:] for name, past in self.maps.items()} != {name: m.shape for name, m in maps.items()}:
             self.clear()
+        if self.steps and self.steps[-1] == step:
+            self._drop_newest()
         self.steps.append(step)
         self.epochs.append(epoch)
         kept = thin(self.steps, self.limit)
@@ -48,6 +53,14 @@ class History:
     def clear(self) -> None:
         """Forget all looks."""
         self.steps, self.epochs, self.maps, self.preds, self.probs = [], [], {}, None, None
+
+    def _drop_newest(self) -> None:
+        if len(self.steps) == 1 or self.preds is None or self.probs is None:
+            self.clear()
+            return
+        del self.steps[-1], self.epochs[-1]
+        self.maps = {name: maps[:-1] for name, maps in self.maps.items()}
+        self.preds, self.probs = self.preds[:-1], self.probs[:-1]
 
     @property
     def num_bytes(self) -> int:

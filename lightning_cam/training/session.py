@@ -142,19 +142,6 @@ class Session:
         if self.probe is None:
             self.probe = self._finder.probe(trainer, is_last)
 
-    def may_look(self, trainer: Trainer, is_last: bool) -> bool:
-        """Whether the probe is there; where all ranks look, all of them decide alike.
-
-        Args:
-            trainer: The trainer.
-            is_last: Whether the batch was the last of its validation.
-        """
-        if not self._together:
-            return self.probe is not None
-        if self.is_open:
-            return True
-        return is_last and trainer.strategy.broadcast(self.probe is not None)
-
     def look(self, trainer: Trainer, module: LightningModule) -> None:
         """Explain the probe and log it.
 
@@ -185,7 +172,8 @@ class Session:
                 check = partial(explainer.check, module, explanation, is_last=is_last)
                 checks = self._on_looking_ranks(trainer, check)
                 looked.append((shown, explanation, checks))
-        self.last_step, self._is_restored = step, False
+        # Lightning may log the first validation of the training at the step of the sanity check.
+        self.last_step, self._is_restored = -1 if trainer.sanity_checking else step, False
         for shown, explanation, checks in looked:
             if shown.logger is not None:
                 history = self.histories.setdefault(shown.head.name, History())

@@ -113,7 +113,7 @@ class ChangedSession(Session):
 
     def _opened(self, trainer, *args):
         opened = super()._opened(trainer, *args)
-        self._change(trainer, *opened)
+        self._change(trainer, opened[0].explainer, opened[0].logger)
         return opened
 
 
