@@ -58,10 +58,11 @@ class OfADictionary(OfABatch):
 
 def test_a_forward_that_fails_says_what_to_give(tmp_path):
     with heard() as messages:
-        train(tmp_path, TransformerCAMCallback(), OfADictionary)
+        train(tmp_path, TransformerCAMCallback(forward="forward"), OfADictionary)
     (said,) = (message for message in messages if "switched itself off" in message)
     assert "OfADictionary" in said and "give forward=" in said and "mapping" in said and len(said) < 600
-    assert train(tmp_path, TransformerCAMCallback(forward="model", on_error="raise"), OfADictionary).looks
+    for forward in (None, "model"):
+        assert train(tmp_path, TransformerCAMCallback(forward=forward, on_error="raise"), OfADictionary).looks
 
 
 def test_methods_that_do_not_apply_are_left_out(tmp_path, caplog):

@@ -126,7 +126,7 @@ def test_masks_become_regions(shape):
 
 
 def test_a_batch_without_images_says_what_was_there():
-    with pytest.raises(ValueError, match=r"no images: .* found vectors \(4, 7\); give probe="):
+    with pytest.raises(ValueError, match=r"holds none .* it holds vectors \(4, 7\)\); give probe="):
         ProbeBatch.from_batch({"vectors": torch.zeros(4, 7)})
 
 
@@ -246,7 +246,7 @@ def test_labels_that_are_none(caplog):
 
 
 def test_whole_numbers_are_no_images():
-    with pytest.raises(ValueError, match=r"found image \(6, 3, 8, 10\) uint8"):
+    with pytest.raises(ValueError, match=r"it holds image \(6, 3, 8, 10\) uint8"):
         ProbeBatch.from_batch({"image": (IMAGES * 255).byte()})
 
 

@@ -92,9 +92,19 @@ class NormalizesInTheStep(Lit):
         return self(self.normalized(images))
 
 
-@pytest.mark.parametrize(("forward", "words"), [(None, ["something else"]), ("normalizing", [])])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_images_that_the_step_changes_are_said_once(tmp_path, forward, words, shuffled):
+def test_images_that_the_step_changes_are_explained_as_the_network_gets_them(tmp_path, shuffled):
+    look = TransformerCAMCallback(on_error="raise")
+    outcome = train(tmp_path, look, NormalizesInTheStep, val_loader=lambda: loader(4, shuffle=shuffled))
+    probe, lit = look._session.probe, outcome.lit
+    assert torch.equal(lit.normalized(probe.shown), probe.images)
+    expected = explain(lit.model, probe.images, "hirescam", class_idx=probe.labels).maps["hirescam"]
+    assert_close(outcome.looks[-1].maps["hirescam"], expected)
+
+
+@pytest.mark.parametrize(("forward", "words"), [("model", ["something else"]), ("normalizing", [])])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_images_that_the_step_changes_for_a_given_forward_are_said_once(tmp_path, forward, words, shuffled):
     look = TransformerCAMCallback(forward=forward, on_error="raise")
     with heard() as said:
         train(tmp_path, look, NormalizesInTheStep, max_epochs=4, val_loader=lambda: loader(4, shuffle=shuffled))
@@ -121,6 +131,12 @@ def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
         def on_after_batch_transfer(self, batch, dataloader_idx):
             return self.kind(image=batch[0], label=batch[1])
 
+    with heard() as said:
+        outcome = train(tmp_path, TransformerCAMCallback(), Reads)
+    assert outcome.trainer.state.finished
+    assert not said and len(outcome.looks) == 2  # once the probe is there, no batch is read
+    Reads.on_train_start = lambda lit: None
+    Reads.kind = Closed
     with heard() as said:
         outcome = train(tmp_path, TransformerCAMCallback(), Reads)
     assert outcome.trainer.state.finished
@@ -243,7 +259,7 @@ def test_a_shallow_copy_has_a_history_of_its_own(tmp_path):
     look = TransformerCAMCallback(on_error="raise")
     train(tmp_path, look)
     steps = list(look._session.history.steps)
-    assert len(steps) == 2
+    assert len(steps) == 3
     train(tmp_path, copy.copy(look), max_epochs=1)
     assert look._session.history.steps == steps
 

@@ -14,23 +14,31 @@ DAMAGED = {
     "a later version's field": lambda s: s["probe"].update(future=1),
     "num_labels is missing": lambda s: s["probe"].pop("num_labels"),
     "num_labels is huge": lambda s: s["probe"].update(num_labels=10**12),
-    "history is missing": lambda s: s.pop("history"),
-    "history has another form": lambda s: s["history"].update(maps=[1, 2]),
+    "history is missing": lambda s: s.pop("histories"),
+    "history has another form": lambda s: s["histories"][""].update(maps=[1, 2]),
     "images of another size": lambda s: s["probe"].update(images=torch.rand(3, 3, 24, 24)),
     "images of one channel": lambda s: s["probe"].update(images=torch.rand(3, 1, 16, 16)),
     "images of five channels": lambda s: s["probe"].update(images=torch.rand(3, 5, 16, 16)),
     "images that are not finite": lambda s: s["probe"].update(images=torch.full((3, 3, 16, 16), torch.nan)),
     "labels outside": lambda s: s["probe"].update(labels=torch.tensor([7, 8, 9])),
+    "targets outside": lambda s: s["probe"]["targets"].update({"": torch.tensor([7, 8, 9])}),
+    "targets of another number": lambda s: s["probe"]["targets"].update({"": torch.tensor([0])}),
     "labels of another number": lambda s: s["probe"].update(labels=torch.tensor([0])),
     "labels are text": lambda s: s["probe"].update(labels="cat"),
-    "steps of the future": lambda s: s["history"].update(steps=[10**6], epochs=[3]),
-    "steps are text": lambda s: s["history"].update(steps=["a"]),
-    "maps of another grid": lambda s: s["history"].update(maps={"hirescam": torch.rand(1, 3, 7, 7)}),
-    "predictions of another number": lambda s: s["history"].update(preds=torch.zeros(1, 9, dtype=torch.long)),
+    "steps of the future": lambda s: s["histories"][""].update(steps=[10**6], epochs=[3]),
+    "steps are text": lambda s: s["histories"][""].update(steps=["a"]),
+    "maps of another grid": lambda s: s["histories"][""].update(maps={"hirescam": torch.rand(2, 3, 7, 7)}),
+    "predictions of another number": lambda s: s["histories"][""].update(preds=torch.zeros(1, 9, dtype=torch.long)),
     "a list": lambda s: [1, 2],
     "a text": lambda s: "x",
 }
-STILL_GOOD = {"a later version's field", "num_labels is missing", "num_labels is huge", "maps of another grid"}
+STILL_GOOD = {
+    "a later version's field",
+    "num_labels is missing",
+    "num_labels is huge",
+    "maps of another grid",
+    "labels outside",  # those that the loss was seen to read count
+}
 
 
 def look(**options):

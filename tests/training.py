@@ -140,7 +140,8 @@ def _inner(value):
 class Outcome:
     """What a training left behind.
 
-    `looks` are those that were logged in the training, `before` those of the sanity check; `same` and `plain` are everything that must not depend on the callback.
+    `looks` are those that were logged in the training, `before` those of the sanity check; `same` and `plain` are
+    everything that must not depend on the callback.
     """
 
     def __init__(self, trainer, lit, logger):

@@ -97,7 +97,7 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
         reads,
         output,
         origin,
-        target.detach(),
+        target.detach().clone(),
         target_origin,
         rank,
         -100 if not isinstance(ignored, int) else ignored,
@@ -126,7 +126,7 @@ def read_by_module(
         return None
     inside = [_HAND_WRITTEN[operation] for operation, _ in operations if operation in _HAND_WRITTEN]
     reads: Reads = inside[0] if inside else _by_target(output, target)
-    return Consumed(name, reads, output, origin_of(output), target.detach(), target_origin, 1)
+    return Consumed(name, reads, output, origin_of(output), target.detach().clone(), target_origin, 1)
 
 
 def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
@@ -138,7 +138,7 @@ def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
         if pair is not None and (origin := origin_of(pair[1])) is not None and origin.is_raw:
             output, target = pair
             if output.shape == target.shape or output.shape[:1] == target.shape[:1]:
-                return Consumed("difference", "values", output, origin_of(output), target.detach(), origin, 2)
+                return Consumed("difference", "values", output, origin_of(output), target.detach().clone(), origin, 2)
     reads = _HAND_WRITTEN.get(name)
     origin = origin_of(args[0])
     if reads is None or origin is None or origin.is_raw:

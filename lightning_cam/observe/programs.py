@@ -169,6 +169,7 @@ class RowForward:
             program was given them.
         count: The number of rows.
         picture: Which tensor the images stand for, or the call that gets them.
+        chosen: (n,) int64, which of the rows are meant; by default all.
 
     Example:
         >>> network = nn.Bilinear(3, 2, 1)
@@ -179,22 +180,21 @@ class RowForward:
     """
 
     def __init__(
-        self, program: Program, output: Output | None, rows: dict[int, Tensor], count: int, picture: int | Entrance
+        self,
+        program: Program,
+        output: Output | None,
+        rows: dict[int, Tensor],
+        count: int,
+        picture: int | Entrance,
+        chosen: Tensor | None = None,
     ) -> None:
         self._program, self._output, self._rows, self._count = program, output, rows, count
         self._picture = picture
-        self.module = program.module
+        self._chosen = torch.arange(count) if chosen is None else chosen
 
     def __call__(self, images: Tensor) -> Any:
         """Run it on the first rows, and again from the first on."""
-        return self._run(images, torch.arange(len(images)) % self._count)
-
-    def of_rows(self, index: Tensor | slice) -> Callable[[Tensor], Any]:
-        """The same for images that belong to these rows."""
-        rows = torch.arange(self._count)[index.cpu() if isinstance(index, Tensor) else index]
-        return lambda images: self._run(images, rows)
-
-    def _run(self, images: Tensor, index: Tensor) -> Any:
+        index = self._chosen[torch.arange(len(images)) % len(self._chosen)]
         tensors = [tensor.clone() for tensor in self._program.given]
         for place, rows in self._rows.items():
             tensors[place] = rows[index.to(rows.device)]
@@ -203,3 +203,8 @@ class RowForward:
                 return self._program(tensors, self._output)
         tensors[self._picture] = images
         return self._program(tensors, self._output)
+
+    def of_rows(self, index: Tensor | slice) -> "RowForward":
+        """The same for images that belong to these of its rows."""
+        chosen = self._chosen[index.cpu() if isinstance(index, Tensor) else index]
+        return RowForward(self._program, self._output, self._rows, self._count, self._picture, chosen)

@@ -183,6 +183,8 @@ def _gradients(trace: Trace, tensors: Sequence[Tensor | None]) -> tuple[Tensor |
     known = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
     try:
         gradients = iter(torch.autograd.grad((scores * weights).sum(), known, allow_unused=True) if known else ())
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # an operation without a derivative
         raise NoGradient(nothing_seen(trace) or no_gradient()) from error
     return tuple(next(gradients) if t is not None and t.requires_grad else None for t in tensors)

@@ -242,6 +242,8 @@ class TransformerCAMCallback(Callback):
         if trainer.state.fn == "fit" and trainer.current_epoch % self.settings.every_n_epochs:
             return False
         step, last = metrics_step(trainer), self._session.last_step
+        if trainer.sanity_checking:  # of a training that begins, and is not resumed
+            return step == 0 and not self._session.history.steps
         if step <= last:
             _log.info("No look at step %d: there is one at step %d already.", step, last)
         return step > last

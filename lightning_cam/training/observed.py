@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -169,7 +169,8 @@ def seen_in(
             if head.output is not None and head.output.target is not None and head.output.target.shape[:1] == (count,)
         },
     )
-    return Seen(program, picture, heads, rows.counted(), unchanged, place)
+    rows = replace(rows, labels=heads[0].labels(rows)).counted()
+    return Seen(program, picture, heads, rows, unchanged, place)
 
 
 def _entrance(

@@ -89,6 +89,7 @@ class Session:
         """
         if self._trainer is None or self._trainer() is not trainer or metrics_step(trainer) < self.last_step:
             self._forget()
+            self._finder = None
         self._trainer = weakref.ref(trainer)
         self._together = together
 
@@ -233,7 +234,6 @@ class Session:
     def _forget(self) -> None:
         self.probe, self._is_restored, self.last_step = None, False, -1
         self.histories.clear()
-        self._finder = None
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""
