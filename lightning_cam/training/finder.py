@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lightning_cam.observe.programs import filled, tensors_of
 from lightning_cam.training.batch import images_in
 from lightning_cam.training.collect import Collector
 from lightning_cam.training.data import find_class_names, find_transform, loaders_of
-from lightning_cam.training.observed import Guessed, Head, Seen
+from lightning_cam.training.observed import Guessed, Head, Seen, Wanted
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training
 from lightning_cam.training.settings import Settings
@@ -80,7 +81,7 @@ class ProbeFinder:
             return
         self._batch = batch
         if self._settings.forward is None and (self.source is None or self._settings.probe is None):
-            self._watch = StepWatch(self._trainer, self._module, self._settings.head, can_repeat=self._can_repeat)
+            self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
             self._watch.begin(batch, batch_idx, dataloader_idx)
 
     def end_batch(self, trainer: Trainer, module: LightningModule) -> None:
@@ -144,6 +145,18 @@ class ProbeFinder:
         """See nothing more."""
         if self._watch is not None:
             self._watch.stop()
+
+    @cached_property
+    def _wanted(self) -> Wanted:
+        settings, trainer = self._settings, self._trainer
+        sources = [loaders_of(trainer), getattr(trainer, "datamodule", None), self._module]
+        names = settings.names() or find_class_names(sources)
+        return Wanted(
+            settings.head,
+            settings.score is not None,
+            settings.class_idx is not None,
+            None if names is None else len(names),
+        )
 
     def _guess(self, batch: Any) -> Guessed:
         network = classifier_of(self._module, self._settings.forward)
@@ -241,7 +254,9 @@ def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str
     what = f"`{_name_in(module, network)}`" if source.is_network else "the validation step itself"
     images = "the batch's images as they are" if source.unchanged else "what the step made of the batch's images"
     if head.task is None:
-        return f"Explained is what {what} returns, on {images}; what reads it was not seen, so its kind is a guess."
+        return f"Explained is the given score of what {what} returns, on {images}."
+    if not head.by:
+        return f"Explained is {what}, on {images}; what reads its output was not seen, {head.task.words} is a guess."
     return f"Explained is {what}, on {images}; `{head.by}` reads its output: {head.task.words}."
 
 

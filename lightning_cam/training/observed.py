@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.tasks import Labels, Task, task_of
+from lightning_cam.model.tasks import Labels, Task, Values, task_of
 from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
@@ -115,8 +115,25 @@ def names_of(batch: Any) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for of what is seen.
+
+    Args:
+        head: The name of the only head to explain, or None.
+        whole: Whether a score takes all that the network returns.
+        any_class: Whether a class was named, and with it that the output is logits.
+        num_names: How many class names there are, or None.
+    """
+
+    head: str | None = None
+    whole: bool = False
+    any_class: bool = False
+    num_names: int | None = None
+
+
 def seen_in(
-    observer: StepObserver, module: nn.Module, step: Callable[..., Any], args: Sequence[Any], wanted: str | None = None
+    observer: StepObserver, module: nn.Module, step: Callable[..., Any], args: Sequence[Any], wanted: Wanted
 ) -> Seen | None:
     """What an observer saw of a step; None if no network was seen to be given images.
 
@@ -125,7 +142,7 @@ def seen_in(
         module: The module whose step it was.
         step: The step.
         args: What it was given; the batch first.
-        wanted: The name of the only head to explain.
+        wanted: What the user asked for.
 
     Raises:
         ValueError: What was seen cannot be explained; the sentence says what to give.
@@ -151,11 +168,15 @@ def seen_in(
     if images.ndim != 4 or not images.is_floating_point():
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
-    heads = _heads(observation.outputs, observer, count, wanted) or [Head()]
+    guessed = labels_in(args[0], count)
+    heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted.head)
+    if not heads:
+        assert network is not None  # or there are outputs
+        heads = [_unread(network, guessed, count, wanted)]
     unchanged = shown is not None and shown.dtype == images.dtype and torch.equal(shown, images)
     rows = ProbeBatch(
         images.detach().clone(),
-        labels_in(args[0], count) if any(head.output is None or head.output.target is None for head in heads) else None,
+        guessed if any(head.output is None or head.output.target is None for head in heads) else None,
         regions=regions_in(args[0], images),
         shown=None if unchanged or shown is None or shown.ndim != 4 or len(shown) != count else shown.detach().clone(),
         inputs={
@@ -218,6 +239,30 @@ def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted
             ", ".join(head.name for head in heads[:_MOST_HEADS]),
         )
     return heads[:_MOST_HEADS]
+
+
+def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wanted) -> Head:
+    """The output of a network of which nothing was seen to read it: a guess where something else speaks for it.
+
+    Raises:
+        ValueError: Whether it holds logits cannot be told.
+    """
+    widths = {
+        leaf: torch.Size(origin.shape[1:]).numel()
+        for leaf, origin in enumerate(network.returned)
+        if origin is not None and origin.shape[:1] == (count,) and len(origin.shape) < 3
+    }
+    known = {None if labels is None else int(labels.max()) + 1, wanted.num_names} - {None}
+    for leaf, width in sorted(widths.items(), key=lambda item: network.names[item[0]] != "logits"):
+        if width == 1:
+            return Head("", Output("", "values", "", 0, leaf, None), Values())
+        if width in known or wanted.any_class or network.names[leaf] == "logits":
+            return Head("", Output("", "logits", "", 0, leaf, None), Task(), "", width)
+    shapes = ", ".join(f"({count}, {width})" for width in widths.values()) or "nothing per image"
+    raise ValueError(
+        f"no loss or metric was seen to read what {type(network.module).__name__} returns ({shapes}), so whether these "
+        "are logits or features cannot be told; give class_idx=, if they are logits, or score="
+    )
 
 
 def _check_rows(output: Tensor, count: int) -> None:

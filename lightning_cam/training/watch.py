@@ -14,7 +14,7 @@ from lightning_cam.model.private import runs_compiled_code
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.programs import tensors_of
 from lightning_cam.observe.step import StepObserver
-from lightning_cam.training.observed import Seen, names_of, seen_in
+from lightning_cam.training.observed import Seen, Wanted, names_of, seen_in
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +28,12 @@ class StepWatch:
     Args:
         trainer: The trainer.
         module: The model.
-        head: The name of the only head to explain, or None.
+        wanted: What the user asked for.
         can_repeat: Whether a step may be run again: not where other ranks would have to run along.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, head: str | None, *, can_repeat: bool) -> None:
-        self._module, self._head, self._can_repeat = module, head, can_repeat
+    def __init__(self, trainer: Trainer, module: LightningModule, wanted: Wanted, *, can_repeat: bool) -> None:
+        self._module, self._wanted, self._can_repeat = module, wanted, can_repeat
         self._step: Callable[..., Any] = module.test_step if trainer.testing else module.validation_step
         self._redirected = trainer.strategy.model is not module
         self._context = trainer.precision_plugin.forward_context
@@ -72,7 +72,7 @@ class StepWatch:
         if observer is None:
             return None
         observer.__exit__(None, None, None)
-        return seen_in(observer, self._module, self._step, self._args, self._head)
+        return seen_in(observer, self._module, self._step, self._args, self._wanted)
 
     def repeated(self, batch: Any) -> Seen | None:
         """What the step does with this batch in place of that which it was given last, in a look.
@@ -84,7 +84,7 @@ class StepWatch:
         live = mapped(batch, _cloned)
         with looking(self._module), torch.no_grad(), self._context(), self._observe(live, False) as observer:
             self._step(live, *self._args[1:])
-        return seen_in(observer, self._module, self._step, args, self._head)
+        return seen_in(observer, self._module, self._step, args, self._wanted)
 
     @property
     def batch(self) -> Any:
