@@ -121,6 +121,29 @@ def is_flattened(parameter: nn.Parameter) -> bool:
     return getattr(parameter, "_fsdp_flattened", False)
 
 
+@contextmanager
+def flat_hooks_kept(model: nn.Module) -> Iterator[None]:
+    """Take off what FSDP1 puts on its flat parameters in the body, to be told of a backward that reaches them.
+
+    It puts it on where parameters are frozen and inputs need gradients, takes it off at the end of a whole backward,
+    which a look has not, and takes it in the next training step for what it has put on for that.
+    """
+    name = "_post_backward_hook_state"
+    handles = [handle for part in model.modules() if (handle := vars(part).get("_handle")) is not None]
+    flat = [handle.flat_param for handle in handles]  # `parameters()` may give the parts of these instead
+    before = [vars(parameter).get(name) for parameter in flat]
+    try:
+        yield
+    finally:
+        for parameter, state in zip(flat, before, strict=True):
+            now = vars(parameter).get(name)
+            if now is not None and now is not state:
+                now[-1].remove()
+                del vars(parameter)[name]
+                if state is not None:
+                    vars(parameter)[name] = state
+
+
 def is_partitioned(parameter: nn.Parameter) -> bool:
     """Whether DeepSpeed stage 3 holds the parameter on all ranks; it marks them so, and does not tell otherwise."""
     return hasattr(parameter, "ds_id")

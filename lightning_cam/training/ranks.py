@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation
+from lightning_cam.model.private import flat_hooks_kept
 from lightning_cam.model.untouched import replaced
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def apart_from_training(trainer: Trainer) -> Iterator[None]:
     """Keep what shards the parameters from taking a look's backward for one of the training's."""
     wrapper: Any = trainer.strategy.model
     if _is_fsdp(wrapper):
-        with wrapper.no_sync():  # or it would finish gradients that wait for the next step
+        with wrapper.no_sync(), flat_hooks_kept(wrapper):  # or it would finish gradients that wait for the next step
             yield
         return
     try:
