@@ -24,7 +24,7 @@ from lightning_cam.passes.capture import Capture
 from lightning_cam.passes.grad_cam import grad_cam_method
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.render.scale import to_unit_interval
-from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import PIXELS, find_embedding
 from lightning_cam.resolve.layout import TokenLayout
 
@@ -166,10 +166,13 @@ def explain(
     given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
-    run = forward or model  # who knows the layers looks often, and has found the views of a forward before
-    has_views = isinstance(run, SeveralViews) or not known
-    calls = SeveralViews.of(model, images, run) if has_views else SeveralViews([View(run)])
-    layers = known or find_target_layers(model, images, forward=calls, target_layers=named, layout=layout)
+    run = forward or model
+    calls = run if isinstance(run, SeveralViews) else None
+    if known:  # who has found them before looks often, and has found the views of a forward with them
+        layers, calls = known, calls or SeveralViews([View(run)])
+    else:
+        layers, seen = find_layers_and_views(model, images, forward=run, target_layers=named, layout=layout)
+        calls = calls or seen or SeveralViews.of(model, images, run)
     layers = layers if given else layers[-1:]
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and embedding is None:
@@ -232,12 +235,12 @@ def explain(
         difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
-        seen = [captured.embedding for captured in plain if captured.embedding is not None]
+        at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
         explanation = replace(
             explanation,
             conservation=found,
-            unknown=frozenset[str]().union(*(part.unknown for part in seen)),
-            blocks=seen[0].blocks.by_name() if seen[0].blocks is not None else {},
+            unknown=frozenset[str]().union(*(part.unknown for part in at_embedding)),
+            blocks=at_embedding[0].blocks.by_name() if at_embedding[0].blocks is not None else {},
         )
     if not known:  # who has found them before looks often, and must not wait for the device
         if methods == DEFAULT and not adds_up(explanation):
@@ -261,19 +264,18 @@ def _sum_of_calls(
     at_pixels: bool,
 ) -> tuple[Capture, dict[str, list[Tensor]]]:
     """The maps of a network's calls, each in its place: those of gradients are parts of a sum, others the first's."""
-    plain, first = parts[0]
+    plain, explained = parts[0]
     maps = {}
-    for method in (method for method in methods if method.name in first):
+    for method in (method for method in methods if method.name in explained):
         found = [part[method.name] for _, part in parts]
         on_tokens = method.needs.isdisjoint(_OF_IMAGES | ({"embedding"} if at_pixels else set()))
         if on_tokens:
             found = [[undo(layer) for layer in layers] for layers, undo in zip(found, undos, strict=True)]
         maps[method.name] = found[0]
         if any("gradients" in need or need == "gradient_images" for need in method.needs):
-            size = (found[0][0].shape[-2], found[0][0].shape[-1])
             maps[method.name] = [
-                torch.stack([_resize(layer, size) for layer in of_calls]).sum(0)
-                for of_calls in zip(*found, strict=True)
+                torch.stack([_resize(layer, (first.shape[-2], first.shape[-1])) for layer in (first, *others)]).sum(0)
+                for first, *others in zip(*found, strict=True)
             ]
     return plain, maps
 

@@ -475,7 +475,7 @@ def test_completion_and_help_know_the_options(tmp_path, monkeypatch, capsys, she
     assert "aug-smooth" in script.read_text()
     assert run("explain", "--help") == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Weights: a state dict, a safetensors" in said and "Options of every command" in said
+    assert "Weights: a state dict, safetensors" in said and "Options of every command" in said
 
 
 def test_help_and_completion_do_not_import_torch():

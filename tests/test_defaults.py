@@ -80,7 +80,7 @@ def test_memory_is_kept_low_by_a_quarter_of_the_images_at_a_time() -> None:
     explain(model, images, "hirescam", target_layers=found)
     explain(model, images[:3], target_layers=found, embedding=embedding)
     handle.remove()
-    assert sizes == [4, 4, 1, 8, 3, 1]  # a blank image last
+    assert sizes == [4, 4, 2, 8, 3, 2]  # a blank image last
 
 
 def test_shared_evidence_is_what_two_maps_have_in_common() -> None:
@@ -189,7 +189,7 @@ def test_attention_that_collapses_and_a_token_that_takes_over_are_said() -> None
 def test_the_leading_method_is_held_against_chance_at_the_first_and_the_last_look(tmp_path: Path) -> None:
     outcome = train(tmp_path, TransformerCAMCallback(num_samples=3, on_error="raise"), max_epochs=3)
     tag = "cam/attnlrp/gain_over_chance"
-    assert [tag in look.scalars for look in outcome.looks] == [True, False, True]
+    assert [tag in look.scalars for look in (*outcome.before, *outcome.looks)] == [True, False, False, True]
 
 
 def test_gain_over_chance_is_insertion_less_deletion_less_those_of_chance() -> None:

@@ -34,7 +34,7 @@ def test_the_record_report_and_timelapse_lie_with_the_event_file(tmp_path):
     folder = next(tmp_path.rglob("events.*")).parent
     timeline = read_timeline(folder)
     assert timeline.steps.tolist() == [event.step for event in events(tmp_path).Scalars("cam/hirescam/entropy")]
-    assert timeline.maps["gradcam"].shape == (2, 8, 4, 4)
+    assert timeline.maps["gradcam"].shape == (2, 16, 4, 4)
     report = (folder / "cam_report.html").read_text()
     assert "data-timeline" in report and len(report) < 2e6
     with Image.open(folder / "cam_timelapse.webp") as timelapse:

@@ -40,9 +40,10 @@ class TestUnnormalize:
         assert got.dtype == torch.float32
         assert got.flatten().tolist() == [0.0, 1.0, 0.5]
 
-    def test_refuses_other_channels(self):
-        with pytest.raises(ValueError, match=r"images: expected 1, 3 or 4 channels.*\(1, 2, 4, 4\)"):
-            unnormalize(torch.zeros(1, 2, 4, 4), torch.zeros(2), torch.ones(2))
+    def test_of_two_bands_the_first_is_gray_and_of_many_the_first_three_are_colors(self):
+        bands = torch.linspace(0, 0.9, 5).view(1, 5, 1, 1)
+        assert unnormalize(bands[:, :2], torch.zeros(2), torch.ones(2)).flatten().tolist() == [0, 0, 0]
+        assert torch.equal(unnormalize(bands, torch.zeros(5), torch.ones(5)), bands[:, :3])
 
 
 class TestScale:

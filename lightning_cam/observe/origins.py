@@ -64,7 +64,7 @@ class Origins(TorchFunctionMode):
         >>> with Origins({"images": images}) as origins:
         ...     flipped = images.flip(-1) / 2
         >>> [origin.operation for origin in origins.of(flipped).ancestors()]
-        ['__truediv__', 'flip', 'input']
+        ['div', 'flip', 'input']
     """
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:

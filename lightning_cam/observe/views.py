@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.keep_grad import WithGraphWhereNeeded
 from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.private import AsItWas
 from lightning_cam.model.untouched import looking, replaced
@@ -62,9 +61,24 @@ def views_of(model: nn.Module, images: Tensor, forward: Forward) -> list[View]:
         >>> len(views_of(model, torch.zeros(2, 3, 4, 4), model))
         2
     """
-    few = images[:2].detach().clone()
-    with looking(model), torch.no_grad(), StepObserver(model, {"images": few}) as seen:
-        WithGraphWhereNeeded(forward)(few)
+    with looking(model), torch.enable_grad():  # some models run with a graph only
+        few = images[:2].detach().clone().requires_grad_() * 1
+        with StepObserver(model, {"images": few}) as seen:
+            forward(few)
+    return views_in(seen, few.detach(), forward)
+
+
+def views_in(seen: StepObserver, few: Tensor, forward: Forward) -> list[View]:
+    """The same of a forward that was observed.
+
+    Args:
+        seen: What was observed, of one input.
+        few: (B, C, H, W), the images that it was given.
+        forward: What was called.
+
+    Raises:
+        ValueError: The network is given parts of the images only, or several at once.
+    """
     call = _network(seen)
     if call is None:
         return [View(forward, lambda maps: maps)]
@@ -106,7 +120,7 @@ def views_of(model: nn.Module, images: Tensor, forward: Forward) -> list[View]:
 
 def _view(forward: Forward, images: Tensor, call: NetworkCall, undo: Undo, origin: Origin) -> View:
     if is_whole(origin):
-        return View(forward, undo)
+        return View(forward)
     entrance = Entrance(call.module, call.number, call.pictures[0])
 
     def inside(given: Tensor) -> Any:
@@ -130,6 +144,12 @@ class SeveralViews:
     def of(cls, model: nn.Module, images: Tensor, forward: Forward) -> "SeveralViews":
         """Find the views of a forward, unless it has them already."""
         return forward if isinstance(forward, cls) else cls(views_of(model, images, forward))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network runs once, on the images as they are."""
+        first = self.views[0]
+        return len(self.views) == 1 and first.undo is in_place and not isinstance(first.forward, _OneCall)
 
     def __call__(self, images: Tensor) -> Any:
         """Run it, the first view seen."""

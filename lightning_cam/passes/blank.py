@@ -6,6 +6,8 @@ from torch import Tensor
 from lightning_cam.model.output import Forward, Score, logits_of
 from lightning_cam.passes.scored import scores_of
 
+_FEW = 2  # images, as many as the search for layers runs: programs of a fixed number take no other
+
 
 @torch.no_grad()
 def blank_scores(forward: Forward, images: Tensor, score: Score | None) -> Tensor:
@@ -22,4 +24,5 @@ def blank_scores(forward: Forward, images: Tensor, score: Score | None) -> Tenso
     """
     if score is not None:
         return scores_of(forward(torch.zeros_like(images)), len(images), None, score)[2]
-    return logits_of(forward(torch.zeros_like(images[:1])), 1)[0].float()
+    few = images[:_FEW]
+    return logits_of(forward(torch.zeros_like(few)), len(few))[0].float()

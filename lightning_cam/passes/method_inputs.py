@@ -110,7 +110,10 @@ class MethodInputs:
             images = images.detach().requires_grad_()
             with KeepGrad(self._model):
                 output = forward_of_rows(self._forward, image)(images)
-            (gradients,) = torch.autograd.grad(self._scores(output, image).sum(), images)
+            scores = self._scores(output, image).sum()
+            (gradients,) = torch.autograd.grad(scores, images, allow_unused=True) if scores.requires_grad else (None,)
+        if gradients is None:
+            raise DoesNotApply("no gradient of the score reaches the images, as behind quantized layers")
         return gradients.float()
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:

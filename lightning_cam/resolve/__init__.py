@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
+from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.block import final_blocks
-from lightning_cam.resolve.inside import inside_of
-from lightning_cam.resolve.jitter import calibrate, jittered
+from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
 from lightning_cam.resolve.refusals import nothing_seen
-from lightning_cam.resolve.watch import Call, Trace, strangers_in, watch
+from lightning_cam.resolve.search import BATCH, Search
+from lightning_cam.resolve.watch import Call, Trace, strangers_in
 
-_BATCH = 2  # tells the batch axis from the others
 _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
 
@@ -81,7 +81,25 @@ def find_target_layers(
         blocks.0.norm1 (LayerNorm): NLC 14×14, 1 prefix token
         blocks.1.norm1 (LayerNorm): NLC 14×14, 1 prefix token
     """
-    run, shape = inside_of(model, images, forward)
+    return find_layers_and_views(
+        model, images, forward=forward, target_layers=target_layers, layout=layout, which=which
+    )[0]
+
+
+def find_layers_and_views(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    forward: Callable[[Tensor], Any] | None = None,
+    target_layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
+    layout: TokenLayout | Sequence[TokenLayout] | None = None,
+    which: Literal["first", "all"] = "first",
+) -> tuple[list[TargetLayer], SeveralViews | None]:
+    """Find the target layers, and with them the calls of a network that runs several times.
+
+    Returns:
+        The layers, and the views of the forward; None for these where nothing had to be run.
+    """
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -95,22 +113,21 @@ def find_target_layers(
         given = [layout] * len(named) if isinstance(layout, TokenLayout) else list(layout)
         if len(given) != len(named):
             raise ValueError(f"layout: {len(given)} given for {len(named)} target_layers")
-        return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)]
+        return [TargetLayer(*pair, one) for pair, one in zip(named, given, strict=True)], None
 
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        noise = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
-        calibrate(model, run, noise)
-        # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
-        base = noise.clone().requires_grad_() * 1
-        trace = watch(model, run, base)
+        found = Search.of(model, images, model if forward is None else forward)
         if named is not None:
-            return [_settled(search) for search in layouts(model, run, base, trace, _calls(trace, named))]
-        searches = _searches(model, run, base, trace, which)
+            searches = layouts(model, found.run, found.images, found.trace, _calls(found.trace, named))
+            return [_settled(search) for search in searches], found.views
+        searches = _searches(model, found.run, found.images, found.trace, which)
     first = _settled(searches[0])
     more = [_settled(search) for search in searches[1:] if search.answer is not None]
-    return [first, *more] if which == "all" else [*(one for one in more if one.layout == first.layout), first]
+    if which == "all":
+        return [first, *more], found.views
+    return [*(one for one in more if one.layout == first.layout), first], found.views
 
 
 def _searches(
@@ -138,7 +155,7 @@ def _settled(search: LayoutSearch) -> TargetLayer:
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(
-            f"{looked} for {_BATCH} images, which is no grid of patches that this image size can give; "
+            f"{looked} for {BATCH} images, which is no grid of patches that this image size can give; "
             "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
         )
     best, option = search.seen[0]

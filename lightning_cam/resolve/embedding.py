@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.resolve.inside import inside_of
-from lightning_cam.resolve.jitter import calibrate, jittered
+from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import layouts
-from lightning_cam.resolve.watch import Call, Trace, first_tensor, same, watch
+from lightning_cam.resolve.search import BATCH, Search
+from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
 
-_BATCH = 2  # tells the batch axis from the others
 _COARSEST = 16.5  # pixels per cell; a hybrid whose attention begins on coarser maps is read at an earlier one
 _MOST_SEARCHES = 3  # for a layout that is not that of a convolution
 PIXELS = ""  # name of the place where no tokens begin before the first attention: the images themselves
@@ -42,22 +41,17 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
         >>> print(find_embedding(model, torch.zeros(1, 3, 224, 224)))
         patch_embed.proj (Conv2d): NCHW 14×14
     """
-    run, shape = inside_of(model, images, forward)
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        noise = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
-        calibrate(model, run, noise)
-        base = noise.clone().requires_grad_() * 1
-        trace = watch(model, run, base)
-        size = (shape[1], shape[2])
-        found = next(_found(model, run, base, trace, size), None)
+        search = Search.of(model, images, model if forward is None else forward)
+        size = (search.images.shape[2], search.images.shape[3])
+        found = next(_found(model, search, size), None)
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW", size))
 
 
-def _found(
-    model: nn.Module, run: Callable[[Tensor], Any], base: Tensor, trace: Trace, image_size: tuple[int, int]
-) -> Iterator[TargetLayer]:
+def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Iterator[TargetLayer]:
+    run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
     before = [call for call in trace.calls if call.is_layer and call.end < first and call.output is not None]
     once = [call for call in before if sum(other.module is call.module for other in trace.calls) == 1]
@@ -81,7 +75,7 @@ def _shape(call: Call) -> tuple[int, ...]:
 
 def _is_map(shape: tuple[int, ...], trace: Trace) -> bool:
     """Whether an output has the form of what the model's convolutions return, and of no other."""
-    return len(shape) == 4 and shape[0] == _BATCH and shape[2:] in trace.grids and shape[1:3] not in trace.grids
+    return len(shape) == 4 and shape[0] == BATCH and shape[2:] in trace.grids and shape[1:3] not in trace.grids
 
 
 def _is_fine(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:

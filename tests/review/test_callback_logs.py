@@ -57,7 +57,7 @@ def test_an_exception_leaves_record_and_report(tmp_path, open_page):
     with pytest.raises(RuntimeError, match="the disk is full"):
         trainer(tmp_path, callback, FailAfter()).fit(Lit(), *loaders())
     timeline = read_timeline(tmp_path)
-    assert len(timeline.steps) == 2 and np.isfinite(timeline.maps["hirescam"]).all()
+    assert len(timeline.steps) == 3 and np.isfinite(timeline.maps["hirescam"]).all()
     assert timeline.path.with_name("cam_timelapse.webp").exists()
     page = open_page(timeline.path.with_name("cam_report.html").as_uri(), offline=True)
     page.wait_for_selector(".tile")

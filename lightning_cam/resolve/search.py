@@ -1,0 +1,67 @@
+"""What all searches in a model begin with: one forward of noise, and what it showed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cam.model.keep_grad import WithGraphWhereNeeded
+from lightning_cam.model.output import Forward, OnCopies
+from lightning_cam.observe.step import StepObserver
+from lightning_cam.observe.views import SeveralViews, views_in
+from lightning_cam.resolve.jitter import calibrate
+from lightning_cam.resolve.watch import Trace, watch
+
+BATCH = 2  # tells the batch axis from the others
+
+
+@dataclass(frozen=True)
+class Search:
+    """A model seen at work on noise. To be used inside `looking(model)`, with gradients.
+
+    Args:
+        run: What is called with images as the network is given them, which may be flipped, cut or padded ones: a
+            layer's layout says where its tokens lie in these.
+        images: (B, C, H, W), such images, part of a graph.
+        trace: What their forward showed.
+        views: The calls of the network.
+    """
+
+    run: Forward
+    images: Tensor
+    trace: Trace
+    views: SeveralViews
+
+    @classmethod
+    def of(cls, model: nn.Module, images: Tensor, forward: Forward) -> "Search":
+        """See it.
+
+        Args:
+            model: The module that is searched.
+            images: (B, C, H, W); only shape, dtype and device are used.
+            forward: What to call with the images.
+        """
+        if isinstance(forward, SeveralViews):
+            return cls._of_views(model, images, forward)
+        run = WithGraphWhereNeeded(OnCopies(forward))
+        base = _noise(model, run, images, tuple(images.shape[1:]))
+        with StepObserver(model, {"images": base}) as seen:
+            trace = watch(model, run, base)
+        views = SeveralViews(views_in(seen, base.detach(), forward))
+        if views.is_plain:
+            return cls(run, base, trace, views)
+        return cls._of_views(model, images, views)
+
+    @classmethod
+    def _of_views(cls, model: nn.Module, images: Tensor, views: SeveralViews) -> "Search":
+        first = views.views[0]
+        run = WithGraphWhereNeeded(OnCopies(views if first.inside is None else first.inside))
+        base = _noise(model, run, images, tuple(images.shape[1:]) if first.inside is None else first.shape)
+        return cls(run, base, watch(model, run, base), views)
+
+
+def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    noise = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
+    calibrate(model, run, noise)
+    # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
+    return noise.clone().requires_grad_() * 1
