@@ -19,6 +19,8 @@ from lightning_cam.observe.step import NetworkCall, StepObserver
 
 _log = logging.getLogger(__name__)
 
+_JOINING = {"cat", "concat", "concatenate", "stack", "vstack"}  # which make several images out of one
+
 
 @dataclass(frozen=True)
 class View:
@@ -86,17 +88,15 @@ def views_in(seen: StepObserver, few: Tensor, forward: Forward) -> list[View]:
         seen.times(call.module) == 1
     ):  # what was not followed leaves the image whole in most models: layouts are measured
         origin = call.given[call.pictures[0]]
+        if origin is not None and any(made.operation in _JOINING for made in origin.ancestors()):
+            _check_count(call, origin.shape[0], len(few))
         if origin is None or origin.shape[0] != len(few) or (undo := undo_of(origin)) is None:
             return [View(forward)]
         return [_view(forward, few, call, undo, origin)]
     calls = [other for other in seen.calls if other.module is call.module]
     origins = [origin for other in calls if (origin := other.given[other.pictures[0]]) is not None]
-    counts = {origin.shape[0] for origin in origins}
-    if counts != {len(few)}:
-        raise ValueError(
-            f"forward: {type(call.module).__name__} is given {max(counts)} images for {len(few)}, so which cell lies "
-            "where cannot be told; give forward=, a function that gives it each image once"
-        )
+    for origin in origins:
+        _check_count(call, origin.shape[0], len(few))
     known = [
         (other, undo, origin)
         for other, origin in zip(calls, origins, strict=True)
@@ -158,6 +158,14 @@ class SeveralViews:
     def of_rows(self, index: Tensor | slice) -> "SeveralViews":
         """The same for images that belong to these rows."""
         return SeveralViews([replace(view, forward=forward_of_rows(view.forward, index)) for view in self.views])
+
+
+def _check_count(call: NetworkCall, given: int, count: int) -> None:
+    if given != count:
+        raise ValueError(
+            f"forward: {type(call.module).__name__} is given {given} images for {count} images, so which cell lies "
+            "where cannot be told; give forward=, a function that gives it each image once"
+        )
 
 
 def _network(seen: StepObserver) -> NetworkCall | None:

@@ -164,7 +164,8 @@ def measure(
     checks = checks or Checks()
     maps = explanation.maps
     task = task or Task()
-    probabilities = None if explanation.logits is None else task.probabilities(explanation.logits)
+    logits = explanation.logits if task.has_classes else None
+    probabilities = None if logits is None else task.probabilities(logits)
     scalars = {
         f"{name}/{method}/{metric}": values.nanmean()
         for method, relevance in maps.items()
