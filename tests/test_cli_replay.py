@@ -13,7 +13,7 @@ from lightning_cam import TransformerCAMCallback, read_timeline
 from lightning_cam.cli import replay as replay_module
 from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.preprocessing import Preprocessing
-from lightning_cam.cli.replay import check_folder, find_checkpoints, folder_batch
+from lightning_cam.cli.replay import check_folder, find_checkpoints, folder_probe
 from lightning_cam.timeline import TimelineWriter
 from tests.test_cli_explain import run
 from tests.training import Lit, MemoryLogger, Pictures, loader, tiny_vit
@@ -76,6 +76,7 @@ def training(tmp_path_factory):
         ],
         enable_progress_bar=False,
         enable_model_summary=False,
+        num_sanity_val_steps=0,  # there is no checkpoint of what was before the training
     )
     val = torch.utils.data.DataLoader(Folder(12), 4)
     trainer.fit(Replayed(depth=3), loader(), val)
@@ -240,7 +241,7 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
     for name, color in colors.items():
         Image.new("RGB", (8, 8), color).save(tmp_path / name)
     (tmp_path / "a.png").write_bytes(b"no image")
-    images = folder_batch(str(tmp_path), 2, prepare)["image"]
+    images = folder_probe(str(tmp_path), 2, prepare).images
     assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), color)) for color in ("red", "green")]))
     [said] = caplog.messages
     assert said.startswith("a.png is left out: UnidentifiedImageError: cannot identify image file")
@@ -249,7 +250,7 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
 def test_a_folder_with_nothing_but_broken_images_is_told(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(CommandError, match=r"--probe: none of the images in '.*' can be read"):
-        folder_batch(str(tmp_path), 2, Preprocessing((8, 8)))
+        folder_probe(str(tmp_path), 2, Preprocessing((8, 8)))
 
 
 def test_a_module_must_be_of_lightning(training, tmp_path, capsys):

@@ -188,16 +188,19 @@ def replay_checkpoints(
     row = replay.find_checkpoints(checkpoints, trust_checkpoint)
     lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
     if data is not None:
+        images = None
         batch, names = replay.first_batch(load_object(data, "--data")(**data_args or {}))
     else:
         assert probe is not None
         preprocessing = given(of_module(lit), image_size, resize, mean, std)
-        batch, names = replay.folder_batch(probe, num_samples, preprocessing), None
+        images = replay.folder_probe(probe, num_samples, preprocessing)
+        batch, names = {"image": images.images}, None
         mean, std = list(preprocessing.mean), list(preprocessing.std)
     methods: Any = _methods(method)  # the callback takes functions too
     callback = TransformerCAMCallback(
         methods=methods,
         num_samples=num_samples,
+        probe=images,
         class_idx=class_idx,
         target_layers=target_layers,
         forward=forward,
@@ -218,6 +221,7 @@ def replay_checkpoints(
             device=pick_device(device),
             precision=precision,
             trust=trust_checkpoint,
+            is_whole=data is not None,
         )
     print(f"{len(row)} checkpoints, steps {row[0].step} to {row[-1].step}: lightning-cam board {printable(output)}")
 

@@ -26,6 +26,8 @@ from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX, RecordError
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
+from lightning_cam.training.finder import unlogged
+from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)
 
@@ -97,8 +99,8 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
     return module
 
 
-def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Read the first images of a folder as a batch; those that cannot be read are named and left out.
+def folder_probe(path: str, num_samples: int, preprocessing: Preprocessing) -> ProbeBatch:
+    """Read the first images of a folder; those that cannot be read are named and left out.
 
     Raises:
         CommandError: None can be read.
@@ -106,6 +108,7 @@ def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> d
     root, files = find_images(path, option="--probe")
     items = ImageFiles(files, preprocessing)
     images: list[Tensor] = []
+    names: list[str] = []
     for index in range(len(items)):
         if len(images) == num_samples:
             break
@@ -114,9 +117,10 @@ def folder_batch(path: str, num_samples: int, preprocessing: Preprocessing) -> d
             _log.warning("%s is left out: %s", read.file.relative_to(root), read.error)
         else:
             images.append(image)
+            names.append(read.file.name)
     if not images:
         raise CommandError(f"--probe: none of the images in {path!r} can be read")
-    return {"image": torch.stack(images)}
+    return ProbeBatch(torch.stack(images), names=tuple(names))
 
 
 def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
@@ -178,6 +182,7 @@ def replay(
     device: torch.device,
     precision: str = "32-true",
     trust: bool = False,
+    is_whole: bool = False,
 ) -> None:
     """Look at each checkpoint with the callback, whose hooks are called as a Trainer's validation calls them.
 
@@ -190,6 +195,7 @@ def replay(
         device: Where to run.
         precision: That of the training, as the Trainer takes it.
         trust: See `read_checkpoint`.
+        is_whole: Whether the batch is one that the validation step takes, so that it can be seen what it does.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # no word on idle devices
     trainer = Trainer(
@@ -218,12 +224,24 @@ def replay(
             trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
             callback.on_validation_start(trainer, module)
             callback.on_validation_batch_start(trainer, module, batch, 0)
+            if is_whole:
+                _run_step(trainer, module, batch)
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch = True  # there is no other
             callback.on_validation_batch_end(trainer, module, None, batch, 0)
             callback.flush()  # a training would rather lose a look than wait
     finally:
         callback.teardown(trainer, module, "validate")
         for logger in trainer.loggers:
             logger.finalize("success")
+
+
+def _run_step(trainer: Trainer, module: LightningModule, batch: Any) -> None:
+    """Let the callback see what the validation step does with the batch."""
+    with unlogged(trainer, module), torch.no_grad(), trainer.precision_plugin.forward_context():
+        try:
+            module.validation_step(batch, 0)
+        except Exception as error:  # whatever the user's step needs that there is not outside of a training
+            _log.info("The validation step cannot be run (%s): what is explained is a guess.", error)
 
 
 def _find_looks(folder: Path, name: str) -> Path | None:

@@ -83,6 +83,7 @@ class StepObserver(Origins):
         self._open: list[NetworkCall] = []
         self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
         self._numbers: Counter[nn.Module] = Counter()
+        self._active: Counter[nn.Module] = Counter()
         self.calls: list[NetworkCall] = []
         self.consumed: list[Consumed] = []
 
@@ -109,6 +110,9 @@ class StepObserver(Origins):
         if self._redirected and module is self._root:
             self._redirected = False
             return
+        self._active[module] += 1
+        if self._active[module] > 1:  # within itself, as a wrapper for several ranks calls it
+            return
         number = self._numbers[module]
         self._numbers[module] += 1
         tensors = [tensor for _, tensor in named_tensors((args, kwargs))]
@@ -128,6 +132,9 @@ class StepObserver(Origins):
 
     def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.note("module", output, args, kwargs)
+        self._active[module] -= 1
+        if self._active[module] > 0:
+            return
         if self._open and self._open[-1].module is module:
             call = self._open.pop()
             call.returned = [self.of(tensor) for _, tensor in named_tensors(output)]

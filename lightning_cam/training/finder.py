@@ -167,7 +167,7 @@ class ProbeFinder:
     def _of_given_probe(self, found: Seen | Guessed, watch: StepWatch | None) -> Seen | Guessed:
         """The same with the rows of the images that the user named."""
         given = self._settings.probe
-        if isinstance(given, (str, Tensor)):
+        if isinstance(given, (str, Tensor, ProbeBatch)):
             return self._of_images(found, watch, *self._images(given, found.rows))
         with random_states_kept():  # transforms of validation can be random too
             batch = given
@@ -219,10 +219,13 @@ class ProbeFinder:
             raise ValueError("probe: the validation step gives these images to no network that was seen")
         return seen
 
-    def _images(self, given: str | Tensor, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
-        """The images of a folder or tensor on the model's device, and what is known of a folder's."""
+    def _images(self, given: str | Tensor | ProbeBatch, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
+        """The images on the model's device, and what is known of them."""
         known = None
-        if isinstance(given, str):
+        if isinstance(given, ProbeBatch):
+            known = FolderImages(given.images, given.labels, None, given.names)
+            given = given.images
+        elif isinstance(given, str):
             loaders = loaders_of(self._trainer)
             names = find_class_names([loaders, getattr(self._trainer, "datamodule", None), self._module])
             with random_states_kept():  # transforms of validation can be random too
@@ -234,7 +237,7 @@ class ProbeFinder:
             _log.warning(
                 "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
                 "%d×%d; should the model not take them, resize and crop them in that transform.",
-                self._settings.probe if known else "the tensor",
+                self._settings.probe if isinstance(self._settings.probe, str) else "the tensor",
                 *given.shape[2:],
                 *seen.shape[2:],
             )
