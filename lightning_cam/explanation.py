@@ -211,7 +211,8 @@ def explain(
                     ],
                     [call.undo for call in calls.views],
                     chosen,
-                    at_pixels=embedding is not None and embedding.name == PIXELS,
+                    layers,
+                    embedding,
                 )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
@@ -260,17 +261,22 @@ def _sum_of_calls(
     parts: list[tuple[Capture, dict[str, list[Tensor]]]],
     undos: Sequence[Undo],
     methods: Sequence[Method],
-    *,
-    at_pixels: bool,
+    layers: Sequence[TargetLayer],
+    embedding: TargetLayer | None,
 ) -> tuple[Capture, dict[str, list[Tensor]]]:
     """The maps of a network's calls, each in its place: those of gradients are parts of a sum, others the first's."""
     plain, explained = parts[0]
     maps = {}
     for method in (method for method in methods if method.name in explained):
         found = [part[method.name] for _, part in parts]
-        on_tokens = method.needs.isdisjoint(_OF_IMAGES | ({"embedding"} if at_pixels else set()))
-        if on_tokens:
-            found = [[undo(layer) for layer in layers] for layers, undo in zip(found, undos, strict=True)]
+        places = list(layers) if method.per_layer else [layers[-1]]
+        if embedding is not None and "embedding" in method.needs:
+            places = [embedding]
+        if method.needs.isdisjoint(_OF_IMAGES) and places[0].name != PIXELS:
+            found = [
+                [undo(place.on_image(layer)) for place, layer in zip(places, of_call, strict=True)]
+                for of_call, undo in zip(found, undos, strict=True)
+            ]
         maps[method.name] = found[0]
         if any("gradients" in need or need == "gradient_images" for need in method.needs):
             maps[method.name] = [

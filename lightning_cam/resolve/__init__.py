@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.block import final_blocks
+from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -30,11 +31,17 @@ class TargetLayer:
         name: Qualified name in the model.
         module: The layer.
         layout: Where the patches stand in its output.
+        extent: What its grid covers, where that is more or less than the image; None for the image.
     """
 
     name: str
     module: nn.Module
     layout: TokenLayout
+    extent: Extent | None = None
+
+    def on_image(self, maps: Tensor) -> Tensor:
+        """Maps (..., h, w) of its grid as maps of the image."""
+        return maps if self.extent is None else self.extent.on_image(maps)
 
     def __str__(self) -> str:
         return f"{self.name} ({type(self.module).__name__}): {self.layout}"
@@ -121,10 +128,10 @@ def find_layers_and_views(
         found = Search.of(model, images, model if forward is None else forward)
         if named is not None:
             searches = layouts(model, found.run, found.images, found.trace, _calls(found.trace, named))
-            return [_settled(search) for search in searches], found.views
+            return [_settled(search, found) for search in searches], found.views
         searches = _searches(model, found.run, found.images, found.trace, which)
-    first = _settled(searches[0])
-    more = [_settled(search) for search in searches[1:] if search.answer is not None]
+        first = _settled(searches[0], found)
+        more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
     if which == "all":
         return [first, *more], found.views
     return [*(one for one in more if one.layout == first.layout), first], found.views
@@ -148,10 +155,10 @@ def _searches(
     return last
 
 
-def _settled(search: LayoutSearch) -> TargetLayer:
+def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     call = search.call
     if search.answer is not None:
-        return TargetLayer(call.name, call.module, search.answer)
+        return TargetLayer(call.name, call.module, search.answer, extent_of(found, call.module, search.answer))
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(

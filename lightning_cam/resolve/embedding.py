@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.extent import extent_of
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import layouts
@@ -60,12 +61,13 @@ def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Ite
     passes = [call for call in making if _all_goes_through(call.output, trace, base)]
     maps = [call for call in passes if _is_map(_shape(call), trace)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):
-        yield TargetLayer(call.name, call.module, TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3])))
+        layout = TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3]))
+        yield TargetLayer(call.name, call.module, layout, extent_of(search, call.module, layout))
     others = [call for call in passes if call not in maps and len(_shape(call)) > 2]
     for call in others[:_MOST_SEARCHES]:
         answer = layouts(model, run, base, trace, [call])[0].answer
         if answer is not None and answer.axes[0] == "B":
-            yield TargetLayer(call.name, call.module, answer)
+            yield TargetLayer(call.name, call.module, answer, extent_of(search, call.module, answer))
 
 
 def _shape(call: Call) -> tuple[int, ...]:
