@@ -23,8 +23,9 @@ from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results, place_of
 from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.model.classifier import classifier_of
+from lightning_cam.observe.views import SeveralViews
 from lightning_cam.render import has_evidence
-from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import CONTROL
 
@@ -64,20 +65,28 @@ class Explainer:
         """Where the model is."""
         return next((p.device for p in self.model.module.parameters()), torch.device("cpu"))
 
+    @property
+    def _blank(self) -> Tensor:
+        return torch.zeros(1, len(self.preprocessing.mean), *self.preprocessing.image_size, device=self.device)
+
+    @cached_property
+    def _found(self) -> tuple[list[TargetLayer], SeveralViews]:
+        """The target layers and the calls of the network, which are the same for all images."""
+        module, forward = self.model.module, classifier_of(self.model.module, self.forward)
+        with first_run(self._blank, "--image-size, --mean and --std say"):
+            layers, calls = find_layers_and_views(
+                module, self._blank, forward=forward, target_layers=self.target_layers
+            )
+        return layers if self.target_layers else layers[-1:], calls or SeveralViews.of(module, self._blank, forward)
+
     def find_layers(self) -> list[TargetLayer]:
-        """Find the target layers, which are the same for all images."""
-        channels = len(self.preprocessing.mean)
-        images = torch.zeros(1, channels, *self.preprocessing.image_size, device=self.device)
-        forward = classifier_of(self.model.module, self.forward)
-        with first_run(images, "--image-size, --mean and --std say"):
-            found = find_target_layers(self.model.module, images, forward=forward, target_layers=self.target_layers)
-        return found if self.target_layers else found[-1:]
+        """Find the target layers."""
+        return self._found[0]
 
     @cached_property
     def embedding(self) -> TargetLayer:
         """Where methods of the whole depth read relevance."""
-        images = torch.zeros(1, len(self.preprocessing.mean), *self.preprocessing.image_size, device=self.device)
-        return find_embedding(self.model.module, images, forward=classifier_of(self.model.module, self.forward))
+        return find_embedding(self.model.module, self._blank, forward=self._found[1])
 
     def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:
         """Explain a batch (B, C, H, W)."""
@@ -88,7 +97,7 @@ class Explainer:
             class_idx=self.class_idx,
             target_layers=layers,
             embedding=self.embedding if any("embedding" in m.needs for m in find_methods(self.methods)) else None,
-            forward=classifier_of(self.model.module, self.forward),
+            forward=self._found[1],
             aug_smooth=self.aug_smooth,
             eigen_smooth=self.eigen_smooth,
         )

@@ -60,6 +60,14 @@ class ValueCaptions(ImageCaptions):
         super().__init__([], 0, texts)
 
     @override
+    def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Write `predicted → true`."""
+        values = [f"{value:.4g}" for value in probs.flatten().tolist()]
+        truths = [self._texts[index] for index in labels.flatten().tolist()]
+        lines = draw_lines([f"{v} → {t}" if t else v for v, t in zip(values, truths, strict=True)], size, width)
+        return lines.view(*probs.shape, *lines.shape[-2:])
+
+    @override
     def _names(self, classes: Tensor, size: int, limit: int) -> Tensor:
         return super()._names(classes, size, limit)[..., :0]
 

@@ -101,8 +101,11 @@ def find_layers_and_views(
     target_layers: str | nn.Module | Sequence[str | nn.Module] | None = None,
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
+    picks: bool = True,
 ) -> tuple[list[TargetLayer], SeveralViews | None]:
     """Find the target layers, and with them the calls of a network that runs several times.
+
+    `picks` says whether of several outputs the logits are wanted, and not all.
 
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
@@ -125,7 +128,7 @@ def find_layers_and_views(
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        found = Search.of(model, images, model if forward is None else forward)
+        found = Search.of(model, images, model if forward is None else forward, picks=picks)
         if named is not None:
             searches = layouts(model, found.run, found.images, found.trace, _calls(found.trace, named))
             return [_settled(search, found) for search in searches], found.views

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_cam.model.keep_grad import WithGraphWhereNeeded
 from lightning_cam.model.output import Forward, OnCopies
+from lightning_cam.observe.outputs import Picked, place_of_logits
 from lightning_cam.observe.step import StepObserver
 from lightning_cam.observe.views import SeveralViews, views_in
 from lightning_cam.resolve.jitter import calibrate
@@ -33,13 +34,17 @@ class Search:
     views: SeveralViews
 
     @classmethod
-    def of(cls, model: nn.Module, images: Tensor, forward: Forward) -> "Search":
+    def of(cls, model: nn.Module, images: Tensor, forward: Forward, *, picks: bool = True) -> "Search":
         """See it.
 
         Args:
             model: The module that is searched.
             images: (B, C, H, W); only shape, dtype and device are used.
             forward: What to call with the images.
+            picks: Whether of several outputs the logits are wanted, and not all.
+
+        Raises:
+            ValueError: Several outputs could be the logits.
         """
         if isinstance(forward, SeveralViews):
             return cls._of_views(model, images, forward)
@@ -47,6 +52,9 @@ class Search:
         base = _noise(model, run, images, tuple(images.shape[1:]))
         with StepObserver(model, {"images": base}) as seen:
             trace = watch(model, run, base)
+        place = place_of_logits(trace.output, BATCH, seen.of) if picks else None
+        if place is not None:
+            return cls.of(model, images, Picked(forward, place), picks=False)
         views = SeveralViews(views_in(seen, base.detach(), forward))
         if views.is_plain:
             return cls(run, base, trace, views)

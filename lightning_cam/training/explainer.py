@@ -14,10 +14,10 @@ from lightning_cam.explanation import Explanation, adds_up, explain, find_method
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT
 from lightning_cam.model.keep_grad import ThroughDetach
-from lightning_cam.model.output import forward_of_rows
+from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.tasks import Task
 from lightning_cam.observe.views import SeveralViews
-from lightning_cam.resolve import TargetLayer, find_target_layers
+from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.checks import (
@@ -73,34 +73,40 @@ class ProbeExplainer:
     ) -> None:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
+        self._looks, self._methods = 0, settings.methods
         as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
-        self._forward = SeveralViews.of(module, probe.images, as_validated)
+        self.layers: list[TargetLayer]
+        self.embedding: TargetLayer | None
+        self._passes_detach: bool = like is not None and like._passes_detach
+        if like is not None:
+            forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
+            self._forward = SeveralViews.of(module, probe.images, forward)
+            self.layers, self.embedding = like.layers, like.embedding
+            return
         try:
-            found = self._found(module) if like is None else (like.layers, like.embedding)
+            self._find(module, as_validated)
         except NoGradient as error:
-            self._forward = SeveralViews.of(module, probe.images, ThroughDetach(as_validated))
+            self._passes_detach = True
             try:
-                found = self._found(module)
+                self._find(module, ThroughDetach(as_validated))
             except ValueError:
                 raise error from None
             _log.info("The output has a gradient only if detach() is passed over, which is done.")
-        self.layers: list[TargetLayer] = found[0]
-        self.embedding: TargetLayer | None = found[1]
-        self._looks = 0
-        self._methods = settings.methods
 
-    def _found(self, module: LightningModule) -> tuple[list[TargetLayer], TargetLayer | None]:
+    def _find(self, module: LightningModule, forward: Forward) -> None:
         settings, images = self._settings, self._probe.images
-        layers = find_target_layers(
+        layers, views = find_layers_and_views(
             module,
             images,
-            forward=self._forward,
+            forward=forward,
             target_layers=settings.target_layers,
             layout=settings.layout,
+            picks=settings.score is None,
         )
+        self._forward = views or SeveralViews.of(module, images, forward)
         needs = frozenset[str]().union(*(method.needs for method in find_methods(settings.methods)))
-        embedding = find_embedding(module, images, forward=self._forward) if "embedding" in needs else None
-        return layers[-1:] if settings.target_layers is None else layers, embedding
+        self.embedding = find_embedding(module, images, forward=self._forward) if "embedding" in needs else None
+        self.layers = layers[-1:] if settings.target_layers is None else layers
 
     def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
         """Explain the probe, or on each rank a share of it where it is shared out.

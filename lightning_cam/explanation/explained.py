@@ -1,0 +1,88 @@
+"""Class activation maps of a batch, and what came with them."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_cam.render.scale import to_unit_interval
+from lightning_cam.resolve import TargetLayer
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Class activation maps of a batch.
+
+    Args:
+        layer_maps: For each method one tensor per target layer (one in all, if it is not about a layer), (V, B, h, w)
+            float32: raw signed relevance on the token grid for each of V views of the images (1 without `aug_smooth`).
+        logits: (B, classes) float32, or None if a `score` was explained and the output holds none, or only one.
+        class_idx: (B,) int64, the explained classes; None with a `score`.
+        layers: The target layers.
+        image_size: Height and width of the images.
+        scores: (B,) float32, what was explained: the logit of the class, or the `score`.
+        conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
+            a fraction of the difference between the score and that of a blank image.
+        unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
+        blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
+            per attention, see `BlockStatistics`.
+    """
+
+    layer_maps: dict[str, list[Tensor]]
+    logits: Tensor | None
+    class_idx: Tensor | None
+    layers: list[TargetLayer]
+    image_size: tuple[int, int]
+    scores: Tensor | None = None
+    conservation: dict[str, Tensor] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
+    blocks: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The maps' names and shapes, and where they come from; no tensor is printed."""
+        maps = ", ".join(f"{method} {tuple(tensor.shape)}" for method, tensor in self.maps.items())
+        return f"Explanation(maps: {maps}; layers: {', '.join(layer.name for layer in self.layers)})"
+
+    @property
+    def maps(self) -> dict[str, Tensor]:
+        """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
+
+        Nothing is clipped or scaled, so magnitudes can be compared between calls. Layers of different grids are
+        brought to the finest of them. Methods that are about no layer may have a map of another size (`fullgrad`
+        that of the image).
+        """
+        means = {}
+        for method, layers in self.layer_maps.items():
+            finest = max(((maps.shape[2], maps.shape[3]) for maps in layers), key=lambda size: size[0] * size[1])
+            means[method] = torch.stack([resized(maps, finest).mean(0) for maps in layers]).mean(0)
+        return means
+
+    def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
+        """The map as grad-cam returns it, ready to be laid over the image.
+
+        Per layer: ReLU, scaled to [0, 1] per image, resized bilinearly; then the mean over layers, scaled again
+        (`pytorch_grad_cam.base_cam.BaseCAM.aggregate_multi_layers`); then the mean over views.
+
+        Args:
+            method: One of those explained.
+            size: Height and width of the result; by default those of the images.
+
+        Returns:
+            (B, H, W) float32 in [0, 1], on the images' device.
+
+        Raises:
+            ValueError: `method` was not computed.
+        """
+        if method not in self.layer_maps:
+            raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
+        size = size or self.image_size
+        layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
+        return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,201 @@
+"""The whole path in one call, without Lightning: from a model and images to class activation maps."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lightning_cam.explanation.batches import VIEWS, explain_batch, sum_of_calls
+from lightning_cam.explanation.conserved import adds_up, with_next_best
+from lightning_cam.explanation.explained import Explanation
+from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
+from lightning_cam.methods.defaults import BLANK, DEFAULT
+from lightning_cam.model.output import Forward, OnCopies, Score
+from lightning_cam.model.signals import stop_if_interrupted
+from lightning_cam.model.untouched import looking
+from lightning_cam.observe.views import SeveralViews, View
+from lightning_cam.passes.blank import blank_scores
+from lightning_cam.passes.method_inputs import MethodInputs
+from lightning_cam.resolve import TargetLayer, find_layers_and_views
+from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.layout import TokenLayout
+
+_log = logging.getLogger(__name__)
+
+
+_LEAST = 4  # images at once, however few there are
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor | Image.Image | Sequence[Image.Image],
+    methods: str | type | Sequence[str | type] = DEFAULT,
+    *,
+    class_idx: int | Sequence[int] | Tensor | None = None,
+    score: Score | None = None,
+    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None = None,
+    layout: TokenLayout | Sequence[TokenLayout] | None = None,
+    forward: Forward | None = None,
+    batch_size: int | None = None,
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    embedding: TargetLayer | None = None,
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+) -> Explanation:
+    """Compute class activation maps of `images`; the model is left untouched.
+
+    All methods and target layers of a batch share one forward, and one backward as far as a method needs it.
+
+    Args:
+        model: A classifier, on the device of `images`, in any mode.
+        images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images.
+        methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
+            runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
+            "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; in
+            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
+        class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
+            class.
+        score: In place of a class: a function from the model's output to (B,) scalars.
+        target_layers: One or several names, modules or `TargetLayer`s; by default the last of those that
+            `find_target_layers` finds.
+        layout: How the outputs of `target_layers` lie, where that cannot be found out.
+        forward: What to call with the images; by default `model`.
+        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where
+            classes are explained and a method needs the graph of the whole depth, which takes the memory of several
+            forwards.
+        aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
+            is that of the plain view.
+        eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
+            methods that weight activations.
+        embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
+        preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
+
+    Returns:
+        The maps, on the device of `images`.
+
+    Raises:
+        ValueError: An argument does not fit; the message names it, what came, and what would do.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1)
+        >>> explanation = explain(model, torch.randn(2, 3, 224, 224), ["hirescam", "gradcam"])
+        >>> explanation.maps["hirescam"].shape, explanation.heatmap("gradcam").shape
+        (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
+    """
+    chosen = find_methods(methods)
+    images = as_batch(model, images, preprocess)
+    if class_idx is not None and not isinstance(class_idx, int):
+        class_idx = as_classes(class_idx, images)
+    check(images, class_idx, batch_size)
+    given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
+    known = [layer for layer in given if isinstance(layer, TargetLayer)]
+    named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
+    run = forward or model
+    calls = run if isinstance(run, SeveralViews) else None
+    if known:  # who has found them before looks often, and has found the views of a forward with them
+        layers, calls = known, calls or SeveralViews([View(run)])
+    else:
+        layers, seen = find_layers_and_views(
+            model, images, forward=run, target_layers=named, layout=layout, picks=score is None
+        )
+        calls = calls or seen or SeveralViews.of(model, images, run)
+    layers = layers if given else layers[-1:]
+    needs = frozenset[str]().union(*(method.needs for method in chosen))
+    if "embedding" in needs and embedding is None:
+        embedding = find_embedding(model, images, forward=calls)
+    inputs_of = partial(
+        MethodInputs,
+        model,
+        layers=layers,
+        score=score,
+        needs=needs,
+        embedding=embedding,
+    )
+    views = VIEWS if aug_smooth else VIEWS[:1]
+    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
+    # A score may know which image is which, and is given all of them.
+    step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
+    parts = []
+    with looking(model):
+        for start in range(0, len(images), step):
+            stop_if_interrupted()
+            chunk = slice(start, start + step)
+            classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
+            parts.append(
+                sum_of_calls(
+                    [
+                        explain_batch(
+                            partial(inputs_of, OnCopies(call.forward), sees_blocks=start == 0),
+                            images[chunk],
+                            classes,
+                            chosen,
+                            views,
+                            eigen_smooth,
+                            methods == "all",
+                        )
+                        for call in calls.of_rows(chunk).views
+                    ],
+                    [call.undo for call in calls.views],
+                    chosen,
+                    layers,
+                    embedding,
+                )
+            )
+            chosen = [method for method in chosen if method.name in parts[0][1]]
+        # Last: models that follow what they see would see the blank image too.
+        blank = blank_scores(OnCopies(calls), images, score) if whole_depth else None
+    plain, maps = zip(*parts, strict=True)
+    explanation = Explanation(
+        {
+            m.name: [torch.cat(tensors, 1) for tensors in zip(*(part[m.name] for part in maps), strict=True)]
+            for m in chosen
+        },
+        _cat([captured.logits for captured in plain]),
+        _cat([captured.class_idx for captured in plain]),
+        layers,
+        (images.shape[2], images.shape[3]),
+        torch.cat([captured.scores for captured in plain]),
+    )
+    if blank is not None:
+        scores = torch.cat([captured.scores for captured in plain])
+        classes = explanation.class_idx  # one that does not exist has no score either
+        difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
+        sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
+        found = {name: total / difference for name, total in sums.items()}
+        at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
+        explanation = replace(
+            explanation,
+            conservation=found,
+            unknown=frozenset[str]().union(*(part.unknown for part in at_embedding)),
+            blocks=at_embedding[0].blocks.by_name() if at_embedding[0].blocks is not None else {},
+        )
+    if not known:  # who has found them before looks often, and must not wait for the device
+        if methods == DEFAULT and not adds_up(explanation):
+            options: dict[str, Any] = {
+                "class_idx": explanation.class_idx,
+                "score": score,
+                "forward": calls,
+                "batch_size": batch_size,
+            }
+            again = partial(explain, model, images, target_layers=layers, aug_smooth=aug_smooth, **options)
+            explanation = with_next_best(explanation, again)
+        _say_what_is_blank(explanation)
+    return explanation
+
+
+def _say_what_is_blank(explanation: Explanation) -> None:
+    blank = [method for method, maps in explanation.maps.items() if not maps.any()]
+    if blank:
+        _log.warning("The maps of %s are blank: %s", ", ".join(blank), BLANK)
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(there) if there else None
