@@ -1,0 +1,10 @@
+"""What a model has learned to look at, said in sentences: statistics, patterns, suspicions and their proof.
+
+Arrays and classes in, findings out; no torch and no Lightning here.
+"""
+
+from lightning_cam.findings.cohort import Cohort, CohortLook
+from lightning_cam.findings.sentences import FINDINGS, Finding, findings, register_finding
+from lightning_cam.findings.tracker import State, Tracker
+
+__all__ = ["FINDINGS", "Cohort", "CohortLook", "Finding", "State", "Tracker", "findings", "register_finding"]

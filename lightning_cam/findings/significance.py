@@ -1,0 +1,58 @@
+"""The one rule by which something is more than chance: an exact test of permuted classes, and of the random method.
+
+Of the images of a class some have a property, such as a fifth more of their evidence at a place than the place has of
+the area. If classes were dealt out anew among the same images, as many or more would have it with the probability of
+the hypergeometric distribution (Fisher's exact test), which is the test of all permutations, without drawing any. The
+same is asked of the maps of the `random` method. Both probabilities have to be at most `LEVEL` divided by how many
+things were tried, and the class has to have the property in at least a quarter of its images more than the others, and
+twice as often.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+LEVEL = 0.01
+LEAST_DIFFERENCE = 0.25
+
+
+def p_permuted(count: int, of: int, others: int, of_others: int) -> float:
+    """How likely a class of `of` images has the property at least `count` times, if classes are dealt out anew.
+
+    Args:
+        count: Images of the class that have it.
+        of: Images of the class.
+        others: Other images that have it.
+        of_others: Other images.
+
+    Example:
+        >>> p_permuted(2, 2, 0, 2) == 1 / 6
+        True
+    """
+    total, have = of + of_others, count + others
+    ways = sum(comb(have, k) * comb(total - have, of - k) for k in range(count, min(of, have) + 1))
+    return ways / comb(total, of)
+
+
+def stands_out(count: int, of: int, others: int, of_others: int, by_chance: int, tried: int) -> bool:
+    """The rule.
+
+    Args:
+        count: Images of the class that have the property.
+        of: Images of the class.
+        others: Other images that have it.
+        of_others: Other images.
+        by_chance: Images of the class whose `random` map has it.
+        tried: How many things were tried at this look.
+
+    Example:
+        >>> stands_out(8, 8, 0, 72, 0, tried=30), stands_out(2, 8, 6, 72, 0, tried=30)
+        (True, False)
+    """
+    if not of or not of_others:
+        return False
+    own, rest = count / of, others / of_others
+    if own - rest < LEAST_DIFFERENCE or own < 2 * rest:
+        return False
+    level = LEVEL / max(1, tried)
+    return p_permuted(count, of, others, of_others) <= level and p_permuted(count, of, by_chance, of) <= level
