@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import comb, isfinite
 from typing import Any, TypeVar
 
 import numpy as np
 
+from lightning_cam.findings.grids import has_evidence
 from lightning_cam.findings.significance import p_permuted
 from lightning_cam.findings.tracker import Moment, State, Tried
 
@@ -175,15 +176,14 @@ def confused(state: State) -> Iterator[Finding]:
     cohort, look = state.cohort, state.look
     wrong = (cohort.labels >= 0) & (look.predictions != cohort.labels)
     pairs, counts = np.unique(np.stack([cohort.labels[wrong], look.predictions[wrong]], 1), axis=0, return_counts=True)
-    for (label, taken), count in sorted(zip(pairs.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[
-        :2
-    ]:
+    found = sorted(zip(pairs.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    for (label, taken), count in found[:2]:
         of = int((cohort.labels == label).sum())
         if count < _CONFUSED[0] or count < _CONFUSED[1] * of:
             continue
-        rest = cohort.labels != label
-        also = int((look.predictions[rest] == taken).sum() - (cohort.labels[rest] == taken).sum())
-        if p_permuted(count, of, max(0, also), int(rest.sum())) > _LEVEL:
+        rest = (cohort.labels != label) & (cohort.labels != taken)
+        also = int((look.predictions[rest] == taken).sum())
+        if rest.any() and p_permuted(count, of, also, int(rest.sum())) > _LEVEL:
             continue
         rows = wrong & (cohort.labels == label) & (look.predictions == taken)
         yield Finding(
@@ -222,7 +222,7 @@ def outside(state: State) -> Iterator[Finding]:
 def same_cell(state: State) -> Iterator[Finding]:
     """In half of the images, of three classes and more, the same cell is hottest: a token that stands out."""
     evidence = state.look.evidence
-    there = evidence.any((1, 2))
+    there = has_evidence(evidence)
     if there.sum() < 8:
         return
     hottest = evidence[there].reshape(int(there.sum()), -1).argmax(1)
@@ -283,18 +283,6 @@ def _first(rows: np.ndarray) -> list[int]:
 
 
 def _p_sign(change: np.ndarray) -> float:
-    """How likely as many changes are positive if each sign is as likely: exact, or normal for many."""
+    """How likely as many changes are positive if each sign is as likely: the sign test, one-sided."""
     up, count = int((change > 0).sum()), int((change != 0).sum())
-    return p_permuted_sign(up, count) if count else 1.0
-
-
-def p_permuted_sign(up: int, count: int) -> float:
-    """The sign test, one-sided.
-
-    Example:
-        >>> p_permuted_sign(3, 3)
-        0.125
-    """
-    from math import comb
-
-    return sum(comb(count, k) for k in range(up, count + 1)) / 2**count
+    return sum(comb(count, k) for k in range(up, count + 1)) / 2**count if count else 1.0

@@ -104,7 +104,8 @@ class Tracker:
         self.scalars = scalars(cohort, look, before)
         self.means = class_means(look.kept, look.groups(cohort))
         self._moments.append(self._moment(look, before))
-        watched, tried = [], []
+        watched: list[_Watched] = []
+        tried: list[Tried] = []
         for suspect in find_suspects(cohort, look):
             known = next((w for w in self._watched if _is_same(w.suspect, suspect)), None)
             watched.append(_Watched(suspect, look.step if known is None else known.since))
