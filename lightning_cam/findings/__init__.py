@@ -4,7 +4,17 @@ Arrays and classes in, findings out; no torch and no Lightning here.
 """
 
 from lightning_cam.findings.cohort import Cohort, CohortLook
-from lightning_cam.findings.sentences import FINDINGS, Finding, findings, register_finding
+from lightning_cam.findings.sentences import FINDINGS, Finding, as_markdown, findings, register_finding
 from lightning_cam.findings.tracker import State, Tracker
 
-__all__ = ["FINDINGS", "Cohort", "CohortLook", "Finding", "State", "Tracker", "findings", "register_finding"]
+__all__ = [
+    "FINDINGS",
+    "Cohort",
+    "CohortLook",
+    "Finding",
+    "State",
+    "Tracker",
+    "as_markdown",
+    "findings",
+    "register_finding",
+]

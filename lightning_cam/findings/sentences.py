@@ -6,7 +6,7 @@ docs/findings.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import comb, isfinite
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 from lightning_cam.findings.grids import has_evidence
 from lightning_cam.findings.significance import p_permuted
 from lightning_cam.findings.tracker import Moment, State, Tried
+from lightning_cam.printable import printable
 
 _MOST_IMAGES = 8  # that a finding names
 _MOVED = 0.15  # of the evidence, onto the object or off it
@@ -84,6 +85,11 @@ def findings(state: State) -> list[Finding]:
         step = state.look.step
         return [Finding("nothing", f"Nothing unusual in {len(state.cohort.labels)} images at step {step:,}.")]
     return sorted(found, key=lambda finding: finding.status != "confirmed")
+
+
+def as_markdown(found: Sequence[Finding]) -> str:
+    """Findings as a list in Markdown, in which names of classes mean nothing but themselves."""
+    return "\n".join(f"- {_escaped(finding.text)}" for finding in found)
 
 
 @register_finding("shortcut")
@@ -267,6 +273,10 @@ def _verdict(tried: Tried, name: str, it: str) -> str:
     if proof.verdict == "confirmed":
         return f"{numbers} The model uses this mark: a shortcut."
     return f"Not confirmed: {numbers[0].lower()}{numbers[1:]}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in printable(text))
 
 
 def _percent(share: float) -> str:

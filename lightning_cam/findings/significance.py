@@ -5,7 +5,7 @@ the area. If classes were dealt out anew among the same images, as many or more 
 the hypergeometric distribution (Fisher's exact test), which is the test of all permutations, without drawing any. The
 same is asked of the maps of the `random` method. Both probabilities have to be at most `LEVEL` divided by how many
 things were tried, and the class has to have the property in at least a quarter of its images more than the others, and
-twice as often.
+five times as often.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import comb
 
 LEVEL = 0.01
 LEAST_DIFFERENCE = 0.25
+LEAST_RATIO = 5
 
 
 def p_permuted(count: int, of: int, others: int, of_others: int) -> float:
@@ -52,7 +53,7 @@ def stands_out(count: int, of: int, others: int, of_others: int, by_chance: int,
     if not of or not of_others:
         return False
     own, rest = count / of, others / of_others
-    if own - rest < LEAST_DIFFERENCE or own < 2 * rest:
+    if own - rest < LEAST_DIFFERENCE or own < LEAST_RATIO * rest:
         return False
     level = LEVEL / max(1, tried)
     return p_permuted(count, of, others, of_others) <= level and p_permuted(count, of, by_chance, of) <= level

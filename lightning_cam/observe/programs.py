@@ -197,7 +197,7 @@ class RowForward:
         index = self._chosen[torch.arange(len(images)) % len(self._chosen)]
         tensors = [tensor.clone() for tensor in self._program.given]
         for place, rows in self._rows.items():
-            tensors[place] = rows[index.to(rows.device)]
+            tensors[place] = rows[index.to(rows.device)].to(images.device)  # they may be kept on the host
         if isinstance(self._picture, Entrance):
             with self._picture.replaced(images):
                 return self._program(tensors, self._output)

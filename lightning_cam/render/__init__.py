@@ -4,6 +4,7 @@ Called where looks have arrived on the host: on the thread that writes them, so 
 """
 
 from lightning_cam.render.caption import Captions
+from lightning_cam.render.class_means import class_means
 from lightning_cam.render.colormap import colorize
 from lightning_cam.render.filmstrip import filmstrip
 from lightning_cam.render.grid import encode_jpeg, overlay_grid
@@ -16,6 +17,7 @@ __all__ = [
     "Captions",
     "ImageCaptions",
     "ValueCaptions",
+    "class_means",
     "colorize",
     "encode_jpeg",
     "filmstrip",

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lightning_cam.timeline.format import FILE_HEADER, RECORD_HEADER, RecordError, decode_payload, find_records
+from lightning_cam.timeline.found import Found, check_found, decode_found
 from lightning_cam.timeline.heads import Layout, read_layout, read_metrics, read_place, read_probe
 
 _MOST_TAGS = 2**16
@@ -73,6 +74,8 @@ class Index:
 
         records = place[np.array(entries.record_look, np.int64)]
         self._records = np.stack([records, entries.record_at, entries.record_size], 1)[records >= 0]
+        found = place[np.array(entries.found_look, np.int64)]
+        self._found_at = [at for look, at in zip(found.tolist(), entries.found_at, strict=True) if look >= 0]
         looks = place[np.array(entries.value_look, np.int64)]
         tags, values = np.array(entries.value_tag, np.int64), np.array(entries.values, np.float64)
         looks, tags, values = looks[looks >= 0], tags[looks >= 0], values[looks >= 0]
@@ -110,6 +113,16 @@ class Index:
         parts = [(0, FILE_HEADER.size), self.probe_at, *wanted.tolist()]
         return b"".join(_read(file, at, size) for at, size in parts)
 
+    def read_findings(self, file: BinaryIO) -> list[Found]:
+        """Return what was found at the looks, in their order."""
+        found = []
+        for at in self._found_at:
+            length, _ = RECORD_HEADER.unpack(_read(file, at, RECORD_HEADER.size))
+            payload = file.read(length)
+            head, end = decode_payload(payload, str(self.path))
+            found.append(decode_found(head, payload[end:], str(self.path)))
+        return found
+
     def size_of(self, looks: np.ndarray) -> int:
         """Return how many bytes the records of these looks take, without the probe images."""
         return int(self._records[np.isin(self._records[:, 0], looks), 2].sum())
@@ -130,12 +143,13 @@ class _Entries:
         self.tags: dict[str, int] = {}
         self.value_look, self.value_tag, self.values = array("q"), array("q"), array("d")
         self.record_look, self.record_at, self.record_size = array("q"), array("q"), array("q")
+        self.found_look, self.found_at = array("q"), array("q")
 
     def add(self, head: dict[str, Any], count: int, what: str, at: int, arrays_at: int, num_bytes: int) -> None:
         kind = head.get("kind")
         if kind == "look":
             look = self._add_look(head, count, what, arrays_at, num_bytes)
-        elif kind == "metrics":
+        elif kind in ("metrics", "findings"):
             step, _, _ = read_place({**head, "epoch": 0, "time": 0}, what)
             place = bisect_left(self.kept_steps, step)
             if place == len(self.kept_steps) or self.kept_steps[place] != step:
@@ -143,7 +157,11 @@ class _Entries:
             look = self.kept[place]
         else:
             return
-        for tag, value in read_metrics(head, what):
+        if kind == "findings":
+            check_found(head, num_bytes, what)
+            self.found_look.append(look)
+            self.found_at.append(at)
+        for tag, value in () if kind == "findings" else read_metrics(head, what):
             self.value_look.append(look)
             self.value_tag.append(self.tags.setdefault(tag, len(self.tags)))
             self.values.append(value)

@@ -20,6 +20,7 @@ from lightning_cam.timeline.arrays import (
     read_images,
 )
 from lightning_cam.timeline.format import FILE_HEADER, MAGIC, SUFFIX, RecordError
+from lightning_cam.timeline.found import Found
 from lightning_cam.timeline.index import Index
 from lightning_cam.timeline.remote import local_copy
 
@@ -47,6 +48,7 @@ class Timeline:
         top_probabilities: (T, B, K) float32; NaN where unknown.
         label_probability: (T, B) float32; NaN where unknown.
         metrics: For each tag (T,) float64; NaN where missing.
+        findings: What was found at the looks at a cohort.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Timeline:
     top_probabilities: np.ndarray
     label_probability: np.ndarray
     metrics: Mapping[str, np.ndarray]
+    findings: list[Found] = field(repr=False)
     encoded_images: list[bytes] = field(repr=False)
     encoded_regions: list[bytes] = field(repr=False)
 
@@ -158,6 +161,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         top_probabilities=classes.top_probabilities,
         label_probability=classes.label_probability,
         metrics=ArraysByName({tag: partial(expand, len(index), *own) for tag, own in index.metrics.items()}),
+        findings=index.read_findings(file),
         encoded_images=images,
         encoded_regions=regions,
     )

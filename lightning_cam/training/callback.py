@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import fields
@@ -51,6 +52,12 @@ class TransformerCAMCallback(Callback):
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
+        cohort: How many more validation images, spread over classes, are explained at each validation run for what is
+            found of the whole: by default as many as cost at most a tenth of the validation's own time, but eight of
+            each class (where that costs more, not at every run), and at most 1,024; None for none
+            (docs/findings.md).
+        log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags, where `ModelCheckpoint`,
+            `EarlyStopping` and schedulers can act on them: only then can training depend on what was seen.
         batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
             needs the graph of the whole depth.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
@@ -79,6 +86,8 @@ class TransformerCAMCallback(Callback):
     - `{name}/model/agreement`: how much of the evidence of `attnlrp` the last block still sees at its place, with both
     - `{name}/{method}/deletion_auc`, `insertion_auc`, `average_drop`, with `faithfulness_every_n_looks`
     - `{name}/random/{metric}`: what maps of chance score in those, for comparison
+    - `{name}/findings`: what was found of the cohort, as sentences; `{name}/cohort/...`: numbers of it;
+      `{name}/class_means`: where the evidence of each class lies, epoch by epoch
     - `{name}/about`: a text card
 
     Example:
@@ -104,6 +113,8 @@ class TransformerCAMCallback(Callback):
         class_names: list[str] | dict[int, str] | None = None,
         rgb: list[int] | None = None,
         every_n_epochs: int = 1,
+        cohort: int | Literal["auto"] | None = "auto",
+        log_metrics: bool = False,
         batch_size: int | None = None,
         shard_probe: bool = False,
         faithfulness_every_n_looks: int | None = None,
@@ -122,6 +133,7 @@ class TransformerCAMCallback(Callback):
         self._together = False  # all ranks look
         self._waits = False  # for the moment to look in a validation run
         self._began = False  # there was a look, or one that failed
+        self._started, self._own = 0.0, 0.0  # when the validation began, and the seconds of it that were ours
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the callback, made in a run, has a session of its own."""
@@ -146,12 +158,15 @@ class TransformerCAMCallback(Callback):
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._waits = True
+        self._started, self._own = time.perf_counter(), 0.0
 
     @override
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        began = time.perf_counter()
         self._attempt(self._session.begin_batch, trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._own += time.perf_counter() - began
 
     @override
     def on_validation_batch_end(
@@ -163,17 +178,22 @@ class TransformerCAMCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        is_last = _is_last_batch(trainer)
+        began, is_last = time.perf_counter(), _is_last_batch(trainer)
         self._attempt(self._session.end_batch, trainer, pl_module, is_last)
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
-        if not self._waits or not self._is_due(trainer) or not self._may_look(trainer, is_last):
-            return
-        self._waits, self._began = False, True
-        if self._is_ready(trainer):
-            # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to catch.
+        if self._waits and self._is_due(trainer) and self._may_look(trainer, is_last):
+            self._waits, self._began = False, True
+            if self._is_ready(trainer):
+                # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to
+                # catch.
+                with signals_deferred():
+                    self._attempt(self._look, trainer, pl_module)
+        self._own += time.perf_counter() - began
+        if is_last and not self._waits and not trainer.sanity_checking:  # there was a look in this validation
+            seconds = time.perf_counter() - self._started - self._own
             with signals_deferred():
-                self._attempt(self._look, trainer, pl_module)
+                self._attempt(self._session.look_at_cohort, trainer, pl_module, seconds)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

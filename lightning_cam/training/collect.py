@@ -1,4 +1,4 @@
-"""Collects the probe while a validation run passes: spread over classes, the same images in every run."""
+"""Collects images while a validation run passes: spread over classes, the same ones in every run."""
 
 import logging
 from collections import Counter
@@ -17,6 +17,7 @@ class Collector:
 
     Args:
         num_samples: How many images at most.
+        device: Where they are kept; by default where they are.
 
     Example:
         >>> import torch
@@ -27,10 +28,20 @@ class Collector:
         ([0, 0, 1, 1], True)
     """
 
-    def __init__(self, num_samples: int) -> None:
-        self._num_samples = num_samples
-        self.probe: ProbeBatch | None = None
+    def __init__(self, num_samples: int, device: str | None = None) -> None:
+        self._num_samples, self._device = num_samples, device
+        self._rows: list[ProbeBatch] = []  # one image each: many would be copied again with each batch
+        self._joined: ProbeBatch | None = None
+        self._seen = 0
         self.keys: list[int] = []  # class of each image; all the same where there are none
+        self.places: list[int] = []  # which of all images seen each is
+
+    @property
+    def probe(self) -> ProbeBatch | None:
+        """What is kept so far."""
+        if self._joined is None and self._rows:
+            self._joined = self._rows[0].joined(*self._rows[1:])
+        return self._joined
 
     def add(self, rows: ProbeBatch, keys: list[int]) -> None:
         """See a batch.
@@ -41,6 +52,8 @@ class Collector:
         """
         kept = list(range(len(self.keys)))  # of both together
         all_keys = [*self.keys, *keys]
+        places = [*self.places, *range(self._seen, self._seen + len(keys))]
+        self._seen += len(keys)
         count = Counter(self.keys)
         for new in range(len(self.keys), len(all_keys)):
             key = all_keys[new]
@@ -55,14 +68,15 @@ class Collector:
         if kept == list(range(len(self.keys))):
             return
         old = len(self.keys)
-        taken = rows.take([row - old for row in kept if row >= old])
-        if self.probe is not None:
+        fresh = [_on(rows.take([row - old]), self._device) for row in kept if row >= old]
+        if self._rows:
             try:
-                taken = self.probe.take([row for row in kept if row < old]).joined(taken)
+                self._rows[0].joined(fresh[0])
             except ValueError as error:
                 _log.debug("A batch is passed over: %s", error)
                 return
-        self.probe, self.keys = taken, [all_keys[row] for row in kept]
+        self._rows, self._joined = [self._rows[row] for row in kept if row < old] + fresh, None
+        self.keys, self.places = [all_keys[row] for row in kept], [places[row] for row in kept]
 
     def is_settled(self, num_classes: int | None) -> bool:
         """Whether no later batch can change what is kept.
@@ -76,3 +90,22 @@ class Collector:
         if num_classes is None or max(counts) == 1:
             return True
         return len(counts) >= num_classes and max(counts) - min(counts) <= 1
+
+
+def balanced(keys: list[int], count: int) -> list[int]:
+    """Which `count` of the images to keep, spread over classes as evenly as there can be, in their order.
+
+    Example:
+        >>> balanced([0, 0, 0, 1, 2, 2], 4)
+        [0, 1, 3, 4]
+    """
+    seen: Counter[int] = Counter()
+    turns = []
+    for key in keys:
+        turns.append(seen[key])
+        seen[key] += 1
+    return sorted(sorted(range(len(keys)), key=lambda row: turns[row])[:count])
+
+
+def _on(row: ProbeBatch, device: str | None) -> ProbeBatch:
+    return row if device is None else row.to(device)

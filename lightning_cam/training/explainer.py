@@ -14,8 +14,9 @@ from lightning_cam.explanation import Explanation, adds_up, explain, find_method
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT
 from lightning_cam.model.keep_grad import ThroughDetach
-from lightning_cam.model.output import Forward, forward_of_rows
+from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of
 from lightning_cam.model.tasks import Task
+from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
@@ -80,7 +81,7 @@ class ProbeExplainer:
         self._passes_detach: bool = like is not None and like._passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
-            self._forward = SeveralViews.of(module, probe.images, forward)
+            self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
             self.layers, self.embedding = like.layers, like.embedding
             return
         try:
@@ -135,6 +136,31 @@ class ProbeExplainer:
                 "give class_idx=, or score="
             )
         return explanation
+
+    def explain_rows(
+        self, module: LightningModule, images: Tensor, rows: Tensor, methods: list[str], class_idx: Tensor | None
+    ) -> Explanation:
+        """Explain some images by these methods.
+
+        Args:
+            module: The model.
+            images: (b, C, H, W), on its device.
+            rows: (b,) which of the images that this was made for they are.
+            methods: Names.
+            class_idx: (b,) classes, -1 or None for the predicted ones.
+        """
+        return self._explain_by(methods, module, images, rows, class_idx=class_idx)
+
+    def probabilities(self, module: LightningModule, images: Tensor, rows: Tensor) -> Tensor:
+        """(b, classes) float32 of images that stand for these rows."""
+        with looking(module), torch.no_grad():
+            logits = logits_of(OnCopies(self._forward.of_rows(rows))(images), len(images))
+        return self.task.probabilities(logits)
+
+    @property
+    def task(self) -> Task:
+        """What the output says."""
+        return self._head.task or Task()
 
     def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
         """The explanation of the whole probe, where `explain` gave this rank's share."""

@@ -18,7 +18,7 @@ from lightning_cam.observe.programs import filled, tensors_of
 from lightning_cam.training.batch import images_in
 from lightning_cam.training.collect import Collector
 from lightning_cam.training.data import find_class_names, find_transform, loaders_of
-from lightning_cam.training.observed import Guessed, Head, Seen, Wanted
+from lightning_cam.training.observed import Direct, Guessed, Head, Seen, Wanted
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training
 from lightning_cam.training.settings import Settings
@@ -56,31 +56,47 @@ class ProbeFinder:
 
     Attributes:
         source: What is explained, once a batch has passed.
+        rows: All images of the batch that passes, and what is known of them; None where that is not known, or not yet.
     """
 
     def __init__(self, settings: Settings, trainer: Trainer, module: LightningModule, *, together: bool) -> None:
         self._settings, self._trainer, self._module = settings, trainer, module
         self._collector = Collector(settings.num_samples)
         self._watch: StepWatch | None = None
+        self._for_probe = True
         self._can_repeat = together or trainer.world_size == 1
         self._loader = -1  # the first one that a batch came from
         self._batch: Any = None
         self._given: FolderImages | None = None
+        self._direct: Direct | None = None
         self.source: Seen | Guessed | None = None
+        self.rows: ProbeBatch | None = None
 
     @property
     def guessed(self) -> Guessed | None:
         """What is explained, if that is a guess, or what the user said."""
         return self.source if isinstance(self.source, Guessed) else None
 
-    def begin_batch(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
-        """See a batch before its step; only those of the loader that came first."""
+    def begin_batch(self, batch: Any, batch_idx: int, dataloader_idx: int, *, for_probe: bool = True) -> None:
+        """See a batch before its step; only those of the loader that came first.
+
+        Args:
+            batch: On the model's device.
+            batch_idx: Its number in its loader.
+            dataloader_idx: Number of its loader.
+            for_probe: Whether the probe is not complete. For the cohort alone steps are watched only where what the
+                network gets cannot be read off the batch.
+        """
         self._loader = dataloader_idx if self._loader < 0 else self._loader
-        self._batch = None
+        self._batch = self.rows = None
         if dataloader_idx != self._loader:
             return
-        self._batch = batch
-        if self._settings.forward is None and (self.source is None or self._settings.probe is None):
+        self._batch, self._for_probe = batch, for_probe
+        if not for_probe and self._direct is not None:
+            self.rows, self._batch = self._direct.rows(batch), None
+            return
+        given = self.source is not None and self._settings.probe is not None and for_probe
+        if self._settings.forward is None and not given:
             self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
             self._watch.begin(batch, batch_idx, dataloader_idx)
 
@@ -97,9 +113,13 @@ class ProbeFinder:
             found = (watch.end() if watch is not None else None) or self._guess(self._batch)
             is_first = self.source is None
             self.source = self.source or found
+            if type(found) is type(self.source):
+                self.rows = found.rows
+            if is_first and watch is not None and isinstance(found, Seen):
+                self._direct = Direct.of(found, watch.batch)
             if self._settings.probe is not None and is_first:
                 found = self._of_given_probe(found, watch)
-        if not is_first and self._settings.probe is not None:
+        if not self._for_probe or (not is_first and self._settings.probe is not None):
             return
         if type(found) is not type(self.source):
             return

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from lightning_cam.explanation import Explanation, find_methods
+from lightning_cam.printable import printable
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.data import find_class_names, loaders_of
 from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
@@ -97,8 +100,19 @@ class LookLogger:
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
 
-    def log(self, explanation: Explanation, checks: Checks, history: History, *, step: int, epoch: int) -> None:
-        """Measure a look, add it to the history, and hand it to the loggers' thread; nothing waits for the device."""
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, or None."""
+        return self._run.class_names
+
+    def log(
+        self, explanation: Explanation, checks: Checks, history: History, *, step: int, epoch: int
+    ) -> dict[str, Tensor]:
+        """Measure a look, add it to the history, and hand it to the loggers' thread; nothing waits for the device.
+
+        Returns:
+            Its scalars by tag, () float32.
+        """
         self._check_names(explanation)
         look = measure(
             explanation,
@@ -111,6 +125,14 @@ class LookLogger:
             task=self._task,
         )
         self._worker.submit(look)
+        return look.scalars
+
+    def log_found(self, found: FoundLook) -> None:
+        """Say what was found of the cohort, in one line, and hand it to the loggers' thread."""
+        lines = [finding.text for finding in found.findings]
+        level = logging.WARNING if any(f.status == "confirmed" for f in found.findings) else logging.INFO
+        _log.log(level, "%s: %s", self._settings.name, printable(" ".join(lines)))
+        self._worker.submit_found(found)
 
     def add_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Put metrics of the user's model next to the look of this step."""

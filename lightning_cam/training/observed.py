@@ -86,6 +86,45 @@ class Seen:
         return RowForward(self.program, head.output, inputs, len(probe.images), self.picture)
 
 
+@dataclass(frozen=True)
+class Direct:
+    """Which tensors of a batch are the network's images and what its output is compared with, where both stand there.
+
+    Args:
+        place: Of the images among the batch's tensors.
+        target: Of the targets.
+        head: The output that they belong to.
+    """
+
+    place: int
+    target: int
+    head: Head
+
+    @classmethod
+    def of(cls, seen: Seen, batch: Any) -> "Direct | None":
+        """The places in a batch whose step was seen; None if the step does more than take them."""
+        target = seen.rows.targets.get(seen.heads[0].name)
+        if not seen.unchanged or seen.place is None or seen.rows.inputs or target is None:
+            return None
+        same = [
+            place
+            for place, (_, tensor) in enumerate(named_tensors(batch))
+            if tensor.shape == target.shape and tensor.dtype == target.dtype and torch.equal(tensor, target)
+        ]
+        return cls(seen.place, same[0], seen.heads[0]) if len(same) == 1 else None
+
+    def rows(self, batch: Any) -> ProbeBatch | None:
+        """All images of another batch, and what is known of them; None if it is not of the same form."""
+        tensors = [tensor for _, tensor in named_tensors(batch)]
+        if max(self.place, self.target) >= len(tensors):
+            return None
+        images, target = tensors[self.place], tensors[self.target]
+        if images.ndim != 4 or target.shape[:1] != images.shape[:1]:
+            return None
+        rows = ProbeBatch(images, regions=regions_in(batch, images), targets={self.head.name: target})
+        return replace(rows, labels=self.head.labels(rows)).counted()
+
+
 @dataclass(frozen=True, eq=False)
 class Guessed:
     """What is explained where nothing was seen, or where the user said it: a network that is called with images.

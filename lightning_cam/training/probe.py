@@ -109,21 +109,22 @@ class ProbeBatch:
             taken = self._changed(lambda tensor: tensor[index.to(tensor.device)].clone())
         return replace(taken, names=names).counted()
 
-    def joined(self, other: "ProbeBatch") -> "ProbeBatch":
-        """Return a probe with the rows of both.
+    def joined(self, *others: "ProbeBatch") -> "ProbeBatch":
+        """Return a probe with the rows of all.
 
         Raises:
             ValueError: They do not fit: other sizes of images, or other things known about them.
         """
         try:
-            parts = [dict(self._named_tensors()), dict(other._named_tensors())]
-            if parts[0].keys() != parts[1].keys():
-                raise ValueError(f"{sorted(parts[0])} and {sorted(parts[1])}")
-            whole = {name: torch.cat([parts[0][name], parts[1][name]]) for name in parts[0]}
+            parts = [dict(part._named_tensors()) for part in (self, *others)]
+            if any(part.keys() != parts[0].keys() for part in parts):
+                raise ValueError(" and ".join(str(sorted(part)) for part in parts[:2]))
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"probe: rows do not fit together: {error}") from error
-        names = iter(whole.values())
-        return replace(self._changed(lambda tensor: next(names)), names=self.names + other.names).counted()
+        tensors = iter(whole.values())
+        names = tuple(name for part in (self, *others) for name in part.names)
+        return replace(self._changed(lambda tensor: next(tensors)), names=names).counted()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the probe as tensors on the CPU, texts and numbers, in plain containers."""

@@ -15,13 +15,13 @@ from lightning_cam.model.untouched import replaced
 
 T = TypeVar("T")
 
-# Each rank holds a part of every parameter, so a forward pass needs all of them.
+# A forward pass needs all ranks.
 _SHARDED = ("FSDPStrategy", "ModelParallelStrategy")
 
 
 def look_together(trainer: Trainer, shard_probe: bool) -> bool:
     """Whether all ranks must look; otherwise the first one looks alone and none waits for another."""
-    return trainer.world_size > 1 and (shard_probe or _is_sharded(trainer))
+    return trainer.world_size > 1 and (shard_probe or is_sharded(trainer))
 
 
 def inside_wrapper(
@@ -61,7 +61,7 @@ def apart_from_training(trainer: Trainer) -> Iterator[None]:
         if getattr(trainer.strategy, "zero_stage_3", False):
             # DeepSpeed gathers for a backward what it lets go of only in a whole training step.
             wrapper.empty_partition_cache()
-        if _is_sharded(trainer):
+        if is_sharded(trainer):
             from torch.distributed.fsdp import FSDPModule
 
             # What a forward without a backward has gathered stays, frozen, and the next training step would use it.
@@ -74,7 +74,8 @@ def _is_fsdp(wrapper: Any) -> bool:
     return type(wrapper).__name__ == "FullyShardedDataParallel"
 
 
-def _is_sharded(trainer: Trainer) -> bool:
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether each rank holds a part of every parameter."""
     strategy = trainer.strategy
     named = any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__)
     return named or getattr(strategy, "zero_stage_3", False)  # of DeepSpeed

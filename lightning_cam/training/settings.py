@@ -32,6 +32,8 @@ class Settings:
     std: float | list[float] | None
     class_names: list[str] | dict[int, str] | None
     every_n_epochs: int
+    cohort: int | Literal["auto"] | None
+    log_metrics: bool
     batch_size: int | None
     shard_probe: bool
     faithfulness_every_n_looks: int | None
@@ -48,6 +50,8 @@ class Settings:
             value = getattr(self, argument)
             if value is not None and value < 1:
                 raise ValueError(f"{argument}: expected None or at least 1, got {value}")
+        if not (self.cohort in ("auto", None) or (type(self.cohort) is int and self.cohort >= 1)):
+            raise ValueError(f"cohort: expected 'auto', None or at least 1, got {self.cohort!r}")
         if self.faithfulness_every_n_looks is not None and self.score is not None:
             raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
         if not (self.class_idx is None or (isinstance(self.class_idx, int) and self.class_idx >= 0)):

@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from torch import Tensor
+
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look, RunInfo
 
 
@@ -24,6 +27,14 @@ class Sink(ABC):
         Args:
             step: Step of the look, which comes first. A look that was left out has metrics all the same.
             metrics: Values by name, such as `val_acc`.
+        """
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:  # noqa: B027  (some show looks alone)
+        """Write what was found of the cohort, behind the look of its step.
+
+        Args:
+            found: Sentences and numbers.
+            picture: (3, H, W) uint8, the mean maps of the classes over the looks.
         """
 
     def close(self) -> None:  # noqa: B027  (most sinks open nothing)

@@ -4,9 +4,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from lightning_cam.findings import as_markdown
 from lightning_cam.render import encode_jpeg
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.timeline.remote import is_remote
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
@@ -41,13 +45,27 @@ class FilesSink(Sink):
             path = self._folder.joinpath(*map(file_stem, parts), f"{look.step:08d}.jpg")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_jpeg(picture))
+        self._append(look.step, look.epoch, {tag: float(value) for tag, value in look.scalars.items()})
+
+    def _append(self, step: int, epoch: int, scalars: dict[str, float]) -> None:
         path = self._folder / "metrics.csv"
         begins = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if begins:
                 table.writerow(["step", "epoch", "tag", "value"])
-            table.writerows([look.step, look.epoch, tag, float(value)] for tag, value in look.scalars.items())
+            table.writerows([step, epoch, tag, value] for tag, value in scalars.items())
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:
+        """Write the sentences as `findings.md`, the picture, and lines of the table."""
+        leave_room(self._directory)
+        (self._folder / "findings.md").write_text(
+            f"Step {found.step}\n\n{as_markdown(found.findings)}\n", encoding="utf-8"
+        )
+        path = self._folder / "class_means" / f"{found.step:08d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_jpeg(picture))
+        self._append(found.step, found.epoch, found.scalars)
 
 
 def directory_of(logger: Any, default_root_dir: str) -> Path | str:

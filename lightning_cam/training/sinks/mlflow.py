@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cam.findings import as_markdown
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 
@@ -32,6 +35,14 @@ class MLFlowSink(Sink):
         for tag, picture in look.pictures.items():
             client.log_image(run, to_pil_image(picture), key=_key(tag), step=look.step)
         self._logger.log_metrics({_key(tag): float(value) for tag, value in look.scalars.items()}, step=look.step)
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:
+        """Write picture and numbers, and the sentences as an artifact."""
+        assert self._run_info is not None  # opened before
+        client, run, name = self._logger.experiment, self._logger.run_id, self._run_info.name
+        client.log_image(run, to_pil_image(picture), key=_key(f"{name}/class_means"), step=found.step)
+        self._logger.log_metrics({_key(tag): value for tag, value in found.scalars.items()}, step=found.step)
+        client.log_text(run, as_markdown(found.findings), f"{name}/findings.md")
 
     def close(self) -> None:
         """Attach the report, where one was written."""

@@ -5,8 +5,10 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 
+from lightning_cam.findings import as_markdown
 from lightning_cam.model.private import add_summary
 from lightning_cam.render import encode_jpeg
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 from lightning_cam.training.sinks.disk import leave_room
@@ -29,11 +31,12 @@ class TensorBoardSink(Sink):
     """
 
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        self._logger, self._name = logger, "cam"
         _ = logger.experiment  # what it imports, it imports here and not on the writing thread
 
     def open(self, run: RunInfo) -> None:
         """Write the text card."""
+        self._name = run.name
         about = run.text + _KEEP_ALL.format(logdir=self._logger.root_dir or "DIR")
         self._logger.experiment.add_text(f"{run.name}/about", about, 0)
 
@@ -45,6 +48,17 @@ class TensorBoardSink(Sink):
         summary = Summary(value=values)
         leave_room(writer.get_logdir(), summary.ByteSize())
         add_summary(writer, summary, look.step)
+        writer.flush()
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:
+        """Write the text card, the numbers and the picture of the mean maps."""
+        writer = self._logger.experiment
+        values = [Summary.Value(tag=f"{self._name}/class_means", image=_image(picture))]
+        values += [Summary.Value(tag=tag, simple_value=value) for tag, value in found.scalars.items()]
+        summary = Summary(value=values)
+        leave_room(writer.get_logdir(), summary.ByteSize())
+        add_summary(writer, summary, found.step)
+        writer.add_text(f"{self._name}/findings", as_markdown(found.findings), found.step)
         writer.flush()
 
 

@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from torch import Tensor
+
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.remote import RemoteFolder, is_remote
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
+from lightning_cam.training.class_means import standing_out
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
 from lightning_cam.training.sinks.disk import leave_room
@@ -87,6 +91,22 @@ class TimelineSink(Sink):
         except OSError as error:
             self._let_go()
             self._say(f"the metrics of step {step} are not in the record ({error})")
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:
+        """Append what was found to the look of its step."""
+        if self._writer is None:
+            return
+        places = found.cohort.places
+        entries = [
+            {**finding.as_json(), "images": [int(places[row]) for row in finding.images]} for finding in found.findings
+        ]
+        means = {label: found.means[label] for label in standing_out(found.means, len(found.means))}
+        try:
+            self._writer.add_metrics(found.step, found.scalars)
+            self._writer.add_findings(found.step, entries, means, found.maps)
+        except OSError as error:
+            self._let_go()
+            self._say(f"what was found at step {found.step} is not in the record ({error})")
 
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look.

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cam.findings import as_markdown
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink, register_sink
 
@@ -31,6 +34,14 @@ class WandbSink(Sink):
         for tag, picture in look.pictures.items():
             self._logger.log_image(tag, [to_pil_image(picture)], step=look.step, file_type=["jpg"])
         self._logger.log_metrics({tag: float(value) for tag, value in look.scalars.items()}, step=look.step)
+
+    def write_found(self, found: FoundLook, picture: Tensor) -> None:
+        """Write numbers and picture into the history; the sentences go to the run's summary."""
+        assert self._run_info is not None  # opened before
+        name = self._run_info.name
+        self._logger.log_image(f"{name}/class_means", [to_pil_image(picture)], step=found.step, file_type=["jpg"])
+        self._logger.log_metrics(found.scalars, step=found.step)
+        self._logger.experiment.summary[f"{name}/findings"] = as_markdown(found.findings)
 
     def close(self) -> None:
         """Attach the report, where one was written."""

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lightning_cam.training.class_means import ClassMeans
+from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.look import Look, RunInfo, draw
 from lightning_cam.training.sinks.base import Sink
 
@@ -39,6 +41,7 @@ class SinkWorker:
         self._queue: SimpleQueue[tuple[Callable[[], None], torch.cuda.Event | None] | None] = SimpleQueue()
         self._capacity, self._submitted, self._done = capacity, 0, 0
         self._run_info, self._images_arrived = _to_host(run), _event(run.images.device)
+        self._class_means = ClassMeans()
         self._error: Exception | None = None
         self._failed = False
         self._dropped = 0
@@ -61,6 +64,10 @@ class SinkWorker:
         if not self._dropped:
             _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
         self._dropped += 1
+
+    def submit_found(self, found: FoundLook) -> None:
+        """Queue what was found of the cohort behind the look of its step; nothing is said if there is no place."""
+        self._put(lambda: self._write_found(found), None)
 
     def add_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Copy metrics to the host, without waiting for the device, and queue them behind the look of their step.
@@ -109,6 +116,11 @@ class SinkWorker:
         drawn = draw(look, self._run_info)
         for sink in self._sinks:
             sink.write(drawn)
+
+    def _write_found(self, found: FoundLook) -> None:
+        picture = self._class_means.add(found)
+        for sink in self._sinks:
+            sink.write_found(found, picture)
 
     def _add_metrics(self, step: int, metrics: Mapping[str, Tensor]) -> None:
         values = {name: float(value) for name, value in metrics.items()}

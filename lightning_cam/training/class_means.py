@@ -1,0 +1,35 @@
+"""The mean maps of the classes over the looks of a run, for their picture."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cam.render import class_means
+from lightning_cam.training.cohort import FoundLook
+from lightning_cam.training.history import thin
+
+_MOST_CLASSES, _MOST_LOOKS = 24, 12
+
+
+class ClassMeans:
+    """Keeps the mean maps of at most twelve looks, evenly, and draws those of the classes that stand out first."""
+
+    def __init__(self) -> None:
+        self._looks: list[FoundLook] = []
+
+    def add(self, found: FoundLook) -> Tensor:
+        """Add a look, and return the picture (3, H, W) uint8 of all."""
+        self._looks = [look for look in self._looks if look.step < found.step] + [found]
+        self._looks = [self._looks[k] for k in thin([look.step for look in self._looks], _MOST_LOOKS)]
+        labels = standing_out(found.means, _MOST_CLASSES)
+        blank = np.full((28, 28), np.nan)
+        maps = np.stack([[look.means.get(label, blank) for label in labels] for look in self._looks])
+        repeated = len({look.epoch for look in self._looks}) < len(self._looks)
+        headings = [f"step {look.step}" if repeated else f"epoch {look.epoch}" for look in self._looks]
+        return class_means(torch.from_numpy(maps).float(), [found.cohort.name(label) for label in labels], headings)
+
+
+def standing_out(means: dict[int, np.ndarray], count: int) -> list[int]:
+    """The classes whose mean map differs most from that of all, in the order of that."""
+    whole = np.mean(list(means.values()), 0) if means else 0
+    return sorted(means, key=lambda label: -np.abs(means[label] - whole).max())[:count]

@@ -1,0 +1,285 @@
+"""The cohort in a training: which images, how many, how often, and what a look at them finds."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_cam import metrics
+from lightning_cam.findings import Cohort, CohortLook, Finding, Tracker, findings
+from lightning_cam.findings.grids import SIDE, appearance, search_grid
+from lightning_cam.methods import METHODS
+from lightning_cam.methods.defaults import LAST_BLOCK
+from lightning_cam.training.checks import CONTROL
+from lightning_cam.training.collect import Collector, balanced
+from lightning_cam.training.explainer import ProbeExplainer
+from lightning_cam.training.probe import ProbeBatch
+
+_log = logging.getLogger(__name__)
+
+MOST_IMAGES = 1024
+MOST_BYTES = 512 * 2**20  # of them, on the host
+PER_CLASS = 8
+BUDGET = 0.1  # of the validation's own time
+
+
+@dataclass(frozen=True)
+class FoundLook:
+    """What a look at the cohort has to show, on the host.
+
+    Args:
+        step: Step of the validation metrics.
+        epoch: The epoch.
+        scalars: By tag.
+        findings: The sentences, confirmed ones first.
+        means: The mean map (28, 28) of each class.
+        maps: (n, 28, 28) float32, each image's evidence as shares.
+        cohort: The images.
+    """
+
+    step: int
+    epoch: int
+    scalars: dict[str, float]
+    findings: list[Finding]
+    means: dict[int, np.ndarray]
+    maps: np.ndarray
+    cohort: Cohort
+
+
+class Allowance:
+    """How much time looks at the cohort may take: a tenth of the validation's own, saved up where one needs more.
+
+    The first look is taken on credit.
+
+    Example:
+        >>> allowance = Allowance(budget=0.1)
+        >>> allowance.earn(10.0), allowance.allows()
+        (None, True)
+        >>> allowance.spend(3.0), allowance.allows()
+        (None, False)
+        >>> allowance.earn(40.0), allowance.allows()
+        (None, True)
+    """
+
+    def __init__(self, budget: float | None) -> None:
+        self._budget, self._saved, self._last = budget, 0.0, 0.0
+
+    def earn(self, seconds: float) -> None:
+        """A validation has taken so long."""
+        self._saved += (self._budget or 0) * seconds
+
+    def spend(self, seconds: float) -> None:
+        """A look has taken so long."""
+        self._saved, self._last = self._saved - seconds, seconds
+
+    def allows(self) -> bool:
+        """Whether there is enough for another look like the last; for the first there always is."""
+        return self._budget is None or self._saved >= self._last
+
+
+class CohortCollector:
+    """Collects the cohort while the first validation run passes, on the host.
+
+    Args:
+        most: How many images at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._collector = most, Collector(most, "cpu")
+        self._sized = False
+
+    def add(self, rows: ProbeBatch, keys: list[int] | None) -> None:
+        """See a batch.
+
+        Args:
+            rows: Of all its images.
+            keys: The class of each, or None.
+        """
+        if not self._sized:  # large images are fewer
+            each = max(1, rows.num_bytes // max(1, len(rows.images)))
+            self._collector, self._sized = Collector(max(1, min(self._most, MOST_BYTES // each)), "cpu"), True
+        self._collector.add(rows, keys or [0] * len(rows.images))
+
+    @property
+    def found(self) -> tuple[ProbeBatch, list[int], list[int]] | None:
+        """The images, their classes, and which of the validation's images they are."""
+        probe = self._collector.probe
+        return None if probe is None else (probe, self._collector.keys, self._collector.places)
+
+
+class CohortLooker:
+    """Looks at a cohort with the model of a run.
+
+    Args:
+        explainer_of: Makes who explains images of a probe batch that is not on the device.
+        images: The images, on the host.
+        keys: Class of each.
+        places: Which of the validation's images each is.
+        pictures_of: Makes (b, 3, H, W) uint8 of a probe batch, as a person would see it.
+        class_names: Names of the classes, or None.
+        methods: Those of the probe; the first leads.
+        batch_size: Images of a validation batch.
+        auto: Whether the number of images is ours to choose.
+        name: First part of all tags.
+    """
+
+    def __init__(
+        self,
+        explainer_of: Callable[[ProbeBatch], ProbeExplainer],
+        images: ProbeBatch,
+        keys: list[int],
+        places: list[int],
+        pictures_of: Callable[[ProbeBatch], Tensor],
+        class_names: list[str] | None,
+        methods: list[str],
+        batch_size: int,
+        *,
+        auto: bool,
+        name: str,
+    ) -> None:
+        self._images, self._keys, self._places = images, keys, places
+        self._explainer_of, self._pictures_of = explainer_of, pictures_of
+        self._names, self._name, self._auto = tuple(class_names or ()), name, auto
+        others = [method for method in methods[1:] if method == LAST_BLOCK]
+        self._methods = [methods[0], *others]
+        # A quarter of a batch with the graph of the whole depth takes about the memory of the batch without.
+        self._at_once = max(1, ceil(batch_size / 4))
+        self._explainer: ProbeExplainer | None = None
+        self._tracker: Tracker | None = None
+        self.allowance = Allowance(BUDGET if auto else None)
+
+    def look(
+        self, trainer: Trainer, module: LightningModule, step: int, epoch: int, seconds: float
+    ) -> FoundLook | None:
+        """Explain the cohort and say what is found; None where time has first to be saved up.
+
+        Args:
+            trainer: The trainer.
+            module: The model.
+            step: Step of the validation metrics.
+            epoch: The epoch.
+            seconds: That the validation itself has taken.
+        """
+        self.allowance.earn(seconds)
+        if self._explainer is not None and not self.allowance.allows():
+            return None
+        began = time.perf_counter()
+        if self._explainer is None:
+            self._choose(module, seconds)
+            began = time.perf_counter()  # to find out how many cost how much is done once
+        look = self._explained(module, step, epoch)
+        if self._tracker is None:
+            self._tracker = Tracker(self._cohort(look))
+        state = self._tracker.add(look, self._pixels, lambda images, rows: self._classify(module, images, rows))
+        found = FoundLook(
+            step,
+            epoch,
+            {f"{self._name}/cohort/{name}": value for name, value in self._tracker.scalars.items()},
+            findings(state),
+            self._tracker.means,
+            look.kept.astype(np.float32),
+            self._tracker.cohort,
+        )
+        self.allowance.spend(time.perf_counter() - began)
+        return found
+
+    def _choose(self, module: LightningModule, seconds: float) -> None:
+        """Keep as many images as a tenth of the validation's time allows, and eight of each class."""
+        self._explainer = self._explainer_of(self._images)
+        self._explain(module, list(range(min(self._at_once, len(self._keys)))))  # the first is slower
+        if not self._auto:
+            return
+        began = time.perf_counter()
+        self._explain(module, list(range(min(self._at_once, len(self._keys)))))
+        each = (time.perf_counter() - began) / min(self._at_once, len(self._keys))
+        least = PER_CLASS * len(set(self._keys))
+        count = min(len(self._keys), MOST_IMAGES, max(least, int(BUDGET * seconds / each)))
+        rows = balanced(self._keys, count)
+        self._images = self._images.take(rows)
+        self._keys, self._places = [self._keys[row] for row in rows], [self._places[row] for row in rows]
+        self._explainer = self._explainer_of(self._images)
+
+    def _explain(self, module: LightningModule, rows: list[int]) -> dict[str, Tensor]:
+        assert self._explainer is not None
+        index, device = torch.tensor(rows), module.device
+        labels = self._images.labels
+        explanation = self._explainer.explain_rows(
+            module,
+            self._images.images[index].to(device),
+            index,
+            self._methods,
+            None if labels is None else labels[index].to(device),
+        )
+        assert explanation.logits is not None and explanation.class_idx is not None
+        maps = [explanation.maps[method] for method in self._methods]
+        probabilities = self._explainer.task.probabilities(explanation.logits)
+        best = probabilities.max(1)
+        own = probabilities.gather(1, explanation.class_idx.clamp(0, probabilities.shape[1] - 1)[:, None])[:, 0]
+        found = {"maps": maps[0], "predictions": best.indices, "probabilities": best.values, "own": own}
+        if len(maps) > 1:
+            found["agreement"] = metrics.shared_evidence(maps[0], maps[1])
+        return {name: tensor.cpu() for name, tensor in found.items()}
+
+    def _explained(self, module: LightningModule, step: int, epoch: int) -> CohortLook:
+        count = len(self._keys)
+        parts = [
+            self._explain(module, list(range(start, min(start + self._at_once, count))))
+            for start in range(0, count, self._at_once)
+        ]
+        whole = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        like = torch.empty(count, 1, *whole["maps"].shape[1:])
+        return CohortLook(
+            step,
+            epoch,
+            whole["maps"],
+            METHODS[CONTROL].function(activations=like).numpy(),
+            whole["predictions"],
+            whole["probabilities"],
+            whole["own"],
+            whole.get("agreement"),
+        )
+
+    def _cohort(self, look: CohortLook) -> Cohort:
+        images, grid = self._images, search_grid(*look.maps.shape[1:])
+        parts = [
+            appearance(
+                self._pictures_of(images.take(list(range(start, min(start + 64, len(self._keys)))))).numpy(), grid
+            )
+            for start in range(0, len(self._keys), 64)
+        ]
+        count = len(self._keys)
+        return Cohort(
+            np.full(count, -1) if images.labels is None else images.labels.numpy(),
+            self._names,
+            np.concatenate(parts),
+            None if images.regions is None else metrics.mask_coverage(images.regions, (SIDE, SIDE)).numpy(),
+            np.array(self._places),
+        )
+
+    def _pixels(self, rows: np.ndarray) -> np.ndarray:
+        return self._images.images[torch.from_numpy(rows)].float().numpy()
+
+    def _classify(self, module: LightningModule, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        assert self._explainer is not None
+        given = torch.from_numpy(images).to(module.device, self._images.images.dtype)
+        parts = [
+            self._explainer.probabilities(module, part, index)
+            for part, index in zip(given.split(self._at_once), torch.from_numpy(rows).split(self._at_once), strict=True)
+        ]
+        return torch.cat(parts).float().cpu().numpy()
+
+
+def can_have_cohort(settings: Any, task: Any) -> bool:
+    """Whether there are classes, one of which is right, to say something of."""
+    return settings.cohort is not None and settings.score is None and (task is None or _has_classes(task))
+
+
+def _has_classes(task: Any) -> bool:
+    return bool(task.has_classes and task.is_exclusive)
