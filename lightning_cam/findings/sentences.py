@@ -94,9 +94,14 @@ def as_markdown(found: Sequence[Finding]) -> str:
 
 @register_finding("shortcut")
 def shortcut(state: State) -> Iterator[Finding]:
-    """The evidence of a class lies on a mark, at two looks in a row, and the model was tried on it."""
+    """The evidence of a class lies on a mark, at two looks in a row, and the model was tried on it.
+
+    What looks alike in the images of a class is mostly its object: without a fixed place only what is confirmed is said.
+    """
     for tried in state.tried:
         suspect, proof = tried.suspect, tried.proof
+        if suspect.kind != "place" and proof.verdict != "confirmed":
+            continue
         name = state.cohort.name(suspect.label)
         if suspect.kind == "place":
             what, it = f"lies at {suspect.name}", "that place"

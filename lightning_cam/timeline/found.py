@@ -1,8 +1,8 @@
 """What was found of a cohort, as it stands in a record: sentences, the mean maps of classes, maps of images.
 
 A record of the kind `findings` belongs to the look of its step. Its JSON has `findings` (see `FoundEntry`), `classes`
-(of the mean maps) and `images` (which of the cohort the maps are of). Behind it lie, as uint8 of 28 × 28 cells, the mean maps and the
-maps, each in 1/255 of its largest value, and float32 (n,) these values.
+(of the mean maps) and `images` (which of the cohort the maps are of). Behind it lie, as uint8 of 28 × 28
+cells, the mean maps and the maps, each in 1/255 of its largest value, and float32 (n,) these values.
 """
 
 import math
@@ -78,9 +78,8 @@ def encode_found(
     """
     classes = list(means)[:MOST_CLASSES]
     images = np.unique(np.linspace(0, len(maps) - 1, min(len(maps), MOST_MAPS)).round().astype(int)).tolist()
-    whole = np.concatenate(
-        [np.stack([means[c] for c in classes]) if classes else np.empty((0, SIDE, SIDE)), maps[images]]
-    )
+    kept = np.array([means[c] for c in classes]).reshape(-1, SIDE, SIDE)
+    whole = np.concatenate([kept, maps[images]])
     largest = np.nan_to_num(whole).max((1, 2), initial=0)
     codes = np.rint(np.nan_to_num(whole) / np.where(largest > 0, largest, 1)[:, None, None] * 255).astype(np.uint8)
     entries = [{**entry, "text": entry["text"][:_LONGEST]} for entry in findings[:_MOST_FINDINGS]]
