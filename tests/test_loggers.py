@@ -181,6 +181,7 @@ def test_mlflow_with_a_local_store(tmp_path, monkeypatch):
     assert len([path for path in stored if "filmstrip" in path and path.endswith(".png")]) == 2
     assert {item.path for item in client.list_artifacts(logger.run_id, "cam")} == {
         "cam/about.md",
+        "cam/findings.md",
         "cam/cam_report.html",
     }
 

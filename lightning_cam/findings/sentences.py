@@ -96,7 +96,8 @@ def as_markdown(found: Sequence[Finding]) -> str:
 def shortcut(state: State) -> Iterator[Finding]:
     """The evidence of a class lies on a mark, at two looks in a row, and the model was tried on it.
 
-    What looks alike in the images of a class is mostly its object: without a fixed place only what is confirmed is said.
+    What looks alike in the images of a class is mostly its object: without a fixed place only what is confirmed is
+    said.
     """
     for tried in state.tried:
         suspect, proof = tried.suspect, tried.proof

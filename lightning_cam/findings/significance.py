@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import comb
 
-LEVEL = 0.01
+LEVEL = 0.001
 LEAST_DIFFERENCE = 0.25
 LEAST_RATIO = 5
 
@@ -43,7 +43,7 @@ def stands_out(count: int, of: int, others: int, of_others: int, by_chance: int,
         of: Images of the class.
         others: Other images that have it.
         of_others: Other images.
-        by_chance: Images of the class whose `random` map has it.
+        by_chance: Images, of all, whose `random` map has it.
         tried: How many things were tried at this look.
 
     Example:
@@ -56,4 +56,6 @@ def stands_out(count: int, of: int, others: int, of_others: int, by_chance: int,
     if own - rest < LEAST_DIFFERENCE or own < LEAST_RATIO * rest:
         return False
     level = LEVEL / max(1, tried)
-    return p_permuted(count, of, others, of_others) <= level and p_permuted(count, of, by_chance, of) <= level
+    return (
+        p_permuted(count, of, others, of_others) <= level and p_permuted(count, of, by_chance, of + of_others) <= level
+    )

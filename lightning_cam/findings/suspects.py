@@ -21,7 +21,7 @@ LEAST_IMAGES = 4  # of a class, to say anything of it
 _EXCESS = 0.2  # of the evidence that a mark holds more than its cells have of the area
 _MOST_CLASSES = 24  # that are searched: those whose evidence stands out most
 _MOST_AREA = 0.25  # of the image, of a place
-_EDGE_OF_PEAK = 0.25  # cells with less of the peak's excess do not belong to a place
+_EDGE_OF_PEAK = 0.4  # cells with less of the peak's excess do not belong to a place
 _ALIKE = 0.12  # distance in color and texture, each in [0, 1], of cells that look alike
 _SURE = 0.5  # mean probability of the class, in the images that have a mark: before that there is nothing to go by
 _SAME_PLACE = 0.3  # overlap by union of two marks that are the same
@@ -192,8 +192,7 @@ def _proposed(
     cohort: Cohort, evidence: np.ndarray, there: np.ndarray, own: np.ndarray
 ) -> Iterator[tuple[str, Mark, list[tuple[np.ndarray, Mark]]]]:
     """Each kind of mark: chosen from all images, and for counting each half with a mark chosen from the other one."""
-    order = np.cumsum(own & there) % 2 == 0, np.cumsum(~own & there) % 2 == 0
-    first = np.where(own, order[0], order[1])
+    first = _half_of(own & there) | _half_of(~own & there)
     for kind, searcher in SEARCHERS.items():
         marks = list(searcher(_Half(cohort, evidence, own & there, ~own & there)))
         halves = [
@@ -205,6 +204,14 @@ def _proposed(
                 yield kind, mark, [(~first, like[0]), (first, like[1])]
 
 
+def _half_of(rows: np.ndarray) -> np.ndarray:
+    """(n,) bool, half of these images, dealt out at random: what data alternate in must not fall into one half."""
+    (places,) = rows.nonzero()
+    half = np.zeros_like(rows)
+    half[np.random.default_rng(0).permutation(places)[: len(places) // 2]] = True
+    return half
+
+
 def _counted(
     cohort: Cohort,
     evidence: np.ndarray,
@@ -213,14 +220,14 @@ def _counted(
     own: np.ndarray,
     halves: list[tuple[np.ndarray, Mark]],
 ) -> tuple[int, int, int]:
-    """Of the class, of the others, and of the class's maps of chance: how many images have their evidence on it."""
+    """Of the class, of the others, and of all maps of chance: how many images have their evidence on it."""
     count = others = chance = 0
     for part, mark in halves:
         masks = mark.masks(cohort)
         have = _lies_on(evidence, masks)
         count += int((have & there & part & own).sum())
         others += int((have & there & part & ~own).sum())
-        chance += int((_lies_on(control, masks) & there & part & own).sum())
+        chance += int((_lies_on(control, masks) & there & part).sum())
     return count, others, chance
 
 
