@@ -65,14 +65,14 @@ class Mark:
         assert self.look is not None
         return _distance(cohort.appearance, self.look) <= _ALIKE
 
-    def is_like(self, other: Mark) -> bool:
-        """Whether this is the same mark."""
+    def likeness(self, other: Mark) -> float:
+        """How far this is the same mark, from 0 for another one to 1: overlap by union, or nearness of the looks."""
         if self.cells is not None and other.cells is not None:
-            union = (self.cells | other.cells).sum()
-            return bool(union) and (self.cells & other.cells).sum() / union >= _SAME_PLACE
+            overlap = (self.cells & other.cells).sum() / max(1, (self.cells | other.cells).sum())
+            return float(overlap) if overlap >= _SAME_PLACE else 0.0
         if self.look is not None and other.look is not None:
-            return bool(_distance(self.look, other.look) <= 2 * _ALIKE)
-        return False
+            return max(0.0, 1 - float(_distance(self.look, other.look)) / (2 * _ALIKE))
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ def _proposed(
             list(searcher(_Half(cohort, evidence, own & there & part, ~own & there & part))) for part in (first, ~first)
         ]
         for mark in marks:
-            like = [next((other for other in half if other.is_like(mark)), None) for half in halves]
-            if like[0] is not None and like[1] is not None:
+            like = [max(half, key=mark.likeness, default=None) for half in halves]
+            if like[0] is not None and like[1] is not None and min(mark.likeness(other) for other in like if other):
                 yield kind, mark, [(~first, like[0]), (first, like[1])]
 
 

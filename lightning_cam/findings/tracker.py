@@ -127,4 +127,4 @@ class Tracker:
 
 
 def _is_same(one: Suspect, other: Suspect) -> bool:
-    return one.label == other.label and one.kind == other.kind and one.mark.is_like(other.mark)
+    return one.label == other.label and one.kind == other.kind and one.mark.likeness(other.mark) > 0
