@@ -1,0 +1,241 @@
+"""The cohort in a training: what is collected, what it costs, what is logged, and that training stays the same."""
+
+import logging
+
+import numpy as np
+import pytest
+import timm
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_cam import TransformerCAMCallback, explain, metrics, read_timeline
+from lightning_cam.findings import Finding
+from lightning_cam.timeline import TimelineWriter
+from lightning_cam.training.cohort import Allowance, CohortCollector
+from lightning_cam.training.collect import balanced
+from lightning_cam.training.probe import ProbeBatch
+from tests.test_callback import Blobs, Lit, loaders, trainer
+from tests.training import assert_same, compare, heard, train
+
+SIZE = 32
+
+
+class Tuples(Lit):
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", nn.functional.cross_entropy(self.model(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), 1e-3)
+
+
+def marked(count, seed):
+    """Noise in three classes; the first one has a bright cell in a corner, the others differ in nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, SIZE, SIZE, generator=generator) * 0.5 - 0.3
+    labels = torch.arange(count) % 3
+    images[labels == 0, 0, :8, :8] = 0.7
+    return TensorDataset(images, labels)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A training on images with a mark: what was said, and where it is logged."""
+    folder = tmp_path_factory.mktemp("marked")
+    torch.manual_seed(0)
+    messages = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("lightning_cam.training.look_logger")
+    logger.addHandler(handler)
+    before, _ = logger.level, logger.setLevel(logging.INFO)
+    try:
+        callback = TransformerCAMCallback(cohort=48, class_names=["red", "a", "b"], on_error="raise")
+        fitted = trainer(folder, callback, max_epochs=5)
+        data = DataLoader(marked(192, 0), 16, shuffle=True), DataLoader(marked(60, 1), 16)
+        small = {"img_size": SIZE, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4, "num_classes": 3}
+        lit = Tuples(timm.create_model("vit_tiny_patch16_224", **small))
+        fitted.fit(lit, *data)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    return folder, messages, lit
+
+
+def test_a_mark_is_found_and_said(run):
+    folder, messages, _ = run
+    found = read_timeline(folder).findings
+    assert [one.step for one in found] == [11, 23, 35, 47, 59]
+    (finding,) = [f for f in found[-1].findings if f.kind == "shortcut"]
+    assert finding.status == "confirmed" and finding.classes == [0] and finding.since is not None
+    assert "Class red" in finding.text and "the upper left corner" in finding.text
+    assert finding.numbers["painted_over"] < 0.5 < finding.numbers["before"]
+    assert {marked(60, 1)[image][1].item() for image in finding.images} == {0}
+    lines = [message for message in messages if "Class red" in message or "Nothing unusual" in message]
+    assert len(lines) >= 3 and finding.text in lines[-1]
+
+
+def test_what_is_logged_of_it(run):
+    folder, _, lit = run
+    file = next(folder.rglob("events.*"))
+    log = EventAccumulator(str(file.parent), {"images": 0, "tensors": 0}).Reload()
+    steps = [event.step for event in log.Scalars("val_loss")]
+    for tag in ("images", "accuracy", "border_share", "center_share", "spread", "agreement", "without_evidence"):
+        assert [event.step for event in log.Scalars(f"cam/cohort/{tag}")] == steps
+    assert [event.step for event in log.Images("cam/class_means")] == steps
+    cards = [event.tensor_proto.string_val[0].decode() for event in log.Tensors("cam/findings/text_summary")]
+    assert len(cards) == 5 and "the upper left corner" in cards[-1]
+    # The numbers are those of the final model on these images.
+    images, labels = marked(60, 1).tensors
+    rows = torch.arange(48)  # as many of each class as there are, in the order they came
+    with torch.no_grad():
+        right = (lit.model.eval()(images[rows]).argmax(1) == labels[rows]).float().mean()
+    assert log.Scalars("cam/cohort/accuracy")[-1].value == pytest.approx(right.item())
+    maps = explain(lit.model, images[rows], ["attnlrp", "hirescam"], class_idx=labels[rows]).maps
+    agreement = metrics.shared_evidence(maps["attnlrp"], maps["hirescam"]).mean()
+    assert log.Scalars("cam/cohort/agreement")[-1].value == pytest.approx(agreement.item(), abs=1e-4)
+    mean = read_timeline(folder).findings[-1].class_means[0]
+    energy = maps["attnlrp"][labels[rows] == 0].relu()
+    shares = (energy / energy.sum((1, 2), keepdim=True)).mean(0)
+    fine = shares.repeat_interleave(7, 0).repeat_interleave(7, 1) / 49
+    np.testing.assert_allclose(mean, fine, atol=mean.max() / 255)
+
+
+@pytest.mark.parametrize(
+    "options", [{"cohort": 5}, {"cohort": "auto"}, {"cohort": None}, {"cohort": 4, "log_metrics": True}]
+)
+def test_training_is_the_same_bit_for_bit(tmp_path, options):
+    def callback():
+        return TransformerCAMCallback(num_samples=3, on_error="raise", **options)
+
+    if "log_metrics" not in options:
+        compare(tmp_path, callback=callback)
+        return
+    one, other = train(tmp_path / "with", callback()), train(tmp_path / "without")
+    added = {name: one.same["results"].pop(name) for name in [*one.same["results"]] if name.startswith("cam/")}
+    assert_same(one, other)
+    assert {"cam/attnlrp/entropy", "cam/cohort/accuracy", "cam/cohort/drift"} <= set(added)
+
+
+def test_metrics_that_checkpoints_act_on(tmp_path):
+    best = ModelCheckpoint(tmp_path / "best", monitor="cam/cohort/border_share", save_top_k=1)
+    look = TransformerCAMCallback(cohort=8, log_metrics=True, on_error="raise")
+    trainer(tmp_path, look, best, enable_checkpointing=True).fit(Lit(), *loaders())
+    values = read_timeline(next(tmp_path.rglob("*.lcam"))).metrics["cam/cohort/border_share"]
+    assert best.best_model_score.item() == pytest.approx(values.min(), abs=1e-5)
+
+
+def test_without_a_cohort_nothing_is_found(tmp_path):
+    trainer(tmp_path, TransformerCAMCallback(cohort=None, on_error="raise")).fit(Lit(), *loaders())
+    timeline = read_timeline(tmp_path)
+    assert timeline.findings == [] and not any("cohort" in tag for tag in timeline.metrics)
+
+
+def test_steps_are_watched_no_longer_than_the_probe_needs(tmp_path, monkeypatch):
+    """What the network gets is read off the batch, where it was seen to stand there."""
+    from lightning_cam.training import finder
+
+    watched = []
+
+    class Counted(finder.StepWatch):
+        def begin(self, batch, *rest):
+            watched.append(rest[0])
+            super().begin(batch, *rest)
+
+    monkeypatch.setattr(finder, "StepWatch", Counted)
+    looks = TransformerCAMCallback(num_samples=4, cohort=24, on_error="raise")
+    trainer(tmp_path, looks, num_sanity_val_steps=0).fit(Lit(), *loaders(4))
+    assert read_timeline(tmp_path).metrics["cam/cohort/images"].tolist() == [24] * 3
+    assert watched == [0] or max(watched) < 6 - 1
+
+
+def test_images_that_the_step_changes_are_explained_as_the_network_gets_them(tmp_path):
+    class Halved(Lit):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", nn.functional.cross_entropy(self.model(batch["image"] / 2), batch["label"]))
+
+    lit, looks = Halved(), TransformerCAMCallback(cohort=24, on_error="raise")
+    trainer(tmp_path, looks, max_epochs=1).fit(lit, *loaders())
+    data = Blobs()
+    with torch.no_grad():
+        right = (lit.model.eval()(data.images / 2).argmax(1) == data.labels).float().mean()
+    assert read_timeline(tmp_path).metrics["cam/cohort/accuracy"][-1] == pytest.approx(right.item())
+
+
+def test_a_fault_ends_the_cohort_and_not_the_looks(tmp_path, monkeypatch):
+    from lightning_cam.training import cohort
+
+    def fails(*args):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(cohort.CohortLooker, "look", fails)
+    with heard() as messages:
+        trainer(tmp_path, TransformerCAMCallback(cohort=8)).fit(Lit(), *loaders())
+    assert len(read_timeline(tmp_path).steps) == 3
+    assert [message for message in messages if "no room" in message] == [
+        "cam: nothing more is found of the cohort: no room"
+    ]
+
+
+def test_time_is_saved_up_for_a_look_that_takes_more_than_a_tenth():
+    allowance, looked = Allowance(0.1), []
+    for validation in range(40):
+        allowance.earn(10)
+        if validation == 0 or allowance.allows():
+            looked.append(validation)
+            allowance.spend(4)
+    assert len(looked) == 10  # 40 s of 400
+    assert Allowance(None).allows()
+
+
+def test_what_is_collected_is_spread_over_classes_and_known_by_its_place():
+    collector, seen = CohortCollector(8), []
+    for labels in ([0] * 6, [0, 0, 1, 1, 1, 1], [2, 2, 0, 0, 1, 2]):
+        images = torch.arange(len(seen), len(seen) + 6).float()[:, None, None, None].expand(-1, 3, 4, 4)
+        seen += labels
+        collector.add(ProbeBatch(images, torch.tensor(labels)), labels)
+    probe, keys, places = collector.found
+    assert sorted(keys) == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert [seen[place] for place in places] == keys == probe.labels.tolist()
+    assert probe.images[:, 0, 0, 0].tolist() == places
+    assert sorted(np.array([0, 0, 0, 1, 2, 2])[balanced([0, 0, 0, 1, 2, 2], 4)]) == [0, 0, 1, 2]
+
+
+def test_a_look_keeps_at_most_256_kilobytes(tmp_path):
+    rng = np.random.default_rng(0)
+    writer = TimelineWriter(tmp_path)
+    path = writer.probe(np.zeros((2, 3, 32, 32), np.uint8))
+    writer.append(1, 0, {"attnlrp": np.ones((2, 4, 4))})
+    before = path.stat().st_size
+    means = {label: rng.random((28, 28)) / 784 for label in range(1000)}
+    maps = rng.random((1024, 28, 28)) / 784
+    entries = [Finding("shortcut", "x" * 1000, numbers={"share": 0.5}).as_json() for _ in range(40)]
+    writer.add_findings(1, entries, means, maps)
+    assert path.stat().st_size - before <= 256 * 2**10
+    (found,) = read_timeline(path).findings
+    for label, mean in found.class_means.items():
+        np.testing.assert_allclose(mean, means[label], atol=means[label].max() / 255)
+    for image, kept in zip(found.images, found.maps, strict=True):
+        np.testing.assert_allclose(kept, maps[image], atol=maps[image].max() / 255)
+    assert len(found.findings) == 40 and found.findings[0].numbers == {"share": 0.5}
+
+
+def test_any_logger_gets_it(tmp_path):
+    trainer(tmp_path, TransformerCAMCallback(cohort=8, on_error="raise"), logger=CSVLogger(tmp_path)).fit(
+        Lit(), *loaders()
+    )
+    assert next(tmp_path.rglob("cam/findings.md")).read_text().startswith("Step 8\n\n- ")
+    assert len(list(tmp_path.rglob("cam/class_means/*.jpg"))) == 3
+    assert "cam/cohort/border_share" in next(tmp_path.rglob("cam/metrics.csv")).read_text()
+
+
+@pytest.mark.parametrize("cohort", [0, -1, "all", 1.5, True])
+def test_arguments(cohort):
+    with pytest.raises(ValueError, match="cohort: expected 'auto', None or at least 1"):
+        TransformerCAMCallback(cohort=cohort)
