@@ -23,6 +23,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "methods": commands.show_methods,
     "board": commands.start_board,
     "report": commands.make_report,
+    "findings": commands.show_findings,
 }
 _OPTIONS = {option for command in _COMMANDS.values() for option in inspect.signature(command).parameters}
 

@@ -145,6 +145,9 @@ def replay_checkpoints(
         str | None,
         Parameter(help="In place of it the first validation batch of a LightningDataModule, package.module:Class."),
     ] = None,
+    cohort: Annotated[
+        options.Whole, Parameter(help="Validation images of the data module to find things in; 0 for none.")
+    ] = 200,
     data_args: Annotated[
         options.Arguments, Parameter(help="Arguments of the data module, as --data-args.NAME VALUE.")
     ] = None,
@@ -189,12 +192,12 @@ def replay_checkpoints(
     lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
     if data is not None:
         images = None
-        batch, names = replay.first_batch(load_object(data, "--data")(**data_args or {}))
+        batches, names = replay.first_batches(load_object(data, "--data")(**data_args or {}), cohort)
     else:
         assert probe is not None
         preprocessing = given(of_module(lit), image_size, resize, mean, std)
         images = replay.folder_probe(probe, num_samples, preprocessing)
-        batch, names = {"image": images.images}, None
+        batches, names, cohort = [{"image": images.images}], None, 0
         mean, std = list(preprocessing.mean), list(preprocessing.std)
     methods: Any = _methods(method)  # the callback takes functions too
     callback = TransformerCAMCallback(
@@ -208,6 +211,7 @@ def replay_checkpoints(
         std=std,
         class_names=class_names or names,
         batch_size=batch_size,
+        cohort=cohort or None,
         name=name,
         on_error="raise",
     )
@@ -215,7 +219,7 @@ def replay_checkpoints(
         replay.replay(
             lit,
             row,
-            batch,
+            batches,
             callback,
             Path(output),
             device=pick_device(device),
@@ -281,6 +285,18 @@ def make_report(
     except RecordError as error:
         raise CommandError(str(error)) from error
     print(printable(path))
+
+
+def show_findings(
+    logdir: Annotated[str, Parameter(help="The log directory, of one run or several, or a record.")],
+    *,
+    json: Annotated[bool, Parameter(negative=(), help="All looks, as JSON.")] = False,
+) -> None:
+    """Say what was found in a training: shortcuts, confusions, evidence that moves."""
+    from lightning_cam.cli.found import as_json, as_text, read_findings
+
+    found = read_findings(logdir)
+    print(as_json(found) if json else as_text(found))
 
 
 def _methods(names: Sequence[str]) -> str | list[str]:

@@ -21,6 +21,7 @@ from lightning_cam.cli.errors import CommandError, UsageError
 from lightning_cam.cli.images import ImageFiles, find_images, match
 from lightning_cam.cli.models import load_object
 from lightning_cam.cli.preprocessing import Preprocessing
+from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import metrics_step_of, set_metrics_step
 from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX, RecordError
@@ -123,13 +124,24 @@ def folder_probe(path: str, num_samples: int, preprocessing: Preprocessing) -> P
     return ProbeBatch(torch.stack(images), names=tuple(names))
 
 
-def first_batch(data: LightningDataModule) -> tuple[Any, list[str] | None]:
-    """The first validation batch of a data module, and the names of its classes."""
+def first_batches(data: LightningDataModule, count: int) -> tuple[list[Any], list[str] | None]:
+    """The first validation batches of a data module, one at least, and the names of its classes.
+
+    Args:
+        data: The data module.
+        count: As many as hold so many images, if there are.
+    """
     data.prepare_data()
     data.setup("fit")
     loader = data.val_dataloader()
     loader = loader[0] if isinstance(loader, (list, tuple)) else loader
-    return data.on_after_batch_transfer(next(iter(loader)), 0), find_class_names([loader, data])
+    batches, left = [], max(1, count)
+    for batch in loader:
+        batches.append(data.on_after_batch_transfer(batch, 0))
+        left -= max((len(tensor) for _, tensor in named_tensors(batch) if tensor.ndim), default=1)
+        if left <= 0:
+            break
+    return batches, find_class_names([loader, data])
 
 
 def check_folder(folder: Path, name: str) -> None:
@@ -175,7 +187,7 @@ def nothing_left_of_a_failure(folder: Path, name: str) -> Iterator[None]:
 def replay(
     module: LightningModule,
     checkpoints: list[Checkpoint],
-    batch: Any,
+    batches: list[Any],
     callback: TransformerCAMCallback,
     output: Path,
     *,
@@ -189,7 +201,7 @@ def replay(
     Args:
         module: Takes the weights of one checkpoint after the other.
         checkpoints: In the order of their steps.
-        batch: What the first validation batch was.
+        batches: What the first validation batches were; the cohort is collected from all, at the first checkpoint.
         callback: Does all the rest.
         output: Log directory.
         device: Where to run.
@@ -211,7 +223,7 @@ def replay(
     )
     module.to(device).eval()
     module.trainer = trainer
-    batch = trainer.precision_plugin.convert_input(move_data_to_device(batch, device))
+    batches = [trainer.precision_plugin.convert_input(move_data_to_device(batch, device)) for batch in batches]
     try:
         callback.setup(trainer, module, "validate")
         for checkpoint in tqdm(checkpoints, unit="checkpoint", disable=None):
@@ -223,11 +235,13 @@ def replay(
             set_metrics_step(trainer, checkpoint.step)
             trainer.fit_loop.epoch_progress.current.completed = checkpoint.epoch
             callback.on_validation_start(trainer, module)
-            callback.on_validation_batch_start(trainer, module, batch, 0)
-            if is_whole:
-                _run_step(trainer, module, batch)
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch = True  # there is no other
-            callback.on_validation_batch_end(trainer, module, None, batch, 0)
+            seen = batches if checkpoint is checkpoints[0] else batches[:1]
+            for index, batch in enumerate(seen):
+                callback.on_validation_batch_start(trainer, module, batch, index)
+                if is_whole:
+                    _run_step(trainer, module, batch, index)
+                trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch = index == len(seen) - 1
+                callback.on_validation_batch_end(trainer, module, None, batch, index)
             callback.flush()  # a training would rather lose a look than wait
     finally:
         callback.teardown(trainer, module, "validate")
@@ -235,11 +249,11 @@ def replay(
             logger.finalize("success")
 
 
-def _run_step(trainer: Trainer, module: LightningModule, batch: Any) -> None:
+def _run_step(trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
     """Let the callback see what the validation step does with the batch."""
     with unlogged(trainer, module), torch.no_grad(), trainer.precision_plugin.forward_context():
         try:
-            module.validation_step(batch, 0)
+            module.validation_step(batch, index)
         except Exception as error:  # whatever the user's step needs that there is not outside of a training
             _log.info("The validation step cannot be run (%s): what is explained is a guess.", error)
 
