@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_cam.findings import Finding
 from lightning_cam.render import scale_common, scale_per_image
 from lightning_cam.timeline import TimelineWriter, read_timeline
 from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
@@ -41,10 +43,30 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for write in (write_whole, write_resumed, write_unlabeled):
         path = write(folder)
         save(folder / f"{path.stem}.json", record_as_json(path))
+    save(folder / "found.json", found_as_json(write_found(folder)))
     save(folder / "scales.json", scales_as_json(write_scales(folder)))
     save(folder / "colors.json", colors_as_json())
     save(folder / "interpolate.json", interpolations())
     return folder
+
+
+def write_found(folder: Path) -> Path:
+    """A record with findings at two of three looks, and some of a look that is not there."""
+    writer = writer_of(folder, "found")
+    for step in (1, 2, 3):
+        writer.append(step, 0, {"hirescam": np.ones((COUNT, 3, 3))})
+        if step < 3:
+            for at in (step, 7):
+                finding = Finding("shortcut", f"<b>step</b> {step}", "confirmed", at, [1], [0, 5], {"share": 0.5})
+                writer.add_findings(at, [finding.as_json()], {1: np.ones((28, 28))}, np.ones((2, 28, 28)))
+    return writer.path
+
+
+def found_as_json(path: Path) -> Any:
+    return [
+        {"step": found.step, "findings": [asdict(finding) for finding in found.findings]}
+        for found in read_timeline(path).findings
+    ]
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name.removesuffix(".test.mjs"))

@@ -4,6 +4,7 @@ import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
+import { Findings } from "./findings.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
@@ -79,10 +80,12 @@ export class App {
     this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
     this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
+    this.findings = new Findings((step) => this.player.go(nearestIndex(this.player.steps, step)));
     this.element = html(
       "div",
       { class: "page" },
       html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs),
+      this.findings.element,
       this.controls.element,
       html("main", {}, this.message, this.board.element),
       html("footer", {}, this.player.element, this.charts.element),
@@ -202,6 +205,7 @@ export class App {
     const [first] = timelines;
     const steps = allSteps(timelines);
     this.#showMessage();
+    this.findings.show(timelines, state.step);
     this.controls.show();
     this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
     this.board.show(arrangement);

@@ -41,6 +41,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array} topProbabilities images × topK
  * @property {Float32Array} labelProbabilities of each image's label; 0 where that is unknown
  * @property {Int32Array | null} classIdx the classes explained; null where they are the most probable ones
+ * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  */
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, n) => {

@@ -1,6 +1,6 @@
 // One run's record, and what the page wants to know of it.
 
-import { isLook, isMetrics, isProbe } from "./heads.js";
+import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
 import { readable } from "./text.js";
 
@@ -115,6 +115,7 @@ export class Timeline {
       if (head.kind === "probe") return !this.count && isProbe(head) && this.#addProbe(head, arrays);
       if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
+      if (head.kind === "findings") return isFound(head) && this.#addFound(head);
       return true; // of a later version of the format
     } catch (error) {
       if (error instanceof RangeError) return false; // arrays longer than the record
@@ -150,6 +151,16 @@ export class Timeline {
   #addMetrics({ step, metrics }) {
     const look = this.looks[this.lookAt(step)];
     if (look?.step === step) Object.assign(look.metrics, metrics);
+    return true;
+  }
+
+  /**
+   * Add what was found of more images at the look of this step.
+   * @param {{ step: number, findings: import("./findings.js").Finding[] }} head
+   */
+  #addFound({ step, findings }) {
+    const look = this.looks[this.lookAt(step)];
+    if (look?.step === step) look.findings = findings;
     return true;
   }
 
