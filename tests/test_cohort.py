@@ -239,3 +239,16 @@ def test_any_logger_gets_it(tmp_path):
 def test_arguments(cohort):
     with pytest.raises(ValueError, match="cohort: expected 'auto', None or at least 1"):
         TransformerCAMCallback(cohort=cohort)
+
+
+def test_maps_without_evidence_are_a_picture_too(tmp_path):
+    class Dead(Lit):
+        def __init__(self):
+            super().__init__()
+            nn.init.zeros_(self.model.head.weight)
+            self.model.head.requires_grad_(False)
+
+    looks = TransformerCAMCallback(methods="hirescam", cohort=8, on_error="raise", target_layers="model.blocks.1.norm1")
+    trainer(tmp_path, looks, max_epochs=1).fit(Dead(), *loaders())
+    assert read_timeline(tmp_path).metrics["cam/cohort/without_evidence"].tolist() == [1]
+    assert read_timeline(tmp_path).findings[0].class_means == {}

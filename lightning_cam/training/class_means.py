@@ -26,7 +26,10 @@ class ClassMeans:
         maps = np.stack([[look.means.get(label, blank) for label in labels] for look in self._looks])
         repeated = len({look.epoch for look in self._looks}) < len(self._looks)
         headings = [f"step {look.step}" if repeated else f"epoch {look.epoch}" for look in self._looks]
-        return class_means(torch.from_numpy(maps).float(), [found.cohort.name(label) for label in labels], headings)
+        names = [found.cohort.name(label) for label in labels]
+        if not labels:
+            maps, names = np.broadcast_to(blank, (len(self._looks), 1, 28, 28)), ["no evidence"]
+        return class_means(torch.from_numpy(maps.copy()).float(), names, headings)
 
 
 def standing_out(means: dict[int, np.ndarray], count: int) -> list[int]:
