@@ -20,7 +20,7 @@ _MOST_IMAGES = 16
 _CHANGE = 0.3  # of the class's probability that painting over takes, and pasting adds
 _OVER_CONTROL = 0.2  # by which both have to exceed the same with other cells
 _PART = 0.8  # of the class's images: with less, only a part of the class has the mark
-_SURE = 0.5
+_SURE = 0.3
 
 Classify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Images (b, C, H, W) float32 and which of the cohort each stands for (b,) in, probabilities (b, classes) out."""

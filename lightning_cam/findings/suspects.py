@@ -23,7 +23,7 @@ _MOST_CLASSES = 24  # that are searched: those whose evidence stands out most
 _MOST_AREA = 0.25  # of the image, of a place
 _EDGE_OF_PEAK = 0.4  # cells with less of the peak's excess do not belong to a place
 _ALIKE = 0.12  # distance in color and texture, each in [0, 1], of cells that look alike
-_SURE = 0.5  # mean probability of the class, in the images that have a mark: before that there is nothing to go by
+_SURE = 0.3  # mean probability of the class in images that have a mark: before that there is nothing to go by
 _SAME_PLACE = 0.3  # overlap by union of two marks that are the same
 
 Searcher = Callable[["_Half"], Iterator["Mark"]]
