@@ -6,6 +6,7 @@ over, and adding it to other classes' images, does to the model: from then on it
 kept in `--cache`; a second call does what is missing, and writes `findings.md`.
 
     python -m benchmarks.findings --cache runs/findings
+    python -m benchmarks.findings --cache runs/findings --cost
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.causal_data import normalized, places_of, with_mark
+from benchmarks.memory import peak_memory
 from examples.data import CLASSES, DigitsOnPhotos
 from lightning_cam import TransformerCAMCallback, read_timeline
 
@@ -69,8 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--train-size", type=int, default=2_000)
     parser.add_argument("--only", help="runs whose name holds this")
+    parser.add_argument("--cost", action="store_true", help="what looks at the cohort cost, and nothing else")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.cost:
+        for images, classes in ((2_000, 10), (8_000, 10), (2_000, 1_000)):
+            print(costs(images, classes, options.cache / f"cost-{images}-{classes}"), flush=True)
+        return
     options.cache.mkdir(parents=True, exist_ok=True)
     runs: list[tuple[str, str, str, int]] = [
         (model, mark, extent, seed)
@@ -179,6 +186,67 @@ def trained(model: str, mark: str, extent: str, seed: int, epochs: int, size: in
         "use": use.numbers if use else [],
         "found": [[(f.kind, f.status, f.classes, f.text) for f in found.findings] for found in timeline.findings],
     }
+
+
+def costs(images: int, classes: int, folder: Path, epochs: int = 12) -> str:
+    """A row of Markdown: what `cohort="auto"` takes of the time of validations, and of the memory of one batch."""
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, patch_size=8, embed_dim=96, num_heads=3, depth=4, num_classes=classes
+    )
+    data = TensorDataset(torch.randn(images, 3, 64, 64), torch.arange(images) % classes)
+    looks = TransformerCAMCallback(report=False, timelapse=None, on_error="raise")
+    session, rows = looks._session, list[tuple[float, float]]()
+    look = session.look_at_cohort
+
+    def timed(trainer: Trainer, module: LightningModule, seconds: float) -> None:
+        began = time.perf_counter()
+        look(trainer, module, seconds)
+        rows.append((seconds, time.perf_counter() - began))
+
+    session.look_at_cohort = timed  # type: ignore[method-assign]
+    measured = Memory(looks, data.tensors[0][:64])
+    trainer = Trainer(
+        max_epochs=epochs,
+        limit_train_batches=1,
+        accelerator="cpu",
+        callbacks=[looks, measured],
+        logger=CSVLogger(folder),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(Lit(model), DataLoader(data, 64), DataLoader(data, 64))
+    timeline = read_timeline(folder)
+    count = timeline.metrics["cam/cohort/images"]
+    validation, first, later = sum(row[0] for row in rows), rows[0][1], sum(row[1] for row in rows[1:])
+    weights = sum(p.nbytes for p in model.parameters())
+    plain, explained = (weights + taken for taken in measured.peaks)
+    looked = f"{len(timeline.findings)} of {epochs}"
+    return (
+        f"| {images:,} | {classes:,} | {int(count[0]):,} | {looked} | {first / rows[0][0]:.2f} "
+        f"| {later / (validation - rows[0][0]):.3f} | {explained / plain:.2f} |"
+    )
+
+
+class Memory(Callback):
+    """Measures at the end what a validation batch takes, and what the explanation of the cohort."""
+
+    def __init__(self, looks: TransformerCAMCallback, batch: Tensor) -> None:
+        self.looks, self.batch, self.peaks = looks, batch, [0, 0]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        looker = self.looks._session._looker
+        assert looker is not None
+
+        def plain() -> None:
+            with torch.no_grad():
+                pl_module.eval()(self.batch)
+
+        pl_module.forward = pl_module.model.forward  # type: ignore[method-assign]
+        device = torch.device("cpu")
+        self.peaks = [peak_memory(plain, device), peak_memory(lambda: looker._explained(pl_module, 0, 0), device)]
 
 
 def first_use(result: dict[str, Any]) -> int | None:
