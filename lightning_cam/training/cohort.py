@@ -64,7 +64,7 @@ class Allowance:
         (None, True)
         >>> allowance.spend(3.0), allowance.allows()
         (None, False)
-        >>> allowance.earn(40.0), allowance.allows()
+        >>> allowance.earn(60.0), allowance.allows()
         (None, True)
     """
 
