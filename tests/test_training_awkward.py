@@ -132,9 +132,13 @@ def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
             return self.kind(image=batch[0], label=batch[1])
 
     with heard() as said:
-        outcome = train(tmp_path, TransformerCAMCallback(), Reads)
+        outcome = train(tmp_path, TransformerCAMCallback(cohort=None), Reads)
     assert outcome.trainer.state.finished
     assert not said and len(outcome.looks) == 2  # once the probe is there, no batch is read
+    with heard() as said:
+        outcome = train(tmp_path, TransformerCAMCallback(), Reads)
+    assert len(outcome.looks) == 2  # what cannot be read for the cohort is said, and looks go on
+    assert said == ["cam: nothing more is found of the cohort: nobody reads me"]
     Reads.on_train_start = lambda lit: None
     Reads.kind = Closed
     with heard() as said:

@@ -126,8 +126,16 @@ class Session:
             return
         if self._finder is None:
             self._finder = ProbeFinder(self._settings, trainer, module, together=self._together)
-        self._finder.begin_batch(batch, batch_idx, dataloader_idx, for_probe=for_probe)
-        self._collect(trainer)
+        finder = self._finder
+
+        def begin() -> None:
+            finder.begin_batch(batch, batch_idx, dataloader_idx, for_probe=for_probe)
+            self._collect(trainer)
+
+        if for_probe:
+            begin()
+        else:
+            self._for_cohort(begin)
 
     def end_batch(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
         """Leave the module alone again; take the probe once it is complete.
@@ -146,8 +154,8 @@ class Session:
             return
         if self.is_open and self.probe is not None:
             if self._collects(trainer):
-                self._finder.end_batch(trainer, module)
-                self._collect(trainer)
+                self._for_cohort(partial(self._finder.end_batch, trainer, module))
+                self._for_cohort(partial(self._collect, trainer))
             return
         self._finder.end_batch(trainer, module)
         self._collect(trainer)
@@ -214,10 +222,16 @@ class Session:
         """
         if not (self._has_cohort and trainer.is_global_zero and self._shown and self._shown[0].logger is not None):
             return
+        self._for_cohort(partial(self._look_at_cohort, trainer, module, self._shown[0].logger, seconds))
+
+    def _for_cohort(self, action: Callable[[], None]) -> None:
+        """Do something for the cohort alone; a fault ends that, and not the looks at the probe."""
+        if not self._has_cohort:
+            return
         try:
-            self._look_at_cohort(trainer, module, self._shown[0].logger, seconds)
+            action()
         except Exception as error:
-            self._has_cohort, self._looker = False, None
+            self._has_cohort, self._looker, self._collector = False, None, None
             if self._settings.on_error == "raise":
                 raise
             _log.warning("%s: nothing more is found of the cohort: %s", self._settings.name, error)
