@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 import torch
@@ -274,12 +273,3 @@ class CohortLooker:
             for part, index in zip(given.split(self._at_once), torch.from_numpy(rows).split(self._at_once), strict=True)
         ]
         return torch.cat(parts).float().cpu().numpy()
-
-
-def can_have_cohort(settings: Any, task: Any) -> bool:
-    """Whether there are classes, one of which is right, to say something of."""
-    return settings.cohort is not None and settings.score is None and (task is None or _has_classes(task))
-
-
-def _has_classes(task: Any) -> bool:
-    return bool(task.has_classes and task.is_exclusive)
