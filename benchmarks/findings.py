@@ -237,7 +237,7 @@ class Memory(Callback):
         self.looks, self.batch, self.peaks = looks, batch, [0, 0]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        looker = self.looks._session._looker
+        looker = self.looks._session.cohort.looker
         assert looker is not None
 
         def plain() -> None:

@@ -12,16 +12,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.model.private import metrics_step
-from lightning_cam.training.cohort import MOST_IMAGES, CohortCollector, CohortLooker
-from lightning_cam.training.data import loaders_of
+from lightning_cam.training.cohort_session import CohortSession
 from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.finder import ProbeFinder, unlogged
 from lightning_cam.training.history import History
 from lightning_cam.training.look_logger import LookLogger
 from lightning_cam.training.observed import Head
-from lightning_cam.training.pictures import pictures_of
 from lightning_cam.training.probe import ProbeBatch
-from lightning_cam.training.ranks import apart_from_training, is_sharded, on_all_ranks
+from lightning_cam.training.ranks import apart_from_training, on_all_ranks
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.validated import InputComparison
 
@@ -52,6 +50,7 @@ class Session:
 
     Attributes:
         probe: The fixed images; None until they are collected.
+        cohort: The images that findings are made of.
         histories: The looks so far, by head; "" where there is one only.
         last_step: Step of the newest look, -1 before the first.
     """
@@ -65,17 +64,16 @@ class Session:
         self._comparison: InputComparison | None = None
         self._finder: ProbeFinder | None = None
         self._is_restored = False  # probe and history come from a checkpoint
-        self._collector: CohortCollector | None = None
-        self._looker: CohortLooker | None = None
-        self._has_cohort = settings.cohort is not None
+        self.cohort = CohortSession(settings)
         self.probe: ProbeBatch | None = None
         self.histories: dict[str, History] = {}
         self.last_step = -1
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, made in a run, has a history and files of its own."""
-        closed = dict.fromkeys(("_trainer", "_comparison", "_finder", "_collector", "_looker"))
-        return {**vars(self), **closed, "_shown": [], "histories": deepcopy(self.histories)}
+        closed = dict.fromkeys(("_trainer", "_comparison", "_finder"))
+        anew = {"_shown": [], "cohort": CohortSession(self._settings), "histories": deepcopy(self.histories)}
+        return {**vars(self), **closed, **anew}
 
     @property
     def history(self) -> History:
@@ -99,11 +97,7 @@ class Session:
             self._finder = None
         self._trainer = weakref.ref(trainer)
         self._together = together
-        self._collector = self._looker = None
-        self._has_cohort = self._settings.cohort is not None and self._settings.score is None
-        if self._has_cohort and is_sharded(trainer):
-            _log.info("There is no cohort: no rank has the whole model.")
-            self._has_cohort = False
+        self.cohort.begin(trainer)
 
     def begin_batch(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
@@ -122,7 +116,7 @@ class Session:
         if self._comparison is not None and not self._comparison.is_done and batch_idx == dataloader_idx == 0:
             self._comparison.begin(batch)
         for_probe = not (self.is_open and self.probe is not None)
-        if not for_probe and not self._collects(trainer):
+        if not for_probe and not self.cohort.collects(trainer):
             return
         if self._finder is None:
             self._finder = ProbeFinder(self._settings, trainer, module, together=self._together)
@@ -130,12 +124,12 @@ class Session:
 
         def begin() -> None:
             finder.begin_batch(batch, batch_idx, dataloader_idx, for_probe=for_probe)
-            self._collect(trainer)
+            self.cohort.collect(trainer, finder)
 
         if for_probe:
             begin()
         else:
-            self._for_cohort(begin)
+            self.cohort.attempt(begin)
 
     def end_batch(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
         """Leave the module alone again; take the probe once it is complete.
@@ -153,12 +147,12 @@ class Session:
         if self._finder is None:
             return
         if self.is_open and self.probe is not None:
-            if self._collects(trainer):
-                self._for_cohort(partial(self._finder.end_batch, trainer, module))
-                self._for_cohort(partial(self._collect, trainer))
+            if self.cohort.collects(trainer):
+                self.cohort.attempt(partial(self._finder.end_batch, trainer, module))
+                self.cohort.attempt(partial(self.cohort.collect, trainer, self._finder))
             return
         self._finder.end_batch(trainer, module)
-        self._collect(trainer)
+        self.cohort.collect(trainer, self._finder)
         source = self._finder.source
         if self._is_restored and source is not None and self.probe is not None:
             channels = source.rows.images.shape[1], self.probe.images.shape[1]
@@ -220,75 +214,25 @@ class Session:
             module: The model.
             seconds: That the validation itself has taken.
         """
-        if not (self._has_cohort and trainer.is_global_zero and self._shown and self._shown[0].logger is not None):
-            return
-        self._for_cohort(partial(self._look_at_cohort, trainer, module, self._shown[0].logger, seconds))
+        if trainer.is_global_zero and self._shown and self._shown[0].logger is not None:
+            self.cohort.attempt(partial(self._look_at_cohort, trainer, module, self._shown[0], seconds))
 
-    def _for_cohort(self, action: Callable[[], None]) -> None:
-        """Do something for the cohort alone; a fault ends that, and not the looks at the probe."""
-        if not self._has_cohort:
-            return
-        try:
-            action()
-        except Exception as error:
-            self._has_cohort, self._looker, self._collector = False, None, None
-            if self._settings.on_error == "raise":
-                raise
-            _log.warning("%s: nothing more is found of the cohort: %s", self._settings.name, error)
-
-    def _look_at_cohort(self, trainer: Trainer, module: LightningModule, logger: LookLogger, seconds: float) -> None:
-        if self._looker is None:
-            collector, self._collector = self._collector, None
-            self._looker = None if collector is None else self._looker_of(trainer, module, collector)
-            if self._looker is None:
-                self._has_cohort = False
-                return
-        epoch = trainer.current_epoch
-        with unlogged(trainer, module), apart_from_training(trainer):
-            found = self._looker.look(trainer, module, metrics_step(trainer), epoch, seconds)
+    def _look_at_cohort(self, trainer: Trainer, module: LightningModule, shown: _Shown, seconds: float) -> None:
+        assert self._finder is not None and self._finder.source is not None and shown.logger is not None
+        found = self.cohort.look(
+            trainer,
+            module,
+            seconds,
+            head=shown.head,
+            explainer=shown.explainer,
+            source=self._finder.source,
+            class_names=shown.logger.class_names,
+            methods=list(self.histories[shown.head.name].maps),
+        )
         if found is not None:
-            logger.log_found(found)
+            shown.logger.log_found(found)
             if self._settings.log_metrics:
                 trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in found.scalars.items()})
-
-    def _looker_of(self, trainer: Trainer, module: LightningModule, collector: CohortCollector) -> CohortLooker | None:
-        assert self._finder is not None and self._finder.source is not None  # what gave the images
-        first, found, source, settings = self._shown[0], collector.found, self._finder.source, self._settings
-        task, history = first.head.task, self.histories[first.head.name]
-        if found is None or not (task is None or (task.has_classes and task.is_exclusive)):
-            return None
-
-        def explainer_of(images: ProbeBatch) -> ProbeExplainer:
-            return ProbeExplainer(
-                settings, trainer, module, images, source, first.head, first.explainer, together=False
-            )
-
-        assert first.logger is not None
-        return CohortLooker(
-            explainer_of,
-            *found,
-            partial(pictures_of, loaders=loaders_of(trainer), module=module, settings=settings),
-            first.logger.class_names,
-            list(history.maps),
-            len(source.rows.images),
-            auto=settings.cohort == "auto",
-            name=settings.name,
-        )
-
-    def _collects(self, trainer: Trainer) -> bool:
-        """Whether images for the cohort are collected in this validation."""
-        return self._has_cohort and trainer.is_global_zero and self._looker is None and not trainer.sanity_checking
-
-    def _collect(self, trainer: Trainer) -> None:
-        assert self._finder is not None
-        rows, source = self._finder.rows, self._finder.source
-        self._finder.rows = None
-        if rows is None or source is None or not self._collects(trainer):
-            return
-        if self._collector is None:
-            most = self._settings.cohort
-            self._collector = CohortCollector(most if isinstance(most, int) else MOST_IMAGES)
-        self._collector.add(rows, source.heads[0].keys(rows))
 
     def add_metrics(self, trainer: Trainer) -> None:
         """Put the metrics of the user's model next to the look of their step, if there is one.
