@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_cam import TransformerCAMCallback, explain, metrics, read_timeline
 from lightning_cam.findings import Finding
 from lightning_cam.timeline import TimelineWriter
-from lightning_cam.training.cohort import Allowance, CohortCollector
+from lightning_cam.training import allowance, cohort
+from lightning_cam.training.cohort import CohortCollector, CohortLooker
 from lightning_cam.training.collect import balanced
 from lightning_cam.training.probe import ProbeBatch
 from tests.test_callback import Blobs, Lit, loaders, trainer
@@ -169,12 +170,10 @@ def test_images_that_the_step_changes_are_explained_as_the_network_gets_them(tmp
 
 
 def test_a_fault_ends_the_cohort_and_not_the_looks(tmp_path, monkeypatch):
-    from lightning_cam.training import cohort
-
     def fails(*args):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(cohort.CohortLooker, "look", fails)
+    monkeypatch.setattr(CohortLooker, "look", fails)
     with heard() as messages:
         trainer(tmp_path, TransformerCAMCallback(cohort=8)).fit(Lit(), *loaders())
     assert len(read_timeline(tmp_path).steps) == 3
@@ -183,15 +182,40 @@ def test_a_fault_ends_the_cohort_and_not_the_looks(tmp_path, monkeypatch):
     ]
 
 
-def test_time_is_saved_up_for_a_look_that_takes_more_than_a_tenth():
-    allowance, looked = Allowance(0.1), []
-    for validation in range(40):
-        allowance.earn(10)
-        if validation == 0 or allowance.allows():
-            looked.append(validation)
-            allowance.spend(4)
-    assert len(looked) == 10  # 40 s of 400
-    assert Allowance(None).allows()
+@pytest.mark.parametrize(("images", "each", "count"), [(96, 2.0, 16), (480, 2.0, 32), (96, 0.05, 96)])
+def test_no_validation_passes_by_which_a_tenth_of_the_time_is_overspent(tmp_path, monkeypatch, images, each, count):
+    """By a clock that only work for the cohort moves: the first look and what is collected count too."""
+    now, balance, validation = [0.0], [], images * 0.5
+
+    class Clock:
+        perf_counter = staticmethod(lambda: now[0])
+
+    def slower(function, seconds):
+        def timed(self, *args):
+            now[0] += seconds(args)
+            return function(self, *args)
+
+        return timed
+
+    monkeypatch.setattr(cohort, "time", Clock)
+    monkeypatch.setattr(allowance, "time", Clock)
+    monkeypatch.setattr(CohortLooker, "_explain", slower(CohortLooker._explain, lambda args: each * len(args[1])))
+    monkeypatch.setattr(CohortLooker, "_cohort", slower(CohortLooker._cohort, lambda args: each))
+    monkeypatch.setattr(CohortCollector, "add", slower(CohortCollector.add, lambda args: 0.01))
+    looks = TransformerCAMCallback(on_error="raise", num_samples=4, report=False, timelapse=None)
+    look = looks._session.look_at_cohort
+
+    def known(trainer, module, seconds):
+        look(trainer, module, validation)
+        balance.append(0.1 * validation * (len(balance) + 1) - now[0])
+
+    monkeypatch.setattr(looks._session, "look_at_cohort", known)
+    few = {"limit_train_batches": 1, "num_sanity_val_steps": 0, "log_every_n_steps": 100}
+    trainer(tmp_path, looks, max_epochs=16, **few).fit(Lit(), *loaders(validation=Blobs(images)))
+    found = read_timeline(tmp_path)
+    assert min(balance) >= 0 and np.nanmax(found.metrics["cam/cohort/images"]) == count
+    paid_for = 1.6 * validation / (1.25 * each * count)
+    assert min(paid_for, 16) - 2 <= len(found.findings) <= paid_for  # what is saved is used
 
 
 def test_what_is_collected_is_spread_over_classes_and_known_by_its_place():

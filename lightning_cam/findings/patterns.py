@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 _LEAST = 8  # images, to be split
@@ -29,11 +31,16 @@ def patterns(evidence: np.ndarray) -> list[np.ndarray]:
     flat = evidence.reshape(count, -1)
     affinity = np.stack([np.minimum(row, flat).sum(1) for row in flat]) + _BOND
     number = _number_of_groups(affinity)
-    from sklearn.cluster import SpectralClustering  # takes a second to import
-
-    found = SpectralClustering(number, affinity="precomputed", random_state=0, assign_labels="cluster_qr")
+    found = spectral_clustering()(number, affinity="precomputed", random_state=0, assign_labels="cluster_qr")
     labels = found.fit_predict(affinity)
     return groups + [labels == k for k in range(number) if (labels == k).mean() >= _LEAST_SHARE]
+
+
+def spectral_clustering() -> Any:
+    """scikit-learn's class, which takes up to a second to import."""
+    from sklearn.cluster import SpectralClustering
+
+    return SpectralClustering
 
 
 def _number_of_groups(affinity: np.ndarray) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 from lightning_cam.findings.suspects import Suspect
 
 MOST_FORWARDS = 64  # of all proofs of a look
+MOST_IMAGES = 16  # of each forward
 _LEAST_IMAGES = 4  # of the class, and of others
-_MOST_IMAGES = 16
 _CHANGE = 0.3  # of the class's probability that painting over takes, and pasting adds
 _OVER_CONTROL = 0.2  # by which both have to exceed the same with other cells
 _PART = 0.8  # of the class's images: with less, only a part of the class has the mark
@@ -65,12 +65,12 @@ def rows_of(suspect: Suspect, predictions: np.ndarray, groups: np.ndarray) -> tu
         predictions: (n,) of the cohort.
         groups: (n,) the class of each image.
     """
-    own = (suspect.images & (predictions == suspect.label)).nonzero()[0][:_MOST_IMAGES]
+    own = (suspect.images & (predictions == suspect.label)).nonzero()[0][:MOST_IMAGES]
     lies = suspect.others_on
     free = ((groups != suspect.label) & (predictions != suspect.label) & ~lies).nonzero()[0]
     # The first of each class, then the second of each: as many classes as there can be.
     turn = np.array([(groups[free[:k]] == groups[row]).sum() for k, row in enumerate(free)], int)
-    return own, free[np.argsort(turn, kind="stable")][:_MOST_IMAGES]
+    return own, free[np.argsort(turn, kind="stable")][:MOST_IMAGES]
 
 
 def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndarray, classify: Classify) -> Proof:
@@ -116,7 +116,7 @@ def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndar
     return Proof(verdict, before, painted, other_painted, start, added, other_added, taken, len(own), len(others), why)
 
 
-FORWARDS = 6  # of a proof, each of at most 16 images
+FORWARDS = 6  # of a proof
 
 
 def to_pixels(masks: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

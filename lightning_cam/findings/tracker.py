@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightning_cam.findings.cohort import Cohort, CohortLook
-from lightning_cam.findings.proof import FORWARDS, MOST_FORWARDS, Classify, Proof, prove, rows_of
+from lightning_cam.findings.proof import FORWARDS, MOST_FORWARDS, MOST_IMAGES, Classify, Proof, prove, rows_of
 from lightning_cam.findings.statistics import class_means, drift_between, scalars, share_inside
 from lightning_cam.findings.suspects import Suspect, find_suspects
 
@@ -89,6 +89,11 @@ class Tracker:
     _before: CohortLook | None = None
     _moments: list[Moment] = field(default_factory=list)
     _watched: list[_Watched] = field(default_factory=list)
+
+    @property
+    def most_tried(self) -> int:
+        """How many images the proofs of the next look may ask the model of."""
+        return MOST_IMAGES * min(MOST_FORWARDS, FORWARDS * len(self._watched))
 
     def add(self, look: CohortLook, images_of: ImagesOf, classify: Classify) -> State:
         """Take a look; what was suspected at the one before as well is tried on the model.

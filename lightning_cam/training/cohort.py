@@ -8,25 +8,27 @@ from math import ceil
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_cam import metrics
 from lightning_cam.findings import Cohort, CohortLook, Finding, Tracker, findings
 from lightning_cam.findings.grids import SIDE, appearance, search_grid
+from lightning_cam.findings.patterns import spectral_clustering
 from lightning_cam.methods import METHODS
 from lightning_cam.methods.defaults import LAST_BLOCK
+from lightning_cam.training.allowance import BUDGET, Allowance, chosen
 from lightning_cam.training.checks import CONTROL
-from lightning_cam.training.collect import Collector, balanced
+from lightning_cam.training.collect import Collector
 from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)
 
-MOST_IMAGES = 1024
-MOST_BYTES = 512 * 2**20  # of them, on the host
-PER_CLASS = 8
-BUDGET = 0.1  # of the validation's own time
+_MOST_BYTES = 512 * 2**20  # of images, on the host
+_TRIAL = 4  # validation batches that a first micro-batch may take, before it is known
+_FORWARDS = 3  # that an explanation takes at least
+_BESIDES = 1.25  # what a look takes by what its explanations take: statistics, the images' looks
 
 
 @dataclass(frozen=True)
@@ -52,47 +54,19 @@ class FoundLook:
     cohort: Cohort
 
 
-class Allowance:
-    """How much time looks at the cohort may take: a tenth of the validation's own, saved up where one needs more.
-
-    The first look is taken on credit.
-
-    Example:
-        >>> allowance = Allowance(budget=0.1)
-        >>> allowance.earn(10.0), allowance.allows()
-        (None, True)
-        >>> allowance.spend(3.0), allowance.allows()
-        (None, False)
-        >>> allowance.earn(60.0), allowance.allows()
-        (None, True)
-    """
-
-    def __init__(self, budget: float | None) -> None:
-        self._budget, self._saved, self._last = budget, 0.0, 0.0
-
-    def earn(self, seconds: float) -> None:
-        """A validation has taken so long."""
-        self._saved += (self._budget or 0) * seconds
-
-    def spend(self, seconds: float) -> None:
-        """A look has taken so long."""
-        self._saved, self._last = self._saved - seconds, seconds
-
-    def allows(self) -> bool:
-        """Whether there is enough for another look like the last; for the first there always is."""
-        return self._budget is None or self._saved >= self._last
-
-
 class CohortCollector:
     """Collects the cohort while the first validation run passes, on the host.
 
     Args:
         most: How many images at most.
+
+    Attributes:
+        seen: How many images have passed.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._collector = most, Collector(most, "cpu")
-        self._sized = False
+        self._sized, self.seen = False, 0
 
     def add(self, rows: ProbeBatch, keys: list[int] | None) -> None:
         """See a batch.
@@ -103,8 +77,9 @@ class CohortCollector:
         """
         if not self._sized:  # large images are fewer
             each = max(1, rows.num_bytes // max(1, len(rows.images)))
-            self._collector, self._sized = Collector(max(1, min(self._most, MOST_BYTES // each)), "cpu"), True
+            self._collector, self._sized = Collector(max(1, min(self._most, _MOST_BYTES // each)), "cpu"), True
         self._collector.add(rows, keys or [0] * len(rows.images))
+        self.seen += len(rows.images)
 
     @property
     def found(self) -> tuple[ProbeBatch, list[int], list[int]] | None:
@@ -125,7 +100,8 @@ class CohortLooker:
         class_names: Names of the classes, or None.
         methods: Those of the probe; the first leads.
         batch_size: Images of a validation batch.
-        auto: Whether the number of images is ours to choose.
+        batches: How many batches a validation has.
+        allowance: What a look may cost; where it is bounded the number of images is chosen by it.
         name: First part of all tags.
     """
 
@@ -139,45 +115,51 @@ class CohortLooker:
         class_names: list[str] | None,
         methods: list[str],
         batch_size: int,
+        batches: float,
+        allowance: Allowance,
         *,
-        auto: bool,
         name: str,
     ) -> None:
         self._images, self._keys, self._places = images, keys, places
         self._explainer_of, self._pictures_of = explainer_of, pictures_of
-        self._names, self._name, self._auto = tuple(class_names or ()), name, auto
+        self._names, self._name = tuple(class_names or ()), name
         others = [method for method in methods[1:] if method == LAST_BLOCK]
         self._methods = [methods[0], *others]
         # A quarter of a batch with the graph of the whole depth takes about the memory of the batch without.
         self._at_once = max(1, ceil(batch_size / 4))
+        self._batches, self._allowance = batches, allowance
         self._explainer: ProbeExplainer | None = None
         self._tracker: Tracker | None = None
-        self.allowance = Allowance(BUDGET if auto else None)
+        self._each = 0.0  # seconds that it takes to explain an image
+        self._costs: float | None = None  # seconds that a look takes, without proofs
 
-    def look(
-        self, trainer: Trainer, module: LightningModule, step: int, epoch: int, seconds: float
-    ) -> FoundLook | None:
+    def look(self, module: LightningModule, step: int, epoch: int, seconds: float) -> FoundLook | None:
         """Explain the cohort and say what is found; None where time has first to be saved up.
 
         Args:
-            trainer: The trainer.
             module: The model.
             step: Step of the validation metrics.
             epoch: The epoch.
             seconds: That the validation itself has taken.
         """
-        self.allowance.earn(seconds)
-        if self._explainer is not None and not self.allowance.allows():
+        if not self._is_paid_for(module, seconds):
             return None
         began = time.perf_counter()
-        if self._explainer is None:
-            self._choose(module, seconds)
-            began = time.perf_counter()  # to find out how many cost how much is done once
+        self._explainer = self._explainer or self._explainer_of(self._images)
         look = self._explained(module, step, epoch)
         if self._tracker is None:
             self._tracker = Tracker(self._cohort(look))
-        state = self._tracker.add(look, self._pixels, lambda images, rows: self._classify(module, images, rows))
-        found = FoundLook(
+        spent = [0.0]  # on proofs
+
+        def classify(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            began = time.perf_counter()
+            found = self._classify(module, images, rows)
+            spent[0] += time.perf_counter() - began
+            return found
+
+        state = self._tracker.add(look, self._pixels, classify)
+        self._costs = time.perf_counter() - began - spent[0]
+        return FoundLook(
             step,
             epoch,
             {f"{self._name}/cohort/{name}": value for name, value in self._tracker.scalars.items()},
@@ -186,24 +168,33 @@ class CohortLooker:
             look.kept.astype(np.float32),
             self._tracker.cohort,
         )
-        self.allowance.spend(time.perf_counter() - began)
-        return found
+
+    def _is_paid_for(self, module: LightningModule, seconds: float) -> bool:
+        """Whether a look is; finds out before the first one what images cost, and how many there are to be."""
+        allowance = self._allowance
+        if not allowance.is_bounded:
+            return True
+        if self._costs is None:
+            if not allowance.pays_for(_TRIAL * seconds / self._batches):
+                return False
+            self._choose(module, seconds)
+        # What was suspected at the look before may be tried at this one.
+        tried = 0 if self._tracker is None else self._tracker.most_tried
+        assert self._costs is not None  # just chosen
+        return allowance.pays_for(self._costs + tried * self._each / _FORWARDS)
 
     def _choose(self, module: LightningModule, seconds: float) -> None:
-        """Keep as many images as a tenth of the validation's time allows, and eight of each class."""
-        self._explainer = self._explainer_of(self._images)
-        self._explain(module, list(range(min(self._at_once, len(self._keys)))))  # the first is slower
-        if not self._auto:
-            return
+        """Keep as many images as are paid for, by what a micro-batch of them costs."""
+        rows = list(range(min(self._at_once, len(self._keys))))
+        self._explainer = self._explainer_of(self._images.take(rows))
+        spectral_clustering()  # imported before the first look, which would else take longer than those after it
         began = time.perf_counter()
-        self._explain(module, list(range(min(self._at_once, len(self._keys)))))
-        each = (time.perf_counter() - began) / min(self._at_once, len(self._keys))
-        least = PER_CLASS * len(set(self._keys))
-        count = min(len(self._keys), MOST_IMAGES, max(least, int(BUDGET * seconds / each)))
-        rows = balanced(self._keys, count)
-        self._images = self._images.take(rows)
+        self._explain(module, rows)
+        self._each = (time.perf_counter() - began) / len(rows)
+        rows = chosen(self._keys, BUDGET * seconds / (_BESIDES * self._each))
+        self._images, self._explainer = self._images.take(rows), None
         self._keys, self._places = [self._keys[row] for row in rows], [self._places[row] for row in rows]
-        self._explainer = self._explainer_of(self._images)
+        self._costs = _BESIDES * self._each * len(rows)
 
     def _explain(self, module: LightningModule, rows: list[int]) -> dict[str, Tensor]:
         assert self._explainer is not None

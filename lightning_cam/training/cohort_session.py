@@ -7,10 +7,11 @@ from functools import partial
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.model.private import metrics_step
-from lightning_cam.training.cohort import MOST_IMAGES, CohortCollector, CohortLooker, FoundLook
+from lightning_cam.training.allowance import MOST_IMAGES, Allowance
+from lightning_cam.training.cohort import CohortCollector, CohortLooker, FoundLook
 from lightning_cam.training.data import loaders_of
 from lightning_cam.training.explainer import ProbeExplainer
-from lightning_cam.training.finder import ProbeFinder, unlogged
+from lightning_cam.training.finder import unlogged
 from lightning_cam.training.observed import Guessed, Head, Seen
 from lightning_cam.training.pictures import pictures_of
 from lightning_cam.training.probe import ProbeBatch
@@ -34,6 +35,7 @@ class CohortSession:
         self._collector: CohortCollector | None = None
         self._looker: CohortLooker | None = None
         self._is_on = False
+        self._allowance = Allowance(is_bounded=settings.cohort == "auto")
 
     @property
     def looker(self) -> CohortLooker | None:
@@ -43,6 +45,7 @@ class CohortSession:
     def begin(self, trainer: Trainer) -> None:
         """Begin anew with the run of this trainer."""
         self._collector = self._looker = None
+        self._allowance = Allowance(is_bounded=self._settings.cohort == "auto")
         self._is_on = self._settings.cohort is not None and self._settings.score is None
         if self._is_on and is_sharded(trainer):
             _log.info("There is no cohort: no rank has the whole model.")
@@ -52,11 +55,15 @@ class CohortSession:
         """Whether images are collected in this validation."""
         return self._is_on and trainer.is_global_zero and self._looker is None and not trainer.sanity_checking
 
-    def collect(self, trainer: Trainer, finder: ProbeFinder) -> None:
-        """Take what belongs to the cohort of the batch that passes, once the finder knows its images."""
-        rows, source = finder.rows, finder.source
-        finder.rows = None
-        if rows is None or source is None or not self.collects(trainer):
+    def collect(self, trainer: Trainer, rows: ProbeBatch, source: Seen | Guessed) -> None:
+        """Take what belongs to the cohort of a batch that passes.
+
+        Args:
+            trainer: The trainer.
+            rows: Of all its images.
+            source: What gave them.
+        """
+        if not self.collects(trainer):
             return
         if self._collector is None:
             most = self._settings.cohort
@@ -64,11 +71,12 @@ class CohortSession:
         self._collector.add(rows, source.heads[0].keys(rows))
 
     def attempt(self, action: Callable[[], None]) -> None:
-        """Do something for the cohort alone; a fault ends that, and nothing else."""
+        """Do something for the cohort alone, at the cost of its allowance; a fault ends that, and nothing else."""
         if not self._is_on:
             return
         try:
-            action()
+            with self._allowance.spending():
+                action()
         except Exception as error:
             self._is_on, self._looker, self._collector = False, None, None
             if self._settings.on_error == "raise":
@@ -99,10 +107,11 @@ class CohortSession:
             class_names: Names of the classes, or None.
             methods: Those of the probe; the first leads.
         """
+        self._allowance.earn(seconds)
         if self._looker is None:
             collector, self._collector = self._collector, None
             found, task = None if collector is None else collector.found, head.task
-            if found is None or not (task is None or (task.has_classes and task.is_exclusive)):
+            if collector is None or found is None or not (task is None or (task.has_classes and task.is_exclusive)):
                 self._is_on = False
                 return None
 
@@ -116,8 +125,9 @@ class CohortSession:
                 class_names,
                 list(methods),
                 len(source.rows.images),
-                auto=self._settings.cohort == "auto",
+                max(1.0, collector.seen / len(source.rows.images)),
+                self._allowance,
                 name=self._settings.name,
             )
         with unlogged(trainer, module), apart_from_training(trainer):
-            return self._looker.look(trainer, module, metrics_step(trainer), trainer.current_epoch, seconds)
+            return self._looker.look(module, metrics_step(trainer), trainer.current_epoch, seconds)

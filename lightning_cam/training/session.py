@@ -121,15 +121,12 @@ class Session:
         if self._finder is None:
             self._finder = ProbeFinder(self._settings, trainer, module, together=self._together)
         finder = self._finder
-
-        def begin() -> None:
-            finder.begin_batch(batch, batch_idx, dataloader_idx, for_probe=for_probe)
-            self.cohort.collect(trainer, finder)
-
+        begin = partial(finder.begin_batch, batch, batch_idx, dataloader_idx, for_probe=for_probe)
         if for_probe:
             begin()
         else:
             self.cohort.attempt(begin)
+        self._collect(trainer, finder)
 
     def end_batch(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
         """Leave the module alone again; take the probe once it is complete.
@@ -149,10 +146,10 @@ class Session:
         if self.is_open and self.probe is not None:
             if self.cohort.collects(trainer):
                 self.cohort.attempt(partial(self._finder.end_batch, trainer, module))
-                self.cohort.attempt(partial(self.cohort.collect, trainer, self._finder))
+                self._collect(trainer, self._finder)
             return
         self._finder.end_batch(trainer, module)
-        self.cohort.collect(trainer, self._finder)
+        self._collect(trainer, self._finder)
         source = self._finder.source
         if self._is_restored and source is not None and self.probe is not None:
             channels = source.rows.images.shape[1], self.probe.images.shape[1]
@@ -164,6 +161,11 @@ class Session:
                 self._forget()
         if self.probe is None:
             self.probe = self._finder.probe(trainer, is_last)
+
+    def _collect(self, trainer: Trainer, finder: ProbeFinder) -> None:
+        rows, finder.rows = finder.rows, None
+        if rows is not None and finder.source is not None:
+            self.cohort.attempt(partial(self.cohort.collect, trainer, rows, finder.source))
 
     def look(self, trainer: Trainer, module: LightningModule) -> None:
         """Explain the probe and log it.
