@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -219,13 +220,13 @@ def costs(images: int, classes: int, folder: Path, epochs: int = 12) -> str:
     )
     trainer.fit(Lit(model), DataLoader(data, 64), DataLoader(data, 64))
     timeline = read_timeline(folder)
-    count = timeline.metrics["cam/cohort/images"]
+    count = timeline.metrics.get("cam/cohort/images", np.zeros(1))  # NaN where there was no look
     validation, first, later = sum(row[0] for row in rows), rows[0][1], sum(row[1] for row in rows[1:])
     weights = sum(p.nbytes for p in model.parameters())
     plain, explained = (weights + taken for taken in measured.peaks)
     looked = f"{len(timeline.findings)} of {epochs}"
     return (
-        f"| {images:,} | {classes:,} | {int(count[0]):,} | {looked} | {first / rows[0][0]:.2f} "
+        f"| {images:,} | {classes:,} | {int(np.nanmax(count)):,} | {looked} | {first / rows[0][0]:.2f} "
         f"| {later / (validation - rows[0][0]):.3f} | {explained / plain:.2f} |"
     )
 
@@ -239,6 +240,7 @@ class Memory(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         looker = self.looks._session.cohort.looker
         assert looker is not None
+        looker._explainer = looker._explainer or looker._explainer_of(looker._images)  # there may have been no look
 
         def plain() -> None:
             with torch.no_grad():

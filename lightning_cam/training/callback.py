@@ -53,9 +53,8 @@ class TransformerCAMCallback(Callback):
         rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
         cohort: How many more validation images, spread over classes, are explained at each validation run for what is
-            found of the whole: by default as many as cost at most a tenth of the validation's own time, but eight of
-            each class (where that costs more, not at every run), and at most 1,024; None for none
-            (docs/findings.md).
+            found of the whole: by default as many as cost at most a tenth of the validation's own time, or, at fewer
+            runs, eight of each class where that pays for them, and at most 1,024; None for none (docs/findings.md).
         log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags, where `ModelCheckpoint`,
             `EarlyStopping` and schedulers can act on them: only then can training depend on what was seen.
         batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
