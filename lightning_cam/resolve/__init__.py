@@ -65,7 +65,7 @@ def find_target_layers(
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
         target_layers: One or several names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
