@@ -45,8 +45,8 @@ def test_pictures(model):
     ("given", "message"),
     [
         (Image.new("RGB", (64, 64)), "PIL images need preprocess="),
-        ([], "images: expected a tensor or PIL images, got list"),
-        (["a.png"], "images: expected a tensor or PIL images, got list"),
+        ([], "images: expected a floating tensor of shape"),
+        (["a.png"], "images: expected a floating tensor of shape"),
     ],
 )
 def test_images_of_no_known_form(model, given, message):

@@ -319,3 +319,17 @@ def test_a_score_that_does_not_depend_on_the_embedding_is_said() -> None:
         capture(
             model, images, layers, needs=(), embedding=embedding, rules=["attnlrp"], score=lambda output: constant * 2
         )
+
+
+@pytest.mark.parametrize("size", [29, 49, 56, 85])
+def test_a_fine_grid_is_added_up_in_cells_of_one_size(size):
+    """Against cells that are cut into so many parts that each lies in one cell."""
+    relevance = torch.randn(1, size, 24, generator=torch.Generator().manual_seed(0))
+    found = attnlrp(embedding=relevance[:, None], attnlrp_gradients=torch.ones(1, 1, size, 24))
+    side = math.ceil(size / 28)
+    rows, columns = math.ceil(size / side), math.ceil(24 / side)
+    parts = relevance.double().repeat_interleave(rows, 1).repeat_interleave(columns, 2) / (rows * columns)
+    expected = parts.reshape(1, rows, size, columns, 24).sum((2, 4))
+    assert found.shape == (1, rows, columns)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.sum(), relevance.sum(), rtol=1e-4, atol=1e-4)

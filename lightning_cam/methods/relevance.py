@@ -9,7 +9,7 @@ through the whole model, and share the forward pass and its graph with the other
 
 from math import ceil
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from lightning_cam.methods.registry import register_method
@@ -86,6 +86,13 @@ def _in_cells(embedding: Tensor, gradients: Tensor) -> Tensor:
     side = ceil(max(height, width) / _MOST_CELLS)
     if side == 1:
         return relevance
-    # Zeros fill up the last row and column of cells, so that the sum stays.
-    filled = F.pad(relevance, (0, -width % side, 0, -height % side))
-    return F.avg_pool2d(filled, side) * side**2
+    down, across = (_shares(size, ceil(size / side)).to(relevance) for size in (height, width))
+    return down @ relevance @ across.T
+
+
+def _shares(size: int, cells: int) -> Tensor:
+    """(cells, size): what part of each row lies in which of fewer cells of one height, so that the sum stays."""
+    begin = torch.arange(size) * cells / size
+    cell = torch.arange(cells)[:, None]
+    overlap = (begin + cells / size).clamp(max=cell + 1) - begin.clamp(min=cell)
+    return overlap.clamp_min(0) * size / cells

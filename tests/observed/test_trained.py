@@ -1,4 +1,4 @@
-"""Modules trained to the end: the leading method's hottest cell is that which was planted, however the step is written."""
+"""Modules trained to the end: the hottest cell is that which was planted, however the step is written."""
 
 import pytest
 from torch.utils.data import DataLoader
