@@ -2,7 +2,8 @@
 
     python -m benchmarks.observing --batches 4 --rounds 3
 
-A look itself comes after a validation's batches, and is not in these times; `benchmarks.speed` measures it.
+Seconds are those that the one computing thread was at work, so that other work on the machine counts little. A look
+itself comes after a validation's batches, and is not in these times; `benchmarks.speed` measures it.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Classifier(pl.LightningModule):
 
 
 class Timer(pl.Callback):
-    """Seconds from the first batch of each validation to the end of its last one."""
+    """Seconds at work from the first batch of each validation to the end of its last one."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -52,11 +53,11 @@ class Timer(pl.Callback):
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin = time.perf_counter()
+        self._begin = time.thread_time()
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seconds.append(time.perf_counter() - self._begin)
+        self.seconds.append(time.thread_time() - self._begin)
 
 
 def main() -> None:
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     model = Classifier(options.model)
     data = TensorDataset(torch.rand(16 * options.batches, 3, 224, 224), torch.arange(16 * options.batches) % 10)
