@@ -82,8 +82,8 @@ def reordered(order, read):
 REFUSED = {
     "class token in the middle": (lambda: reordered(class_token_at(98), 98), "and layout="),
     "class token before the last": (lambda: reordered(class_token_at(195), 195), "and layout="),
-    "serpentine rows": (lambda: reordered(serpentine, 0), "no order of its tokens follows the image"),
-    "shuffled tokens": (lambda: reordered(shuffled, 0), "no order of its tokens follows the image"),
+    "serpentine rows": (lambda: reordered(serpentine, 0), "in none of the orders that were tried"),
+    "shuffled tokens": (lambda: reordered(shuffled, 0), "in none of the orders that were tried"),
     "learned queries": (lambda: Latents(8, 8, False, 1.0).eval(), "target_layers="),
     "token pruning": (lambda: Pruning().eval(), "the number of tokens depends on the image"),
     "backbone in a plain list": (lambda: PlainList().eval(), "plain list or dictionary; make it an nn.ModuleList"),

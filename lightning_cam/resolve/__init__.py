@@ -171,11 +171,19 @@ def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     best, option = search.seen[0]
     if search.refuted is not None:
         why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
-    elif len(search.seen) == 1 or best < 0.6:
-        why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
+    elif best < 0.6:
+        why = (
+            f"its tokens are in none of the orders that were tried (best: {option}, correlation {best:.2f}): "
+            "latents, or patches in another order"
+        )
+    elif search.may_be_chance:
+        cells = option.grid_size[0] * option.grid_size[1]
+        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can do so by chance, too"
     else:
         why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
-    raise ValueError(f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=")
+    raise ValueError(
+        f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=, or name a layer before it"
+    )
 
 
 def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:

@@ -35,3 +35,11 @@ def no_gradient() -> str:
         "or behind quantized layers; give forward=, a function from images to logits with gradients, or "
         f"{_WITHOUT_GRADIENTS}"
     )
+
+
+def without_graph_only() -> str:
+    """Why a model whose forward fails as soon as gradients are recorded cannot be looked into."""
+    return (
+        "the model's forward works without gradients only; give forward=, a function from images to logits that "
+        "works with them"
+    )
