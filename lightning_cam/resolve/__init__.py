@@ -1,6 +1,7 @@
 """From any model to its target layers, by structure and by measurement."""
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
-from lightning_cam.resolve.refusals import nothing_seen
+from lightning_cam.resolve.refusals import check_model, nothing_seen
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call, Trace, strangers_in
+
+_log = logging.getLogger(__name__)
 
 _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
@@ -110,6 +113,7 @@ def find_layers_and_views(
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
     """
+    check_model(model)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -134,6 +138,11 @@ def find_layers_and_views(
             return [_settled(search, found) for search in searches], found.views
         searches = _searches(model, found.run, found.images, found.trace, which)
         first = _settled(searches[0], found)
+        if found.trace.quantized:
+            _log.warning(
+                "No gradient flows through %s, which is quantized: what it does is missing in maps by gradients.",
+                found.trace.quantized[0],
+            )
         more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
     if which == "all":
         return [first, *more], found.views
