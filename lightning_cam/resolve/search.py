@@ -79,12 +79,20 @@ def _said_if_without_graph_only(run: Forward, images: Tensor) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        try:
-            with torch.no_grad():
-                run(images.detach())
-        except Exception:  # it is the model's own
-            raise error from None
+        with torch.no_grad():
+            if not _runs(run, images.detach()):  # it is the model's own
+                raise
+        if _runs(run, images):
+            raise
         raise NoGradient(without_graph_only()) from error
+
+
+def _runs(run: Forward, images: Tensor) -> bool:
+    try:
+        run(images)
+    except Exception:
+        return False
+    return True
 
 
 def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...]) -> Tensor:
