@@ -136,7 +136,10 @@ REFUSED = {
     "learned queries of many": (lambda: latents(64), "in none of the orders that were tried"),
     "token pruning": (lambda: Pruning().eval(), "the number of tokens depends on the image"),
     "blocks in a list within a list": (lambda: HalfHidden().eval(), "the modules in others are none of the model's"),
-    "without gradients only": (lambda: WithoutGraph().eval(), "works without gradients only; give forward="),
+    "without gradients only": (
+        lambda: WithoutGraph().eval(),
+        "does not work where all of it keeps gradients; give forward=",
+    ),
     "a program that is no module": (exported_program, "expected an nn.Module, got ExportedProgram; .*unflatten"),
     "frozen": (lambda: torch.jit.freeze(traced()), "scripted, traced or exported; use the module that it was made of"),
     "backbone in a plain list": (lambda: PlainList().eval(), "plain list or dictionary; make it an nn.ModuleList"),

@@ -90,8 +90,8 @@ def _unseen(name: str) -> str:
 
 
 def without_graph_only() -> str:
-    """Why a model whose forward fails as soon as gradients are recorded cannot be looked into."""
+    """Why a model cannot be looked into whose forward fails as soon as all of it keeps gradients."""
     return (
-        "the model's forward works without gradients only; give forward=, a function from images to logits that "
-        "works with them"
+        "the model's forward does not work where all of it keeps gradients; give forward=, a function from images to "
+        "logits that does"
     )

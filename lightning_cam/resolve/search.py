@@ -73,7 +73,7 @@ class Search:
 
 @contextmanager
 def _said_if_without_graph_only(run: Forward, images: Tensor) -> Iterator[None]:
-    """Say it in words where the body fails and the same forward works without a graph."""
+    """Say it in words where the body, which keeps gradients, fails and the same forward works without a graph."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -82,8 +82,6 @@ def _said_if_without_graph_only(run: Forward, images: Tensor) -> Iterator[None]:
         with torch.no_grad():
             if not _runs(run, images.detach()):  # it is the model's own
                 raise
-        if _runs(run, images):
-            raise
         raise NoGradient(without_graph_only()) from error
 
 

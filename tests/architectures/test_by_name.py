@@ -14,7 +14,7 @@ VIT_PYTORCH = by_name.vit_pytorch()
 
 # Strides of convolutions of 3 pixels shift what is seen by half a cell each, of which MaxViT has four.
 TOLERANCE = {"vit-pytorch max_vit.MaxViT": 2}
-# Attention with random weights carries the signal from one cell to another; its source says "b h (x y) d -> b (h d) x y".
+# Attention with random weights carries the signal elsewhere; its source says "b h (x y) d -> b (h d) x y".
 BY_ITS_SOURCE = {"vit-pytorch levit.LeViT": "NCHW 4×4"}
 
 

@@ -15,13 +15,41 @@ from torch import nn
 from lightning_cam import find_target_layers
 from tests.architectures import timm_models
 
-OWN_SIZE = (
-    "vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224 deit_base_distilled_patch16_224 beit_base_patch16_224 "
-    "eva02_small_patch14_336 vit_small_patch14_reg4_dinov2 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 pvt_v2_b2 "
-    "twins_svt_small mvitv2_tiny hiera_tiny_224 cait_xxs24_224 xcit_tiny_12_p16_224 coat_tiny convit_tiny crossvit_9_240 "
-    "levit_256 maxvit_tiny_tf_224 coatnet_0_rw_224 mobilevit_s mobilevitv2_100 edgenext_small efficientvit_b1 "
-    "efficientformerv2_s1 tiny_vit_11m_224 nest_tiny_jx volo_d1_224 davit_tiny gcvit_tiny mixer_b16_224 fastvit_sa12"
-).split()
+OWN_SIZE = [
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "deit_base_distilled_patch16_224",
+    "beit_base_patch16_224",
+    "eva02_small_patch14_336",
+    "vit_small_patch14_reg4_dinov2",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "pvt_v2_b2",
+    "twins_svt_small",
+    "mvitv2_tiny",
+    "hiera_tiny_224",
+    "cait_xxs24_224",
+    "xcit_tiny_12_p16_224",
+    "coat_tiny",
+    "convit_tiny",
+    "crossvit_9_240",
+    "levit_256",
+    "maxvit_tiny_tf_224",
+    "coatnet_0_rw_224",
+    "mobilevit_s",
+    "mobilevitv2_100",
+    "edgenext_small",
+    "efficientvit_b1",
+    "efficientformerv2_s1",
+    "tiny_vit_11m_224",
+    "nest_tiny_jx",
+    "volo_d1_224",
+    "davit_tiny",
+    "gcvit_tiny",
+    "mixer_b16_224",
+    "fastvit_sa12",
+]
 
 
 def seconds(model: nn.Module, size: tuple[int, int]) -> tuple[float, float]:
