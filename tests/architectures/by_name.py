@@ -53,7 +53,15 @@ _OWN: dict[str, tuple[dict[str, Any], int]] = {
     "look_vit": ({"image_size": 64, "patch_size": 16, "highres_patch_size": 8, "mlp_factor": 2}, 64),
     "max_vit": ({"dim": 16, "depth": (1, 1, 2), "window_size": 7}, 224),
     "max_vit_with_registers": ({"dim": 16, "depth": (1, 1, 2), "window_size": 7}, 224),
-    "mobile_vit": ({"image_size": (256, 256), "dims": [16, 24, 32], "patch_size": (2, 2)}, 256),
+    "mobile_vit": (
+        {
+            "image_size": (256, 256),
+            "dims": [16, 24, 32],
+            "patch_size": (2, 2),
+            "channels": [8, 8, 16, 16, 24, 24, 32, 32, 40, 40, 48],
+        },
+        256,
+    ),
     "nest": ({"image_size": 64, "patch_size": 4, "num_hierarchies": 3, "block_repeats": (1, 1, 2)}, 64),
     "pit": ({"depth": (1, 2), "patch_size": 8}, 64),
     "scalable_vit": (
