@@ -25,6 +25,7 @@ from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.resolve.refusals import check_model, said_in_words
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def explain(
         (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
     """
     chosen = find_methods(methods)
+    check_model(model)
     images = as_batch(model, images, preprocess)
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = as_classes(class_idx, images)
@@ -109,7 +111,8 @@ def explain(
     layers = layers if given else layers[-1:]
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and embedding is None:
-        embedding = find_embedding(model, images, forward=calls)
+        with said_in_words(model):
+            embedding = find_embedding(model, images, forward=calls)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -123,7 +126,7 @@ def explain(
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
     parts = []
-    with looking(model):
+    with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
             chunk = slice(start, start + step)

@@ -195,6 +195,8 @@ def _by_rules(
     ruled: RuledForward, scores: Tensor, embedding: TargetLayer | None, output: Tensor | None, rules: Collection[str]
 ) -> EmbeddingCapture:
     assert embedding is not None and output is not None
+    if not scores.requires_grad:
+        raise DoesNotApply("the score has no gradient, as behind quantized layers")
     unknown = unknown_operations(scores)
     gradients = {}
     for index, name in enumerate(rules):
@@ -202,7 +204,7 @@ def _by_rules(
             retain_graph = index + 1 < len(rules)
             (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
-            raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
+            raise DoesNotApply(f"no gradient of the score reaches {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
     return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown), ruled.blocks)
 
@@ -305,11 +307,18 @@ def _gradients(
     scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], *, create_graph: bool, retain_graph: bool
 ) -> Sequence[Tensor]:
     if not scores.requires_grad:
-        raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
+        raise ValueError(_no_gradient(", ".join(layer.name for layer in layers)))
     grads = torch.autograd.grad(
         scores.sum(), tensors, allow_unused=True, create_graph=create_graph, retain_graph=create_graph or retain_graph
     )
     for layer, grad in zip(layers, grads, strict=True):
         if grad is None:
-            raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
+            raise ValueError(_no_gradient(layer.name))
     return grads
+
+
+def _no_gradient(where: str) -> str:
+    return (
+        f"target_layers: no gradient of the score reaches {where}, because the score does not depend on it or what is "
+        'behind it lets none through, as quantized layers; take a method without gradients, methods="eigencam"'
+    )

@@ -153,6 +153,8 @@ def recorded_calls(model: nn.Module) -> Iterator[list[Call]]:
 
     with ExitStack() as stack:
         for module in model.modules():
+            if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hooks
+                continue
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         yield calls

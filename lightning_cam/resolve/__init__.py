@@ -1,6 +1,7 @@
 """From any model to its target layers, by structure and by measurement."""
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
-from lightning_cam.resolve.refusals import nothing_seen
+from lightning_cam.resolve.refusals import check_model, nothing_seen
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call, Trace, strangers_in
+
+_log = logging.getLogger(__name__)
 
 _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
@@ -114,6 +117,7 @@ def find_layers_and_views(
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
     """
+    check_model(model)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -138,6 +142,11 @@ def find_layers_and_views(
             return [_settled(search, found) for search in searches], found.views
         searches = _searches(model, found.run, found.images, found.trace, which)
         first = _settled(searches[0], found)
+        if found.trace.quantized:
+            _log.warning(
+                "No gradient flows through %s, which is quantized: what it does is missing in maps by gradients.",
+                found.trace.quantized[0],
+            )
         more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
     if which == "all":
         return [first, *more], found.views
@@ -176,11 +185,19 @@ def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     best, option = search.seen[0]
     if search.refuted is not None:
         why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
-    elif len(search.seen) == 1 or best < 0.6:
-        why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
+    elif best < 0.6:
+        why = (
+            f"its tokens are in none of the orders that were tried (best: {option}, correlation {best:.2f}): "
+            "latents, or patches in another order"
+        )
+    elif search.may_be_chance:
+        cells = option.grid_size[0] * option.grid_size[1]
+        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can do so by chance, too"
     else:
         why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
-    raise ValueError(f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=")
+    raise ValueError(
+        f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=, or name a layer before it"
+    )
 
 
 def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:

@@ -1,5 +1,7 @@
 """What all searches in a model begin with: one forward of noise, and what it showed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from lightning_cam.observe.outputs import Picked, place_of_logits
 from lightning_cam.observe.step import StepObserver
 from lightning_cam.observe.views import SeveralViews, views_in
 from lightning_cam.resolve.jitter import calibrate
+from lightning_cam.resolve.refusals import NoGradient, without_graph_only
 from lightning_cam.resolve.watch import Trace, watch
 
 BATCH = 2  # tells the batch axis from the others
@@ -50,7 +53,7 @@ class Search:
             return cls._of_views(model, images, forward)
         run = WithGraphWhereNeeded(OnCopies(forward))
         base = _noise(model, run, images)
-        with StepObserver(model, {"images": base}) as seen:
+        with _said_if_without_graph_only(run, base), StepObserver(model, {"images": base}) as seen:
             trace = watch(model, run, base)
         place = place_of_logits(trace.output, BATCH, seen.of) if picks else None
         if place is not None:
@@ -66,6 +69,28 @@ class Search:
         run = WithGraphWhereNeeded(OnCopies(views if first.inside is None else first.inside))
         base = _noise(model, run, images, None if first.inside is None else first.shape)
         return cls(run, base, watch(model, run, base), views)
+
+
+@contextmanager
+def _said_if_without_graph_only(run: Forward, images: Tensor) -> Iterator[None]:
+    """Say it in words where the body, which keeps gradients, fails and the same forward works without a graph."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        with torch.no_grad():
+            if not _runs(run, images.detach()):  # it is the model's own
+                raise
+        raise NoGradient(without_graph_only()) from error
+
+
+def _runs(run: Forward, images: Tensor) -> bool:
+    try:
+        run(images)
+    except Exception:
+        return False
+    return True
 
 
 def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
