@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
+from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.jitter import jittered
@@ -32,12 +33,15 @@ class TargetLayer:
         module: The layer.
         layout: Where the patches stand in its output.
         extent: What its grid covers, where that is more or less than the image; None for the image.
+        beside: Names of other networks whose answers the model puts together with that of this layer's, as those of an
+            ensemble.
     """
 
     name: str
     module: nn.Module
     layout: TokenLayout
     extent: Extent | None = None
+    beside: tuple[str, ...] = ()
 
     def on_image(self, maps: Tensor) -> Tensor:
         """Maps (..., h, w) of its grid as maps of the image."""
@@ -65,7 +69,7 @@ def find_target_layers(
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
         target_layers: One or several names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
@@ -161,7 +165,8 @@ def _searches(
 def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     call = search.call
     if search.answer is not None:
-        return TargetLayer(call.name, call.module, search.answer, extent_of(found, call.module, search.answer))
+        extent = extent_of(found, call.module, search.answer)
+        return TargetLayer(call.name, call.module, search.answer, extent, networks_beside(found.trace, call))
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(

@@ -30,7 +30,7 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
 
     Returns:

@@ -39,7 +39,7 @@ class Search:
 
         Args:
             model: The module that is searched.
-            images: (B, C, H, W); only shape, dtype and device are used.
+            images: (B, C, H, W), of whose shape, dtype, device and range the noise is.
             forward: What to call with the images.
             picks: Whether of several outputs the logits are wanted, and not all.
 
@@ -49,7 +49,7 @@ class Search:
         if isinstance(forward, SeveralViews):
             return cls._of_views(model, images, forward)
         run = WithGraphWhereNeeded(OnCopies(forward))
-        base = _noise(model, run, images, tuple(images.shape[1:]))
+        base = _noise(model, run, images)
         with StepObserver(model, {"images": base}) as seen:
             trace = watch(model, run, base)
         place = place_of_logits(trace.output, BATCH, seen.of) if picks else None
@@ -64,12 +64,17 @@ class Search:
     def _of_views(cls, model: nn.Module, images: Tensor, views: SeveralViews) -> "Search":
         first = views.views[0]
         run = WithGraphWhereNeeded(OnCopies(views if first.inside is None else first.inside))
-        base = _noise(model, run, images, tuple(images.shape[1:]) if first.inside is None else first.shape)
+        base = _noise(model, run, images, None if first.inside is None else first.shape)
         return cls(run, base, watch(model, run, base), views)
 
 
-def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    noise = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
+def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Noise in the range of the images, or of another shape, where their range says nothing, around 0."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(BATCH, *(images.shape[1:] if shape is None else shape), generator=generator).to(images)
+    if shape is None:  # a model that takes bytes would see nothing but black
+        spread, center = torch.std_mean(images.detach(), correction=0)
+        noise = torch.where(spread > 0, center + spread * noise, noise)
     calibrate(model, run, noise)
     # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
     return noise.clone().requires_grad_() * 1

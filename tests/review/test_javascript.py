@@ -97,10 +97,10 @@ def write_resumed(folder: Path) -> Path:
 
 
 def write_unlabeled(folder: Path) -> Path:
-    """A model that does not classify."""
-    writer = writer_of(folder, "unlabeled")
-    for step in (0, 1):
-        writer.append(step, 0, {"hirescam": maps(0.5, step)}, class_idx=[0, 1, 2, 3])
+    """A model that does not classify, but predicts a value at its last look."""
+    writer = writer_of(folder, "unlabeled", texts=["1", "2.5", "", "4"])
+    for step, values in ((0, None), (1, np.array([0.5, 2, -3, 1e-5]))):
+        writer.append(step, 0, {"hirescam": maps(0.5, step)}, class_idx=[0, 1, 2, 3], values=values)
     writer.close()
     return folder / "unlabeled.lcam"
 
@@ -138,6 +138,8 @@ def record_as_json(path: Path) -> dict[str, Any]:
     return {
         "labels": timeline.labels.tolist(),
         "class_names": timeline.class_names,
+        "texts": timeline.texts,
+        "values": as_json(timeline.values),
         "size": timeline.size,
         "encoded_images": [base64.b64encode(data).decode() for data in timeline.encoded_images],
         "encoded_regions": [base64.b64encode(data).decode() for data in timeline.encoded_regions],
