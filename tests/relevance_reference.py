@@ -34,7 +34,7 @@ PUBLISHED = {
 
 
 def relevance_of(model: nn.Module, image: Tensor, class_idx: int, paper: Published) -> Tensor:
-    """Relevance (h * w,) of the patches of one image (3, H, W) for a class: of what a blank image does not embed."""
+    """Relevance (h * w,) of the patches of one image (3, H, W) for a class: of the embedding beyond its bias."""
     model = model.double().eval()
     embedded = model.patch_embed(image[None].double())[0]
     tokens = embedded if model.cls_token is None else torch.cat([model.cls_token[0], embedded])

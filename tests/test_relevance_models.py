@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lightning_cam import explain
+from lightning_cam import TargetLayer, TokenLayout, explain
+from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.rules import RULES
 from tests.models import class_token_vit
 from tests.test_relevance import CLOSE, small_vit
@@ -94,7 +95,9 @@ def test_linear_attention_shares_relevance_among_its_three_factors() -> None:
         q, k, v = (x @ of_qkv.T).chunk(3, -1)
         q, k = q.clamp_min(0), k.clamp_min(0)
         count, width = x.shape
-        per_output = model.head.weight[1].detach() / count  # relevance of an output by its value: what follows is linear
+        per_output = (
+            model.head.weight[1].detach() / count
+        )  # relevance of an output by its value: what follows is linear
         at_q, at_k, at_v = (torch.zeros(count, width, dtype=torch.float64) for _ in range(3))
         for i in range(count):
             total = sum(float(q[i] @ k[j]) for j in range(count)) + 1e-6  # held fixed
@@ -119,6 +122,19 @@ def test_relevance_of_efficientvit_is_read_and_adds_up() -> None:
         nn.init.normal_(norm.weight, 1, 0.3)
     explanation = explain(model, torch.randn(2, 3, 224, 224), "attnlrp", class_idx=1)
     assert not explanation.unknown and bool((explanation.maps["attnlrp"].amax((1, 2)) > 0).all())
+
+
+def test_the_bias_of_an_embedding_is_no_evidence_and_what_stands_behind_others_counts_whole() -> None:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.ReLU(), nn.Conv2d(4, 6, 2, 2), nn.Flatten(), nn.Linear(24, 5))
+    images = torch.randn(2, 3, 8, 8)
+    places = {"0": TokenLayout("NCHW", (4, 4)), "2": TokenLayout("NCHW", (2, 2))}
+    for name, layout in places.items():
+        embedding = TargetLayer(name, stem.get_submodule(name), layout)
+        blank = blank_pass(stem, images, None, embedding)
+        bias = stem[0].bias if name == "0" else torch.zeros(6)
+        torch.testing.assert_close(blank.embedding, bias[None, :, None, None].expand(1, -1, *layout.grid_size))
+        torch.testing.assert_close(blank.scores, stem(torch.zeros(1, 3, 8, 8))[0])
 
 
 def digits() -> tuple[Tensor, Tensor]:

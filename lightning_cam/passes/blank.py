@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import Forward, Score, logits_of
+from lightning_cam.model.output import Forward, Score, logits_of, tensors_in
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
@@ -19,7 +19,9 @@ class Blank(NamedTuple):
 
     Args:
         scores: (classes,) float32, the logits of one blank image; with a score (B,).
-        embedding: (1, ...), what the embedding returned for one; None if it is the images, where it would be 0.
+        embedding: (1, ...), what the embedding makes of nothing, its bias; None if it is the images, where it would be
+            0. It is 0 as well where others stand before it that have made something of the blank image: behind what is
+            not linear, no share of an output is the image's or not.
     """
 
     scores: Tensor
@@ -39,8 +41,9 @@ def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding:
     found: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            found.append(output[:1].clone())  # a later in-place operation must not reach the record
+        given = next(tensors_in(inputs), None)
+        if isinstance(output, Tensor) and given is not None:
+            found.append(torch.where(given.any(), 0, output[:1]))  # no question that would wait for the device
 
     blank = torch.zeros_like(images if score is not None else images[:_FEW])
     with ExitStack() as stack:

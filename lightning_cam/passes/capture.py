@@ -48,7 +48,7 @@ class EmbeddingCapture:
     """What the place where tokens begin showed.
 
     Args:
-        activations: (B, C, h, w) float32, its output on the token grid beyond that for a blank image, or the images.
+        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images.
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
         blocks: What the blocks did, of the first images; None if not asked for.
@@ -111,7 +111,7 @@ def capture(
         needs: What is needed besides activations: "gradients", "hvp", or of attention (`ATTENTION_NEEDS`), for which
             the graph begins at the images.
         embedding: From `find_embedding`, with `rules`.
-        blank_embedding: (1, ...), its output for a blank image, which is taken away: it says nothing of the image.
+        blank_embedding: (1, ...), what it makes of nothing, which is taken away: it says nothing of the image.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
         sees_blocks: Whether to look, with `rules`, at what the blocks do.
 

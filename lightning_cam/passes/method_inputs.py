@@ -34,7 +34,7 @@ class MethodInputs:
         score: From the model's output to (B,) scalars, in place of a class.
         needs: All that any method will ask for.
         embedding: From `find_embedding`, if any method asks for it.
-        blank_embedding: What it returns for a blank image, (1, ...).
+        blank_embedding: What it makes of nothing, (1, ...).
         sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
     """
 
