@@ -39,6 +39,7 @@ from benchmarks.causal_data import (
     with_mark,
 )
 from benchmarks.localization import right_of_two, with_second_digit
+from benchmarks.memory import peak_memory
 from lightning_cam import explain, find_target_layers
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.metrics import (
@@ -63,6 +64,7 @@ PLACES = [mark for mark in SHORTCUTS if mark != "tint"]  # the tint is everywher
 MARKED = 40  # images of each mark
 ORDINARY, FAITHFUL = 150, 40
 STEPS = 10  # of deletion and insertion
+AT_ONCE = 16  # images whose maps' peak memory is measured
 SIZE = (GRID, GRID)
 
 Numbers = dict[str, float]
@@ -199,7 +201,16 @@ def _on_ordinary(
             "rank": rank_correlation(maps[few], reference),
             "right of two": right_of_two(of_pairs, own, other),
         }
-    return {name: values.mean().item() for name, values in scores.items()} | {"forwards": seconds / forward}
+    costs = {"forwards": seconds / forward, "memory": _memory(model, maps_of, image[:AT_ONCE], label[:AT_ONCE])}
+    return {name: values.mean().item() for name, values in scores.items()} | costs
+
+
+def _memory(model: nn.Module, maps_of: partial[Tensor | None], images: Tensor, labels: Tensor) -> float:
+    """Peak memory with the weights, by that of a forward."""
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    with torch.no_grad():
+        forward = peak_memory(lambda: model(images), images.device)
+    return (weights + peak_memory(lambda: maps_of(images, labels), images.device)) / (weights + forward)
 
 
 def report(results: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> str:
@@ -248,8 +259,8 @@ def report(results: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> str:
         lines.append(cells("model", columns).replace("| model |", f"| {mark} |", 1))
     accuracy = cells("model", ["accuracy on ordinary images"])
     lines.append(accuracy.replace("| model |", "| accuracy on ordinary images |", 1))
-    lines += ["", "Time of the maps of a batch by that of its forward:", "", *head]
-    lines += [cells(method, ["forwards"]) for method in METHODS]
+    lines += ["", "Time and peak memory (with the weights) of the maps of a batch, by those of its forward:", "", *head]
+    lines += [cells(method, ["forwards", "memory"]) for method in METHODS]
     seeds = {name: len(of_model) for name, of_model in found.items()}
     return "\n".join([*lines, "", f"Seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}."]) + "\n"
 

@@ -20,7 +20,7 @@ from lightning_cam.model.output import Forward, OnCopies, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews, View
-from lightning_cam.passes.blank import blank_scores
+from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
@@ -125,7 +125,10 @@ def explain(
     whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
-    parts = []
+    parts, blanks = [], []
+    if whole_depth:
+        with said_in_words(model), looking(model):  # of their own: a model that follows what it sees must not follow it
+            blanks = [blank_pass(OnCopies(call.forward), images, score, embedding) for call in calls.views]
     with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
@@ -135,7 +138,12 @@ def explain(
                 sum_of_calls(
                     [
                         explain_batch(
-                            partial(inputs_of, OnCopies(call.forward), sees_blocks=start == 0),
+                            partial(
+                                inputs_of,
+                                OnCopies(call.forward),
+                                blank_embedding=blanks[index].embedding if blanks else None,
+                                sees_blocks=start == 0,
+                            ),
                             images[chunk],
                             classes,
                             chosen,
@@ -143,7 +151,7 @@ def explain(
                             eigen_smooth,
                             methods == "all",
                         )
-                        for call in calls.of_rows(chunk).views
+                        for index, call in enumerate(calls.of_rows(chunk).views)
                     ],
                     [call.undo for call in calls.views],
                     chosen,
@@ -152,8 +160,6 @@ def explain(
                 )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
-        # Last: models that follow what they see would see the blank image too.
-        blank = blank_scores(OnCopies(calls), images, score) if whole_depth else None
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
         {
@@ -166,8 +172,8 @@ def explain(
         (images.shape[2], images.shape[3]),
         torch.cat([captured.scores for captured in plain]),
     )
-    if blank is not None:
-        scores = torch.cat([captured.scores for captured in plain])
+    if blanks:
+        blank, scores = blanks[0].scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
         difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}

@@ -1,10 +1,11 @@
 """Methods that follow the score down through the whole depth, to where tokens begin.
 
-Symbols: `E` the embedding `(B, C, h, w)` float32 (the output of the patch embedding in a plain vision transformer), `G`
-what a backward pass brings there in which some operations follow rules of their own, so that relevance is conserved:
-what flows out of an operation is what flowed into it. Every method returns `sum_k E[k, i] * G[k, i]`, raw and signed,
-`(B, h, w)` on the grid of the embedding, added up in cells so that neither side has more than 28. All add a backward
-through the whole model, and share the forward pass and its graph with the other methods.
+Symbols: `E` the embedding `(B, C, h, w)` float32 (the output of the patch embedding in a plain vision transformer)
+beyond its bias, which is the same for all images and says nothing of this one; `G` what a backward pass brings there in
+which some operations follow rules of their own, so that relevance is conserved: what flows out of an operation is what
+flowed into it. Every method returns `sum_k E[k, i] * G[k, i]`, raw and signed, `(B, h, w)` on the grid of the
+embedding, added up in cells so that neither side has more than 28. All add a backward through the whole model, and
+share the forward pass and its graph with the other methods.
 """
 
 from math import ceil
