@@ -204,3 +204,19 @@ def test_what_fsdp1_puts_on_for_a_backward_is_taken_off(tmp_path):
         assert vars(flat)[name] is kept
     finally:
         distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("pooled", "found"),
+    [
+        (lambda x: x.mean((2, 3), keepdim=True), True),
+        (lambda x: F.adaptive_avg_pool2d(x, 1), True),
+        (nn.AdaptiveAvgPool2d(1), True),
+        (lambda x: x.mean(1, keepdim=True), False),
+        (lambda x: F.avg_pool2d(x, 2), False),
+        (lambda x: F.layer_norm(x, (4,)), False),
+    ],
+)
+def test_a_mean_over_a_map_is_known_by_its_node(pooled, found):
+    output = pooled(torch.ones(2, 3, 4, 4, requires_grad=True))
+    assert private.averages_over_places(output.grad_fn) == found
