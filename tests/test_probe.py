@@ -41,7 +41,7 @@ class Batch:
         ({"x": IMAGES}, {"y": LABELS, "weight": torch.ones(6)}),
         ("paths", IMAGES, LABELS),
         (torch.zeros(6, 2, 8, 8), IMAGES, torch.nn.functional.one_hot(LABELS)),
-        [IMAGES, 0.05 + 0.75 * torch.nn.functional.one_hot(LABELS)],
+        [IMAGES, 0.05 + 0.7 * torch.nn.functional.one_hot(LABELS)],
         (IMAGES, torch.randn(6, 4), LABELS),
         {"depth": torch.zeros(6, 1, 8, 10), "image": IMAGES, "target": torch.nn.functional.one_hot(LABELS).float()},
     ],

@@ -48,7 +48,7 @@ def _is_per_image(tensor: Tensor, count: int) -> bool:
 
 
 def labels_in(batch: Any, count: int) -> Tensor | None:
-    """(B,) int64: integers, or the largest of one value per class under a usual name or none (one-hot, mixed labels)."""
+    """(B,) int64: integers, or the largest of one value per class (one-hot or mixed labels), named as usual or not."""
     leaves = list(named_tensors(batch))
     named = _find(batch, _LABEL_KEYS)
     for values in (named, *(value for name, value in leaves if not name)):
