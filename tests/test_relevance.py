@@ -334,3 +334,19 @@ def test_a_fine_grid_is_added_up_in_cells_of_one_size(size):
     assert found.shape == (1, rows, columns)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.sum(), relevance.sum(), rtol=1e-4, atol=1e-4)
+
+
+class NormalizesByItself(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images - 0.5) / 0.25)
+
+
+def test_relevance_is_the_same_wherever_images_are_normalized() -> None:
+    model, images = small_vit(), torch.rand(2, 3, 24, 24)
+    found = explain(NormalizesByItself(model), images, "attnlrp", class_idx=1).maps["attnlrp"]
+    expected = explain(model, (images - 0.5) / 0.25, "attnlrp", class_idx=1).maps["attnlrp"]
+    torch.testing.assert_close(found, expected, **CLOSE)

@@ -10,9 +10,9 @@ share the forward pass and its graph with the other methods.
 
 from math import ceil
 
-import torch
 from torch import Tensor
 
+from lightning_cam.methods.cells import shared_out
 from lightning_cam.methods.registry import register_method
 
 _MOST_CELLS = 28  # along each side
@@ -85,15 +85,4 @@ def _in_cells(embedding: Tensor, gradients: Tensor) -> Tensor:
     relevance = (embedding * gradients).sum(dim=1)
     height, width = relevance.shape[1:]
     side = ceil(max(height, width) / _MOST_CELLS)
-    if side == 1:
-        return relevance
-    down, across = (_shares(size, ceil(size / side)).to(relevance) for size in (height, width))
-    return down @ relevance @ across.T
-
-
-def _shares(size: int, cells: int) -> Tensor:
-    """(cells, size): what part of each row lies in which of fewer cells of one height, so that the sum stays."""
-    begin = torch.arange(size) * cells / size
-    cell = torch.arange(cells)[:, None]
-    overlap = (begin + cells / size).clamp(max=cell + 1) - begin.clamp(min=cell)
-    return overlap.clamp_min(0) * size / cells
+    return shared_out(relevance, (ceil(height / side), ceil(width / side)))

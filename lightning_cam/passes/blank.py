@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import Forward, Score, logits_of, tensors_in
+from lightning_cam.model.output import Forward, Score, logits_of
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
@@ -20,8 +20,8 @@ class Blank(NamedTuple):
     Args:
         scores: (classes,) float32, the logits of one blank image; with a score (B,).
         embedding: (1, ...), what the embedding makes of nothing, its bias; None if it is the images, where it would be
-            0. It is 0 as well where others stand before it that have made something of the blank image: behind what is
-            not linear, no share of an output is the image's or not.
+            0, or where other layers stand before it: behind what is not linear, no share of an output is the image's
+            or not.
     """
 
     scores: Tensor
@@ -40,18 +40,25 @@ def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding:
     """
     found: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        given = next(tensors_in(inputs), None)
-        if isinstance(output, Tensor) and given is not None:
-            found.append(torch.where(given.any(), 0, output[:1]))  # no question that would wait for the device
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if args and isinstance(args[0], Tensor) and _holds_image(args[0], blank):
+            # A model that normalizes by itself gives it something else than nothing.
+            nothing = module.forward(torch.zeros_like(args[0]), *args[1:], **kwargs)
+            found.extend([nothing[:1]] if isinstance(nothing, Tensor) else [])
 
     blank = torch.zeros_like(images if score is not None else images[:_FEW])
     with ExitStack() as stack:
         if embedding is not None and embedding.name != PIXELS:
-            stack.callback(embedding.module.register_forward_hook(keep).remove)
+            stack.callback(embedding.module.register_forward_hook(keep, with_kwargs=True).remove)
         output = forward(blank)
     if score is not None:
         scores = scores_of(output, len(images), None, score)[2]
     else:
         scores = logits_of(output, len(blank))[0].float()
     return Blank(scores, found[-1] if found else None)
+
+
+def _holds_image(given: Tensor, images: Tensor) -> bool:
+    """Whether a layer is given the image itself: all its values in any form, or as many channels, as if padded."""
+    is_map = given.ndim == 4 and given.shape[1] == images.shape[1]
+    return is_map or given.numel() == len(given) * images[0].numel()
