@@ -4,11 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
@@ -84,6 +85,7 @@ class StepObserver(Origins):
         self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
         self._numbers: Counter[nn.Module] = Counter()
         self._active: Counter[nn.Module] = Counter()
+        self._wholes = WeakIdKeyDictionary()  # of what was selected: all of it, and which was
         self.calls: list[NetworkCall] = []
         self.consumed: list[Consumed] = []
 
@@ -159,9 +161,23 @@ class StepObserver(Origins):
             return
         self._add(found)
 
+    @override
+    def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if name in ("__getitem__", "masked_select") and isinstance(args[1], Tensor) and args[0].ndim < 3:
+            if (origin := self.of(args[0])) is not None and not origin.is_raw:
+                self._wholes[result] = args[0], args[1]
+
     def _add(self, found: Consumed | None) -> None:
         if found is None:
             return
+        if found.output in self._wholes:
+            whole, chosen = self._wholes[found.output]
+            origin = self.of(whole)
+            assert origin is not None
+            found = found.of_all(whole, origin, chosen)
+        elif found.output.ndim == 0:  # of one image, squeezed
+            target = None if found.target is None else found.target.reshape(-1)
+            found = replace(found, output=found.output.reshape(1), target=target)
         self.consumed.append(found)
         if self._on_consumed is not None:
             self._on_consumed(found)

@@ -80,6 +80,8 @@ class ProbeFinder:
         if dataloader_idx != self._loader:
             return
         self._batch = batch
+        if batch_idx == 0 and self._settings.probe is None:  # the sanity check has seen the same images
+            self._collector = Collector(self._settings.num_samples)
         if self._settings.forward is None and (self.source is None or self._settings.probe is None):
             self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
             self._watch.begin(batch, batch_idx, dataloader_idx)
