@@ -117,6 +117,7 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
         reads = "values"
     ignored = kwargs.get("ignore_index", args[4] if name in ("cross_entropy", "nll_loss") and len(args) > 4 else None)
     rank = 3 if between_outputs or reads == "embeddings" else 0
+    is_truth = target_origin is None or target_origin.is_raw
     if name == "soft_margin_loss":  # of -1 and 1
         target = (target + 1) / 2
     return Consumed(
@@ -124,7 +125,7 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
         reads,
         output,
         origin,
-        target.detach().clone(),
+        target.detach().clone() if is_truth else None,
         target_origin,
         rank,
         -100 if not isinstance(ignored, int) else ignored,

@@ -67,6 +67,7 @@ def observation_of(seen: StepObserver) -> Observation:
     loss or metric, and losses between two outputs last.
     """
     numbered = [(number, one) for number, one in enumerate(seen.consumed) if not one.origin.is_raw]
+    numbered = _without_parts(numbered)
     best = min((one.rank for _, one in numbered), default=3)
     pictures = {name for call in seen.calls for index in call.pictures for name in _inputs(call.given[index])}
     chosen: list[tuple[int, Consumed, Kind]] = []
@@ -107,6 +108,14 @@ def _picture(origin: Origin | None) -> str | None:
     inputs = [] if origin is None else [before for before in origin.ancestors() if before.operation == "input"]
     named = sorted((3 not in one.shape[1::2], next(iter(one.inputs))) for one in inputs)
     return named[0][1] if named else None
+
+
+def _without_parts(numbered: list[tuple[int, Consumed]]) -> list[tuple[int, Consumed]]:
+    """Leave out what looks like a hand-written loss and is a step on the way to one between two outputs."""
+    between = [one for _, one in numbered if one.rank == 3 and one.reads != "embeddings"]
+    ends = [origin for one in between for origin in (one.origin, one.target_origin) if origin is not None]
+    parts = {id(before) for end in ends for before in end.ancestors()}
+    return [(number, one) for number, one in numbered if one.rank != 2 or id(one.origin) not in parts]
 
 
 def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[int, Consumed, Kind]]:

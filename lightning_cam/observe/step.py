@@ -80,6 +80,9 @@ class StepObserver(Origins):
     ) -> None:
         super().__init__(inputs)
         self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
+        self._compares = not redirected  # a wrapper for several ranks may move weights by itself
+        self._weights: dict[nn.Module, list[int]] = {}  # where those of networks lay when they were called
+        self._written: nn.Module | None = None  # a network whose weights were written to after that
         self._hooks = ExitStack()
         self._open: list[NetworkCall] = []
         self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
@@ -108,6 +111,11 @@ class StepObserver(Origins):
         """How often a module was called."""
         return self._numbers[module]
 
+    def other_weights(self) -> nn.Module | None:
+        """A network that was called with other weights than it has now, if there is one."""
+        moved = (one for one, places in self._weights.items() if places != _places_of_weights(one))
+        return next(moved, self._written)
+
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._redirected and module is self._root:
             self._redirected = False
@@ -127,6 +135,8 @@ class StepObserver(Origins):
         if pictures:
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
+            if not self._open and self._compares:
+                self._weights.setdefault(module, _places_of_weights(module))
             self.calls.append(call)
             self._open.append(call)
         elif not any(True for _ in module.parameters()):
@@ -166,6 +176,10 @@ class StepObserver(Origins):
         if name in ("__getitem__", "masked_select") and isinstance(args[1], Tensor) and args[0].ndim < 3:
             if (origin := self.of(args[0])) is not None and not origin.is_raw:
                 self._wholes[result] = args[0], args[1]
+        if name in ("copy_", "_foreach_copy_"):
+            places = {tensor.data_ptr() for _, tensor in named_tensors(args[0])}
+            called = (one for one, weights in self._weights.items() if not places.isdisjoint(weights))
+            self._written = next(called, self._written)
 
     def _add(self, found: Consumed | None) -> None:
         if found is None:
@@ -185,6 +199,11 @@ class StepObserver(Origins):
 
 def _kept(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _places_of_weights(module: nn.Module) -> list[int]:
+    """Where the parameters lie in memory, those that are whole on this rank."""
+    return [p.data_ptr() for p in module.parameters() if type(p) in (Tensor, nn.Parameter)]
 
 
 def _is_loss(output: Any) -> bool:

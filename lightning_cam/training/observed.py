@@ -152,6 +152,12 @@ def seen_in(
         ValueError: What was seen cannot be explained; the sentence says what to give.
     """
     observation = observation_of(observer)
+    if (changed := observer.other_weights()) is not None:
+        raise ValueError(
+            f"validation_step gives {type(changed).__name__} other weights while it runs (an average of them, say) and "
+            "takes them back, so a look would see others than were validated; do that in on_validation_start and "
+            "on_validation_end"
+        )
     names, batch = names_of(args[0]), dict(zip(names_of(args[0]), (t for _, t in named_tensors(args[0])), strict=True))
     shown = batch.get(observation.picture or "")
     network = observation.network
