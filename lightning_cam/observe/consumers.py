@@ -110,9 +110,7 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
     output, target = pair
     origin, target_origin = origin_of(output), origin_of(target)
     # A reconstruction is made of what it is compared with; logits with a margin are made of labels, but of images too.
-    between_outputs = target_origin is not None and (
-        not target_origin.is_raw or origin.inputs <= target_origin.inputs
-    )
+    between_outputs = target_origin is not None and (not target_origin.is_raw or origin.inputs <= target_origin.inputs)
     if reads == "log values" and not kwargs.get("log_input", args[2] if len(args) > 2 else True):
         reads = "values"
     ignored = kwargs.get("ignore_index", args[4] if name in ("cross_entropy", "nll_loss") and len(args) > 4 else None)

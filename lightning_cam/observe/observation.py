@@ -119,8 +119,9 @@ def _without_parts(numbered: list[tuple[int, Consumed]]) -> list[tuple[int, Cons
 
 
 def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[int, Consumed, Kind]]:
-    """Leave out values and what was read by hand, if another output is made of it: features, which a loss draws to centers, say,
-    or weights of an attention.
+    """Leave out values and what was read by hand, if another output is made of it.
+
+    Such are features, which a loss draws to centers, say, or weights of an attention.
     """
     inner = {id(before) for _, one, _ in chosen for before in one.origin.ancestors() if before is not one.origin}
     return [

@@ -174,7 +174,8 @@ class StepObserver(Origins):
     @override
     def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         if name in ("__getitem__", "masked_select") and isinstance(args[1], Tensor) and args[0].ndim < 3:
-            if (origin := self.of(args[0])) is not None and not origin.is_raw:
+            origin = self.of(args[0])
+            if origin is not None and not origin.is_raw:
                 self._wholes[result] = args[0], args[1]
         if name in ("copy_", "_foreach_copy_"):
             places = {tensor.data_ptr() for _, tensor in named_tensors(args[0])}

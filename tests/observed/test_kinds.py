@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_cam import explain
 from tests.observed.data import Base, Patchy, Plain, loaders, vit
 from tests.observed.run import fit
+from tests.training import MemoryLogger
 
 CLASSES, ONE, LABELS, VALUES = "softmax classes", "two classes of one logit", "several labels", "a regression"
 
@@ -156,7 +157,7 @@ class Distilled(Base):
 
 def test_what_a_teacher_says_is_no_label(tmp_path):
     made = Distilled(), *loaders()
-    check(made, tmp_path, CLASSES, lambda x: made[0].model(x) / 4, labels=made[2].dataset.y)
+    check(made, tmp_path, CLASSES, lambda x: (made[0].model(x) / 4).log_softmax(1), labels=made[2].dataset.y)
 
 
 class Margin(Base):
@@ -387,3 +388,21 @@ def test_weights_that_are_put_in_for_a_step_are_refused(tmp_path, cls):
         return torch.func.functional_call(made[0].model, dict(zip(names, made[0].average, strict=True)), (x,))
 
     check(made, tmp_path / "advised", CLASSES, averaged, labels=made[2].dataset.y, epochs=2)
+
+
+class LogsByItself(Parts):
+    """Writes to the logger before its loss, in a step that looks run again."""
+
+    def validation_step(self, batch, batch_idx):
+        features = self.backbone(batch[0])
+        self.logger.log_metrics({"norm": float(features.norm())})
+        self.trainer.logger.log_metrics({"mean": float(features.mean())})
+        self.log("val_loss", F.cross_entropy(self.head(features), batch[1]))
+
+
+def test_a_step_that_is_run_again_writes_nothing_to_the_logger(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(MemoryLogger, "log_metrics", lambda self, metrics, step=None: written.extend(metrics))
+    made = LogsByItself(), *loaders()
+    check(made, tmp_path, CLASSES, in_parts(made[0]), labels=made[2].dataset.y)
+    assert written.count("norm") == written.count("mean") == 4  # two batches, in the sanity check and after it
