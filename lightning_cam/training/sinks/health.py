@@ -24,8 +24,8 @@ _WORDS = {
     "'32-true' in place of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
     "nothing": "the maps of {methods}, which follow the score through the whole depth, are blank for all images at "
-    "step {step}: nothing in the images speaks for the class. Before a training that is no fault; after it, see that the "
-    "head is not all zeros.",
+    "step {step}: nothing in the images speaks for the class. Before a training that is no fault; after it, see that "
+    "the head is not all zeros.",
     "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
     "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
