@@ -18,6 +18,12 @@ _log = logging.getLogger(__name__)
 _WEIGHING = {"linear", "bilinear", "embedding", "multi_head_attention_forward", "module"} | {
     f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)
 }
+# What shifts and scales.
+_SHIFTING = {
+    f"{before}{name}{after}"
+    for name in ("add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide")
+    for before, after in (("", ""), ("", "_"), ("__", "__"), ("__i", "__"), ("__r", "__"))
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,7 +92,8 @@ class Origins(TorchFunctionMode):
         if not parents:
             return
         inputs = frozenset[str]().union(*(parent.inputs for parent in parents))
-        weighs = operation in _WEIGHING or any(isinstance(tensor, torch.nn.Parameter) for tensor in given)
+        parameters = [tensor for tensor in given if isinstance(tensor, torch.nn.Parameter)]
+        weighs = operation in _WEIGHING or any(not _normalizes(operation, one, parents) for one in parameters)
         is_raw = not weighs and all(parent.is_raw for parent in parents)
         arguments = tuple(None if isinstance(arg, Tensor) else arg for arg in args), kwargs
         if operation == "__setitem__":
@@ -115,3 +122,9 @@ class Origins(TorchFunctionMode):
 
     def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Called with each function after it ran, its result noted."""
+
+
+def _normalizes(operation: str, parameter: Tensor, parents: tuple[Origin, ...]) -> bool:
+    """Whether a parameter only shifts or scales the channels of images, as a mean or deviation that is held as one."""
+    shape = parents[0].shape
+    return operation in _SHIFTING and len(shape) == 4 and parameter.numel() in (1, shape[1])

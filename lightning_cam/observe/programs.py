@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.observe.consumers import Consumed
@@ -148,12 +149,20 @@ class Entrance:
             if count - 1 != self.number:
                 return None
             tensors = tensors_of((args, kwargs))
-            tensors[self.picture] = images
+            tensors[self.picture] = _standing_for(images, tensors[self.picture])
             return filled((args, kwargs), tensors)
 
         with ExitStack() as stack:
             stack.callback(self.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             yield
+
+
+def _standing_for(images: Tensor, original: Tensor) -> Tensor:
+    """The images, which an observer sees come from where the original does."""
+    if has_torch_function((images, original)):
+        result: Tensor = handle_torch_function(_standing_for, (images, original), images, original)
+        return result
+    return images.view_as(images)
 
 
 class RowForward:

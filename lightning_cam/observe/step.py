@@ -4,11 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
@@ -79,11 +80,15 @@ class StepObserver(Origins):
     ) -> None:
         super().__init__(inputs)
         self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
+        self._compares = not redirected  # a wrapper for several ranks may move weights by itself
+        self._weights: dict[nn.Module, list[int]] = {}  # where those of networks lay when they were called
+        self._written: nn.Module | None = None  # a network whose weights were written to after that
         self._hooks = ExitStack()
         self._open: list[NetworkCall] = []
         self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
         self._numbers: Counter[nn.Module] = Counter()
         self._active: Counter[nn.Module] = Counter()
+        self._wholes = WeakIdKeyDictionary()  # of what was selected: all of it, and which was
         self.calls: list[NetworkCall] = []
         self.consumed: list[Consumed] = []
 
@@ -106,6 +111,11 @@ class StepObserver(Origins):
         """How often a module was called."""
         return self._numbers[module]
 
+    def other_weights(self) -> nn.Module | None:
+        """A network that was called with other weights than it has now, if there is one."""
+        moved = (one for one, places in self._weights.items() if places != _places_of_weights(one))
+        return next(moved, self._written)
+
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._redirected and module is self._root:
             self._redirected = False
@@ -125,6 +135,8 @@ class StepObserver(Origins):
         if pictures:
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
+            if not self._open and self._compares:
+                self._weights.setdefault(module, _places_of_weights(module))
             self.calls.append(call)
             self._open.append(call)
         elif not any(True for _ in module.parameters()):
@@ -159,9 +171,28 @@ class StepObserver(Origins):
             return
         self._add(found)
 
+    @override
+    def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if name in ("__getitem__", "masked_select") and isinstance(args[1], Tensor) and args[0].ndim < 3:
+            origin = self.of(args[0])
+            if origin is not None and not origin.is_raw:
+                self._wholes[result] = args[0], args[1]
+        if name in ("copy_", "_foreach_copy_"):
+            places = {tensor.data_ptr() for _, tensor in named_tensors(args[0])}
+            called = (one for one, weights in self._weights.items() if not places.isdisjoint(weights))
+            self._written = next(called, self._written)
+
     def _add(self, found: Consumed | None) -> None:
         if found is None:
             return
+        if found.output in self._wholes:
+            whole, chosen = self._wholes[found.output]
+            origin = self.of(whole)
+            assert origin is not None
+            found = found.of_all(whole, origin, chosen)
+        elif found.output.ndim == 0:  # of one image, squeezed
+            target = None if found.target is None else found.target.reshape(-1)
+            found = replace(found, output=found.output.reshape(1), target=target)
         self.consumed.append(found)
         if self._on_consumed is not None:
             self._on_consumed(found)
@@ -169,6 +200,11 @@ class StepObserver(Origins):
 
 def _kept(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _places_of_weights(module: nn.Module) -> list[int]:
+    """Where the parameters lie in memory, those that are whole on this rank."""
+    return [p.data_ptr() for p in module.parameters() if type(p) in (Tensor, nn.Parameter)]
 
 
 def _is_loss(output: Any) -> bool:

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from lightning_cam.model.classifier import classifier_of
@@ -80,6 +82,8 @@ class ProbeFinder:
         if dataloader_idx != self._loader:
             return
         self._batch = batch
+        if batch_idx == 0 and self._settings.probe is None:  # the sanity check has seen the same images
+            self._collector = Collector(self._settings.num_samples)
         if self._settings.forward is None and (self.source is None or self._settings.probe is None):
             self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
             self._watch.begin(batch, batch_idx, dataloader_idx)
@@ -270,12 +274,16 @@ def _name_in(module: LightningModule, network: Any) -> str:
 
 @contextmanager
 def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
+    """Keep what the model logs in a look out of the user's metrics and loggers, by whatever name it calls them."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
+    muted = copy(trainer)
+    muted.loggers = [DummyLogger()]
     with ExitStack() as stack:
+        module.trainer = muted
+        stack.callback(setattr, module, "trainer", trainer)
         for holder in (module, results_of(trainer)):  # the latter where a loop is running
             if holder is not None:
                 stack.enter_context(replaced(holder, "log", nothing))
