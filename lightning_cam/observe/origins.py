@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
+from typing_extensions import override
 
 from lightning_cam.model.output import named_tensors
 
@@ -75,6 +76,7 @@ class Origins(TorchFunctionMode):
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
         super().__init__()
+        self._ran_out: torch.OutOfMemoryError | None = None
         self._origins = WeakIdKeyDictionary()
         for name, tensor in inputs.items():
             self._origins[tensor] = Origin("input", (), frozenset([name]), tuple(tensor.shape), True)
@@ -114,8 +116,20 @@ class Origins(TorchFunctionMode):
             self.note(name, result, args, kwargs)
             self.after(name, result, args, kwargs)
         except Exception as error:  # whatever a tensor of an unusual kind cannot do: the user's step goes on
-            _log.debug("Not followed: %s", error)
+            self.missed(error)
         return result
+
+    @override
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._ran_out is not None and error[0] is None:  # what was seen is not all that there was
+            raise self._ran_out
+
+    def missed(self, error: Exception) -> None:
+        """Something could not be followed, which must not disturb what runs; out of memory is raised at its end."""
+        _log.debug("Not followed: %s", error)
+        if isinstance(error, torch.OutOfMemoryError):
+            self._ran_out = error
 
     def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Called with each function before it runs."""

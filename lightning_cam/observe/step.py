@@ -1,6 +1,5 @@
 """One step of the user's, seen while it runs: the calls of its networks, and who reads what they return."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,11 +12,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
-from lightning_cam.model.private import function_modes_off
+from lightning_cam.model.private import function_modes_off, is_flattened, is_part_of_flat, is_partitioned
 from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module
 from lightning_cam.observe.origins import Origin, Origins
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -81,7 +78,7 @@ class StepObserver(Origins):
         super().__init__(inputs)
         self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
         self._compares = not redirected  # a wrapper for several ranks may move weights by itself
-        self._weights: dict[nn.Module, list[int]] = {}  # where those of networks lay when they were called
+        self._weights: dict[nn.Module, dict[str, int]] = {}  # where those of networks lay when they were called
         self._written: nn.Module | None = None  # a network whose weights were written to after that
         self._hooks = ExitStack()
         self._open: list[NetworkCall] = []
@@ -94,7 +91,7 @@ class StepObserver(Origins):
 
     @override
     def __enter__(self) -> Self:
-        enter, leave = _Quiet(self._enter_module), _Quiet(self._leave_module)
+        enter, leave = _Quiet(self._enter_module, self.missed), _Quiet(self._leave_module, self.missed)
         for module in self._root.modules():
             if not isinstance(module, torch.jit.RecursiveScriptModule):  # which takes no hooks
                 self._hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
@@ -113,8 +110,11 @@ class StepObserver(Origins):
 
     def other_weights(self) -> nn.Module | None:
         """A network that was called with other weights than it has now, if there is one."""
-        moved = (one for one, places in self._weights.items() if places != _places_of_weights(one))
-        return next(moved, self._written)
+        for module, before in self._weights.items():
+            now = _places_of_weights(module)  # one that is sharded, or had no size, is not there at both times
+            if any(now.get(name, place) != place for name, place in before.items()):
+                return module
+        return self._written
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._redirected and module is self._root:
@@ -167,7 +167,7 @@ class StepObserver(Origins):
             elif found is None and self._parts and args and isinstance(args[0], Tensor):
                 self._parts[-1][2].append((name, args[0]))
         except Exception as error:  # an argument of an unusual kind
-            _log.debug("Not followed: %s", error)
+            self.missed(error)
             return
         self._add(found)
 
@@ -179,7 +179,7 @@ class StepObserver(Origins):
                 self._wholes[result] = args[0], args[1]
         if name in ("copy_", "_foreach_copy_"):
             places = {tensor.data_ptr() for _, tensor in named_tensors(args[0])}
-            called = (one for one, weights in self._weights.items() if not places.isdisjoint(weights))
+            called = (one for one, weights in self._weights.items() if not places.isdisjoint(weights.values()))
             self._written = next(called, self._written)
 
     def _add(self, found: Consumed | None) -> None:
@@ -202,9 +202,15 @@ def _kept(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _places_of_weights(module: nn.Module) -> list[int]:
-    """Where the parameters lie in memory, those that are whole on this rank."""
-    return [p.data_ptr() for p in module.parameters() if type(p) in (Tensor, nn.Parameter)]
+def _places_of_weights(module: nn.Module) -> dict[str, int]:
+    """Where the parameters lie in memory, those that are whole on this rank, by name."""
+    return {
+        name: parameter.data_ptr()
+        for name, parameter in module.named_parameters()
+        if type(parameter) in (Tensor, nn.Parameter)
+        and parameter.numel()
+        and not (is_flattened(parameter) or is_part_of_flat(parameter) or is_partitioned(parameter))
+    }
 
 
 def _is_loss(output: Any) -> bool:
@@ -214,15 +220,15 @@ def _is_loss(output: Any) -> bool:
 class _Quiet:
     """A hook that cannot disturb the step that it listens to, and that stays behind when the model is copied."""
 
-    def __init__(self, note: Callable[..., None]) -> None:
-        self._note = note
+    def __init__(self, note: Callable[..., None], missed: Callable[[Exception], None]) -> None:
+        self._note, self._missed = note, missed
 
     def __call__(self, *given: Any) -> None:
         try:
             with function_modes_off():  # what is asked of tensors here is no part of the step
                 self._note(*given)
         except Exception as error:
-            _log.debug("Not followed: %s", error)
+            self._missed(error)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Deaf, ()

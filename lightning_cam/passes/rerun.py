@@ -63,7 +63,7 @@ class Rerun:
         self._count, last = len(own), own[-1]
         output = _first(last.output)
         # Called once, with nothing but rows of images in its output, it need not run to be replaced.
-        self._record = _detached(last.output) if len(own) == 1 and _begins_with(last.output, len(images)) else None
+        self._record: Any = _detached(last.output) if len(own) == 1 and _begins_with(last.output, len(images)) else None
         if len(output) != len(images):
             raise ValueError(
                 f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
@@ -98,26 +98,30 @@ class Rerun:
     @contextmanager
     def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:
         calls = 0
-        if torch.is_grad_enabled() and not outputs.requires_grad:  # for what cannot run without a graph
-            outputs = outputs.detach().requires_grad_()
+
+        def rows() -> Tensor:
+            if torch.is_grad_enabled() and not outputs.requires_grad:  # for what cannot run without a graph
+                return outputs.detach().requires_grad_()
+            return outputs
+
+        def returned(*args: Any, **kwargs: Any) -> Any:
+            return rows() if isinstance(self._record, Tensor) else (rows(), *_rows_of(self._record[1:], image))
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls < self._count:
                 return None
-            return (outputs, *output[1:]) if isinstance(output, tuple) else outputs
+            return (rows(), *output[1:]) if isinstance(output, tuple) else rows()
 
         with ExitStack() as stack:
             for module, record in self._records.items():
-                rows = _placeholder(record, len(image)) if module in self._unused else _rows_of(record, image)
-                stack.enter_context(_returning(module, rows))
+                own = _placeholder(record, len(image)) if module in self._unused else _rows_of(record, image)
+                stack.enter_context(_returning(module, own))
             if self._record is None:
                 stack.callback(self._module.register_forward_hook(hook).remove)
-            elif isinstance(self._record, Tensor):
-                stack.enter_context(_returning(self._module, outputs))
             else:
-                stack.enter_context(_returning(self._module, (outputs, *_rows_of(self._record[1:], image))))
+                stack.enter_context(replaced(self._module, "forward", returned))
             yield
 
     def _is_exact(self, output: Tensor, whole: Any) -> bool:
