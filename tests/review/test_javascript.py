@@ -75,6 +75,7 @@ def write_whole(folder: Path) -> Path:
     broken = maps(0.5, seed=1)
     broken[0, 2, 3] = np.nan
     metrics = {f"whole/{method}/entropy": 0.5 for method in ("random", "gradcam", "hirescam")}
+    metrics |= {f"whole/model/attention_entropy/{block:02d}": 0.1 * block for block in range(12)}
     writer.append(0, 0, {"hirescam": maps(0, 0), "gradcam": maps(0, 2, grid=3)}, probabilities=probabilities(0))
     writer.append(10, 1, {"hirescam": broken}, probabilities=probabilities(1), class_idx=[4, 3, 2, 1], metrics=metrics)
     last = {"hirescam": maps(1, 3), "gradcam": maps(1, 4, grid=3)}
