@@ -77,7 +77,7 @@ def test_a_predicted_value_stands_before_the_true_one(server, open_page):
     assert texts(page, ".first") == ["image 1", "image 2"]
     assert texts(page, ".second") == ["3.25 → 3.5", "-0.0625 → 1.25"]
     page.locator(".tile:visible canvas").first.click()
-    assert "value: 3.25 → 3.5" in page.locator("dialog[open]").inner_text()
+    page.locator("dialog[open]", has_text="value: 3.25 → 3.5").wait_for()
 
 
 def test_what_is_true_stands_in_words_where_a_label_does_not_say_it(server, open_page):
