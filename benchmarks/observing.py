@@ -2,8 +2,8 @@
 
     python -m benchmarks.observing --batches 4 --rounds 3
 
-Seconds are those that the one computing thread was at work, so that other work on the machine counts little. A look
-itself comes after a validation's batches, and is not in these times; `benchmarks.speed` measures it.
+Seconds are those that the one computing thread was at work, so that other work on the machine counts little. Looks
+are left out; `benchmarks.speed` measures them.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from statistics import median
+from typing import Any
 
 import lightning.pytorch as pl
 import timm
@@ -44,20 +45,37 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.0)
 
 
-class Timer(pl.Callback):
-    """Seconds at work from the first batch of each validation to the end of its last one."""
+class Looks(TransformerCAMCallback):
+    """Knows how long it has looked, the search for layers included."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    @override
+    def _look(self, *args: Any) -> None:
+        begin = time.thread_time()
+        super()._look(*args)
+        self.seconds += time.thread_time() - begin
+
+
+class Timer(pl.Callback):
+    """Seconds at work in each validation, without those of looks. The first of the callbacks."""
+
+    def __init__(self, looks: Looks | None) -> None:
         self.seconds: list[float] = []
-        self._begin = 0.0
+        self._looks = looks
+
+    def _now(self) -> float:
+        return time.thread_time() - (0 if self._looks is None else self._looks.seconds)
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin = time.thread_time()
+        self._begin = self._now()
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.seconds.append(time.thread_time() - self._begin)
+        self.seconds.append(self._now() - self._begin)
 
 
 def main() -> None:
@@ -79,13 +97,14 @@ def main() -> None:
 
 def validations(model: Classifier, data: TensorDataset, callback: bool) -> list[float]:
     """Seconds of the batches of two validations, 16 images each."""
-    timer = Timer()
+    looks = Looks() if callback else None
+    timer = Timer(looks)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_epochs=2,
             limit_train_batches=1,
             num_sanity_val_steps=0,
-            callbacks=[*([TransformerCAMCallback()] if callback else []), timer],
+            callbacks=[timer, *([looks] if looks else [])],
             logger=TensorBoardLogger(folder),
             enable_checkpointing=False,
             enable_progress_bar=False,
