@@ -113,6 +113,12 @@ def explain(
     if "embedding" in needs and embedding is None:
         with said_in_words(model):
             embedding = find_embedding(model, images, forward=calls)
+    views = VIEWS if aug_smooth else VIEWS[:1]
+    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
+    blank = None
+    if whole_depth:
+        with said_in_words(model), looking(model):  # of its own: a model that follows what it sees must not follow it
+            blank = blank_pass(OnCopies(calls), images, score, embedding)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -120,15 +126,11 @@ def explain(
         score=score,
         needs=needs,
         embedding=embedding,
+        blank_embedding=None if blank is None else blank.embedding,
     )
-    views = VIEWS if aug_smooth else VIEWS[:1]
-    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
-    parts, blanks = [], []
-    if whole_depth:
-        with said_in_words(model), looking(model):  # of their own: a model that follows what it sees must not follow it
-            blanks = [blank_pass(OnCopies(call.forward), images, score, embedding) for call in calls.views]
+    parts = []
     with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
@@ -138,12 +140,7 @@ def explain(
                 sum_of_calls(
                     [
                         explain_batch(
-                            partial(
-                                inputs_of,
-                                OnCopies(call.forward),
-                                blank_embedding=blanks[index].embedding if blanks else None,
-                                sees_blocks=start == 0,
-                            ),
+                            partial(inputs_of, OnCopies(call.forward), sees_blocks=start == 0),
                             images[chunk],
                             classes,
                             chosen,
@@ -151,7 +148,7 @@ def explain(
                             eigen_smooth,
                             methods == "all",
                         )
-                        for index, call in enumerate(calls.of_rows(chunk).views)
+                        for call in calls.of_rows(chunk).views
                     ],
                     [call.undo for call in calls.views],
                     chosen,
@@ -172,10 +169,10 @@ def explain(
         (images.shape[2], images.shape[3]),
         torch.cat([captured.scores for captured in plain]),
     )
-    if blanks:
-        blank, scores = blanks[0].scores, torch.cat([captured.scores for captured in plain])
+    if blank is not None:
+        nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
-        difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
+        difference = scores - (nothing if classes is None else nothing[classes.clamp(0, len(nothing) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
