@@ -38,8 +38,8 @@ from benchmarks.causal_data import (
     trained,
     with_mark,
 )
+from benchmarks.cost import peak_memory, seconds_of
 from benchmarks.localization import right_of_two, with_second_digit
-from benchmarks.memory import peak_memory
 from lightning_cam import explain, find_target_layers
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.metrics import (
@@ -76,12 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train-size", type=int, default=6_000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Numbers]]] = {name: [] for name in options.models}
     for seed in options.seeds:
-        train, held_out = planted(seed, options.train_size, 600)
+        train, held_out = (part.to(options.device) for part in planted(seed, options.train_size, 600))
         for name in options.models:
             kept = options.cache / f"{name}-{seed}.json"
             if not kept.exists():
@@ -176,9 +177,9 @@ def _on_ordinary(
     image, label, size = batch["image"], batch["label"], (GRID * CELL, GRID * CELL)
     pairs = with_second_digit(batch)
     count = FAITHFUL if maps_of.args[-1] in ("occlusion", "integrated_gradients") else len(image)
-    began = time.monotonic()
-    maps = maps_of(image[:count], label[:count])
-    seconds = (time.monotonic() - began) / count
+    kept: list[Tensor | None] = []
+    taken = seconds_of(lambda: kept.append(maps_of(image[:count], label[:count])), image.device) / count
+    maps = kept[0]
     of_pairs = maps_of(pairs["image"][:count], pairs["label"][:count])
     assert maps is not None and of_pairs is not None
     coverage, own, other = (
@@ -190,9 +191,7 @@ def _on_ordinary(
         return logits_of(model(images))
 
     with torch.no_grad():
-        began = time.monotonic()
-        classify(image)
-        forward = (time.monotonic() - began) / len(image)
+        forward = seconds_of(lambda: classify(image), image.device) / len(image)
         scores = {
             "share inside": share_inside(maps, coverage),
             "pointing game": pointing_game(maps, coverage),
@@ -201,7 +200,7 @@ def _on_ordinary(
             "rank": rank_correlation(maps[few], reference),
             "right of two": right_of_two(of_pairs, own, other),
         }
-    costs = {"forwards": seconds / forward, "memory": _memory(model, maps_of, image[:AT_ONCE], label[:AT_ONCE])}
+    costs = {"forwards": taken / forward, "memory": _memory(model, maps_of, image[:AT_ONCE], label[:AT_ONCE])}
     return {name: values.mean().item() for name, values in scores.items()} | costs
 
 
