@@ -199,11 +199,13 @@ class RowForward:
     ) -> None:
         self._program, self._output, self._rows, self._count = program, output, rows, count
         self._picture = picture
-        self._chosen = torch.arange(count) if chosen is None else chosen
+        # On the rows' device: an index that is copied there at each call makes the host wait for it.
+        device = next((tensor.device for tensor in rows.values()), None)
+        self._chosen = torch.arange(count, device=device) if chosen is None else chosen
 
     def __call__(self, images: Tensor) -> Any:
         """Run it on the first rows, and again from the first on."""
-        index = self._chosen[torch.arange(len(images)) % len(self._chosen)]
+        index = self._chosen[torch.arange(len(images), device=self._chosen.device) % len(self._chosen)]
         tensors = [tensor.clone() for tensor in self._program.given]
         for place, rows in self._rows.items():
             tensors[place] = rows[index.to(rows.device)]
@@ -215,5 +217,7 @@ class RowForward:
 
     def of_rows(self, index: Tensor | slice) -> "RowForward":
         """The same for images that belong to these of its rows."""
-        chosen = self._chosen[index.cpu() if isinstance(index, Tensor) else index]
+        if not self._rows:
+            return self
+        chosen = self._chosen[index.to(self._chosen.device) if isinstance(index, Tensor) else index]
         return RowForward(self._program, self._output, self._rows, self._count, self._picture, chosen)
