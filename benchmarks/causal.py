@@ -38,6 +38,7 @@ from benchmarks.causal_data import (
     trained,
     with_mark,
 )
+from benchmarks.cost import peak_memory, seconds_of
 from benchmarks.localization import right_of_two, with_second_digit
 from lightning_cam import explain, find_target_layers
 from lightning_cam.methods import DoesNotApply
@@ -63,6 +64,7 @@ PLACES = [mark for mark in SHORTCUTS if mark != "tint"]  # the tint is everywher
 MARKED = 40  # images of each mark
 ORDINARY, FAITHFUL = 150, 40
 STEPS = 10  # of deletion and insertion
+AT_ONCE = 16  # images whose maps' peak memory is measured
 SIZE = (GRID, GRID)
 
 Numbers = dict[str, float]
@@ -74,12 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train-size", type=int, default=6_000)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Numbers]]] = {name: [] for name in options.models}
     for seed in options.seeds:
-        train, held_out = planted(seed, options.train_size, 600)
+        train, held_out = (part.to(options.device) for part in planted(seed, options.train_size, 600))
         for name in options.models:
             kept = options.cache / f"{name}-{seed}.json"
             if not kept.exists():
@@ -174,9 +177,9 @@ def _on_ordinary(
     image, label, size = batch["image"], batch["label"], (GRID * CELL, GRID * CELL)
     pairs = with_second_digit(batch)
     count = FAITHFUL if maps_of.args[-1] in ("occlusion", "integrated_gradients") else len(image)
-    began = time.monotonic()
-    maps = maps_of(image[:count], label[:count])
-    seconds = (time.monotonic() - began) / count
+    kept: list[Tensor | None] = []
+    taken = seconds_of(lambda: kept.append(maps_of(image[:count], label[:count])), image.device) / count
+    maps = kept[0]
     of_pairs = maps_of(pairs["image"][:count], pairs["label"][:count])
     assert maps is not None and of_pairs is not None
     coverage, own, other = (
@@ -188,9 +191,7 @@ def _on_ordinary(
         return logits_of(model(images))
 
     with torch.no_grad():
-        began = time.monotonic()
-        classify(image)
-        forward = (time.monotonic() - began) / len(image)
+        forward = seconds_of(lambda: classify(image), image.device) / len(image)
         scores = {
             "share inside": share_inside(maps, coverage),
             "pointing game": pointing_game(maps, coverage),
@@ -199,7 +200,16 @@ def _on_ordinary(
             "rank": rank_correlation(maps[few], reference),
             "right of two": right_of_two(of_pairs, own, other),
         }
-    return {name: values.mean().item() for name, values in scores.items()} | {"forwards": seconds / forward}
+    costs = {"forwards": taken / forward, "memory": _memory(model, maps_of, image[:AT_ONCE], label[:AT_ONCE])}
+    return {name: values.mean().item() for name, values in scores.items()} | costs
+
+
+def _memory(model: nn.Module, maps_of: partial[Tensor | None], images: Tensor, labels: Tensor) -> float:
+    """Peak memory with the weights, by that of a forward."""
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    with torch.no_grad():
+        forward = peak_memory(lambda: model(images), images.device)
+    return (weights + peak_memory(lambda: maps_of(images, labels), images.device)) / (weights + forward)
 
 
 def report(results: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> str:
@@ -248,8 +258,8 @@ def report(results: Mapping[str, Sequence[Mapping[str, Numbers]]]) -> str:
         lines.append(cells("model", columns).replace("| model |", f"| {mark} |", 1))
     accuracy = cells("model", ["accuracy on ordinary images"])
     lines.append(accuracy.replace("| model |", "| accuracy on ordinary images |", 1))
-    lines += ["", "Time of the maps of a batch by that of its forward:", "", *head]
-    lines += [cells(method, ["forwards"]) for method in METHODS]
+    lines += ["", "Time and peak memory (with the weights) of the maps of a batch, by those of its forward:", "", *head]
+    lines += [cells(method, ["forwards", "memory"]) for method in METHODS]
     seeds = {name: len(of_model) for name, of_model in found.items()}
     return "\n".join([*lines, "", f"Seeds: {', '.join(f'{name} {count}' for name, count in seeds.items())}."]) + "\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Planted:
     boxes: Tensor
     masks: Tensor
 
+    def to(self, device: torch.device) -> Planted:
+        """The same on a device."""
+        return Planted(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 def planted(seed: int, train_size: int, val_size: int) -> tuple[Planted, Planted]:
     """The training and the held-out images of a seed."""
@@ -72,13 +76,13 @@ def planted(seed: int, train_size: int, val_size: int) -> tuple[Planted, Planted
 
 def normalized(raw: Tensor) -> Tensor:
     """(N, 3, S, S) in [0, 255] as the models get it."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=raw.device)[:, None, None] for values in (MEAN, STD))
     return (raw.round() / 255 - mean) / std
 
 
 def raw(images: Tensor) -> Tensor:
     """The images in [0, 255] that `normalized` was given."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return (images * std + mean) * 255
 
 
@@ -105,7 +109,8 @@ def places_of(mark: str, boxes: Tensor, generator: torch.Generator) -> Tensor:
 
 def with_mark(images: Tensor, mark: str, masks: Tensor) -> Tensor:
     """(N, 3, S, S) in [0, 255], painted in the color of the mark where the masks (N, S, S) say."""
-    painted = torch.lerp(images, torch.tensor(_COLORS[mark])[:, None, None].expand_as(images), _OPACITY[mark])
+    color = torch.tensor(_COLORS[mark], device=images.device)
+    painted = torch.lerp(images, color[:, None, None].expand_as(images), _OPACITY[mark])
     return torch.where(masks[:, None], painted, images)
 
 
@@ -161,11 +166,11 @@ RECIPES = {
 
 
 def trained(recipe: Recipe, data: Planted, checkpoint: Path, seed: int) -> nn.Module:
-    """The model in eval mode, from the checkpoint where there is one, else trained on the marked images."""
+    """The model in eval mode on the data's device, from the checkpoint or else trained on the marked images."""
     torch.manual_seed(_SEED + seed)
-    model = recipe.build()
+    model = recipe.build().to(data.labels.device)
     if checkpoint.exists():
-        model.load_state_dict(torch.load(checkpoint, weights_only=True))
+        model.load_state_dict(torch.load(checkpoint, map_location=data.labels.device, weights_only=True))
         return model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * (len(data.labels) // 64)

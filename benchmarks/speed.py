@@ -12,12 +12,10 @@ AblationCAM, which runs the model once per channel, is held against grad-cam's i
 """
 
 import argparse
-import gc
 import logging
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ import torchcam.methods
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from benchmarks.memory import peak_memory
+from benchmarks.cost import peak_memory, seconds_of
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.history import History
@@ -229,17 +227,8 @@ def _measure(contenders: dict[str, Contender], rounds: int, device: torch.device
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            times[name].append(_seconds(contender, device))
+            times[name].append(seconds_of(contender, device))
     return times
-
-
-def _seconds(contender: Contender, device: torch.device) -> float:
-    gc.collect()
-    began = time.perf_counter()
-    contender()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def _ablation(device: torch.device) -> str:
@@ -260,8 +249,8 @@ def _ablation(device: torch.device) -> str:
         )
 
     ours()  # warms up
-    median = statistics.median(_seconds(ours, device) for _ in range(3))
-    seconds = {"lightning-cam": median, "grad-cam": _seconds(theirs, device)}
+    median = statistics.median(seconds_of(ours, device) for _ in range(3))
+    seconds = {"lightning-cam": median, "grad-cam": seconds_of(theirs, device)}
     apart = (maps["lightning-cam"] - maps["grad-cam"]).abs().max().item()
     lines = ["| ablationcam, vit_tiny_patch16_224, 4 images | seconds | times lightning-cam |", "|---|---|---|"]
     lines += [f"| {name} | {s:.2f} | {s / seconds['lightning-cam']:.1f} |" for name, s in seconds.items()]

@@ -36,7 +36,7 @@ def train(logs: Path, weight_decay: float, epochs: int = 10) -> None:
         "vit_tiny_patch16_224", img_size=56, model_kwargs=SMALL_VIT, lr=1.5e-3, weight_decay=weight_decay
     )
     callback = TransformerCAMCallback(
-        methods=["hirescam", "gradcam", "layercam"], num_samples=24, class_names=CLASS_NAMES
+        methods=["attnlrp", "hirescam", "gradcam"], num_samples=24, class_names=CLASS_NAMES
     )
     trainer = Trainer(
         callbacks=[callback],

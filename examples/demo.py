@@ -63,7 +63,7 @@ def table(run: Path) -> str:
         for tag in ("epoch", "val_acc", "cam/attnlrp/share_inside", "cam/attnlrp/pointing_game")
     ]
     lines = ["epoch  accuracy  share inside the box  pointing game"]
-    for step in columns[0]:  # the look before the training has no epoch
+    for step in columns[1]:  # the look before the training has no accuracy, a training step has no look
         epoch, accuracy, share, pointing = (column[step] for column in columns)
         lines.append(f"{epoch:5.0f}  {accuracy:8.2f}  {share:20.2f}  {pointing:13.2f}")
     lines.append("chance     0.10                  0.25           0.25")

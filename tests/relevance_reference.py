@@ -34,7 +34,7 @@ PUBLISHED = {
 
 
 def relevance_of(model: nn.Module, image: Tensor, class_idx: int, paper: Published) -> Tensor:
-    """Relevance (h * w,) of the patches of one image (3, H, W) for a class."""
+    """Relevance (h * w,) of the patches of one image (3, H, W) for a class: of the embedding beyond its bias."""
     model = model.double().eval()
     embedded = model.patch_embed(image[None].double())[0]
     tokens = embedded if model.cls_token is None else torch.cat([model.cls_token[0], embedded])
@@ -46,7 +46,8 @@ def relevance_of(model: nn.Module, image: Tensor, class_idx: int, paper: Publish
     for block, state in zip(reversed(model.blocks), reversed(states[:-1]), strict=True):
         relevance = _of_block(block, state, relevance, paper)
     relevance = relevance[-len(embedded) :]
-    return (embedded * relevance / tokens[-len(embedded) :]).sum(1).detach()
+    blank = model.patch_embed(torch.zeros_like(image)[None].double())[0]
+    return ((embedded - blank) * relevance / tokens[-len(embedded) :]).sum(1).detach()
 
 
 def _of_head(model: nn.Module, state: Tensor, class_idx: int) -> Tensor:

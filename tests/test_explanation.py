@@ -260,7 +260,9 @@ def test_bad_arguments_are_named(arguments, message):
         explain(class_token_vit(), torch.randn(2, 3, 32, 32), **arguments)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "cat.jpg"])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "cat.jpg", [], 3]
+)
 def test_bad_images_are_named(images):
     with pytest.raises(ValueError, match="images: expected a floating tensor of shape"):
         explain(class_token_vit(), images)

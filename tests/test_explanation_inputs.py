@@ -45,8 +45,8 @@ def test_pictures(model):
     ("given", "message"),
     [
         (Image.new("RGB", (64, 64)), "PIL images need preprocess="),
-        ([], "images: expected a tensor or PIL images, got list"),
-        (["a.png"], "images: expected a tensor or PIL images, got list"),
+        ([], "images: expected a floating tensor of shape"),
+        (["a.png"], "images: expected a floating tensor of shape"),
     ],
 )
 def test_images_of_no_known_form(model, given, message):
@@ -114,3 +114,23 @@ def test_a_score_of_all_outputs():
     reference = torch.randn(48, generator=torch.Generator().manual_seed(2))
     found = explain(model, images(), "hirescam", score=lambda output: EmbeddingSimilarity(reference)(output[0]))
     assert found.maps["hirescam"].any()
+
+
+class OfBytes(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model((images / 255 - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_are_found_in_the_range_of_the_images(seed):
+    torch.manual_seed(seed)
+    plain = vit().eval()
+    normalized = (images() - 0.5) / 0.25
+    expected = explain(plain, normalized, "hirescam", class_idx=1)
+    found = explain(OfBytes(plain), images() * 255, "hirescam", class_idx=1)
+    assert [layer.module for layer in found.layers] == [layer.module for layer in expected.layers]
+    assert_close(found.maps["hirescam"], expected.maps["hirescam"], rtol=1e-3, atol=1e-6)

@@ -66,3 +66,22 @@ def test_what_lies_outside_is_left_out():
     maps = torch.arange(16.0).view(1, 4, 4)
     assert_close(Extent(-4, 0, (4, 4), (4, 4), (8, 16)).on_image(maps), maps[:, 1:3])
     assert_close(Extent(0, 0, (4, 4), (4, 4), (20, 16)).on_image(maps), torch.nn.functional.pad(maps, (0, 0, 0, 1)))
+
+
+class Pads(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(torch.nn.functional.pad(images, (0, 12, 0, 12)))
+
+
+def test_a_padded_image_is_explained_where_its_cells_lie():
+    network, images = vit(112), torch.rand(2, 3, 100, 100, generator=torch.Generator().manual_seed(0))
+    padded = explain(network, torch.nn.functional.pad(images, (0, 12, 0, 12)), class_idx=1)
+    found = explain(Pads(network), images, class_idx=1)
+    for method, maps in padded.maps.items():  # 7 cells of 16 pixels, the last of which ends outside the image
+        pixels = maps.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :100, :100] / 16**2
+        expected = pixels.reshape(2, 25, 4, 25, 4).sum((2, 4))
+        assert_close(found.maps[method], expected, rtol=1e-3, atol=1e-5)

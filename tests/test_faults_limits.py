@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,21 @@ def _look(step):
 def _worker(*sinks, capacity=8):
     run = RunInfo("cam", ["hirescam"], "", torch.zeros(1, 3, 2, 2, dtype=torch.uint8), None, None, None)
     return SinkWorker(sinks, run, capacity)
+
+
+class Weak(Slow):
+    def write(self, look):
+        self.written.append(weakref.ref(look.maps["hirescam"]))
+
+
+def test_a_look_that_is_written_is_let_go():
+    sink = Weak()
+    worker = _worker(sink)
+    worker.submit(_look(1))
+    worker.flush()
+    gc.collect()
+    assert [maps() for maps in sink.written] == [None]
+    worker.close()
 
 
 def test_a_disk_slower_than_the_looks_bounds_the_queue_and_says_what_is_missing(caplog):

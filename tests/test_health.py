@@ -18,12 +18,13 @@ def maps(seed=0, count=3):
     return torch.randn(count, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def said(caplog, *looks, similarity=None):
+def said(caplog, *looks, similarity=None, conservation=None):
     """Warnings about maps at steps 0, 1, …; `looks` are maps by method."""
     health = Health()
     with caplog.at_level(logging.WARNING, "lightning_cam.training.sinks.health"):
         for step, by_method in enumerate(looks):
-            health.write(Look(step, step, {}, by_method, None, None, class_similarity=similarity or {}))
+            checks = {"class_similarity": similarity or {}, "conservation": conservation or {}}
+            health.write(Look(step, step, {}, by_method, None, None, **checks))
     return [record.getMessage() for record in caplog.records]
 
 
@@ -38,6 +39,12 @@ def test_blank_maps(caplog):
         caplog, *[{"gradcam": dead, "fem": negative, "legrad": flat, "hirescam": maps(i)} for i in range(6)]
     )
     assert "the maps of fem, gradcam, legrad are blank for all images at step 0" in words and "target_layers=" in words
+
+
+def test_blank_maps_of_the_whole_depth(caplog):
+    dead, sums = {"attnlrp": torch.zeros(3, 4, 4)}, {"attnlrp": torch.ones(3)}
+    (words,) = said(caplog, dead, conservation=sums)
+    assert "nothing in the images speaks for the class" in words and "target_layers=" not in words
 
 
 def test_one_blank_map_among_others_is_no_fault(caplog):

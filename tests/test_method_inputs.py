@@ -198,6 +198,31 @@ def test_a_rerun_runs_the_trunk_once():
     torch.testing.assert_close(model(images), expected)  # no forward is left replaced
 
 
+@pytest.mark.parametrize("gives", ["a tensor", "a tuple"])
+def test_what_a_rerun_replaces_does_not_run(gives):
+    class Block(nn.Linear):
+        def forward(self, tokens):
+            output = super().forward(tokens)
+            return output if gives == "a tensor" else (output, output.mean(-1))
+
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block, self.head = Block(12, 12), nn.Linear(12, 5)
+
+        def forward(self, images):
+            output = self.block(images.flatten(1))
+            return self.head(output) if gives == "a tensor" else self.head(output[0]) + output[1][:, None]
+
+    model, images, rows = jitter(Blocks()), torch.randn(3, 3, 2, 2), torch.tensor([2, 0, 0])
+    with looking(model), torch.no_grad():
+        expected, outputs = model(images), nn.Linear.forward(model.block, images.flatten(1))
+        rerun = Rerun(model, model, images, model.block)
+        model.block.forward = lambda *_: pytest.fail("the block ran")
+        found = rerun(outputs[rows], rows)
+    torch.testing.assert_close(found, expected[rows])
+
+
 def test_a_rerun_hands_out_what_is_used_later_again():
     class Skips(nn.Module):
         def __init__(self):

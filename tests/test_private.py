@@ -162,3 +162,61 @@ def test_multi_head_attention_in_sight_shows_its_inner_calls_and_has_the_same_nu
         )
     assert F.scaled_dot_product_attention in seen.functions
     assert torch.equal(found, attention(tokens, tokens, tokens, need_weights=False)[0])
+
+
+def test_a_module_runs_as_it_was_without_hooks_records_and_modes_put_on_since():
+    model, other, called = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), Seen(), []
+    model[0].register_forward_hook(lambda *args: called.append("before"))
+
+    class Own(Seen):
+        __module__ = "lightning_cam.somewhere"
+
+    with other:
+        before = private.AsItWas(model)
+        model[0].register_forward_hook(lambda *args: called.append("hook"))
+        model[0].register_forward_pre_hook(lambda *args: called.append("pre-hook"))
+        model[1].forward = lambda x: called.append("forward") or x
+        with Own() as own:
+            with before.running():
+                model(torch.ones(1, 2))
+            assert called == ["before"] and F.linear in other.functions and own.functions == []
+            model(torch.ones(1, 2))
+    assert called == ["before", "pre-hook", "before", "hook", "forward"] and F.linear in own.functions
+
+
+def test_what_fsdp1_puts_on_for_a_backward_is_taken_off(tmp_path):
+    from torch import distributed
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = FullyShardedDataParallel(nn.Linear(4, 4).requires_grad_(False), device_id=torch.device("cpu"))
+        images, name = torch.ones(2, 4, requires_grad=True), "_post_backward_hook_state"
+        flat = vars(model)["_handle"].flat_param
+        with private.flat_hooks_kept(model):
+            model(images)
+            assert name in vars(flat)
+        assert name not in vars(flat)
+        model(images)
+        kept = vars(flat)[name]
+        with private.flat_hooks_kept(model):
+            model(images)
+        assert vars(flat)[name] is kept
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("pooled", "found"),
+    [
+        (lambda x: x.mean((2, 3), keepdim=True), True),
+        (lambda x: F.adaptive_avg_pool2d(x, 1), True),
+        (nn.AdaptiveAvgPool2d(1), True),
+        (lambda x: x.mean(1, keepdim=True), False),
+        (lambda x: F.avg_pool2d(x, 2), False),
+        (lambda x: F.layer_norm(x, (4,)), False),
+    ],
+)
+def test_a_mean_over_a_map_is_known_by_its_node(pooled, found):
+    output = pooled(torch.ones(2, 3, 4, 4, requires_grad=True))
+    assert private.averages_over_places(output.grad_fn) == found

@@ -41,6 +41,8 @@ class Batch:
         ({"x": IMAGES}, {"y": LABELS, "weight": torch.ones(6)}),
         ("paths", IMAGES, LABELS),
         (torch.zeros(6, 2, 8, 8), IMAGES, torch.nn.functional.one_hot(LABELS)),
+        [IMAGES, 0.05 + 0.7 * torch.nn.functional.one_hot(LABELS)],
+        (IMAGES, torch.randn(6, 4), LABELS),
         {"depth": torch.zeros(6, 1, 8, 10), "image": IMAGES, "target": torch.nn.functional.one_hot(LABELS).float()},
     ],
     ids=lambda batch: type(batch).__name__,
@@ -48,9 +50,8 @@ class Batch:
 def test_images_and_labels_are_found(batch):
     probe = ProbeBatch.from_batch(batch, num_samples=4)
     assert torch.equal(probe.images, IMAGES[:4])
-    if not isinstance(batch, tuple) or batch[-1] is LABELS or isinstance(batch[-1], dict):
-        assert torch.equal(probe.labels, LABELS[:4])
-        assert probe.num_labels == 5
+    assert torch.equal(probe.labels, LABELS[:4])
+    assert probe.num_labels == 5
 
 
 BINARY = torch.tensor([0.0, 1, 1, 0, 1, 0])

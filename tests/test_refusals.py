@@ -53,6 +53,34 @@ class PlainList(nn.Module):
         return self.head(self.hidden[0](x))
 
 
+class HalfHidden(nn.Module):
+    """One block of its own, and two in a plain list within another."""
+
+    def __init__(self):
+        super().__init__()
+        block = {"d_model": 32, "nhead": 4, "dim_feedforward": 64, "dropout": 0.0, "batch_first": True}
+        first, *others = (nn.TransformerEncoderLayer(**block, norm_first=True).eval() for _ in range(3))
+        self.patch, self.first, self.others, self.head = nn.Conv2d(3, 32, 8, 8), first, [others], nn.Linear(32, 5)
+
+    def forward(self, x):
+        x = self.first(self.patch(x).flatten(2).mT)
+        for block in self.others[0]:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+class WithoutGraph(nn.Module):
+    """Does what torch allows without gradients only."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = vit()
+
+    def forward(self, x):
+        self.body.patch_embed(x).requires_grad_(False)
+        return self.body(x)
+
+
 class Detached(nn.Module):
     def __init__(self):
         super().__init__()
@@ -63,15 +91,35 @@ class Detached(nn.Module):
 
 
 def exported():
-    return torch.export.export(vit(), (torch.randn(2, 3, *SIZE),)).module()
+    return exported_program().module()
+
+
+def unflattened():
+    return torch.export.unflatten(exported_program())
+
+
+def exported_program():
+    return torch.export.export(vit(), (torch.randn(2, 3, *SIZE),))
 
 
 def traced():
     return torch.jit.trace(vit(), torch.randn(2, 3, *SIZE))
 
 
+def scripted_parts():
+    model = vit()
+    for block in model.blocks:
+        block.mlp = torch.jit.script(block.mlp)
+    return model
+
+
 def quantized():
     return torch.ao.quantization.quantize_dynamic(vit(), {nn.Linear}, dtype=torch.qint8)
+
+
+def latents(count):
+    torch.manual_seed(1)
+    return Latents(count, 8, False, 1.0).eval()
 
 
 def reordered(order, read):
@@ -80,12 +128,20 @@ def reordered(order, read):
 
 # What is refused: how it is built, and words of the sentence.
 REFUSED = {
-    "class token in the middle": (lambda: reordered(class_token_at(98), 98), "and layout="),
-    "class token before the last": (lambda: reordered(class_token_at(195), 195), "and layout="),
-    "serpentine rows": (lambda: reordered(serpentine, 0), "no order of its tokens follows the image"),
-    "shuffled tokens": (lambda: reordered(shuffled, 0), "no order of its tokens follows the image"),
-    "learned queries": (lambda: Latents(8, 8, False, 1.0).eval(), "target_layers="),
+    "class token in the middle": (lambda: reordered(class_token_at(98), 98), "tokens lie elsewhere in the image than"),
+    "class token before the last": (lambda: reordered(class_token_at(195), 195), "tokens lie elsewhere in the image"),
+    "serpentine rows": (lambda: reordered(serpentine, 0), "in none of the orders that were tried"),
+    "shuffled tokens": (lambda: reordered(shuffled, 0), "in none of the orders that were tried"),
+    "learned queries": (lambda: latents(8), "but 4 latents can do so by chance, too"),
+    "learned queries of many": (lambda: latents(64), "in none of the orders that were tried"),
     "token pruning": (lambda: Pruning().eval(), "the number of tokens depends on the image"),
+    "blocks in a list within a list": (lambda: HalfHidden().eval(), "the modules in others are none of the model's"),
+    "without gradients only": (
+        lambda: WithoutGraph().eval(),
+        "does not work where all of it keeps gradients; give forward=",
+    ),
+    "a program that is no module": (exported_program, "expected an nn.Module, got ExportedProgram; .*unflatten"),
+    "frozen": (lambda: torch.jit.freeze(traced()), "scripted, traced or exported; use the module that it was made of"),
     "backbone in a plain list": (lambda: PlainList().eval(), "plain list or dictionary; make it an nn.ModuleList"),
     "detached": (lambda: Detached().eval(), r"no gradient.*forward="),
     "exported": (exported, "scripted, traced or exported; use the module that it was made of"),
@@ -157,10 +213,27 @@ class TestTheAdviceWorks:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("build", [exported, traced, quantized])
+@pytest.mark.parametrize("build", [exported, unflattened, traced, scripted_parts, quantized])
 def test_no_method_lets_an_error_of_torch_through(build, method, caplog):
     caplog.set_level(logging.ERROR)
     try:
         explain(build(), torch.randn(2, 3, *SIZE), method, target_layers=["blocks.1.norm1"])
     except ValueError as refusal:
         assert not TORCH.match(str(refusal))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_gradients_leave_out_is_said(caplog):
+    """A layer behind the one that is explained, past which a residual connection leads."""
+    config = {"blocks.2.mlp.fc1": torch.ao.quantization.default_dynamic_qconfig}
+    model = torch.ao.quantization.quantize_dynamic(vit(), config)
+    assert find_target_layers(model, torch.randn(2, 3, *SIZE))[-1].name == "blocks.2.norm1"
+    assert "No gradient flows through blocks.2.mlp.fc1, which is quantized" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_parts_change_no_map():
+    images = torch.randn(2, 3, *SIZE)
+    for method in ("hirescam", "ablationcam", "occlusion"):
+        maps = [explain(model, images, method, class_idx=1).maps[method] for model in (scripted_parts(), vit())]
+        torch.testing.assert_close(*maps)

@@ -46,7 +46,8 @@ def test_relevance_is_that_of_the_papers(method: str, options: dict[str, object]
 @pytest.mark.parametrize("method", ["lrp_ah_ln", "libragrad"])
 def test_relevance_adds_up_to_the_score_without_biases(method: str) -> None:
     """With attention weights fixed all that is left is linear but for GELU, whose gate is fixed in `libragrad`."""
-    model = small_vit(class_token=False, global_pool="avg", pos_embed="none")
+    model = small_vit(class_token=False, global_pool="avg")
+    nn.init.zeros_(model.pos_embed)
     for module in model.modules():
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
@@ -229,7 +230,8 @@ def test_swin_by_modules_that_are_replaced() -> None:
     model.patch_embed.proj.register_forward_hook(lambda module, inputs, output: embedded.append(output))
     score = model(images)[:, 1].sum()
     (gradient,) = torch.autograd.grad(score, embedded[0])
-    torch.testing.assert_close(maps, (gradient * embedded[0]).sum(1).detach(), rtol=1e-3, atol=1e-6)
+    of_image = embedded[0] - model.patch_embed.proj.bias[:, None, None]
+    torch.testing.assert_close(maps, (gradient * of_image).sum(1).detach(), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_swin_by_modules_that_are_replaced() -> None:
         ("pvt_v2_b0", "patch_embed.proj (Conv2d): NCHW 56×56"),
         ("pit_ti_224", "patch_embed.conv (Conv2d): NCHW 27×27"),
         ("levit_128s", "stem.conv4.bn (BatchNorm2d): NCHW 14×14"),
-        ("coatnet_nano_rw_224", "stages.1.blocks.3 (MbConvBlock): NCHW 28×28"),
+        ("coatnet_nano_rw_224", "stem.conv2 (Conv2d): NCHW 112×112"),  # before squeeze-and-excitation
     ],
 )
 def test_embedding_is_found(name: str, expected: str) -> None:
@@ -314,7 +316,37 @@ def test_a_score_that_does_not_depend_on_the_embedding_is_said() -> None:
     model, images = small_vit(), torch.randn(2, 3, 24, 24)
     layers, embedding = find_target_layers(model, images), find_embedding(model, images)
     constant = torch.ones(2, requires_grad=True)
-    with looking(model), pytest.raises(DoesNotApply, match=r"does not depend on patch_embed\.proj"):
+    with looking(model), pytest.raises(DoesNotApply, match=r"no gradient of the score reaches patch_embed\.proj"):
         capture(
             model, images, layers, needs=(), embedding=embedding, rules=["attnlrp"], score=lambda output: constant * 2
         )
+
+
+@pytest.mark.parametrize("size", [29, 49, 56, 85])
+def test_a_fine_grid_is_added_up_in_cells_of_one_size(size):
+    """Against cells that are cut into so many parts that each lies in one cell."""
+    relevance = torch.randn(1, size, 24, generator=torch.Generator().manual_seed(0))
+    found = attnlrp(embedding=relevance[:, None], attnlrp_gradients=torch.ones(1, 1, size, 24))
+    side = math.ceil(size / 28)
+    rows, columns = math.ceil(size / side), math.ceil(24 / side)
+    parts = relevance.double().repeat_interleave(rows, 1).repeat_interleave(columns, 2) / (rows * columns)
+    expected = parts.reshape(1, rows, size, columns, 24).sum((2, 4))
+    assert found.shape == (1, rows, columns)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.sum(), relevance.sum(), rtol=1e-4, atol=1e-4)
+
+
+class NormalizesByItself(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images - 0.5) / 0.25)
+
+
+def test_relevance_is_the_same_wherever_images_are_normalized() -> None:
+    model, images = small_vit(), torch.rand(2, 3, 24, 24)
+    found = explain(NormalizesByItself(model), images, "attnlrp", class_idx=1).maps["attnlrp"]
+    expected = explain(model, (images - 0.5) / 0.25, "attnlrp", class_idx=1).maps["attnlrp"]
+    torch.testing.assert_close(found, expected, **CLOSE)

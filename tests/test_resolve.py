@@ -296,7 +296,7 @@ class Shuffled(ViT):
 
 
 def test_shuffled_tokens_are_refused_not_guessed():
-    with pytest.raises(ValueError, match=r"no order of its tokens follows the image.*layout="):
+    with pytest.raises(ValueError, match=r"in none of the orders that were tried.*layout="):
         find_target_layers(Shuffled(), IMAGES)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.memory import peak_memory
+from benchmarks.cost import peak_memory
 
 MIB = 2**20
 

@@ -96,6 +96,19 @@ def test_everything_comes_back(tmp_path):
     assert np.isnan(timeline.metrics["y"]).all()
 
 
+def test_what_is_true_in_words_and_predicted_values_come_back(tmp_path):
+    writer, maps = TimelineWriter(tmp_path), {"hirescam": random_maps()[:2]}
+    writer.probe(pictures(2), texts=["3.5", "cat, dög"])
+    values = np.array([3.25, -1e-6], np.float32)
+    writer.append(0, 0, maps)
+    writer.append(1, 0, maps, class_idx=[1, 0], values=values)
+    writer.append(2, 0, maps, values=-values)
+    timeline = read_timeline(tmp_path)
+    assert timeline.texts == ["3.5", "cat, dög"]
+    np.testing.assert_array_equal(timeline.values, [[np.nan, np.nan], values, -values])
+    np.testing.assert_array_equal(timeline.class_idx, [[-1, -1], [1, 0], [-1, -1]])
+
+
 def test_metrics_known_later_join_the_look_of_their_step(tmp_path):
     writer = TimelineWriter(tmp_path)
     writer.probe(pictures(2))
@@ -220,6 +233,8 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         (lambda w: w.probe(pictures(2), labels=[1]), "labels must be one per image: got 1 for 2"),
         (lambda w: w.append(1, 0, {"m": np.zeros((3, 2, 2))}), "m must be one per probe image: got 3 for 4"),
         (lambda w: w.append(1, 0, {}, probabilities=np.zeros((1, 5))), "probabilities must be one per"),
+        (lambda w: w.probe(pictures(2), texts=["a"]), "texts must be one per image: got 1 for 2"),
+        (lambda w: w.append(1, 0, {}, values=np.zeros(1)), "values must be one per probe image: got 1 for 4"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, call, message):

@@ -134,17 +134,20 @@ def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
     with heard() as said:
         outcome = train(tmp_path, TransformerCAMCallback(cohort=None), Reads)
     assert outcome.trainer.state.finished
-    assert not said and len(outcome.looks) == 2  # once the probe is there, no batch is read
+    assert not any("nobody reads me" in message for message in said)
+    assert len(outcome.looks) == 2  # once the probe is there, no batch is read
     with heard() as said:
         outcome = train(tmp_path, TransformerCAMCallback(), Reads)
     assert len(outcome.looks) == 2  # what cannot be read for the cohort is said, and looks go on
-    assert said == ["cam: nothing more is found of the cohort: nobody reads me"]
+    assert [message for message in said if "nobody reads me" in message] == [
+        "cam: nothing more is found of the cohort: nobody reads me"
+    ]
     Reads.on_train_start = lambda lit: None
     Reads.kind = Closed
     with heard() as said:
         outcome = train(tmp_path, TransformerCAMCallback(), Reads)
     assert outcome.trainer.state.finished
-    assert ["nobody reads me" in message for message in said] == [True]
+    assert sum("nobody reads me" in message for message in said) == 1
 
 
 def test_a_probe_of_another_size_is_said(tmp_path):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_cam.explanation.explained import resized
 from lightning_cam.methods import DoesNotApply, Method, principal_projection
+from lightning_cam.methods.cells import shared_out
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.observe.places import Undo
 from lightning_cam.passes.capture import Capture
@@ -99,8 +99,11 @@ def sum_of_calls(
             ]
         maps[method.name] = found[0]
         if any("gradients" in need or need == "gradient_images" for need in method.needs):
-            maps[method.name] = [
-                torch.stack([resized(layer, (first.shape[-2], first.shape[-1])) for layer in (first, *others)]).sum(0)
-                for first, *others in zip(*found, strict=True)
-            ]
+            maps[method.name] = [_sum(layers_of) for layers_of in zip(*found, strict=True)]
     return plain, maps
+
+
+def _sum(maps: Sequence[Tensor]) -> Tensor:
+    """The sum of maps of the same images, on the finest of their grids."""
+    grid = (max(one.shape[-2] for one in maps), max(one.shape[-1] for one in maps))
+    return torch.stack([shared_out(one, grid) for one in maps]).sum(0)

@@ -58,9 +58,10 @@ def as_batch(
     """Images of any form that is taken as (B, C, H, W), on the model's device if they come from files."""
     if isinstance(images, Tensor):
         return images[None] if images.ndim == 3 else images
-    pictures = [images] if isinstance(images, Image.Image) else list(images)
+    pictures = list(images) if isinstance(images, Sequence) else [images]
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-        raise ValueError(f"images: expected a tensor or PIL images, got {type(images).__name__}")
+        came = "an empty list" if not pictures else type(images).__name__
+        raise ValueError(f"images: expected a floating tensor of shape (B, C, H, W) or PIL images, got {came}")
     if preprocess is None:
         raise ValueError("images: PIL images need preprocess=, a function from an image to a (C, H, W) tensor")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

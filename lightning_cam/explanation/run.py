@@ -20,11 +20,12 @@ from lightning_cam.model.output import Forward, OnCopies, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews, View
-from lightning_cam.passes.blank import blank_scores
+from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.resolve.refusals import check_model, said_in_words
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def explain(
         (torch.Size([2, 14, 14]), torch.Size([2, 224, 224]))
     """
     chosen = find_methods(methods)
+    check_model(model)
     images = as_batch(model, images, preprocess)
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = as_classes(class_idx, images)
@@ -109,7 +111,14 @@ def explain(
     layers = layers if given else layers[-1:]
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and embedding is None:
-        embedding = find_embedding(model, images, forward=calls)
+        with said_in_words(model):
+            embedding = find_embedding(model, images, forward=calls)
+    views = VIEWS if aug_smooth else VIEWS[:1]
+    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
+    blank = None
+    if whole_depth:
+        with said_in_words(model), looking(model):  # of its own: a model that follows what it sees must not follow it
+            blank = blank_pass(OnCopies(calls), images, score, embedding)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -117,13 +126,12 @@ def explain(
         score=score,
         needs=needs,
         embedding=embedding,
+        blank_embedding=None if blank is None else blank.embedding,
     )
-    views = VIEWS if aug_smooth else VIEWS[:1]
-    whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
     parts = []
-    with looking(model):
+    with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
             chunk = slice(start, start + step)
@@ -149,8 +157,6 @@ def explain(
                 )
             )
             chosen = [method for method in chosen if method.name in parts[0][1]]
-        # Last: models that follow what they see would see the blank image too.
-        blank = blank_scores(OnCopies(calls), images, score) if whole_depth else None
     plain, maps = zip(*parts, strict=True)
     explanation = Explanation(
         {
@@ -164,9 +170,9 @@ def explain(
         torch.cat([captured.scores for captured in plain]),
     )
     if blank is not None:
-        scores = torch.cat([captured.scores for captured in plain])
+        nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
-        difference = scores - (blank if classes is None else blank[classes.clamp(0, len(blank) - 1)])
+        difference = scores - (nothing if classes is None else nothing[classes.clamp(0, len(nothing) - 1)])
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]

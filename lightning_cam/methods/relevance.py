@@ -1,17 +1,18 @@
 """Methods that follow the score down through the whole depth, to where tokens begin.
 
-Symbols: `E` the embedding `(B, C, h, w)` float32 (the output of the patch embedding in a plain vision transformer), `G`
-what a backward pass brings there in which some operations follow rules of their own, so that relevance is conserved:
-what flows out of an operation is what flowed into it. Every method returns `sum_k E[k, i] * G[k, i]`, raw and signed,
-`(B, h, w)` on the grid of the embedding, added up in cells so that neither side has more than 28. All add a backward
-through the whole model, and share the forward pass and its graph with the other methods.
+Symbols: `E` the embedding `(B, C, h, w)` float32 (the output of the patch embedding in a plain vision transformer)
+beyond its bias, which is the same for all images and says nothing of this one; `G` what a backward pass brings there in
+which some operations follow rules of their own, so that relevance is conserved: what flows out of an operation is what
+flowed into it. Every method returns `sum_k E[k, i] * G[k, i]`, raw and signed, `(B, h, w)` on the grid of the
+embedding, added up in cells so that neither side has more than 28. All add a backward through the whole model, and
+share the forward pass and its graph with the other methods.
 """
 
 from math import ceil
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cam.methods.cells import shared_out
 from lightning_cam.methods.registry import register_method
 
 _MOST_CELLS = 28  # along each side
@@ -84,8 +85,4 @@ def _in_cells(embedding: Tensor, gradients: Tensor) -> Tensor:
     relevance = (embedding * gradients).sum(dim=1)
     height, width = relevance.shape[1:]
     side = ceil(max(height, width) / _MOST_CELLS)
-    if side == 1:
-        return relevance
-    # Zeros fill up the last row and column of cells, so that the sum stays.
-    filled = F.pad(relevance, (0, -width % side, 0, -height % side))
-    return F.avg_pool2d(filled, side) * side**2
+    return shared_out(relevance, (ceil(height / side), ceil(width / side)))

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Forward = Callable[[Tensor], Any]  # images (B, C, H, W) in, what the model returns out
 Score = Callable[[Any], Tensor]  # what the model returns in, one number per image (B,) out
@@ -141,7 +141,16 @@ def named_items(tree: Any) -> list[tuple[str, Any]]:
         return [(field.name, getattr(tree, field.name)) for field in fields(tree)]
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return list(zip(tree._fields, tree, strict=True))
-    return [("", value) for value in tree] if isinstance(tree, (tuple, list)) else []
+    if isinstance(tree, (tuple, list)):
+        return [("", value) for value in tree]
+    return list(vars(tree).items()) if _is_plain_object(tree) else []
+
+
+def _is_plain_object(tree: Any) -> bool:
+    """Whether it is an object of any class that holds tensors, as batches of people's own do."""
+    if isinstance(tree, (Tensor, nn.Module, type)) or callable(tree):
+        return False
+    return any(isinstance(value, Tensor) for value in getattr(tree, "__dict__", {}).values())
 
 
 def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -172,6 +181,10 @@ def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
         other = copy(tree)
         for field in fields(tree):
             object.__setattr__(other, field.name, mapped(getattr(tree, field.name), change))
+        return other
+    if _is_plain_object(tree):
+        other = copy(tree)
+        vars(other).update({key: mapped(value, change) for key, value in vars(tree).items()})
         return other
     return change(tree)
 

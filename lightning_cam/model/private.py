@@ -191,6 +191,14 @@ def multi_head_attention_in_sight() -> Callable[..., Any]:
     return copy
 
 
+def averages_over_places(node: Any) -> bool:
+    """Whether a node of the graph is of a mean over both axes of a map, as `adaptive_avg_pool2d` to one cell is.
+
+    Only its saved arguments tell it from a mean over channels.
+    """
+    return node.name() == "MeanBackward1" and len(node._saved_dim) == 2
+
+
 #: What is put on a module for a while: hooks, and a record in place of its `forward`. Nothing public lists hooks.
 _PUT_ON = ("_forward_hooks", "_forward_pre_hooks", "forward")
 

@@ -32,6 +32,8 @@ class Task:
         Raises:
             ValueError: It is not of that form.
         """
+        if output.ndim > 2 and output[0, 0].numel() == 1:  # as metrics want it, (B, classes, 1)
+            output = output.flatten(1)
         if output.ndim != 2 or output.shape[1] < 2:
             raise ValueError(f"expected logits (B, classes), got {tuple(output.shape)}")
         return output
@@ -54,6 +56,14 @@ class FromLogProbabilities(Task):
     """Classes whose log-probabilities the loss reads, as `nll_loss` does: their softmax is their exponential."""
 
 
+class FromProbabilities(Task):
+    """Classes whose probabilities the loss reads."""
+
+    @override
+    def logits(self, output: Tensor) -> Tensor:
+        return super().logits(output.float().clamp(min=1e-12).log())
+
+
 class OneLogit(Task):
     """Two classes of which one logit (B,) or (B, 1) tells: sigmoid(z) is the probability of the second."""
 
@@ -61,6 +71,7 @@ class OneLogit(Task):
 
     @override
     def logits(self, output: Tensor) -> Tensor:
+        output = output[None] if output.ndim == 0 else output  # of one image, squeezed
         if output.numel() != len(output):
             raise ValueError(f"expected one logit per image, got {tuple(output.shape)}")
         one = output.reshape(len(output), 1)
@@ -70,7 +81,8 @@ class OneLogit(Task):
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         if target.numel() != len(target):
             return None
-        return torch.where(target < 0, -1, (target > 0.5).long()).reshape(len(target))  # soft ones are rounded
+        known = (target >= 0).reshape(len(target))  # NaN is not, either
+        return torch.where(known, (target > 0.5).long().reshape(len(target)), -1)  # soft ones are rounded
 
 
 class OneProbability(OneLogit):
@@ -117,6 +129,7 @@ class Values(Task):
     @override
     def logits(self, output: Tensor) -> Tensor:
         """Values (B, K)."""
+        output = output[None] if output.ndim == 0 else output  # of one image, squeezed
         if output.ndim not in (1, 2):
             raise ValueError(f"expected values (B,) or (B, K), got {tuple(output.shape)}")
         return output.reshape(len(output), -1)
@@ -124,6 +137,14 @@ class Values(Task):
     @override
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         return None
+
+
+class LogValues(Values):
+    """The same, of which the loss reads the logarithm."""
+
+    @override
+    def logits(self, output: Tensor) -> Tensor:
+        return super().logits(output).exp()
 
 
 class Pairs(Values):
@@ -151,7 +172,9 @@ TASKS: dict[str, Callable[[Tensor], Task]] = {
     "log-probabilities": lambda output: FromLogProbabilities(),
     "label logits": lambda output: OneLogit() if _single(output) else Labels(),
     "probabilities": lambda output: OneProbability() if _single(output) else LabelProbabilities(),
+    "softmax probabilities": lambda output: FromProbabilities(),
     "values": lambda output: Values(),
+    "log values": lambda output: LogValues(),
     "pairs": lambda output: Pairs(),
 }
 

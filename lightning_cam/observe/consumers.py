@@ -1,7 +1,7 @@
 """Who reads a model's output, and what that says of the task."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from lightning_cam.observe.origins import Origin
 
-Reads = Literal["logits", "log-probabilities", "probabilities", "label logits", "values", "embeddings"]
+Reads = Literal[
+    "logits", "log-probabilities", "probabilities", "label logits", "values", "log values", "embeddings"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,22 @@ class Consumed:
     rank: int
     ignore_index: int = -100
 
+    def of_all(self, whole: Tensor, origin: Origin, chosen: Tensor) -> "Consumed":
+        """The same where a loss read only what has a target: all of the output, the other targets missing.
+
+        Args:
+            whole: (B, ...), what the output was selected from.
+            origin: Where that comes from.
+            chosen: Which of it was: a mask (B,) or of the form of `whole`, or numbers of rows.
+        """
+        target = self.target
+        if target is not None:
+            shape = whole.shape if chosen.shape == whole.shape else (len(whole), *target.shape[1:])
+            target = target.float() if target.dtype == torch.bool else target
+            missing = torch.nan if target.is_floating_point() else self.ignore_index
+            target = target.new_full(shape, missing).index_put((chosen,), target)
+        return replace(self, output=whole, origin=origin, target=target)
+
 
 # What a loss of `torch.nn.functional` takes its input for. To know another one, add it here.
 LOSSES: dict[str, Reads] = {
@@ -48,13 +66,14 @@ LOSSES: dict[str, Reads] = {
     "binary_cross_entropy_with_logits": "label logits",
     "multilabel_margin_loss": "label logits",
     "multilabel_soft_margin_loss": "label logits",
+    "soft_margin_loss": "label logits",
     "binary_cross_entropy": "probabilities",
     "mse_loss": "values",
     "l1_loss": "values",
     "smooth_l1_loss": "values",
     "huber_loss": "values",
     "gaussian_nll_loss": "values",
-    "poisson_nll_loss": "values",
+    "poisson_nll_loss": "log values",
     "cosine_embedding_loss": "embeddings",
     "triplet_margin_loss": "embeddings",
     "triplet_margin_with_distance_loss": "embeddings",
@@ -67,12 +86,15 @@ _HAND_WRITTEN: dict[str, Reads] = {
     "softmax": "logits",
     "argmax": "logits",
     "topk": "logits",
-    "logsigmoid": "label logits",
+    "log_sigmoid": "label logits",
     "sigmoid": "label logits",
+    "softplus": "label logits",
     "pairwise_distance": "embeddings",
     "cosine_similarity": "embeddings",
     "cdist": "embeddings",
 }
+_NEGATING = ("neg", "__neg__", "negative")
+_MULTIPLYING = ("mul", "__mul__", "__rmul__", "multiply")
 _DIFFERENCES = ("sub", "__sub__", "__rsub__", "subtract")
 
 
@@ -87,17 +109,21 @@ def read_by_loss(name: str, args: Any, kwargs: Mapping[str, Any], origin_of: Any
         return None
     output, target = pair
     origin, target_origin = origin_of(output), origin_of(target)
-    between_outputs = target_origin is not None and (
-        not target_origin.is_raw or bool(origin.inputs & target_origin.inputs)
-    )
+    # A reconstruction is made of what it is compared with; logits with a margin are made of labels, but of images too.
+    between_outputs = target_origin is not None and (not target_origin.is_raw or origin.inputs <= target_origin.inputs)
+    if reads == "log values" and not kwargs.get("log_input", args[2] if len(args) > 2 else True):
+        reads = "values"
     ignored = kwargs.get("ignore_index", args[4] if name in ("cross_entropy", "nll_loss") and len(args) > 4 else None)
     rank = 3 if between_outputs or reads == "embeddings" else 0
+    is_truth = target_origin is None or target_origin.is_raw
+    if name == "soft_margin_loss":  # of -1 and 1
+        target = (target + 1) / 2
     return Consumed(
         name,
         reads,
         output,
         origin,
-        target.detach().clone(),
+        target.detach().clone() if is_truth else None,
         target_origin,
         rank,
         -100 if not isinstance(ignored, int) else ignored,
@@ -131,7 +157,7 @@ def read_by_module(
 
 def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
     """What a hand-written loss or metric begins to read."""
-    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+    if not args or not isinstance(args[0], Tensor):
         return None
     if name in _DIFFERENCES and len(args) > 1 and isinstance(args[1], Tensor):
         pair = _output_and_target(list(args[:2]), origin_of)
@@ -139,11 +165,15 @@ def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
             output, target = pair
             if output.shape == target.shape or output.shape[:1] == target.shape[:1]:
                 return Consumed("difference", "values", output, origin_of(output), target.detach().clone(), origin, 2)
-    reads = _HAND_WRITTEN.get(name)
-    origin = origin_of(args[0])
-    if reads is None or origin is None or origin.is_raw:
+    reads, output = _HAND_WRITTEN.get(name), args[0]
+    origin = origin_of(output)
+    if reads is None or origin is None or origin.is_raw or not output.is_floating_point():
         return None
-    return Consumed(name, reads, args[0], origin, None, None, 3 if reads == "embeddings" else 2)
+    if reads == "label logits" and origin.operation in _NEGATING and len(origin.parents) == 1:
+        origin, output = origin.parents[0], -output  # of the chance that a label is not there
+    if reads == "label logits" and origin.operation in _MULTIPLYING and any(one.is_raw for one in origin.parents):
+        return None  # a margin, turned round by labels of -1 and 1
+    return Consumed(name, reads, output, origin, None, None, 3 if reads == "embeddings" else 2)
 
 
 def _output_and_target(tensors: list[Tensor], origin_of: Any) -> tuple[Tensor, Tensor] | None:
@@ -166,7 +196,7 @@ _FORMS = {
     "squeeze", "unsqueeze", "view", "reshape", "flatten", "view_as", "reshape_as", "float", "double", "half",
     "bfloat16", "to", "type", "type_as", "contiguous", "clone", "detach", "cpu", "cuda", "squeeze_", "unsqueeze_",
 }  # fmt: skip
-_NORMALIZING = {"softmax", "log_softmax", "sigmoid", "logsigmoid"}
+_NORMALIZING = {"softmax", "log_softmax", "sigmoid", "log_sigmoid"}
 
 
 def forms_of(origin: Origin) -> Iterator[Origin]:

@@ -67,6 +67,7 @@ def observation_of(seen: StepObserver) -> Observation:
     loss or metric, and losses between two outputs last.
     """
     numbered = [(number, one) for number, one in enumerate(seen.consumed) if not one.origin.is_raw]
+    numbered = _without_parts(numbered)
     best = min((one.rank for _, one in numbered), default=3)
     pictures = {name for call in seen.calls for index in call.pictures for name in _inputs(call.given[index])}
     chosen: list[tuple[int, Consumed, Kind]] = []
@@ -80,6 +81,7 @@ def observation_of(seen: StepObserver) -> Observation:
             continue
         known += _same(one.origin)
         chosen.append((number, one, kind))
+    chosen = _without_features(chosen)
     outermost = [call for call in seen.calls if not call.within]
     leading = _leading([one.origin for _, one, _ in chosen], outermost)
     if leading:  # what is read of other images (those of a second loader, say) has nothing to do with the first ones
@@ -97,10 +99,36 @@ def observation_of(seen: StepObserver) -> Observation:
     if network is not None and any(output.leaf is None for output in outputs):
         network = None
     targets = ["+".join(sorted(_inputs(one.target_origin))) for _, one, _ in chosen]
-    of_pictures = (_inputs(call.given[index]) for call in leading for index in call.pictures)
-    return Observation(
-        _named(outputs, network, targets), network, leading, next((min(names) for names in of_pictures), None)
-    )
+    of_pictures = (_picture(call.given[index]) for call in leading for index in call.pictures)
+    return Observation(_named(outputs, network, targets), network, leading, next(of_pictures, None))
+
+
+def _picture(origin: Origin | None) -> str | None:
+    """The input that an image is made of; of several the first that has colors."""
+    inputs = [] if origin is None else [before for before in origin.ancestors() if before.operation == "input"]
+    named = sorted((3 not in one.shape[1::2], next(iter(one.inputs))) for one in inputs)
+    return named[0][1] if named else None
+
+
+def _without_parts(numbered: list[tuple[int, Consumed]]) -> list[tuple[int, Consumed]]:
+    """Leave out what looks like a hand-written loss and is a step on the way to one between two outputs."""
+    between = [one for _, one in numbered if one.rank == 3 and one.reads != "embeddings"]
+    ends = [origin for one in between for origin in (one.origin, one.target_origin) if origin is not None]
+    parts = {id(before) for end in ends for before in end.ancestors()}
+    return [(number, one) for number, one in numbered if one.rank != 2 or id(one.origin) not in parts]
+
+
+def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[int, Consumed, Kind]]:
+    """Leave out values and what was read by hand, if another output is made of it.
+
+    Such are features, which a loss draws to centers, say, or weights of an attention.
+    """
+    inner = {id(before) for _, one, _ in chosen for before in one.origin.ancestors() if before is not one.origin}
+    return [
+        (number, one, kind)
+        for number, one, kind in chosen
+        if id(one.origin) not in inner or (kind != "values" and one.rank != 2)
+    ]
 
 
 def _named(outputs: Sequence[Output], network: NetworkCall | None, targets: Sequence[str]) -> list[Output]:
@@ -127,6 +155,8 @@ def _same(origin: Origin) -> list[Origin]:
 def _kind(one: Consumed, pictures: set[str]) -> Kind:
     """What an output is: of similarities, whether they are between images."""
     origin = one.origin
+    if one.reads == "values" and before_normalizing(origin) is not None:  # a distance between probabilities
+        return "softmax probabilities" if _is_softmax(origin) else "probabilities"
     if one.reads not in ("logits", "log-probabilities", "label logits") or one.target_origin is not None:
         return one.reads
     for form in origin.ancestors():
@@ -159,9 +189,12 @@ def _place(one: Consumed, kind: Kind, network: NetworkCall | None) -> tuple[int 
         if id(form) in returned:
             return returned[id(form)], kind
     before = before_normalizing(one.origin)
-    if before is not None and kind in ("log-probabilities", "probabilities"):
-        softmax = any("softmax" in form.operation for form in forms_of(one.origin))
+    if before is not None and kind in ("log-probabilities", "probabilities", "softmax probabilities"):
         for form in forms_of(before):
             if id(form) in returned:
-                return returned[id(form)], "logits" if softmax else "label logits"
+                return returned[id(form)], "logits" if _is_softmax(one.origin) else "label logits"
     return None, kind
+
+
+def _is_softmax(origin: Origin) -> bool:
+    return any("softmax" in form.operation for form in forms_of(origin))

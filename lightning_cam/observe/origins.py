@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
+from typing_extensions import override
 
 from lightning_cam.model.output import named_tensors
 
@@ -17,6 +18,12 @@ _log = logging.getLogger(__name__)
 # What weighs its input, also where the weights are no parameters any more (gathered, cast, quantized ones).
 _WEIGHING = {"linear", "bilinear", "embedding", "multi_head_attention_forward", "module"} | {
     f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)
+}
+# What shifts and scales.
+_SHIFTING = {
+    f"{before}{name}{after}"
+    for name in ("add", "sub", "mul", "div", "truediv", "true_divide", "subtract", "multiply", "divide")
+    for before, after in (("", ""), ("", "_"), ("__", "__"), ("__i", "__"), ("__r", "__"))
 }
 
 
@@ -69,6 +76,7 @@ class Origins(TorchFunctionMode):
 
     def __init__(self, inputs: Mapping[str, Tensor]) -> None:
         super().__init__()
+        self._ran_out: torch.OutOfMemoryError | None = None
         self._origins = WeakIdKeyDictionary()
         for name, tensor in inputs.items():
             self._origins[tensor] = Origin("input", (), frozenset([name]), tuple(tensor.shape), True)
@@ -86,7 +94,8 @@ class Origins(TorchFunctionMode):
         if not parents:
             return
         inputs = frozenset[str]().union(*(parent.inputs for parent in parents))
-        weighs = operation in _WEIGHING or any(isinstance(tensor, torch.nn.Parameter) for tensor in given)
+        parameters = [tensor for tensor in given if isinstance(tensor, torch.nn.Parameter)]
+        weighs = operation in _WEIGHING or any(not _normalizes(operation, one, parents) for one in parameters)
         is_raw = not weighs and all(parent.is_raw for parent in parents)
         arguments = tuple(None if isinstance(arg, Tensor) else arg for arg in args), kwargs
         if operation == "__setitem__":
@@ -107,11 +116,29 @@ class Origins(TorchFunctionMode):
             self.note(name, result, args, kwargs)
             self.after(name, result, args, kwargs)
         except Exception as error:  # whatever a tensor of an unusual kind cannot do: the user's step goes on
-            _log.debug("Not followed: %s", error)
+            self.missed(error)
         return result
+
+    @override
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._ran_out is not None and error[0] is None:  # what was seen is not all that there was
+            raise self._ran_out
+
+    def missed(self, error: Exception) -> None:
+        """Something could not be followed, which must not disturb what runs; out of memory is raised at its end."""
+        _log.debug("Not followed: %s", error)
+        if isinstance(error, torch.OutOfMemoryError):
+            self._ran_out = error
 
     def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Called with each function before it runs."""
 
     def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Called with each function after it ran, its result noted."""
+
+
+def _normalizes(operation: str, parameter: Tensor, parents: tuple[Origin, ...]) -> bool:
+    """Whether a parameter only shifts or scales the channels of images, as a mean or deviation that is held as one."""
+    shape = parents[0].shape
+    return operation in _SHIFTING and len(shape) == 4 and parameter.numel() in (1, shape[1])

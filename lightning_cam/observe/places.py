@@ -1,6 +1,7 @@
 """Where in the image the cells of a network's grid lie, if it was given the image flipped, turned, cut or padded."""
 
 from collections.abc import Callable
+from math import gcd
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cam.observe.origins import Origin
+
+_MOST_CELLS = 56  # of an axis of a map
 
 Undo = Callable[[Tensor], Tensor]  # maps (..., h, w) of what the network was given in, maps of the image out
 
@@ -129,26 +132,47 @@ def _pad(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | N
 
 
 def _framed(top: int, left: int, before: Any, after: Any) -> Undo:
-    """For a cut that begins at (top, left) of an image, or a pad where these are below 0: cells stay of their size."""
+    """For a cut that begins at (top, left) of an image, or a pad where these are below 0."""
 
     def undo(maps: Tensor) -> Tensor:
-        rows, columns = (
-            _cells(offset, size, cut, cells).to(maps.device)
-            for offset, size, cut, cells in zip((top, left), before[-2:], after[-2:], maps.shape[-2:], strict=True)
-        )
-        padded = F.pad(maps, (0, 1, 0, 1))  # a cell without evidence, for what lies outside
-        return padded[..., rows[:, None], columns]
+        sides = after[-2] / maps.shape[-2], after[-1] / maps.shape[-1]
+        return placed(maps, (top, left), sides, (before[-2], before[-1]))
 
     return undo
 
 
-def _cells(offset: int, size: int, cut: int, cells: int) -> Tensor:
-    """Which of the cells of a cut lies at each cell of the whole, the number of cells for none."""
-    side = cut / cells
+def placed(maps: Tensor, starts: tuple[int, int], sides: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Maps (..., h, w) of a grid that covers more or less than an image, as maps of the whole image.
+
+    Its cells are small enough to lie where they are, if there are no more than 56 a side; the relevance of a cell of
+    the grid is shared out among those that it is cut into, and what lies outside is left out.
+
+    Args:
+        maps: On the grid.
+        starts: Pixel of the image at which the first row and the first column begin; below 0 outside the image.
+        sides: Height and width of a cell in pixels.
+        size: Height and width of the image.
+
+    Example:
+        >>> placed(torch.ones(1, 2, 2), (0, 0), (4, 4), (6, 6)).shape  # 8 pixels, 6 are there
+        torch.Size([1, 3, 3])
+    """
+    (rows, down), (columns, across) = (
+        _places(*axis) for axis in zip(starts, sides, size, maps.shape[-2:], strict=True)
+    )
+    padded = F.pad(maps, (0, 1, 0, 1))  # a cell without evidence, for what the grid does not cover
+    return padded[..., rows.to(maps.device)[:, None], columns.to(maps.device)] * (down * across)
+
+
+def _places(start: int, side: float, size: int, cells: int) -> tuple[Tensor, float]:
+    """For each cell of the whole image the cell of the grid that it is part of, and what part of it."""
     count = max(1, round(size / side))
-    centers = (torch.arange(count) + 0.5) * size / count - offset
+    if side == int(side):
+        exact = size // gcd(int(side), size, start)
+        count = exact if exact <= _MOST_CELLS else count
+    centers = (torch.arange(count) + 0.5) * size / count - start
     index = torch.div(centers, side, rounding_mode="floor").long()
-    return torch.where((index >= 0) & (index < cells), index, cells)
+    return torch.where((index >= 0) & (index < cells), index, cells), size / count / side
 
 
 _RULES: dict[str, Callable[[Any, dict[str, Any], Any, Any], Undo | None]] = {

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.observe.consumers import Consumed
@@ -148,12 +149,20 @@ class Entrance:
             if count - 1 != self.number:
                 return None
             tensors = tensors_of((args, kwargs))
-            tensors[self.picture] = images
+            tensors[self.picture] = _standing_for(images, tensors[self.picture])
             return filled((args, kwargs), tensors)
 
         with ExitStack() as stack:
             stack.callback(self.module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             yield
+
+
+def _standing_for(images: Tensor, original: Tensor) -> Tensor:
+    """The images, which an observer sees come from where the original does."""
+    if has_torch_function((images, original)):
+        result: Tensor = handle_torch_function(_standing_for, (images, original), images, original)
+        return result
+    return images.view_as(images)
 
 
 class RowForward:
@@ -190,11 +199,13 @@ class RowForward:
     ) -> None:
         self._program, self._output, self._rows, self._count = program, output, rows, count
         self._picture = picture
-        self._chosen = torch.arange(count) if chosen is None else chosen
+        # On the rows' device: an index that is copied there at each call makes the host wait for it.
+        device = next((tensor.device for tensor in rows.values()), None)
+        self._chosen = torch.arange(count, device=device) if chosen is None else chosen
 
     def __call__(self, images: Tensor) -> Any:
         """Run it on the first rows, and again from the first on."""
-        index = self._chosen[torch.arange(len(images)) % len(self._chosen)]
+        index = self._chosen[torch.arange(len(images), device=self._chosen.device) % len(self._chosen)]
         tensors = [tensor.clone() for tensor in self._program.given]
         for place, rows in self._rows.items():
             tensors[place] = rows[index.to(rows.device)].to(images.device)  # they may be kept on the host
@@ -206,5 +217,7 @@ class RowForward:
 
     def of_rows(self, index: Tensor | slice) -> "RowForward":
         """The same for images that belong to these of its rows."""
-        chosen = self._chosen[index.cpu() if isinstance(index, Tensor) else index]
+        if not self._rows:
+            return self
+        chosen = self._chosen[index.to(self._chosen.device) if isinstance(index, Tensor) else index]
         return RowForward(self._program, self._output, self._rows, self._count, self._picture, chosen)

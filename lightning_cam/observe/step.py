@@ -1,22 +1,20 @@
 """One step of the user's, seen while it runs: the calls of its networks, and who reads what they return."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
-from lightning_cam.model.private import function_modes_off
+from lightning_cam.model.private import function_modes_off, is_flattened, is_part_of_flat, is_partitioned
 from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module
 from lightning_cam.observe.origins import Origin, Origins
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -79,17 +77,21 @@ class StepObserver(Origins):
     ) -> None:
         super().__init__(inputs)
         self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
+        self._compares = not redirected  # a wrapper for several ranks may move weights by itself
+        self._weights: dict[nn.Module, dict[str, int]] = {}  # where those of networks lay when they were called
+        self._written: nn.Module | None = None  # a network whose weights were written to after that
         self._hooks = ExitStack()
         self._open: list[NetworkCall] = []
         self._parts: list[tuple[nn.Module, int, list[tuple[str, Tensor]]]] = []  # open ones without parameters
         self._numbers: Counter[nn.Module] = Counter()
         self._active: Counter[nn.Module] = Counter()
+        self._wholes = WeakIdKeyDictionary()  # of what was selected: all of it, and which was
         self.calls: list[NetworkCall] = []
         self.consumed: list[Consumed] = []
 
     @override
     def __enter__(self) -> Self:
-        enter, leave = _Quiet(self._enter_module), _Quiet(self._leave_module)
+        enter, leave = _Quiet(self._enter_module, self.missed), _Quiet(self._leave_module, self.missed)
         for module in self._root.modules():
             if not isinstance(module, torch.jit.RecursiveScriptModule):  # which takes no hooks
                 self._hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
@@ -105,6 +107,14 @@ class StepObserver(Origins):
     def times(self, module: nn.Module) -> int:
         """How often a module was called."""
         return self._numbers[module]
+
+    def other_weights(self) -> nn.Module | None:
+        """A network that was called with other weights than it has now, if there is one."""
+        for module, before in self._weights.items():
+            now = _places_of_weights(module)  # one that is sharded, or had no size, is not there at both times
+            if any(now.get(name, place) != place for name, place in before.items()):
+                return module
+        return self._written
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._redirected and module is self._root:
@@ -125,6 +135,8 @@ class StepObserver(Origins):
         if pictures:
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
+            if not self._open and self._compares:
+                self._weights.setdefault(module, _places_of_weights(module))
             self.calls.append(call)
             self._open.append(call)
         elif not any(True for _ in module.parameters()):
@@ -155,13 +167,32 @@ class StepObserver(Origins):
             elif found is None and self._parts and args and isinstance(args[0], Tensor):
                 self._parts[-1][2].append((name, args[0]))
         except Exception as error:  # an argument of an unusual kind
-            _log.debug("Not followed: %s", error)
+            self.missed(error)
             return
         self._add(found)
+
+    @override
+    def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        if name in ("__getitem__", "masked_select") and isinstance(args[1], Tensor) and args[0].ndim < 3:
+            origin = self.of(args[0])
+            if origin is not None and not origin.is_raw:
+                self._wholes[result] = args[0], args[1]
+        if name in ("copy_", "_foreach_copy_"):
+            places = {tensor.data_ptr() for _, tensor in named_tensors(args[0])}
+            called = (one for one, weights in self._weights.items() if not places.isdisjoint(weights.values()))
+            self._written = next(called, self._written)
 
     def _add(self, found: Consumed | None) -> None:
         if found is None:
             return
+        if found.output in self._wholes:
+            whole, chosen = self._wholes[found.output]
+            origin = self.of(whole)
+            assert origin is not None
+            found = found.of_all(whole, origin, chosen)
+        elif found.output.ndim == 0:  # of one image, squeezed
+            target = None if found.target is None else found.target.reshape(-1)
+            found = replace(found, output=found.output.reshape(1), target=target)
         self.consumed.append(found)
         if self._on_consumed is not None:
             self._on_consumed(found)
@@ -171,6 +202,17 @@ def _kept(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
+def _places_of_weights(module: nn.Module) -> dict[str, int]:
+    """Where the parameters lie in memory, those that are whole on this rank, by name."""
+    return {
+        name: parameter.data_ptr()
+        for name, parameter in module.named_parameters()
+        if type(parameter) in (Tensor, nn.Parameter)
+        and parameter.numel()
+        and not (is_flattened(parameter) or is_part_of_flat(parameter) or is_partitioned(parameter))
+    }
+
+
 def _is_loss(output: Any) -> bool:
     return isinstance(output, Tensor) and output.ndim <= 1
 
@@ -178,15 +220,15 @@ def _is_loss(output: Any) -> bool:
 class _Quiet:
     """A hook that cannot disturb the step that it listens to, and that stays behind when the model is copied."""
 
-    def __init__(self, note: Callable[..., None]) -> None:
-        self._note = note
+    def __init__(self, note: Callable[..., None], missed: Callable[[Exception], None]) -> None:
+        self._note, self._missed = note, missed
 
     def __call__(self, *given: Any) -> None:
         try:
             with function_modes_off():  # what is asked of tensors here is no part of the step
                 self._note(*given)
         except Exception as error:
-            _log.debug("Not followed: %s", error)
+            self._missed(error)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Deaf, ()

@@ -48,7 +48,7 @@ class EmbeddingCapture:
     """What the place where tokens begin showed.
 
     Args:
-        activations: (B, C, h, w) float32, its output on the token grid, or the images.
+        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images.
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
         blocks: What the blocks did, of the first images; None if not asked for.
@@ -92,6 +92,7 @@ def capture(
     score: Score | None = None,
     needs: Collection[str] = ("gradients",),
     embedding: TargetLayer | None = None,
+    blank_embedding: Tensor | None = None,
     rules: Collection[str] = (),
     sees_blocks: bool = False,
 ) -> Capture:
@@ -110,6 +111,7 @@ def capture(
         needs: What is needed besides activations: "gradients", "hvp", or of attention (`ATTENTION_NEEDS`), for which
             the graph begins at the images.
         embedding: From `find_embedding`, with `rules`.
+        blank_embedding: (1, ...), what it makes of nothing, which is taken away: it says nothing of the image.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
         sees_blocks: Whether to look, with `rules`, at what the blocks do.
 
@@ -138,7 +140,8 @@ def capture(
     again = partial(capture, model, images, layers, forward=forward, score=score)
     if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
         first = again(class_idx=class_idx, needs=set(needs) - of_attention)
-        of_rules = partial(again, embedding=embedding, rules=rules, sees_blocks=sees_blocks)
+        at_embedding = {"embedding": embedding, "blank_embedding": blank_embedding}
+        of_rules = partial(again, **at_embedding, rules=rules, sees_blocks=sees_blocks)
         others = of_rules(class_idx=first.class_idx, needs=of_attention)
         return replace(first, embedding=others.embedding, attention=others.attention)
     watch = AttentionWatch(model, layers[-1], of_attention) if of_attention else None
@@ -158,7 +161,7 @@ def capture(
         if ruled is not None and ruled.is_ruled and (differentiate or watch is not None):
             # Its rules cannot be taken back for the plain gradients, which are asked in a pass of their own.
             plain = again(class_idx=classes, needs=needs)
-            return replace(plain, embedding=_by_rules(ruled, scores, embedding, begins_with, rules))
+            return replace(plain, embedding=_by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules))
         grads = products = None
         if differentiate:
             retain_graph = ruled is not None or watch is not None
@@ -173,7 +176,7 @@ def capture(
             except DoesNotApply as error:
                 attention = error
         if ruled is not None:
-            seen = _by_rules(ruled, scores, embedding, begins_with, rules)
+            seen = _by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules)
     captured = [
         LayerCapture(
             activations=_grid(layer, tensors[index].detach()),
@@ -192,9 +195,16 @@ def _scores(output: Any, batch_size: int, class_idx: Tensor | int | None, score:
 
 
 def _by_rules(
-    ruled: RuledForward, scores: Tensor, embedding: TargetLayer | None, output: Tensor | None, rules: Collection[str]
+    ruled: RuledForward,
+    scores: Tensor,
+    embedding: TargetLayer | None,
+    output: Tensor | None,
+    blank: Tensor | None,
+    rules: Collection[str],
 ) -> EmbeddingCapture:
     assert embedding is not None and output is not None
+    if not scores.requires_grad:
+        raise DoesNotApply("the score has no gradient, as behind quantized layers")
     unknown = unknown_operations(scores)
     gradients = {}
     for index, name in enumerate(rules):
@@ -202,9 +212,12 @@ def _by_rules(
             retain_graph = index + 1 < len(rules)
             (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
-            raise DoesNotApply(f"the score does not depend on {embedding.name or 'the images'}")
+            raise DoesNotApply(f"no gradient of the score reaches {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
-    return EmbeddingCapture(_grid(embedding, output.detach()), gradients, frozenset(unknown), ruled.blocks)
+    activations = _grid(embedding, output.detach())
+    if blank is not None:
+        activations = activations - _grid(embedding, blank)
+    return EmbeddingCapture(activations, gradients, frozenset(unknown), ruled.blocks)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
@@ -305,11 +318,18 @@ def _gradients(
     scores: Tensor, tensors: list[Tensor], layers: Sequence[TargetLayer], *, create_graph: bool, retain_graph: bool
 ) -> Sequence[Tensor]:
     if not scores.requires_grad:
-        raise ValueError(f"target_layers: the score does not depend on {', '.join(layer.name for layer in layers)}")
+        raise ValueError(_no_gradient(", ".join(layer.name for layer in layers)))
     grads = torch.autograd.grad(
         scores.sum(), tensors, allow_unused=True, create_graph=create_graph, retain_graph=create_graph or retain_graph
     )
     for layer, grad in zip(layers, grads, strict=True):
         if grad is None:
-            raise ValueError(f"target_layers: the score does not depend on {layer.name!r}")
+            raise ValueError(_no_gradient(layer.name))
     return grads
+
+
+def _no_gradient(where: str) -> str:
+    return (
+        f"target_layers: no gradient of the score reaches {where}, because the score does not depend on it or what is "
+        'behind it lets none through, as quantized layers; take a method without gradients, methods="eigencam"'
+    )

@@ -34,6 +34,7 @@ class MethodInputs:
         score: From the model's output to (B,) scalars, in place of a class.
         needs: All that any method will ask for.
         embedding: From `find_embedding`, if any method asks for it.
+        blank_embedding: What it makes of nothing, (1, ...).
         sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
     """
 
@@ -48,6 +49,7 @@ class MethodInputs:
         score: Score | None,
         needs: Collection[str],
         embedding: TargetLayer | None = None,
+        blank_embedding: Tensor | None = None,
         sees_blocks: bool = False,
     ) -> None:
         forward = WithGraphWhereNeeded(forward)
@@ -67,6 +69,7 @@ class MethodInputs:
             score=score,
             needs=basic,
             embedding=embedding,
+            blank_embedding=blank_embedding,
             rules=[name for name in RULES if f"{name}_gradients" in needs],
             sees_blocks=sees_blocks,
         )

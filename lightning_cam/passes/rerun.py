@@ -26,7 +26,8 @@ class Rerun:
     """The model from one module on.
 
     The forward pass is recorded once. In a rerun every module that was done before the given one hands out its
-    record, so that only the given module's successors (and cheap operations outside of modules) run. Records are taken
+    record and the given one what it is to return, so that only its successors (and cheap operations outside of modules)
+    run. Records are taken
     only of modules whose outputs begin with the batch axis; if they turn out to lie otherwise, the whole model runs.
     To be used inside `looking(model)`.
 
@@ -61,6 +62,8 @@ class Rerun:
             raise ValueError(f"target_layers: the forward pass does not call {type(module).__name__}")
         self._count, last = len(own), own[-1]
         output = _first(last.output)
+        # Called once, with nothing but rows of images in its output, it need not run to be replaced.
+        self._record: Any = _detached(last.output) if len(own) == 1 and _begins_with(last.output, len(images)) else None
         if len(output) != len(images):
             raise ValueError(
                 f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
@@ -96,21 +99,29 @@ class Rerun:
     def _replaced(self, outputs: Tensor, image: Tensor) -> Iterator[None]:
         calls = 0
 
+        def rows() -> Tensor:
+            if torch.is_grad_enabled() and not outputs.requires_grad:  # for what cannot run without a graph
+                return outputs.detach().requires_grad_()
+            return outputs
+
+        def returned(*args: Any, **kwargs: Any) -> Any:
+            return rows() if isinstance(self._record, Tensor) else (rows(), *_rows_of(self._record[1:], image))
+
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls < self._count:
                 return None
-            rows = outputs
-            if torch.is_grad_enabled() and not rows.requires_grad:  # for what cannot run without a graph
-                rows = rows.detach().requires_grad_()
-            return (rows, *output[1:]) if isinstance(output, tuple) else rows
+            return (rows(), *output[1:]) if isinstance(output, tuple) else rows()
 
         with ExitStack() as stack:
             for module, record in self._records.items():
-                rows = _placeholder(record, len(image)) if module in self._unused else _rows_of(record, image)
-                stack.enter_context(_returning(module, rows))
-            stack.callback(self._module.register_forward_hook(hook).remove)
+                own = _placeholder(record, len(image)) if module in self._unused else _rows_of(record, image)
+                stack.enter_context(_returning(module, own))
+            if self._record is None:
+                stack.callback(self._module.register_forward_hook(hook).remove)
+            else:
+                stack.enter_context(replaced(self._module, "forward", returned))
             yield
 
     def _is_exact(self, output: Tensor, whole: Any) -> bool:
@@ -153,6 +164,8 @@ def recorded_calls(model: nn.Module) -> Iterator[list[Call]]:
 
     with ExitStack() as stack:
         for module in model.modules():
+            if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hooks
+                continue
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         yield calls

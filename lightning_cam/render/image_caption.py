@@ -77,3 +77,29 @@ class ValueCaptions(ImageCaptions):
         width = max(text_width(text, size) for text in texts)
         lines = draw_lines(texts, size, width, align_right=True)
         return lines.view(*probs.shape, *lines.shape[-2:])
+
+
+def captions_of(
+    class_names: Sequence[str],
+    num_classes: int,
+    texts: Sequence[str] | None = None,
+    present: Tensor | None = None,
+    *,
+    has_classes: bool = True,
+) -> Captions:
+    """The captions that say what is true of images in the way that it is known.
+
+    Args:
+        class_names: Names of the first classes.
+        num_classes: How many classes there are.
+        texts: What is true of each image, in words; None where labels say it.
+        present: (B, classes) bool, which classes each image has; None if that is not known.
+        has_classes: False for a regression.
+
+    Example:
+        >>> type(captions_of([], 0, ["3.5"], has_classes=False)).__name__
+        'ValueCaptions'
+    """
+    if texts is None:
+        return Captions(class_names, num_classes)
+    return ImageCaptions(class_names, num_classes, texts, present) if has_classes else ValueCaptions(texts)

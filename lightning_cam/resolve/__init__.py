@@ -1,6 +1,7 @@
 """From any model to its target layers, by structure and by measurement."""
 
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
+from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
-from lightning_cam.resolve.refusals import nothing_seen
+from lightning_cam.resolve.refusals import check_model, nothing_seen
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call, Trace, strangers_in
+
+_log = logging.getLogger(__name__)
 
 _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the image
 
@@ -32,12 +36,15 @@ class TargetLayer:
         module: The layer.
         layout: Where the patches stand in its output.
         extent: What its grid covers, where that is more or less than the image; None for the image.
+        beside: Names of other networks whose answers the model puts together with that of this layer's, as those of an
+            ensemble.
     """
 
     name: str
     module: nn.Module
     layout: TokenLayout
     extent: Extent | None = None
+    beside: tuple[str, ...] = ()
 
     def on_image(self, maps: Tensor) -> Tensor:
         """Maps (..., h, w) of its grid as maps of the image."""
@@ -65,7 +72,7 @@ def find_target_layers(
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
         target_layers: One or several names or modules to take instead of those found.
         layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
@@ -110,6 +117,7 @@ def find_layers_and_views(
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
     """
+    check_model(model)
     if isinstance(target_layers, str | nn.Module):
         target_layers = [target_layers]
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
@@ -134,6 +142,11 @@ def find_layers_and_views(
             return [_settled(search, found) for search in searches], found.views
         searches = _searches(model, found.run, found.images, found.trace, which)
         first = _settled(searches[0], found)
+        if found.trace.quantized:
+            _log.warning(
+                "No gradient flows through %s, which is quantized: what it does is missing in maps by gradients.",
+                found.trace.quantized[0],
+            )
         more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
     if which == "all":
         return [first, *more], found.views
@@ -161,7 +174,8 @@ def _searches(
 def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     call = search.call
     if search.answer is not None:
-        return TargetLayer(call.name, call.module, search.answer, extent_of(found, call.module, search.answer))
+        extent = extent_of(found, call.module, search.answer)
+        return TargetLayer(call.name, call.module, search.answer, extent, networks_beside(found.trace, call))
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(
@@ -171,11 +185,19 @@ def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     best, option = search.seen[0]
     if search.refuted is not None:
         why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
-    elif len(search.seen) == 1 or best < 0.6:
-        why = f"no order of its tokens follows the image (best: {option}, correlation {best:.2f}), as with latents"
+    elif best < 0.6:
+        why = (
+            f"its tokens are in none of the orders that were tried (best: {option}, correlation {best:.2f}): "
+            "latents, or patches in another order"
+        )
+    elif search.may_be_chance:
+        cells = option.grid_size[0] * option.grid_size[1]
+        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can do so by chance, too"
     else:
         why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
-    raise ValueError(f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=")
+    raise ValueError(
+        f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=, or name a layer before it"
+    )
 
 
 def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.graph import all_goes_through, leads_to
-from lightning_cam.resolve.norms import channel_axis
+from lightning_cam.resolve.norms import PROJECTIONS, channel_axis
 from lightning_cam.resolve.refusals import NoGradient, no_gradient, nothing_seen
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
@@ -67,8 +67,10 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
     for mixing in reversed(mixings):
         others = [m for m in mixings if m.mixer is not mixing.mixer]
         inline = _inline_block(mixing, mixings, living)
-        block = inline if inline is not None and _is_stack(mixing, mixings, inline) else None
+        block = inline if inline is not None and _is_stack(mixing, mixings, inline, trace) else None
         block = block or _block_of(mixing, others, living, dead, trace) or inline
+        if block is None and not found and mixing.mixer.name in {name.rpartition(".")[0] for name in trace.strangers}:
+            break  # that was in a module out of sight
         if block is None or block.norms[0] in found or (found and not _attends_to_itself(mixing, mixings, block)):
             continue
         if not found:
@@ -126,9 +128,15 @@ def _inline_block(mixing: Mixing, mixings: list[Mixing], living: list[Call]) -> 
     return None
 
 
-def _is_stack(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:
-    """Whether the module that mixes had done so before the block's norm: it holds several blocks."""
-    return any(m.mixer is mixing.mixer and m.time < block.norms[0].start for m in mixings)
+def _is_stack(mixing: Mixing, mixings: list[Mixing], block: FinalBlock, trace: Trace) -> bool:
+    """Whether the module that mixes had done so before the block's norm: it holds several blocks.
+
+    Not where the norm is part of a projection, as those of heads that are computed one after the other.
+    """
+    norm = block.norms[0]
+    earlier = [m.time for m in mixings if m.mixer is mixing.mixer and m.time < norm.start]
+    projections = [call for call in trace.calls if isinstance(call.module, PROJECTIONS) and call.end < norm.start]
+    return bool(earlier) and not any(same(norm.input, one.output_print) for one in projections if one.end > earlier[0])
 
 
 def _attends_to_itself(mixing: Mixing, mixings: list[Mixing], block: FinalBlock) -> bool:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.private import averages_over_places
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.extent import extent_of
+from lightning_cam.resolve.graph import ancestors
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import layouts
@@ -25,12 +27,13 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
     """Find the last layer before the first mixing of tokens through which all that the model knows of an image goes.
 
     In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a
-    hybrid the last map of convolutions at 16 pixels a cell or finer. What goes around a layer (a second branch, a
-    residual connection) is read off the graph of one forward of two noise images.
+    hybrid the last map of convolutions at 16 pixels a cell or finer, before one is pooled over the whole image and
+    given back to all places (squeeze-and-excitation). What goes around a layer (a second branch, a residual connection)
+    is read off the graph of one forward of two noise images.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
-        images: (B, C, H, W), normalized, on the model's device; only shape, dtype and device are used.
+        images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
 
     Returns:
@@ -58,7 +61,7 @@ def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Ite
     once = [call for call in before if sum(other.module is call.module for other in trace.calls) == 1]
     # What only hands its input on (an identity, dropout) need not be what others are given.
     making = [call for call in reversed(once) if not same(call.input, call.output_print)]
-    passes = [call for call in making if _all_goes_through(call.output, trace, base)]
+    passes = [call for call in making if _all_goes_through(call.output, trace, base) and not _has_pooled(call.output)]
     maps = [call for call in passes if _is_map(_shape(call), trace)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):
         layout = TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3]))
@@ -68,6 +71,11 @@ def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Ite
         answer = layouts(model, run, base, trace, [call])[0].answer
         if answer is not None and answer.axes[0] == "B":
             yield TargetLayer(call.name, call.module, answer, extent_of(search, call.module, answer))
+
+
+def _has_pooled(output: Tensor | None) -> bool:
+    """Whether an output holds at each place something of all others, as behind a squeeze-and-excitation block."""
+    return output is not None and any(averages_over_places(node) for node in ancestors(output))
 
 
 def _shape(call: Call) -> tuple[int, ...]:

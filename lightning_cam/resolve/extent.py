@@ -1,18 +1,16 @@
 """How much of the image a grid covers: less where a remainder is cut off, more where the model pads."""
 
 from dataclasses import dataclass
-from math import gcd
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_cam.observe.places import placed
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.patterns import OwnTokenOnly
 from lightning_cam.resolve.search import Search
 
 _LEAST_CELLS = 4  # of an axis: the outer ones may lie in part outside the image, and tell nothing
-_MOST_CELLS = 56  # of an axis of a map
 _FELT = 1e-3  # of the largest gradient
 _CLEAR = 0.01  # relative, that a cell's size may be off by
 
@@ -36,36 +34,16 @@ class Extent:
     image_size: tuple[int, int]
 
     def on_image(self, maps: Tensor) -> Tensor:
-        """Maps (..., h, w) of the grid, or of one that covers the same, as maps of the whole image.
-
-        Its cells are small enough to lie where they are, if there are no more than 56 a side; the relevance of a cell
-        of the grid is shared out among those that it is cut into, and what lies outside is left out.
+        """Maps (..., h, w) of the grid, or of one that covers the same, as maps of the whole image, see `placed`.
 
         Example:
             >>> Extent(0, 0, (4, 4), (2, 2), (6, 6)).on_image(torch.ones(1, 2, 2)).shape  # 8 pixels, 6 are there
             torch.Size([1, 3, 3])
         """
-        starts, shape = (self.top, self.left), (maps.shape[-2], maps.shape[-1])
-        axes = [
-            _places(start, cell * cells / count, size, count)
-            for start, cell, cells, size, count in zip(
-                starts, self.cell, self.grid_size, self.image_size, shape, strict=True
-            )
-        ]
-        (rows, down), (columns, across) = axes
-        padded = F.pad(maps, (0, 1, 0, 1))  # a cell without evidence, for what the grid does not cover
-        return padded[..., rows.to(maps.device)[:, None], columns.to(maps.device)] * (down * across)
-
-
-def _places(start: int, side: float, size: int, cells: int) -> tuple[Tensor, float]:
-    """For each cell of the whole image the cell of the grid that it is part of, and what part of it."""
-    count = round(size / side)
-    if side == int(side):
-        exact = size // gcd(int(side), size, start)
-        count = exact if exact <= _MOST_CELLS else count
-    centers = (torch.arange(count) + 0.5) * size / count - start
-    index = torch.div(centers, side, rounding_mode="floor").long()
-    return torch.where((index >= 0) & (index < cells), index, cells), size / count / side
+        height, width = (
+            cell * cells / count for cell, cells, count in zip(self.cell, self.grid_size, maps.shape[-2:], strict=True)
+        )
+        return placed(maps, (self.top, self.left), (height, width), self.image_size)
 
 
 def extent_of(search: Search, module: nn.Module, layout: TokenLayout) -> Extent | None:

@@ -8,6 +8,17 @@ from torch import Tensor
 _MIXING = ("ScaledDotProduct", "Bmm", "Baddbmm", "Softmax")
 
 
+def ancestors(tensor: Tensor) -> set[Any]:
+    """The nodes that a tensor comes from, its own among them."""
+    waiting, seen = [tensor.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return seen
+
+
 def leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
     """Whether one output is of the other's shape and depends on it.
 
@@ -15,15 +26,7 @@ def leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
     """
     if earlier is None or later is None or earlier.shape != later.shape or earlier.grad_fn is None:
         return False
-    sought, waiting, seen = earlier.grad_fn, [later.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is sought:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return False
+    return earlier.grad_fn in ancestors(later)
 
 
 def all_goes_through(gate: Tensor, later: Tensor) -> bool:

@@ -60,6 +60,13 @@ class LayoutSearch:
         """Shape of the layer's output."""
         return tuple(self.output.shape)
 
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether tokens without places could fit as well as the best of what was seen, as few of them can."""
+        best, first = self.seen[0]
+        most = _MOST_CHANCE_OF_MAPS if first == self.likely and len(first.axes) == 4 else _MOST_CHANCE
+        return _chance(best, first.grid_size, len(self.seen)) > most
+
 
 def layouts(
     model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor, trace: Trace, calls: list[Call]
@@ -135,15 +142,23 @@ def _keep_unrefuted(searches: list[LayoutSearch], masks: "_Masks", attention: bo
         layouts = (masks.only_proven(search, layout, attention=attention) for s, layout in left_open if s is search)
         proven = [layout for layout in layouts if layout is not None]
         search.answer = proven[0] if len(proven) == 1 else None
+        close = [layout for layout in _close(search) if masks.knows(search, layout, attention=attention)]
+        if all(masks.refute(search, layout, attention=attention) for layout in close):
+            search.refuted = close[0]
 
 
 def _one_per_grid(search: LayoutSearch) -> list[TokenLayout]:
     """Of the layouts that the patterns left open, the first on each grid."""
-    best = search.seen[0][0]
-    if search.answer is not None or best < _SEEN[0]:
+    if search.answer is not None or search.seen[0][0] < _SEEN[0]:
         return []
-    close = [layout for score, layout in search.seen if score > best - _SEEN[1]]
-    return list({(layout.grid_size, layout.channel_axis): layout for layout in reversed(close)}.values())[-_MOST_GRIDS:]
+    close = reversed(_close(search))
+    return list({(layout.grid_size, layout.channel_axis): layout for layout in close}.values())[-_MOST_GRIDS:]
+
+
+def _close(search: LayoutSearch) -> list[TokenLayout]:
+    """The layouts that the patterns hardly tell from the best one, which is first."""
+    best = search.seen[0][0]
+    return [layout for score, layout in search.seen if score > best - _SEEN[1]]
 
 
 class _Masks:
@@ -157,7 +172,7 @@ class _Masks:
         """Measure each layer on the grid of a layout, those on one grid together."""
         by_grid: dict[tuple[int, int], list[tuple[LayoutSearch, int]]] = {}
         for search, layout in pairs:
-            if (id(search), layout.grid_size, layout.channel_axis, attention) not in self._known:
+            if not self.knows(search, layout, attention=attention):
                 by_grid.setdefault(layout.grid_size, []).append((search, layout.channel_axis))
         for grid, group in by_grid.items():
             layers = [(search.call.module, axis) for search, axis in group]
@@ -165,6 +180,10 @@ class _Masks:
             for index, (search, axis) in enumerate(group):
                 same_tokens(search.output, responses.still[index])
                 self._known[id(search), grid, axis, attention] = responses, index
+
+    def knows(self, search: LayoutSearch, layout: TokenLayout, *, attention: bool) -> bool:
+        """Whether a layer was measured on the grid of a layout."""
+        return (id(search), layout.grid_size, layout.channel_axis, attention) in self._known
 
     def only_proven(self, search: LayoutSearch, layout: TokenLayout, *, attention: bool) -> TokenLayout | None:
         """The one layout on the grid of `layout` that the masks prove."""
@@ -212,8 +231,7 @@ def _compare(forward: Callable[[Tensor], Any], images: Tensor, searches: list[La
 
 def _certain(search: LayoutSearch) -> TokenLayout | None:
     best, first = search.seen[0]
-    most = _MOST_CHANCE_OF_MAPS if first == search.likely and len(first.axes) == 4 else _MOST_CHANCE
-    if _chance(best, first.grid_size, len(search.seen)) > most:
+    if search.may_be_chance:
         return None
     tiers = [_CLEAR, _SEEN]
     if first in search.plain:

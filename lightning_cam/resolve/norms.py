@@ -11,7 +11,8 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTra
 _CHANNELS_SECOND = (nn.GroupNorm, nn.SyncBatchNorm, *BATCH_NORMS, *_INSTANCE_NORMS)
 KNOWN = (nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, *_CHANNELS_SECOND)
 _NAMED = re.compile(r"(?:^|_)(?:norm|ln|layernorm|rmsnorm|bn)(?:$|_|\d)")
-_NO_NORM = (nn.Identity, nn.Dropout, nn.Linear, *_CONVOLUTIONS)
+PROJECTIONS = (nn.Linear, *_CONVOLUTIONS)
+_NO_NORM = (nn.Identity, nn.Dropout, *PROJECTIONS)
 
 
 def is_norm(name: str, module: nn.Module, input: Tensor | None) -> bool:

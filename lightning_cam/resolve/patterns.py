@@ -108,8 +108,7 @@ def moves_of(
     base = images[:1].expand_as(images)
     still = outputs_of(forward, base, modules if source is None else [*modules, source])
     lit = base if source is None else still.pop()
-    noise = AMPLITUDE * torch.randn(lit[:1].shape, generator=torch.Generator().manual_seed(1)).to(lit)
-    noise = noise if source is None else noise * lit.std()
+    noise = AMPLITUDE * torch.randn(lit[:1].shape, generator=torch.Generator().manual_seed(1)).to(lit) * lit.std()
     moves: list[list[Tensor]] = [[] for _ in layers]
     for pattern in patterns_for(lit):
         light = noise * (1 + torch.cat([pattern, -pattern])) / 2

@@ -1,5 +1,11 @@
 """Why a model or a layer is refused, in a sentence each that says what helps."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
 from lightning_cam.resolve.watch import Trace
 
 _WITHOUT_GRADIENTS = 'take a method without gradients, methods="eigencam", at layers named with target_layers='
@@ -12,10 +18,7 @@ class NoGradient(ValueError):
 def nothing_seen(trace: Trace) -> str:
     """Why no block was found, where the reason is that the model cannot be looked into; "" otherwise."""
     if trace.hidden:
-        return (
-            f"target_layers: no module calls can be seen inside of {trace.hidden[0] or 'the model'}, which is "
-            "scripted, traced or exported; use the module that it was made of"
-        )
+        return _unseen(trace.hidden[0])
     if trace.strangers:
         return (
             f"target_layers: the modules in {trace.strangers[0]} are none of the model's, because it is a plain list "
@@ -34,4 +37,61 @@ def no_gradient() -> str:
         "the model's output has no gradient with respect to any layer, as under torch.inference_mode, after detach() "
         "or behind quantized layers; give forward=, a function from images to logits with gradients, or "
         f"{_WITHOUT_GRADIENTS}"
+    )
+
+
+def check_model(model: object) -> None:
+    """Raise a ValueError for what is no module, and for a scripted one, whose parts cannot be called one by one."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(_unseen(""))
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model: expected an nn.Module, got {type(model).__name__}; of an exported program take what "
+            "torch.export.unflatten makes of it"
+        )
+
+
+@contextmanager
+def said_in_words(model: nn.Module) -> Iterator[None]:
+    """Raise a ValueError where the body asks of a program, or of parameters without values, what they do not do."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        part = _special_part(model)
+        if part is None:
+            raise
+        raise ValueError(
+            f"methods: {part}, and does not do all that was asked of it, such as other numbers of images or gradients; "
+            'take other methods, such as methods="hirescam" or "eigencam", or the model that it was made of'
+        ) from error
+
+
+def _special_part(model: nn.Module) -> str | None:
+    """What of a model is a program or has parameters without values, and in which way."""
+    for name, module in model.named_modules():
+        home = type(module).__module__
+        if home.startswith(("torch.jit.", "torch.export.", "torch.fx.")):
+            return f"{name or 'the model'} is scripted, traced or exported"
+        if ".quantized." in home:
+            return f"{name} is quantized"
+    for name, parameter in model.named_parameters():
+        if type(parameter) is not nn.Parameter or parameter.is_meta:
+            return f"{name} is quantized, offloaded or sharded"
+    return None
+
+
+def _unseen(name: str) -> str:
+    return (
+        f"target_layers: no module calls can be seen inside of {name or 'the model'}, which is scripted, traced or "
+        "exported; use the module that it was made of"
+    )
+
+
+def without_graph_only() -> str:
+    """Why a model cannot be looked into whose forward fails as soon as all of it keeps gradients."""
+    return (
+        "the model's forward does not work where all of it keeps gradients; give forward=, a function from images to "
+        "logits that does"
     )

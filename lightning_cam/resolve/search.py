@@ -1,5 +1,7 @@
 """What all searches in a model begin with: one forward of noise, and what it showed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from lightning_cam.observe.outputs import Picked, place_of_logits
 from lightning_cam.observe.step import StepObserver
 from lightning_cam.observe.views import SeveralViews, views_in
 from lightning_cam.resolve.jitter import calibrate
+from lightning_cam.resolve.refusals import NoGradient, without_graph_only
 from lightning_cam.resolve.watch import Trace, watch
 
 BATCH = 2  # tells the batch axis from the others
@@ -39,7 +42,7 @@ class Search:
 
         Args:
             model: The module that is searched.
-            images: (B, C, H, W); only shape, dtype and device are used.
+            images: (B, C, H, W), of whose shape, dtype, device and range the noise is.
             forward: What to call with the images.
             picks: Whether of several outputs the logits are wanted, and not all.
 
@@ -49,8 +52,8 @@ class Search:
         if isinstance(forward, SeveralViews):
             return cls._of_views(model, images, forward)
         run = WithGraphWhereNeeded(OnCopies(forward))
-        base = _noise(model, run, images, tuple(images.shape[1:]))
-        with StepObserver(model, {"images": base}) as seen:
+        base = _noise(model, run, images)
+        with _said_if_without_graph_only(run, base), StepObserver(model, {"images": base}) as seen:
             trace = watch(model, run, base)
         place = place_of_logits(trace.output, BATCH, seen.of) if picks else None
         if place is not None:
@@ -64,12 +67,39 @@ class Search:
     def _of_views(cls, model: nn.Module, images: Tensor, views: SeveralViews) -> "Search":
         first = views.views[0]
         run = WithGraphWhereNeeded(OnCopies(views if first.inside is None else first.inside))
-        base = _noise(model, run, images, tuple(images.shape[1:]) if first.inside is None else first.shape)
+        base = _noise(model, run, images, None if first.inside is None else first.shape)
         return cls(run, base, watch(model, run, base), views)
 
 
-def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...]) -> Tensor:
-    noise = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0)).to(images)
+@contextmanager
+def _said_if_without_graph_only(run: Forward, images: Tensor) -> Iterator[None]:
+    """Say it in words where the body, which keeps gradients, fails and the same forward works without a graph."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        with torch.no_grad():
+            if not _runs(run, images.detach()):  # it is the model's own
+                raise
+        raise NoGradient(without_graph_only()) from error
+
+
+def _runs(run: Forward, images: Tensor) -> bool:
+    try:
+        run(images)
+    except Exception:
+        return False
+    return True
+
+
+def _noise(model: nn.Module, run: Forward, images: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Noise in the range of the images, or of another shape, where their range says nothing, around 0."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(BATCH, *(images.shape[1:] if shape is None else shape), generator=generator).to(images)
+    if shape is None:  # a model that takes bytes would see nothing but black
+        spread, center = torch.std_mean(images.detach(), correction=0)
+        noise = torch.where(spread > 0, center + spread * noise, noise)
     calibrate(model, run, noise)
     # An inference tensor cannot take part in a graph; neither can a leaf that the model writes to.
     return noise.clone().requires_grad_() * 1

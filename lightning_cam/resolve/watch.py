@@ -29,6 +29,8 @@ from lightning_cam.resolve.operations import (
 
 Fingerprint = tuple[float, float]
 
+_MOST_IN_A_LIST = 1000  # of plain ones that are looked through for modules; one of files can be longer
+
 
 @dataclass
 class Call:
@@ -152,10 +154,17 @@ def strangers_in(model: nn.Module) -> list[str]:
         f"{name}.{attribute}" if name else attribute
         for name, module in model.named_modules()
         for attribute, value in vars(module).items()
-        if isinstance(value, (list, tuple, dict)) and not attribute.startswith("_")
-        for held in (value.values() if isinstance(value, dict) else value)
-        if isinstance(held, nn.Module) and held not in own
+        if not attribute.startswith("_") and any(held not in own for held in _held_in(value))
     ]
+
+
+def _held_in(value: Any) -> list[nn.Module]:
+    """The modules in plain containers, also within others."""
+    values = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(values, (list, tuple)) or len(values) > _MOST_IN_A_LIST:
+        return []
+    inner = [held for one in values for held in _held_in(one)]
+    return [one for one in values if isinstance(one, nn.Module)] + inner
 
 
 class _Recorder(TorchFunctionMode):

@@ -102,16 +102,17 @@ def find_maps(index: Index) -> dict[str, MapsOf]:
     return maps
 
 
-class Classes(NamedTuple):
+class Predictions(NamedTuple):
     """What was predicted and explained at each look; -1 or NaN where it is unknown."""
 
     top: np.ndarray  # (T, B, K) int64
     top_probabilities: np.ndarray  # (T, B, K) float32
     label_probability: np.ndarray  # (T, B) float32
     explained: np.ndarray  # (T, B) int64
+    values: np.ndarray  # (T, B) float32, of a regression
 
 
-def read_classes(index: Index, file: BinaryIO) -> Classes:
+def read_predictions(index: Index, file: BinaryIO) -> Predictions:
     """Read what was predicted and explained.
 
     Raises:
@@ -119,11 +120,12 @@ def read_classes(index: Index, file: BinaryIO) -> Classes:
     """
     total, count, labels = len(index), len(index.probe.labels), np.array(index.probe.labels, np.int64)
     width = max((layout.top for layout, _ in index.layouts), default=0) or 1
-    _check_size(total * count * (12 * width + 12), "predictions", index)
+    _check_size(total * count * (12 * width + 16), "predictions", index)
     top = np.full((total, count, width), -1)
     top_probabilities = np.full((total, count, width), np.nan, np.float32)
     own = np.full((total, count), np.nan, np.float32)
     explained = np.full((total, count), -1)
+    values = np.full((total, count), np.nan, np.float32)
     for layout, looks in index.layouts:
         if k := layout.top:
             raw = index.read_arrays(file, looks, layout.top_at, count * (6 * k + 2))
@@ -135,7 +137,9 @@ def read_classes(index: Index, file: BinaryIO) -> Classes:
             explained[looks] = top[looks, :, 0]
         if layout.class_at is not None:
             explained[looks] = index.read_arrays(file, looks, layout.class_at, 4 * count).view("<i4")
-    return Classes(top, top_probabilities, own, explained)
+        if layout.values_at is not None:
+            values[looks] = index.read_arrays(file, looks, layout.values_at, 4 * count).view("<f4")
+    return Predictions(top, top_probabilities, own, explained, values)
 
 
 def read_images(index: Index, file: BinaryIO) -> tuple[list[bytes], list[bytes]]:

@@ -15,6 +15,7 @@ top classes        int32 (B, K)          most probable classes, best first
 top probabilities  uint16 (B, K)         in 1/65535
 label probability  uint16 (B,)           in 1/65535; 0 where the label is unknown
 class_idx          int32 (B,)            the class explained; left out where it is the best one
+values             float32 (B,)          the predicted values; left out where it is no regression
 =================  ====================  ===============================================================
 
 A record is written with one system call, so a killed process loses nothing but a record it was in the middle

@@ -24,6 +24,7 @@ class Probe:
         hashes: What tells each image from another.
         image_bytes: Size of each stored image.
         region_bytes: Size of each stored region; empty if there are none.
+        texts: What is true of each image, in words; empty where labels say it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Probe:
     hashes: list[str]
     image_bytes: list[int]
     region_bytes: list[int]
+    texts: list[str]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Layout:
         top: How many classes are kept per image.
         top_at: Where the top classes begin, before their probabilities and that of the label.
         class_at: Where the explained classes begin; None where those are the best ones.
+        values_at: Where the predicted values begin; None where there are none.
         size: Bytes of all arrays.
     """
 
@@ -51,6 +54,7 @@ class Layout:
     top: int
     top_at: int
     class_at: int | None
+    values_at: int | None
     size: int
 
 
@@ -72,6 +76,9 @@ def read_probe(head: dict[str, Any], num_bytes: int, what: str) -> Probe:
     for key, values in (("bytes", sizes["bytes"]), ("hashes", hashes), ("region_bytes", sizes["region_bytes"])):
         if len(values) != len(labels) and (values or key != "region_bytes"):
             raise RecordError(f"{what}: {key}: expected one per image, got {len(values)} for {len(labels)} images")
+    texts = check.texts("texts", head.get("texts", []))
+    if len(texts) not in (0, len(labels)):
+        raise RecordError(f"{what}: texts: expected one per image, got {len(texts)} for {len(labels)} images")
     if sum(map(sum, sizes.values())) > num_bytes:
         raise RecordError(f"{what}: the images are longer than the record")
     size = check.integers("size", low=1)
@@ -85,6 +92,7 @@ def read_probe(head: dict[str, Any], num_bytes: int, what: str) -> Probe:
         hashes=hashes,
         image_bytes=sizes["bytes"],
         region_bytes=sizes["region_bytes"],
+        texts=texts,
     )
 
 
@@ -113,7 +121,9 @@ def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
     top_at = at
     at += count * (6 * top + 2 * (top > 0))
     class_at = at if head.get("class_idx") else None
-    return Layout(methods, top, top_at, class_at, at if class_at is None else at + 4 * count)
+    at += 4 * count * (class_at is not None)
+    values_at = at if head.get("values") else None
+    return Layout(methods, top, top_at, class_at, values_at, at + 4 * count * (values_at is not None))
 
 
 def read_place(head: dict[str, Any], what: str) -> tuple[int, int, float]:

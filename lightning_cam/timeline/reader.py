@@ -16,8 +16,8 @@ from lightning_cam.timeline.arrays import (
     decode_images,
     expand,
     find_maps,
-    read_classes,
     read_images,
+    read_predictions,
 )
 from lightning_cam.timeline.format import FILE_HEADER, MAGIC, SUFFIX, RecordError
 from lightning_cam.timeline.found import Found
@@ -38,6 +38,7 @@ class Timeline:
         name: The callback's name.
         labels: (B,) int64, -1 where unknown.
         class_names: Name of each class; empty if unknown.
+        texts: What is true of each image, in words, where that is more than a label; empty elsewhere.
         size: Height and width of the images before they were stored.
         steps: (T,) int64.
         epochs: (T,) int64.
@@ -47,6 +48,7 @@ class Timeline:
         top_classes: (T, B, K) int64, best first; -1 where unknown.
         top_probabilities: (T, B, K) float32; NaN where unknown.
         label_probability: (T, B) float32; NaN where unknown.
+        values: (T, B) float32, the predicted values of a regression; NaN where there are none.
         metrics: For each tag (T,) float64; NaN where missing.
         findings: What was found at the looks at a cohort.
     """
@@ -55,6 +57,7 @@ class Timeline:
     name: str
     labels: np.ndarray
     class_names: list[str]
+    texts: list[str]
     size: tuple[int, int]
     steps: np.ndarray
     epochs: np.ndarray
@@ -64,6 +67,7 @@ class Timeline:
     top_classes: np.ndarray
     top_probabilities: np.ndarray
     label_probability: np.ndarray
+    values: np.ndarray
     metrics: Mapping[str, np.ndarray]
     findings: list[Found] = field(repr=False)
     encoded_images: list[bytes] = field(repr=False)
@@ -144,22 +148,24 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
     index = Index(file, path)
     if index.gaps:
         _log.warning("%s is damaged in %d place(s), left out.", path, index.gaps)
-    classes = read_classes(index, file)
+    predicted = read_predictions(index, file)
     images, regions = read_images(index, file)
     return Timeline(
         path=path,
         name=index.probe.name,
         labels=np.array(index.probe.labels, np.int64),
         class_names=index.probe.class_names,
+        texts=index.probe.texts,
         size=index.probe.size,
         steps=index.steps,
         epochs=index.epochs,
         times=index.times,
         maps=ArraysByName({method: partial(_read_maps, own, data) for method, own in find_maps(index).items()}),
-        class_idx=classes.explained,
-        top_classes=classes.top,
-        top_probabilities=classes.top_probabilities,
-        label_probability=classes.label_probability,
+        class_idx=predicted.explained,
+        top_classes=predicted.top,
+        top_probabilities=predicted.top_probabilities,
+        label_probability=predicted.label_probability,
+        values=predicted.values,
         metrics=ArraysByName({tag: partial(expand, len(index), *own) for tag, own in index.metrics.items()}),
         findings=index.read_findings(file),
         encoded_images=images,

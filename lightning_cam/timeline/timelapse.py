@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.render import Captions, overlay_grid
+from lightning_cam.render import captions_of, overlay_grid
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.tile import text_on_background
-from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_classes, read_images
+from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_images, read_predictions
 from lightning_cam.timeline.index import Index, evenly
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.reader import find_timeline
@@ -109,17 +109,21 @@ class _Drawing:
 
     def __init__(self, file: BinaryIO, index: Index, maps: MapsOf, method: str) -> None:
         self._file, self._index, self._maps, self._method = file, index, maps, method
-        probe, classes = index.probe, read_classes(index, file)
+        probe, predicted = index.probe, read_predictions(index, file)
         images, _ = read_images(index, file)
         pixels = torch.from_numpy(decode_images(images[:_IMAGES], "RGB", index.path))
         self._images = pixels.permute(0, 3, 1, 2) / 255
         labels = np.array(probe.labels, np.int64)[:_IMAGES]
-        tops = classes.top[:, :_IMAGES, 0]
-        num_classes = max(int(tops.max(initial=-1)), int(labels.max(initial=-1))) + 1
-        self._captions = Captions(probe.class_names, max(num_classes, len(probe.class_names)))
-        self._labels = torch.from_numpy(labels) if (labels >= 0).any() else None
+        tops = predicted.top[:, :_IMAGES, 0]
+        most = max(int(tops.max(initial=-1)), int(labels.max(initial=-1)), len(probe.class_names) - 1)
+        values, texts = predicted.values[:, :_IMAGES], probe.texts[:_IMAGES] or None
+        has_classes = bool(np.isnan(values).all())
+        present = torch.from_numpy(labels[:, None] == np.arange(most + 1)) if (labels >= 0).any() else None
+        self._captions = captions_of(probe.class_names, most + 1, texts, present, has_classes=has_classes)
+        known = torch.from_numpy(labels) if present is not None else None
+        self._labels = known if texts is None else torch.arange(len(labels))
         self._preds = torch.from_numpy(tops.astype(np.int64))
-        self._probs = torch.from_numpy(classes.top_probabilities[:, :_IMAGES, 0].copy())
+        self._probs = torch.from_numpy(predicted.top_probabilities[:, :_IMAGES, 0].copy() if has_classes else values)
         self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
 
     def frame(self, t: int) -> Image.Image:

@@ -74,6 +74,7 @@ class TimelineWriter:
         labels: Sequence[int] | np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         regions: np.ndarray | None = None,
+        texts: Sequence[str] | None = None,
     ) -> Path:
         """Open the record of these images: continue one that is there, or start one.
 
@@ -82,19 +83,20 @@ class TimelineWriter:
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
             regions: (B, H, W) bool, where the object is.
+            texts: What is true of each image, in words, where that is more than a label.
 
         Returns:
             The file that :meth:`append` writes to.
 
         Raises:
-            ValueError: `images` is not (B, 3, H, W) uint8, or `labels` or `regions` is not one per image.
+            ValueError: `images` is not (B, 3, H, W) uint8, or `labels`, `regions` or `texts` is not one per image.
             OSError: No file can be written to in the directory.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be (B, 3, H, W) uint8, got {images.shape} {images.dtype}")
         count, _, height, width = images.shape
         self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
-        for what, given in (("labels", self._labels), ("regions", regions)):
+        for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
         pictures = [_encode(image.transpose(1, 2, 0), "WEBP", quality=85) for image in images]
@@ -108,6 +110,7 @@ class TimelineWriter:
             "hashes": [f"{zlib.crc32(image.tobytes()):08x}" for image in images],
             "bytes": [len(picture) for picture in pictures],
             "region_bytes": [len(outline) for outline in outlines],
+            **({} if texts is None else {"texts": [str(text) for text in texts]}),
         }
         self._open(head, b"".join(pictures + outlines))
         return self.path
@@ -125,6 +128,7 @@ class TimelineWriter:
         *,
         probabilities: np.ndarray | None = None,
         class_idx: Sequence[int] | np.ndarray | None = None,
+        values: np.ndarray | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write one look.
@@ -137,6 +141,7 @@ class TimelineWriter:
                 A map that is not finite everywhere is read back as NaN.
             probabilities: (B, K) of the model's output, if it is a classifier.
             class_idx: (B,) the class that the maps explain; None for the predicted one.
+            values: (B,) float, the predicted values of a regression.
             metrics: Values of this look, by tag.
 
         Raises:
@@ -145,12 +150,13 @@ class TimelineWriter:
             OSError: The file could not be written to, or is gone. Nothing of this look is in it.
         """
         file, count = self._opened(), len(self._labels)
-        for what, given in (*maps.items(), ("probabilities", probabilities), ("class_idx", class_idx)):
+        arrays = {**maps, "probabilities": probabilities, "class_idx": class_idx, "values": values}
+        for what, given in arrays.items():
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must be one per probe image: got {len(given)} for {count} images")
         body, shapes = [], {}
-        for method, values in maps.items():
-            codes, scales = quantize(values)
+        for method, relevance in maps.items():
+            codes, scales = quantize(relevance)
             shapes[method] = codes.shape[1:]
             body += [codes, scales]
         top, top_probabilities, own = _summarize(probabilities, self._labels)
@@ -158,6 +164,8 @@ class TimelineWriter:
         predicted = class_idx is None or (top.size and np.array_equal(class_idx, top[:, 0]))
         if class_idx is not None and not predicted:
             body.append(np.asarray(class_idx, "<i4"))
+        if values is not None:
+            body.append(np.asarray(values, "<f4"))
         head = {
             "kind": "look",
             "step": int(step),
@@ -167,6 +175,7 @@ class TimelineWriter:
             "top": top.shape[1],
             "metrics": _as_json(metrics or {}),
             **({} if predicted else {"class_idx": True}),
+            **({} if values is None else {"values": True}),
         }
         file.write(encode_record(head, b"".join(array.tobytes() for array in body)))
 

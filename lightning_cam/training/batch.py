@@ -48,14 +48,19 @@ def _is_per_image(tensor: Tensor, count: int) -> bool:
 
 
 def labels_in(batch: Any, count: int) -> Tensor | None:
-    """(B,) int64: integers, or the largest of one value per class under a usual name (one-hot, mixed labels)."""
+    """(B,) int64: integers, or the largest of one value per class (one-hot or mixed labels), named as usual or not."""
     leaves = list(named_tensors(batch))
     named = _find(batch, _LABEL_KEYS)
-    if isinstance(named, Tensor) and named.ndim == 2 and len(named) == count and named.shape[1] > 1:
-        if bool((named.float().sum(1) - 1).abs().max() < _ROUNDING):
-            return named.argmax(1)
-        _log.warning("The batch's labels do not add up to one class per image: the predicted classes are explained.")
-        return None
+    for values in (named, *(value for name, value in leaves if not name)):
+        if not (isinstance(values, Tensor) and values.ndim == 2 and len(values) == count and values.shape[1] > 1):
+            continue
+        if bool((values >= 0).all()) and bool((values.float().sum(1) - 1).abs().max() < _ROUNDING):
+            return values.argmax(1)
+        if values is named or bool(((values == 0) | (values == 1)).all()):  # others may be anything
+            _log.warning(
+                "The batch's labels do not add up to one class per image: the predicted classes are explained."
+            )
+            return None
     numbers = [(k, v) for k, v in leaves if _is_per_image(v, count) and k.lower() not in _NO_LABEL_KEYS]
     found = [leaf for leaf in numbers if not leaf[1].is_floating_point()]
     floating = [leaf for leaf in numbers if leaf[0].lower() in ("", *_LABEL_KEYS)]

@@ -276,7 +276,7 @@ class _OrSayWhy:
                 why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
             raise ValueError(
                 f"forward: what {type(self._module).__name__} calls with images of shape {tuple(images.shape)} failed "
-                f"({why}); give forward=, a function that maps such images to logits"
+                f"({why}); give images that it takes, or give forward=, a function that maps these to logits"
             ) from error
 
     def of_rows(self, index: Tensor | slice) -> "_OrSayWhy":

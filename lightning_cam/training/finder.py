@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from lightning_cam.model.classifier import classifier_of
@@ -95,6 +97,8 @@ class ProbeFinder:
         if not for_probe and self._direct is not None:
             self.rows, self._batch = self._direct.rows(batch), None
             return
+        if for_probe and batch_idx == 0 and self._settings.probe is None:  # the sanity check has seen the same images
+            self._collector = Collector(self._settings.num_samples)
         given = self.source is not None and self._settings.probe is not None and for_probe
         if self._settings.forward is None and not given:
             self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
@@ -290,12 +294,16 @@ def _name_in(module: LightningModule, network: Any) -> str:
 
 @contextmanager
 def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Keep what the model's forward logs in a look out of the user's metrics, by whatever name it calls `log`."""
+    """Keep what the model logs in a look out of the user's metrics and loggers, by whatever name it calls them."""
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
+    muted = copy(trainer)
+    muted.loggers = [DummyLogger()]
     with ExitStack() as stack:
+        module.trainer = muted
+        stack.callback(setattr, module, "trainer", trainer)
         for holder in (module, results_of(trainer)):  # the latter where a loop is running
             if holder is not None:
                 stack.enter_context(replaced(holder, "log", nothing))

@@ -10,7 +10,7 @@ from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods.defaults import LAST_BLOCK, LEADING
 from lightning_cam.model.tasks import Task
-from lightning_cam.render import Captions, ImageCaptions, ValueCaptions, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.render import captions_of, filmstrip, overlay_grid, scale_per_image
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
@@ -227,14 +227,8 @@ def draw(look: Look, run: RunInfo) -> Look:
     """
     known = 0 if run.labels is None else int(run.labels.max()) + 1
     num_classes = known if look.probabilities is None else look.probabilities.shape[1]
-    labels, captions = run.labels, Captions(run.class_names or [], num_classes)
-    if run.texts is not None:
-        labels, captions = (
-            torch.arange(len(run.texts)),
-            ImageCaptions(run.class_names or [], num_classes, run.texts, run.present),
-        )
-        if not run.has_classes:
-            captions = ValueCaptions(run.texts)
+    labels = run.labels if run.texts is None else torch.arange(len(run.texts))
+    captions = captions_of(run.class_names or [], num_classes, run.texts, run.present, has_classes=run.has_classes)
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}

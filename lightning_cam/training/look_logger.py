@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 _ABOUT = """Where the model looks: class activation maps of fixed validation images{depth} at `{layers}`.
 
-{taken} {holds}
+{taken}{beside} {holds}
 
 - `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
@@ -95,7 +95,7 @@ class LookLogger:
             present=truth.present,
             has_classes=self._task is None or self._task.has_classes,
         )
-        _log.info("%s: %s %s", settings.name, taken.words, holds(probe, count))
+        _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), holds(probe, count))
         # In a `fast_dev_run` everything is tried, and nothing is written.
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
@@ -159,6 +159,7 @@ class LookLogger:
     ) -> str:
         return _ABOUT.format(
             taken=taken.words,
+            beside=_beside(layers),
             holds=holds(self._probe, taken.head.num_classes),
             layers="`, `".join(layer.name for layer in layers),
             depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
@@ -202,3 +203,12 @@ class LookLogger:
                 _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
             sinks.append(sink)
         return sinks
+
+
+def _beside(layers: Sequence[TargetLayer]) -> str:
+    """Which network of several is shown, in a sentence."""
+    last = layers[-1]
+    if not last.beside:
+        return ""
+    others = "`, `".join(last.beside)
+    return f" Its answer is put together of several networks: maps at `{last.name}` show that one, and not `{others}`."

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.tasks import Labels, Task, Values, task_of
+from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
+from lightning_cam.observe.consumers import before_normalizing
 from lightning_cam.observe.observation import Output, observation_of
+from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
 from lightning_cam.training.batch import labels_in, regions_in
@@ -43,7 +45,9 @@ class Head:
         """(N,) int64, the class of each image that the loss compared with; guessed where it was not seen."""
         target = probe.targets.get(self.name)
         if self.task is None or target is None or self.output is None:
-            return probe.labels if self.task is None or self.task.is_exclusive else None
+            is_of_other_classes = isinstance(self.task, OneLogit) and probe.num_labels > 2
+            is_guess_for_classes = self.task is None or (self.task.is_exclusive and not is_of_other_classes)
+            return probe.labels if is_guess_for_classes else None
         return self.task.labels(target, self.output.ignore_index)
 
     def keys(self, probe: ProbeBatch) -> list[int] | None:
@@ -187,6 +191,12 @@ def seen_in(
         ValueError: What was seen cannot be explained; the sentence says what to give.
     """
     observation = observation_of(observer)
+    if (changed := observer.other_weights()) is not None:
+        raise ValueError(
+            f"validation_step gives {type(changed).__name__} other weights while it runs (an average of them, say) and "
+            "takes them back, so a look would see others than were validated; do that in on_validation_start and "
+            "on_validation_end"
+        )
     names, batch = names_of(args[0]), dict(zip(names_of(args[0]), (t for _, t in named_tensors(args[0])), strict=True))
     shown = batch.get(observation.picture or "")
     network = observation.network
@@ -204,7 +214,9 @@ def seen_in(
         return None
     picture: int | Entrance = index
     images = program.given[index]
-    if images.ndim != 4 or not images.is_floating_point():
+    views = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
+    moved = network is None and not any(undo_of(origin) is not None for origin in views)
+    if images.ndim != 4 or not images.is_floating_point() or moved:
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
     guessed = labels_in(args[0], count)
@@ -217,7 +229,7 @@ def seen_in(
         images.detach().clone(),
         guessed if any(head.output is None or head.output.target is None for head in heads) else None,
         regions=regions_in(args[0], images),
-        shown=None if unchanged or shown is None or shown.ndim != 4 or len(shown) != count else shown.detach().clone(),
+        shown=None if unchanged or shown is None or len(shown) != count else _picture_of(shown),
         inputs={
             str(place): tensor.detach().clone()
             for place, tensor in enumerate(program.given)
@@ -231,6 +243,14 @@ def seen_in(
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
     return Seen(program, picture, heads, rows, unchanged, place)
+
+
+def _picture_of(shown: Tensor) -> Tensor | None:
+    """(N, C, H, W) of a batch's images, which may have their channels last; None if it is something else."""
+    if shown.ndim != 4:
+        return None
+    is_last = shown.shape[-1] in (1, 3, 4) and shown.shape[1] not in (1, 3, 4)
+    return (shown.permute(0, 3, 1, 2) if is_last else shown).detach().clone()
 
 
 def _entrance(
@@ -294,7 +314,13 @@ def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wan
     known = {None if labels is None else int(labels.max()) + 1, wanted.num_names} - {None}
     for leaf, width in sorted(widths.items(), key=lambda item: network.names[item[0]] != "logits"):
         if width == 1:
-            return Head("", Output("", "values", "", 0, leaf, None), Values())
+            # One image compared with zeros and ones; of a pair these would say whether the two are alike.
+            is_binary = labels is not None and bool((labels < 2).all()) and len(network.pictures) == 1
+            origin = network.returned[leaf]
+            normalized = origin is not None and before_normalizing(origin) is not None
+            kind = "values" if not is_binary else "probabilities" if normalized else "label logits"
+            task = task_of(kind, torch.zeros(1, 1))
+            return Head("", Output("", kind, "", 0, leaf, None), task, "", 2 if is_binary else None)
         if width in known or wanted.any_class or network.names[leaf] == "logits":
             return Head("", Output("", "logits", "", 0, leaf, None), Task(), "", width)
     shapes = ", ".join(f"({count}, {width})" for width in widths.values()) or "nothing per image"

@@ -69,11 +69,14 @@ def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: i
         present = head.task.present(target)
     if present is not None:
         texts = [", ".join(_name(index, class_names) for index in row.nonzero().flatten()) or "none" for row in present]
+        assert target is not None
+        unknown = target.isnan().flatten(1).all(1).tolist()  # no label has a target
+        texts = ["?" if is_unknown else text for text, is_unknown in zip(texts, unknown, strict=True)]
     elif head.task is not None and not head.task.has_classes:
         values = None if target is None or target.ndim > 2 else target.reshape(len(target), -1).float()
         texts = [""] * len(probe.images)
         if values is not None and value < values.shape[1] and not isinstance(head.task, Pairs):
-            texts = [f"{number:.4g}" for number in values[:, value].tolist()]
+            texts = [f"{number:.4g}".replace("nan", "?") for number in values[:, value].tolist()]
     if probe.names:
         labels = probe.labels
         if texts is None:

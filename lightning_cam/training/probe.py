@@ -139,7 +139,7 @@ class ProbeBatch:
 
     def counted(self) -> "ProbeBatch":
         """Return it with `num_labels`; this waits for the device."""
-        return self if self.labels is None else replace(self, num_labels=int(self.labels.max()) + 1)
+        return replace(self, num_labels=0 if self.labels is None else int(self.labels.max()) + 1)
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for f in fields(self):

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -95,7 +96,8 @@ class StepWatch:
         """See nothing more: a step that began has failed."""
         observer, self._observer = self._observer, None
         if observer is not None:
-            observer.__exit__(None, None, None)
+            with suppress(torch.OutOfMemoryError):
+                observer.__exit__(None, None, None)
 
     def _observe(self, batch: Any, redirected: bool) -> StepObserver:
         inputs = dict(zip(names_of(batch), tensors_of(batch), strict=True))

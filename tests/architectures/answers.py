@@ -43,7 +43,9 @@ class Answer:
         return [text for text, holds in checks.items() if not holds]
 
 
-def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], tolerance: int) -> bool | None:
+def planted_signal(
+    model: nn.Module, found: TargetLayer, size: tuple[int, int], tolerance: int, count: int = 1
+) -> bool | None:
     """Change the image in one cell of the grid and look whether the layer changes around that cell.
 
     Args:
@@ -52,6 +54,7 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
         size: Of the images.
         tolerance: Cells by which the center of the change may be off, on a grid of 7, for convolutions
             that look over borders.
+        count: Of images whose changes are added up, so that none stands out by chance.
 
     Returns:
         None if the change is everywhere the same, as behind attention with random weights.
@@ -64,7 +67,7 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator).double()
     outputs = []
     handle = found.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
-    image = torch.randn(1, 3, *size, generator=generator).double()
+    image = torch.randn(count, 3, *size, generator=generator).double()
     rows, columns = found.layout.grid_size
     height, width = size
     hits = []
@@ -80,7 +83,7 @@ def planted_signal(model: nn.Module, found: TargetLayer, size: tuple[int, int], 
             )
             moved[area] = 2 * torch.randn(moved[area].shape, generator=generator).double()
             model(moved)
-            change = (found.layout.to_grid(outputs[-1]) - still).square().sum(1)[0]
+            change = (found.layout.to_grid(outputs[-1]) - still).square().sum((0, 1))
             if change.max() < 4 * change.median():
                 continue
             weight = (change - change.median()).clamp(min=0).square()

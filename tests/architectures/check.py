@@ -38,7 +38,7 @@ def check(
         if may_refuse:
             return [picture, "", "", "no layout is certain", "", "", "refused"]
         assert answer is None, f"refused: {refusal}"
-        reason = "tokens are no image" if "follows the image" in str(refusal) else "no token mixing but convolutions"
+        reason = "tokens are no image" if "latents" in str(refusal) else "no token mixing but convolutions"
         return [picture, "", "", reason, "", "", "refused as it should be"]
     assert answer is not None, f"found {layers[-1]}, expected a refusal"
     *before, found = layers

@@ -131,7 +131,7 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "visformer": Answer(r"stage3\.\d\.norm1", "NCHW", 32),
     "efficientformer": Answer(r"stages\.3\.blocks\.\d+\.norm1", stride=32),
     "efficientvim": Answer(r"stages\.2\.blocks\.\d\.norm", "NCHW", 64),
-    "efficientvit_msra": Answer(r"stages\.2\.blocks\.\d\..*", "NCHW", 64),
+    "efficientvit_msra": Answer(r"stages\.2\.blocks\.\d\.ffn0\..*bn", "NCHW", 64),
     "shvit": Answer(r"stages\.2\.blocks\.\d\..*", "NCHW", 64),
     "byoanet": Answer(r"stages\.3\.\d\.conv1_1x1\.bn", "NCHW", 32),
     "efficientvit_mit": Answer(r"stages\.3\.blocks\.\d+\.local_module\..*norm", "NCHW", 32),

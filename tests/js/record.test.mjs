@@ -29,6 +29,7 @@ for (const name of ["whole", "resumed", "unlabeled"]) {
     assert.equal(timeline.error, null);
     assert.deepEqual(timeline.probe.labels, python.labels);
     assert.deepEqual(timeline.probe.class_names, python.class_names);
+    assert.deepEqual(timeline.probe.texts ?? [], python.texts);
     assert.equal(timeline.aspect, python.size[1] / python.size[0]);
     const base64 = (buffers) => buffers.map((buffer) => Buffer.from(buffer).toString("base64"));
     assert.deepEqual(base64(timeline.encodedImages), python.encoded_images);
@@ -70,6 +71,8 @@ for (const name of ["whole", "resumed", "unlabeled"]) {
     assert.deepEqual(explained, python.class_idx);
     const correct = python.top_classes.map((look) => look.map(([best], i) => (python.labels[i] < 0 || best < 0 ? null : best === python.labels[i])));
     assert.deepEqual(of((prediction) => prediction.correct), correct);
+    const values = timeline.looks.map((look) => images(timeline).map((i) => look.values?.[i] ?? NaN));
+    assertClose(values, python.values);
   });
 
   test(`${name}: peaks and drift`, () => {

@@ -19,6 +19,7 @@ test("each metric is one chart, with one line per method shown", () => {
   assert.deepEqual(names, {
     "probe accuracy": [""],
     "label probability": [""],
+    "attention entropy": ["block 0", "block 5", "block 11"], // no chart for each of many blocks
     val_loss: [""],
     entropy: ["hirescam", "gradcam", "random"], // chance last
     "drift since the last look": ["hirescam"], // gradcam has no two looks in a row
@@ -48,6 +49,13 @@ test("of several runs each is a line, and chance is drawn once", () => {
   second.label = "second";
   const entropy = collectCharts([first, second], ["hirescam"]).find(({ title }) => title === "entropy");
   assert.deepEqual(entropy.series.map(({ name }) => name), ["whole", "random", "second"]);
+});
+
+test("of the blocks of several runs the last is shown", () => {
+  const runs = [read("whole"), read("whole")];
+  const charts = collectCharts(runs, ["hirescam"]).filter(({ title }) => title.includes("attention"));
+  assert.deepEqual(charts.map(({ title, series }) => [title, series.length]), [["attention entropy, last block", 2]]);
+  assertClose(charts[0].series[0].points.map(([, value]) => value), [1.1, 1.1]);
 });
 
 test("a value holds until the next one, a line goes straight to it", () => {

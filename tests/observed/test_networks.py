@@ -381,3 +381,21 @@ class ZeroShot(Plain):
 def test_texts_as_classes(tmp_path):
     result = fit((ZeroShot(), *loaders()), tmp_path)
     assert not result.off and result.found == 4 and result.tasks == {"": "softmax classes"}
+
+
+class AveragesTwo(Base):
+    """An ensemble whose members the step calls one after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = vit(), vit()
+
+    def loss(self, batch):
+        return F.nll_loss(((self.first(batch[0]).softmax(1) + self.second(batch[0]).softmax(1)) / 2).log(), batch[1])
+
+
+def test_of_an_ensemble_the_network_that_is_shown_is_named(tmp_path):
+    result = fit((AveragesTwo(), *loaders()), tmp_path)
+    assert not result.off and result.found == 4
+    assert "maps at `second.blocks." in result.runs[0].text and "and not `first`." in result.runs[0].text
+    assert any("and not `first`." in text for text in result.said)

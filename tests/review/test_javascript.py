@@ -97,6 +97,7 @@ def write_whole(folder: Path) -> Path:
     broken = maps(0.5, seed=1)
     broken[0, 2, 3] = np.nan
     metrics = {f"whole/{method}/entropy": 0.5 for method in ("random", "gradcam", "hirescam")}
+    metrics |= {f"whole/model/attention_entropy/{block:02d}": 0.1 * block for block in range(12)}
     writer.append(0, 0, {"hirescam": maps(0, 0), "gradcam": maps(0, 2, grid=3)}, probabilities=probabilities(0))
     writer.append(10, 1, {"hirescam": broken}, probabilities=probabilities(1), class_idx=[4, 3, 2, 1], metrics=metrics)
     last = {"hirescam": maps(1, 3), "gradcam": maps(1, 4, grid=3)}
@@ -119,10 +120,10 @@ def write_resumed(folder: Path) -> Path:
 
 
 def write_unlabeled(folder: Path) -> Path:
-    """A model that does not classify."""
-    writer = writer_of(folder, "unlabeled")
-    for step in (0, 1):
-        writer.append(step, 0, {"hirescam": maps(0.5, step)}, class_idx=[0, 1, 2, 3])
+    """A model that does not classify, but predicts a value at its last look."""
+    writer = writer_of(folder, "unlabeled", texts=["1", "2.5", "", "4"])
+    for step, values in ((0, None), (1, np.array([0.5, 2, -3, 1e-5]))):
+        writer.append(step, 0, {"hirescam": maps(0.5, step)}, class_idx=[0, 1, 2, 3], values=values)
     writer.close()
     return folder / "unlabeled.lcam"
 
@@ -160,6 +161,8 @@ def record_as_json(path: Path) -> dict[str, Any]:
     return {
         "labels": timeline.labels.tolist(),
         "class_names": timeline.class_names,
+        "texts": timeline.texts,
+        "values": as_json(timeline.values),
         "size": timeline.size,
         "encoded_images": [base64.b64encode(data).decode() for data in timeline.encoded_images],
         "encoded_regions": [base64.b64encode(data).decode() for data in timeline.encoded_regions],

@@ -1,11 +1,13 @@
-"""What stands under a tile: class names that do not fit, class names that are numbers."""
+"""What stands under a tile: names that do not fit, names that are numbers, what is true in words, values."""
 
 from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
+from lightning_cam.timeline import TimelineWriter
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, set_range, settle, texts
 from tests.review.records import Run
@@ -23,6 +25,13 @@ def server(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("captions")
     Run(logdir / "digits", class_names=[str(digit) for digit in range(8)]).looks(3)
     Run(logdir / "places", class_names=PLACES).looks(3)
+    maps, images = {"hirescam": np.ones((2, 4, 4))}, np.zeros((2, 3, 64, 64), np.uint8)
+    values = TimelineWriter(logdir / "values")
+    values.probe(images, texts=["3.5", "1.25"])
+    values.append(1, 0, maps, values=np.array([3.25, -0.0625]))
+    several = TimelineWriter(logdir / "several")
+    several.probe(images, class_names=["cat", "dog", "owl"], texts=["cat, owl", "none"])
+    several.append(1, 0, maps, probabilities=np.array([[0.9, 0.2, 0.8], [0.1, 0.3, 0.2]]))
     with tensorboard(logdir) as address:
         yield address
 
@@ -61,3 +70,17 @@ def test_names_are_cut_where_they_can_be_told_apart(server, open_page, size):
         assert probability.search(second.get_attribute("title"))
     cut_by_the_browser = "(lines) => lines.filter((line) => line.scrollWidth > line.clientWidth).length"
     assert page.locator(".tile:visible figcaption div").evaluate_all(cut_by_the_browser) == 0
+
+
+def test_a_predicted_value_stands_before_the_true_one(server, open_page):
+    page = open_run(open_page, server, "values")
+    assert texts(page, ".first") == ["image 1", "image 2"]
+    assert texts(page, ".second") == ["3.25 → 3.5", "-0.0625 → 1.25"]
+    page.locator(".tile:visible canvas").first.click()
+    page.locator("dialog[open]", has_text="value: 3.25 → 3.5").wait_for()
+
+
+def test_what_is_true_stands_in_words_where_a_label_does_not_say_it(server, open_page):
+    page = open_run(open_page, server, "several")
+    assert texts(page, ".first") == ["cat, owl", "none"]
+    assert texts(page, ".second") == ["cat · 90 %", "dog · 30 %"]

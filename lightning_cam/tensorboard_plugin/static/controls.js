@@ -202,9 +202,9 @@ export class Controls {
 function thumb(app, timeline, image, imageIndex) {
   const canvas = html("canvas", { width: THUMB_WIDTH, height: Math.round(THUMB_WIDTH / timeline.aspect) });
   context2d(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
-  const label = timeline.probe.labels[imageIndex];
   const number = `image ${imageIndex + 1}`;
-  const title = label < 0 ? number : `${number}: ${timeline.className(label)}`;
+  const name = timeline.nameOf(imageIndex);
+  const title = name === number ? number : `${number}: ${name}`;
   return html("button", { title, onclick: () => app.change({ image: imageIndex }) }, canvas);
 }
 

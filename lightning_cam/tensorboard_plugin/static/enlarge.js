@@ -85,7 +85,7 @@ export class EnlargedTile {
     drawImage(this.imageCanvas, timeline.images[imageIndex]);
     this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
     const { label, top } = timeline.prediction(lookIndex, imageIndex);
-    setText(this.title, label < 0 ? `image ${imageIndex + 1}` : timeline.className(label));
+    setText(this.title, timeline.nameOf(imageIndex));
     setText(this.place, `${timeline.label} · ${readable(method ?? "")} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
@@ -100,7 +100,8 @@ export class EnlargedTile {
  */
 function factsOf(tile) {
   const { timeline, lookIndex, imageIndex, method } = tile;
-  const facts = [];
+  const value = timeline.valueOf(lookIndex, imageIndex);
+  const facts = value ? [`value: ${value}`] : [];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
   const maps = mapsOf(tile);

@@ -24,7 +24,7 @@ const areMetrics = (metrics) => isObject(metrics) && Object.values(metrics).ever
  * @param {any} head
  * @returns {head is import("./record.js").Probe}
  */
-export function isProbe({ name, labels, class_names, size, hashes, bytes, region_bytes }) {
+export function isProbe({ name, labels, class_names, size, hashes, bytes, region_bytes, texts = [] }) {
   const count = labels?.length;
   return (
     isName(name) &&
@@ -37,7 +37,9 @@ export function isProbe({ name, labels, class_names, size, hashes, bytes, region
     areAll(bytes, isCount) &&
     bytes.length === count &&
     areAll(region_bytes, isCount) &&
-    (region_bytes.length === count || !region_bytes.length)
+    (region_bytes.length === count || !region_bytes.length) &&
+    areAll(texts, isName) &&
+    (texts.length === count || !texts.length)
   );
 }
 

@@ -17,6 +17,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {string[]} hashes CRC-32 of the images, by which runs find the images that they share
  * @property {number[]} bytes sizes of the encoded images
  * @property {number[]} region_bytes sizes of the encoded masks; empty where there are none
+ * @property {string[]} [texts] what is true of each image, in words; left out where labels say it
  */
 
 /**
@@ -41,6 +42,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array} topProbabilities images × topK
  * @property {Float32Array} labelProbabilities of each image's label; 0 where that is unknown
  * @property {Int32Array | null} classIdx the classes explained; null where they are the most probable ones
+ * @property {Float32Array | null} values predicted by a regression; null where it is none
  * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  */
 
@@ -239,6 +241,7 @@ export function decodeLook(head, arrays, count) {
     topProbabilities: arrays.probabilities(count * head.top),
     labelProbabilities: arrays.probabilities(head.top ? count : 0),
     classIdx: head.class_idx ? arrays.int32(count) : null,
+    values: head.values ? arrays.float32(count) : null,
   };
 }
 

@@ -35,18 +35,21 @@ export function collectCharts(timelines, methods) {
   const redundant = redundantMetrics(timelines);
   const severalRuns = timelines.length > 1;
   timelines.forEach((timeline, run) => {
-    for (const { title, method, values } of [
+    for (const { title, method, block = null, values } of [
       ...predictionCurves(timeline),
+      ...blockCurves(timeline, severalRuns),
       ...metricCurves(timeline, methods, redundant, run === 0),
       ...driftCurves(timeline, methods),
     ]) {
       const points = pointsOf(timeline, values);
       if (!points.length) continue;
       const control = isControl(method, timeline);
-      const style = control ? CONTROL_STYLE : lineStyle(severalRuns ? run : Math.max(0, methods.indexOf(method ?? "")));
       const ofRun = severalRuns && !control;
-      const name = ofRun ? timeline.label : (method ?? "");
-      const fullName = ofRun ? timeline.fullName : (method ?? "");
+      const number = ofRun ? run : (block ?? Math.max(0, methods.indexOf(method ?? "")));
+      const style = control ? CONTROL_STYLE : lineStyle(number);
+      const what = block === null ? (method ?? "") : `block ${block}`;
+      const name = ofRun ? timeline.label : what;
+      const fullName = ofRun ? timeline.fullName : what;
       const lines = charts.get(title) ?? [];
       lines.push({ name, fullName, points, ...style });
       charts.set(title, lines);
@@ -57,7 +60,7 @@ export function collectCharts(timelines, methods) {
 
 /**
  * One value per look.
- * @typedef {{ title: string, method: string | null, values: number[] }} Curve
+ * @typedef {{ title: string, method: string | null, block?: number, values: number[] }} Curve
  */
 
 /**
@@ -80,6 +83,54 @@ function predictionCurves(timeline) {
 }
 
 /**
+ * What the blocks of the model do: the first, the middle and the last one, of several runs the last.
+ * @param {Timeline} timeline
+ * @param {boolean} severalRuns
+ * @returns {Curve[]}
+ */
+function blockCurves(timeline, severalRuns) {
+  /** @type {Map<string, string[]>} */
+  const byTitle = new Map();
+  for (const tag of tagsOf(timeline)) {
+    const title = blockMetric(tag, timeline);
+    if (title) byTitle.set(title, [...(byTitle.get(title) ?? []), tag]);
+  }
+  return [...byTitle].flatMap(([title, tags]) => {
+    tags.sort();
+    const last = tags.length - 1;
+    const blocks = severalRuns ? [last] : [...new Set([0, last >> 1, last])];
+    return blocks.map((block) => ({
+      title: severalRuns ? `${title}, last block` : title,
+      method: null,
+      block,
+      values: timeline.looks.map(({ metrics }) => metrics[tags[block]] ?? NaN),
+    }));
+  });
+}
+
+/**
+ * The tags of all metrics, at any look.
+ * @param {Timeline} timeline
+ */
+function tagsOf(timeline) {
+  /** @type {Set<string>} */
+  const tags = new Set();
+  for (const { metrics } of timeline.looks) for (const tag in metrics) tags.add(tag);
+  return tags;
+}
+
+/**
+ * The name of a metric of one block: "cam/model/attention_entropy/03" of the callback "cam" is "attention entropy".
+ * @param {string} tag
+ * @param {Timeline} timeline
+ */
+function blockMetric(tag, timeline) {
+  const prefix = `${timeline.probe.name}/model/`;
+  const found = tag.startsWith(prefix) && /^(\w+)\/\d+$/.exec(tag.slice(prefix.length));
+  return found ? found[1].replaceAll("_", " ") : null;
+}
+
+/**
  * The logged metrics: the model's own, then those of the methods shown in the order of these.
  * @param {Timeline} timeline
  * @param {string[]} methods
@@ -88,18 +139,17 @@ function predictionCurves(timeline) {
  * @returns {Curve[]}
  */
 function metricCurves(timeline, methods, redundant, withControl) {
-  /** @type {Set<string>} */
-  const tags = new Set();
-  for (const { metrics } of timeline.looks) for (const tag in metrics) tags.add(tag);
   const rank = (/** @type {string | null} */ method) => {
     if (method === null) return -1;
     return isControl(method, timeline) ? methods.length : methods.indexOf(method); // last: what it is compared with first
   };
   const isShown = (/** @type {string | null} */ method) =>
     method === null || methods.includes(method) || (withControl && isControl(method, timeline));
-  return [...tags]
+  return [...tagsOf(timeline)]
     .map((tag) => ({ tag, ...splitTag(tag, timeline) }))
-    .filter(({ title, method, ofCallback }) => isShown(method) && !(ofCallback && redundant.includes(title)))
+    .filter(({ tag, title, method, ofCallback }) => {
+      return isShown(method) && !(ofCallback && redundant.includes(title)) && !blockMetric(tag, timeline);
+    })
     .sort((a, b) => rank(a.method) - rank(b.method))
     .map(({ tag, title, method }) => ({ title, method, values: timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN) }));
 }

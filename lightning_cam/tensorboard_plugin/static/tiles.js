@@ -252,16 +252,16 @@ export function showTip(tip, state, canvas, tile, map, event) {
  */
 function writeCaption(slot, tile, shortNames, narrow) {
   const { timeline, lookIndex, imageIndex } = tile;
-  const { predicted, probability, label, correct } = timeline.prediction(lookIndex, imageIndex);
+  const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
-  const name = label < 0 ? `image ${imageIndex + 1}` : timeline.className(label);
+  const name = timeline.nameOf(imageIndex);
   const stepText = `step ${formatNumber(step)}`;
   const placeText = `${stepText} · ${formatEpoch(epoch)}`;
   if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
   else setLine(slot.first, shortNames.first(name), name);
 
   const plain = tile.caption === "label";
-  let prediction = "";
+  let prediction = timeline.valueOf(lookIndex, imageIndex);
   if (predicted !== null && probability !== null) {
     const mark = correct === null ? "" : correct ? "✓ " : "✗ ";
     const predictedName = timeline.className(predicted);
@@ -273,7 +273,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
     }
   }
   if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
-  else if (!prediction) setLine(slot.second, "", "");
+  else if (predicted === null) setLine(slot.second, prediction, prediction);
 
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));

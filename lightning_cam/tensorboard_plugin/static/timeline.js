@@ -2,7 +2,7 @@
 
 import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
-import { readable } from "./text.js";
+import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
 /** @typedef {import("./record.js").Probe} Probe */
@@ -169,6 +169,30 @@ export class Timeline {
     if (classIdx < 0) return "?";
     const name = this.probe.class_names[classIdx];
     return name === undefined ? `class ${classIdx}` : readable(name);
+  }
+
+  /**
+   * What is true of an image, as its caption says it.
+   * @param {number} imageIndex
+   */
+  nameOf(imageIndex) {
+    const label = this.probe.labels[imageIndex];
+    const text = readable(this.probe.texts?.[imageIndex] ?? "");
+    // A number alone would be taken for anything.
+    if (text && !this.looks[0]?.values) return text;
+    return label < 0 ? `image ${imageIndex + 1}` : this.className(label);
+  }
+
+  /**
+   * The value that a regression predicts, before the true one; empty where there is none.
+   * @param {number} lookIndex
+   * @param {number} imageIndex
+   */
+  valueOf(lookIndex, imageIndex) {
+    const { values } = this.looks[lookIndex];
+    if (!values) return "";
+    const truth = readable(this.probe.texts?.[imageIndex] ?? "");
+    return `${formatNumber(values[imageIndex], 4)}${truth ? ` → ${truth}` : ""}`;
   }
 
   /**

@@ -23,6 +23,9 @@ _WORDS = {
     "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
     "'32-true' in place of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
+    "nothing": "the maps of {methods}, which follow the score through the whole depth, are blank for all images at "
+    "step {step}: nothing in the images speaks for the class. Before a training that is no fault; after it, see that "
+    "the head is not all zeros.",
     "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
     "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
@@ -88,7 +91,8 @@ class Health(Sink):
             total=max(map(len, maps.values()), default=0),
         )
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
-        self._say("blank", blank, look)
+        self._say("blank", blank - look.conservation.keys(), look)
+        self._say("nothing", blank & look.conservation.keys(), look)
         sound = maps.keys() - faulty - blank
         if look.unknown:
             lost = {m for m in sound & look.conservation.keys() if not is_conserved(look.conservation[m])}

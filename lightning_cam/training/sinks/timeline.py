@@ -155,6 +155,7 @@ class TimelineSink(Sink):
             {method: maps.numpy() for method, maps in look.maps.items()},
             probabilities=None if look.probabilities is None else look.probabilities.float().numpy(),
             class_idx=None if look.class_idx is None else look.class_idx.numpy(),
+            values=None if look.values is None else look.values.float().numpy(),
             metrics={tag: float(value) for tag, value in look.scalars.items()},
         )
 
@@ -168,6 +169,7 @@ class TimelineSink(Sink):
             labels=None if labels is None else labels.numpy(),
             class_names=self._run_info.class_names,
             regions=None if regions is None else regions.numpy(),
+            texts=self._run_info.texts,
         )
         return writer
 

@@ -143,6 +143,7 @@ class SinkWorker:
             self._unless_failed(self._open, self._images_arrived)
             for action, arrived in iter(self._queue.get, None):
                 self._unless_failed(action, arrived)
+                del action  # it holds a look, and the next one may be an epoch away
                 self._done += 1
         finally:
             for sink in self._sinks:

@@ -1,14 +1,32 @@
-"""How much memory a call takes at its peak, exactly, on a GPU or a CPU."""
+"""How long a call takes, and how much memory at its peak, exactly, on a GPU or a CPU."""
 
 import gc
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds until what `call` does is done, on the device, too.
+
+    Example:
+        >>> seconds_of(lambda: time.sleep(0.01), torch.device("cpu")) > 0.009
+        True
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
