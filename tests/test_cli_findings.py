@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from lightning_cam.findings import Finding
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.found import Found, FoundEntry
 from tests.test_cli_explain import run
+
+MEANS = {"border": 0.5, "center": 0.25, "spread": 0.9, "inside": None, "agreement": 0.5}
+ROW = {"by": "class", "classes": [3], "images": 8, **MEANS, "inside": np.nan, "regions": [1 / 9] * 9}
 
 
 def write(folder, name="cam", steps=(1, 2)):
@@ -15,10 +18,9 @@ def write(folder, name="cam", steps=(1, 2)):
     writer.probe(np.zeros((2, 3, 32, 32), np.uint8))
     for step in steps:
         writer.append(step, 0, {"attnlrp": np.ones((2, 4, 4))})
-        finding = Finding(
-            "shortcut", f"Class \x1b[31m: a mark at step {step}.", "confirmed", step, [3], [5], {"share": 0.5}
-        )
-        writer.add_findings(step, [finding.as_json()], {}, np.empty((0, 28, 28)))
+        text = f"Class \x1b[31m: a mark at step {step}."
+        finding = FoundEntry("shortcut", text, "confirmed", step, [3], [5], {"share": 0.5})
+        writer.add_findings(Found(step, [finding], statistics=[ROW]))
     writer.close()
 
 
@@ -49,6 +51,9 @@ def test_all_looks_as_json(tmp_path, capsys):
             "images": [5],
             "numbers": {"share": 0.5},
         }
+    ]
+    assert record["looks"][1]["statistics"] == [
+        {"by": "class", "classes": [3], "images": 8, **MEANS, "regions": [0.1111] * 9}
     ]
 
 

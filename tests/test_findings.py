@@ -10,7 +10,7 @@ from lightning_cam.findings.grids import appearance, place_name, resample, share
 from lightning_cam.findings.patterns import patterns
 from lightning_cam.findings.proof import elsewhere, painted_over, prove, rows_of, to_pixels
 from lightning_cam.findings.significance import p_permuted, stands_out
-from lightning_cam.findings.statistics import border_share, center_share, drift, region_shares, spread
+from lightning_cam.findings.statistics import border_share, by_group, center_share, drift, region_shares, spread
 from lightning_cam.findings.suspects import find_suspects
 
 GRID, PIXELS, COUNT = 7, 56, 60
@@ -255,6 +255,71 @@ def test_confused_classes_and_a_cell_that_is_always_hottest():
     assert "cat is taken for owl in 8 of 20 images" in said["confused"].text
     assert said["confused"].images == [0, 3, 6, 9, 12, 15, 18, 21]
     assert "the same cell is hottest" in said["same_cell"].text and said["same_cell"].numbers["images"] >= 40
+
+
+def _confused(of_errors, count=20):
+    """Two classes of 40 images; of the first class `count` are taken for the second, with this evidence for it."""
+    labels = np.repeat([0, 1], 40)
+    predictions = np.where(np.arange(80) < count, 1, labels)
+    maps = np.random.default_rng(0).random((80, 14, 14))
+    maps[:40, 7:] += 4  # what speaks for the first class lies below, for the second one above
+    maps[40:, :7] += 4
+    cohort, sure = Cohort(labels, ("four", "nine"), np.zeros((80, 7, 7, 6), np.float32)), np.full(80, 0.9)
+    look = CohortLook(1, 0, maps, maps, predictions, sure, sure, None, np.arange(16), of_errors[:16])
+    said = findings(Tracker(cohort).add(look, lambda rows: np.empty(0), lambda images, rows: np.empty(0)))
+    return next(f for f in said if f.kind == "confused"), shares(maps), shares(of_errors)
+
+
+def test_what_speaks_for_the_wrong_class_is_held_against_what_speaks_for_the_label():
+    for_wrong = np.random.default_rng(1).random((20, 14, 14))
+    for_wrong[:, :7] += 4
+    found, maps, wrong = _confused(for_wrong)
+    there = wrong[:16, :7].sum((1, 2)).mean(), maps[:16, :7].sum((1, 2)).mean(), maps[40:, :7].sum((1, 2)).mean()
+    numbers = found.numbers["for_prediction"], found.numbers["for_label"], found.numbers["right"]
+    np.testing.assert_allclose(numbers, there, rtol=1e-9)
+    assert found.numbers["p"] == pytest.approx(6 / 2**16)
+    percents = [f"{100 * share:.0f} %" for share in there]
+    assert found.text == (
+        f"four is taken for nine in 20 of 40 images at step 1: there {percents[0]} of the evidence for nine lies on "
+        f"the upper half, as in right images of nine ({percents[2]}), of that for four {percents[1]} (the area 50 %)."
+    )
+
+
+def test_a_contrast_that_chance_would_give_is_not_said():
+    everywhere = np.random.default_rng(1).random((20, 14, 14))
+    assert _confused(everywhere)[0].text == "four is taken for nine in 20 of 40 images at step 1."
+    for_wrong = everywhere + np.where(np.arange(14) < 7, 4, 0)[:, None]
+    assert _confused(for_wrong, count=8)[0].text == "four is taken for nine in 8 of 40 images at step 1."
+
+
+def test_statistics_of_groups_are_means_over_their_images():
+    rng = np.random.default_rng(2)
+    labels, predictions = np.array([0, 0, 1, 1, 1, -1]), np.array([0, 1, 1, 1, 0, 1])
+    maps = rng.random((6, 28, 28))
+    maps[3] = -1  # without evidence
+    coverage = (rng.random((6, 28, 28)) > 0.5).astype(np.float32)
+    cohort = Cohort(labels, (), np.zeros((6, 7, 7, 6), np.float32), coverage)
+    look = CohortLook(1, 0, maps, maps, predictions, np.ones(6), np.ones(6), np.arange(6) / 6)
+    groups = {(group.by, *group.classes): group for group in by_group(cohort, look)}
+    rows = {
+        ("class", 0): [0, 1],
+        ("class", 1): [2, 3, 4],
+        ("prediction", 0): [0, 4],
+        ("prediction", 1): [1, 2, 3, 5],
+        ("confusion", 0, 1): [1],
+        ("confusion", 1, 0): [4],
+    }
+    assert groups.keys() == rows.keys()
+    for key, members in rows.items():
+        group, there = groups[key], [row for row in members if row != 3]
+        kept = [look.kept[row] for row in there]
+        assert group.images == len(members)
+        assert group.inside == pytest.approx(
+            np.mean([(m * coverage[r]).sum() for m, r in zip(kept, there, strict=True)])
+        )
+        assert group.border == pytest.approx(np.mean([m.sum() - m[4:-4, 4:-4].sum() for m in kept]))
+        assert group.regions[2] == pytest.approx(np.mean([m[:9, 19:].sum() for m in kept]))
+        assert group.agreement == pytest.approx(np.mean([row / 6 for row in there]))
 
 
 def test_names_of_classes_are_text():

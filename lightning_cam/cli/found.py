@@ -48,12 +48,16 @@ def as_text(found: list[tuple[str, Timeline]]) -> str:
 
 
 def as_json(found: list[tuple[str, Timeline]]) -> str:
-    """All looks of each record as JSON: a list of records with `record` and `looks`, each of `step` and `findings`."""
+    """All looks of each record as JSON: a list of `record` and `looks`, each of `step`, `findings` and `statistics`."""
     records: list[dict[str, Any]] = [
         {
             "record": name,
             "looks": [
-                {"step": look.step, "findings": [asdict(finding) for finding in look.findings]}
+                {
+                    "step": look.step,
+                    "findings": [asdict(finding) for finding in look.findings],
+                    "statistics": look.statistics,
+                }
                 for look in timeline.findings
             ],
         }

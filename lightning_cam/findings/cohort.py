@@ -20,6 +20,7 @@ class Cohort:
         appearance: (n, rows, columns, 6) float32, see `grids.appearance`.
         coverage: (n, 28, 28) float32, how much of each cell the object covers; None where that is not known.
         places: (n,) int64, which validation image each is, in the order they came.
+        pictures: (n, 3, h, w) uint8, small ones for people; of none if they are not kept.
     """
 
     labels: np.ndarray
@@ -27,6 +28,7 @@ class Cohort:
     appearance: np.ndarray
     coverage: np.ndarray | None = None
     places: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    pictures: np.ndarray = field(default_factory=lambda: np.empty((0, 3, 0, 0), np.uint8))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -51,6 +53,8 @@ class CohortLook:
         probabilities: (n,) of the prediction.
         label_probabilities: (n,) of the label; NaN without.
         agreement: (n,) how much evidence both default methods share; None with one method.
+        error_rows: (k,) int64, wrong images of which it was asked what speaks for the prediction.
+        error_maps: (k, h, w), raw signed relevance for the prediction of these; `maps` has that for the label.
     """
 
     step: int
@@ -61,6 +65,8 @@ class CohortLook:
     probabilities: np.ndarray
     label_probabilities: np.ndarray
     agreement: np.ndarray | None = None
+    error_rows: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    error_maps: np.ndarray = field(default_factory=lambda: np.empty((0, 1, 1)))
 
     @cached_property
     def evidence(self) -> np.ndarray:
@@ -71,6 +77,11 @@ class CohortLook:
     def kept(self) -> np.ndarray:
         """(n, 28, 28): the same on the grid that is kept."""
         return resample(self.evidence, SIDE, SIDE)
+
+    @cached_property
+    def error_kept(self) -> np.ndarray:
+        """(k, 28, 28): the evidence for the predictions of wrong images, as shares."""
+        return resample(shares(self.error_maps), SIDE, SIDE)
 
     def groups(self, cohort: Cohort) -> np.ndarray:
         """(n,) the class each image counts for: its label, without labels the prediction."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from math import comb, isfinite
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
 
+from lightning_cam.findings.errors import LEVEL, confusions, contrast
 from lightning_cam.findings.grids import has_evidence
-from lightning_cam.findings.significance import p_permuted
+from lightning_cam.findings.significance import p_sign
 from lightning_cam.findings.tracker import Moment, State, Tried
 from lightning_cam.printable import printable
 
@@ -24,9 +25,7 @@ _LEARNED = 0.1  # of accuracy
 _SETTLED = 0.05  # drift between looks below which nothing has moved
 _SETTLED_LOOKS = 3
 _SAME_CELL = 0.5  # of all images
-_CONFUSED = 5, 0.1  # images, and part of the class
 _SURE = 0.8
-_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def moved(state: State) -> Iterator[Finding]:
     change = change[np.isfinite(change)]
     if len(change) < 8 or len(state.moments) < 2 or not last.accuracy - first.accuracy >= _LEARNED:
         return
-    if change.mean() < _MOVED or _p_sign(change) > _LEVEL:
+    if change.mean() < _MOVED or p_sign(change) > LEVEL:
         return
     coverage = state.cohort.coverage
     assert coverage is not None  # or nothing is inside
@@ -169,7 +168,7 @@ def left(state: State) -> Iterator[Finding]:
     change = state.moments[-1].inside - state.moments[best].inside
     change = change[np.isfinite(change)]
     rose = state.moments[-1].accuracy > state.moments[best].accuracy
-    if shares[best] - shares[-1] < _MOVED or not rose or _p_sign(-change) > _LEVEL:
+    if shares[best] - shares[-1] < _MOVED or not rose or p_sign(-change) > LEVEL:
         return
     step = state.moments[best].step
     yield Finding(
@@ -184,27 +183,26 @@ def left(state: State) -> Iterator[Finding]:
 
 @register_finding("confused")
 def confused(state: State) -> Iterator[Finding]:
-    """One class is taken for another in five images and a tenth of its images, more than other classes are."""
+    """One class is taken for another, and where what speaks for that one lies; see `errors`."""
     cohort, look = state.cohort, state.look
-    wrong = (cohort.labels >= 0) & (look.predictions != cohort.labels)
-    pairs, counts = np.unique(np.stack([cohort.labels[wrong], look.predictions[wrong]], 1), axis=0, return_counts=True)
-    found = sorted(zip(pairs.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
-    for (label, taken), count in found[:2]:
-        of = int((cohort.labels == label).sum())
-        if count < _CONFUSED[0] or count < _CONFUSED[1] * of:
-            continue
-        rest = (cohort.labels != label) & (cohort.labels != taken)
-        also = int((look.predictions[rest] == taken).sum())
-        if rest.any() and p_permuted(count, of, also, int(rest.sum())) > _LEVEL:
-            continue
-        rows = wrong & (cohort.labels == label) & (look.predictions == taken)
+    for pair in confusions(cohort.labels, look.predictions):
+        label, taken, count = cohort.name(pair.label), cohort.name(pair.taken), int(pair.rows.sum())
+        text = f"{label} is taken for {taken} in {count} of {pair.of} images at step {look.step:,}"
+        numbers = {"images": float(count), "of": float(pair.of)}
+        if (found := contrast(cohort, look, pair)) is not None:
+            text += f": there {_percent(found.prediction)} of the evidence for {taken} lies on {found.region}"
+            if found.is_as_in_right_ones:
+                text += f", as in right images of {taken} ({_percent(found.right)})"
+            text += f", of that for {label} {_percent(found.label)} (the area {_percent(found.area)})"
+            numbers |= {
+                "for_prediction": found.prediction,
+                "for_label": found.label,
+                "right": found.right,
+                "area": found.area,
+                "p": found.p,
+            }
         yield Finding(
-            "confused",
-            f"{cohort.name(label)} is taken for {cohort.name(taken)} in {count} of {of} images at step {look.step:,}.",
-            since=look.step,
-            classes=[label, taken],
-            images=_first(rows),
-            numbers={"images": count, "of": of},
+            "confused", f"{text}.", "measured", look.step, [pair.label, pair.taken], _first(pair.rows), numbers
         )
 
 
@@ -296,9 +294,3 @@ def _share(moment: Moment) -> float:
 
 def _first(rows: np.ndarray) -> list[int]:
     return [int(row) for row in rows.nonzero()[0][:_MOST_IMAGES]]
-
-
-def _p_sign(change: np.ndarray) -> float:
-    """How likely as many changes are positive if each sign is as likely: the sign test, one-sided."""
-    up, count = int((change > 0).sum()), int((change != 0).sum())
-    return sum(comb(count, k) for k in range(up, count + 1)) / 2**count if count else 1.0

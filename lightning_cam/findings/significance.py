@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from math import comb
 
+import numpy as np
+
 LEVEL = 0.001
 LEAST_DIFFERENCE = 0.25
 LEAST_RATIO = 5
@@ -59,3 +61,14 @@ def stands_out(count: int, of: int, others: int, of_others: int, by_chance: int,
     return (
         p_permuted(count, of, others, of_others) <= level and p_permuted(count, of, by_chance, of + of_others) <= level
     )
+
+
+def p_sign(change: np.ndarray) -> float:
+    """How likely as many changes are positive if each sign is as likely: the sign test, one-sided.
+
+    Example:
+        >>> p_sign(np.array([1.0, 2.0, 0.5, 0.0]))
+        0.125
+    """
+    up, count = int((change > 0).sum()), int((change != 0).sum())
+    return sum(comb(count, k) for k in range(up, count + 1)) / 2**count if count else 1.0

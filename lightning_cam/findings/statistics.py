@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from lightning_cam.findings.cohort import Cohort, CohortLook
@@ -9,6 +11,13 @@ from lightning_cam.findings.grids import SIDE
 
 _RING = SIDE // 7  # cells of the border
 _HALF = SIDE // 4  # of the center, which has a quarter of the area
+REGION_NAMES = [
+    *("upper_left", "upper", "upper_right"),
+    *("left", "middle", "right"),
+    *("lower_left", "lower", "lower_right"),
+]
+"""The ninths of the image, row by row."""
+MOST_CLASSES = 24  # that have scalars of their own
 
 
 def class_means(evidence: np.ndarray, groups: np.ndarray) -> dict[int, np.ndarray]:
@@ -41,7 +50,7 @@ def region_shares(kept: np.ndarray) -> np.ndarray:
 
 def spread(kept: np.ndarray) -> np.ndarray:
     """(n,) entropy of the evidence by the largest there can be; NaN without evidence."""
-    flat = kept.reshape(len(kept), -1)
+    flat = kept.reshape(len(kept), SIDE * SIDE)
     terms = np.where(flat > 0, flat * np.log(np.where(flat > 0, flat, 1)), 0)
     return np.where(flat.any(1), -terms.sum(1) / np.log(flat.shape[1]), np.nan)
 
@@ -64,6 +73,10 @@ def scalars(cohort: Cohort, look: CohortLook, before: CohortLook | None = None) 
         cohort: The images.
         look: The look.
         before: The one before it.
+
+    Returns:
+        Those of all images; `region/...` of each ninth of the image; and `border_share/...`, `center_share/...` and
+        `share_inside/...` of each class, where there are at most 24.
     """
     kept, labels = look.kept, cohort.labels
     there = kept.any((1, 2))
@@ -74,6 +87,9 @@ def scalars(cohort: Cohort, look: CohortLook, before: CohortLook | None = None) 
         "center_share": _mean(center_share(kept)[there]),
         "spread": _mean(spread(kept)),
     }
+    if there.any():
+        shares = region_shares(kept[there]).mean(0)
+        values |= {f"region/{name}": float(share) for name, share in zip(REGION_NAMES, shares.flat, strict=True)}
     if (labels >= 0).any():
         values["accuracy"] = _mean((look.predictions == labels)[labels >= 0])
     if cohort.coverage is not None:
@@ -83,6 +99,12 @@ def scalars(cohort: Cohort, look: CohortLook, before: CohortLook | None = None) 
         values["agreement"] = _mean(look.agreement)
     if before is not None:
         values["drift"] = drift_between(cohort, before, look)
+    groups = [group for group in by_group(cohort, look) if group.by == "class"]
+    for group in groups if len(groups) <= MOST_CLASSES else ():
+        name = cohort.name(group.classes[0])
+        values |= {f"border_share/{name}": group.border, f"center_share/{name}": group.center}
+        if cohort.coverage is not None:
+            values[f"share_inside/{name}"] = group.inside
     return values
 
 
@@ -91,6 +113,68 @@ def drift_between(cohort: Cohort, before: CohortLook, after: CohortLook) -> floa
     own = class_means(before.kept, before.groups(cohort)), class_means(after.kept, after.groups(cohort))
     both = sorted(own[0].keys() & own[1].keys())
     return drift(*(np.stack([means[c] for c in both]) for means in own)) if both else float("nan")
+
+
+@dataclass(frozen=True)
+class GroupStatistics:
+    """Means over the images of a group that have evidence.
+
+    Args:
+        by: "class", "prediction" or "confusion".
+        classes: The class; of a confusion the label and the prediction.
+        images: How many there are, those without evidence too.
+        border: Share of the evidence in the outer seventh on each side.
+        center: In the central quarter of the area.
+        regions: In each ninth of the image, row by row, nine of them.
+        spread: Entropy by the largest there can be.
+        inside: Share on the object; NaN where that is not known.
+        agreement: Of both default methods; NaN with one.
+    """
+
+    by: str
+    classes: list[int]
+    images: int
+    border: float
+    center: float
+    regions: list[float]
+    spread: float
+    inside: float
+    agreement: float
+
+
+def by_group(cohort: Cohort, look: CohortLook) -> list[GroupStatistics]:
+    """Statistics of each class, each predicted class, and each class that is taken for another one.
+
+    Args:
+        cohort: The images.
+        look: The look.
+    """
+    labels, predictions = cohort.labels, look.predictions
+    groups = [("class", [int(c)], labels == c) for c in np.unique(labels[labels >= 0])]
+    groups += [("prediction", [int(c)], predictions == c) for c in np.unique(predictions)]
+    wrong = (labels >= 0) & (predictions != labels)
+    pairs, counts = np.unique(np.stack([labels[wrong], predictions[wrong]], 1), axis=0, return_counts=True)
+    for k in np.argsort(-counts, kind="stable"):
+        label, taken = pairs[k].tolist()
+        groups.append(("confusion", [label, taken], (labels == label) & (predictions == taken)))
+    return [_of_group(cohort, look, by, classes, rows) for by, classes, rows in groups]
+
+
+def _of_group(cohort: Cohort, look: CohortLook, by: str, classes: list[int], rows: np.ndarray) -> GroupStatistics:
+    there = rows & look.kept.any((1, 2))
+    kept = look.kept[there]
+    inside = np.empty(0) if cohort.coverage is None else share_inside(kept, cohort.coverage[there])
+    return GroupStatistics(
+        by,
+        classes,
+        int(rows.sum()),
+        _mean(border_share(kept)),
+        _mean(center_share(kept)),
+        region_shares(kept).mean(0).ravel().tolist() if len(kept) else [float("nan")] * 9,
+        _mean(spread(kept)),
+        _mean(inside),
+        _mean(np.empty(0) if look.agreement is None else look.agreement[there]),
+    )
 
 
 def _mean(values: np.ndarray) -> float:

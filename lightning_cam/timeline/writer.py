@@ -27,7 +27,7 @@ from lightning_cam.timeline.format import (
     find_records,
     quantize,
 )
-from lightning_cam.timeline.found import encode_found
+from lightning_cam.timeline.found import Found, encode_found
 from lightning_cam.timeline.heads import Probe, read_probe
 
 _log = logging.getLogger(__name__)
@@ -191,21 +191,16 @@ class TimelineWriter:
         """
         self._opened().write(encode_record({"kind": "metrics", "step": int(step), "metrics": _as_json(metrics)}, b""))
 
-    def add_findings(
-        self, step: int, findings: Sequence[Mapping[str, Any]], means: Mapping[int, np.ndarray], maps: np.ndarray
-    ) -> None:
-        """Add what was found of a cohort to the look of this step, in at most 256 KB.
+    def add_findings(self, found: Found) -> None:
+        """Add what was found of a cohort to the look of its step, in at most 256 KB.
 
         Args:
-            step: The step of a look written before.
-            findings: As `FoundEntry` has them.
-            means: The mean map (28, 28) of each class, shares of the evidence; of more than 128 the first are kept.
-            maps: (n, 28, 28), shares of the evidence of images; of more than 128 some are kept, evenly.
+            found: What was found, at the step of a look written before.
 
         Raises:
             RuntimeError: :meth:`probe` was not called, or the writer is closed.
         """
-        self._opened().write(encode_record(*encode_found(step, findings, means, maps)))
+        self._opened().write(encode_record(*encode_found(found)))
 
     def close(self) -> None:
         """Close the file; a closed writer can be opened again with :meth:`probe`."""

@@ -8,13 +8,16 @@ from math import ceil
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_cam import metrics
 from lightning_cam.findings import Cohort, CohortLook, Finding, Tracker, findings
+from lightning_cam.findings.errors import rows_to_explain
 from lightning_cam.findings.grids import SIDE, appearance, search_grid
 from lightning_cam.findings.patterns import spectral_clustering
+from lightning_cam.findings.statistics import GroupStatistics, by_group
 from lightning_cam.methods import METHODS
 from lightning_cam.methods.defaults import LAST_BLOCK
 from lightning_cam.training.allowance import BUDGET, Allowance, chosen
@@ -26,9 +29,11 @@ from lightning_cam.training.probe import ProbeBatch
 _log = logging.getLogger(__name__)
 
 _MOST_BYTES = 512 * 2**20  # of images, on the host
+_PICTURE_SIDE = 64  # pixels, of images that findings name
 _TRIAL = 4  # validation batches that a first micro-batch may take, before it is known
 _FORWARDS = 3  # that an explanation takes at least
-_BESIDES = 1.25  # what a look takes by what its explanations take: statistics, the images' looks
+_BESIDES = 1.4  # what a look takes by what its explanations take: errors, statistics, the images' looks
+_ERRORS = 8  # images of the cohort for one that is explained for its wrong prediction as well
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class FoundLook:
         findings: The sentences, confirmed ones first.
         means: The mean map (28, 28) of each class.
         maps: (n, 28, 28) float32, each image's evidence as shares.
+        groups: Statistics by class, prediction and confusion.
         cohort: The images.
     """
 
@@ -51,6 +57,7 @@ class FoundLook:
     findings: list[Finding]
     means: dict[int, np.ndarray]
     maps: np.ndarray
+    groups: list[GroupStatistics]
     cohort: Cohort
 
 
@@ -166,6 +173,7 @@ class CohortLooker:
             findings(state),
             self._tracker.means,
             look.kept.astype(np.float32),
+            by_group(self._tracker.cohort, look),
             self._tracker.cohort,
         )
 
@@ -196,16 +204,18 @@ class CohortLooker:
         self._keys, self._places = [self._keys[row] for row in rows], [self._places[row] for row in rows]
         self._costs = _BESIDES * self._each * len(rows)
 
-    def _explain(self, module: LightningModule, rows: list[int]) -> dict[str, Tensor]:
+    def _explain(self, module: LightningModule, rows: list[int], classes: Tensor | None = None) -> dict[str, Tensor]:
+        """What is found out of these rows of the cohort, for their labels or these classes."""
         assert self._explainer is not None
         index, device = torch.tensor(rows), module.device
-        labels = self._images.labels
+        if classes is None and self._images.labels is not None:
+            classes = self._images.labels[index]
         explanation = self._explainer.explain_rows(
             module,
             self._images.images[index].to(device),
             index,
             self._methods,
-            None if labels is None else labels[index].to(device),
+            None if classes is None else classes.to(device),
         )
         assert explanation.logits is not None and explanation.class_idx is not None
         maps = [explanation.maps[method] for method in self._methods]
@@ -225,6 +235,12 @@ class CohortLooker:
         ]
         whole = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
         like = torch.empty(count, 1, *whole["maps"].shape[1:])
+        labels = np.full(count, -1) if self._images.labels is None else self._images.labels.numpy()
+        errors = rows_to_explain(labels, whole["predictions"])[: max(1, count // _ERRORS)]
+        of_errors = [
+            self._explain(module, rows, torch.from_numpy(whole["predictions"][rows]))["maps"].numpy()
+            for rows in (errors[start : start + self._at_once] for start in range(0, len(errors), self._at_once))
+        ]
         return CohortLook(
             step,
             epoch,
@@ -234,23 +250,27 @@ class CohortLooker:
             whole["probabilities"],
             whole["own"],
             whole.get("agreement"),
+            np.array(errors, np.int64),
+            np.concatenate([whole["maps"][:0], *of_errors]),
         )
 
     def _cohort(self, look: CohortLook) -> Cohort:
         images, grid = self._images, search_grid(*look.maps.shape[1:])
-        parts = [
-            appearance(
-                self._pictures_of(images.take(list(range(start, min(start + 64, len(self._keys)))))).numpy(), grid
-            )
-            for start in range(0, len(self._keys), 64)
-        ]
         count = len(self._keys)
+        parts, small = [], []
+        for start in range(0, count, 64):
+            pictures = self._pictures_of(images.take(list(range(start, min(start + 64, count)))))
+            parts.append(appearance(pictures.numpy(), grid))
+            shrunk = min(1.0, _PICTURE_SIDE / max(pictures.shape[2:]))
+            size = [max(1, round(shrunk * side)) for side in pictures.shape[2:]]
+            small.append(F.interpolate(pictures.float(), size, mode="area").round().byte().numpy())
         return Cohort(
             np.full(count, -1) if images.labels is None else images.labels.numpy(),
             self._names,
             np.concatenate(parts),
             None if images.regions is None else metrics.mask_coverage(images.regions, (SIDE, SIDE)).numpy(),
             np.array(self._places),
+            np.concatenate(small),
         )
 
     def _pixels(self, rows: np.ndarray) -> np.ndarray:

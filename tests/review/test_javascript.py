@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cam.findings import Finding
 from lightning_cam.render import scale_common, scale_per_image
 from lightning_cam.timeline import TimelineWriter, read_timeline
+from lightning_cam.timeline.found import Found, FoundEntry
 from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
 TESTS = sorted((Path(__file__).parents[1] / "js").glob("*.test.mjs"))
@@ -57,8 +57,10 @@ def write_found(folder: Path) -> Path:
         writer.append(step, 0, {"hirescam": np.ones((COUNT, 3, 3))})
         if step < 3:
             for at in (step, 7):
-                finding = Finding("shortcut", f"<b>step</b> {step}", "confirmed", at, [1], [0, 5], {"share": 0.5})
-                writer.add_findings(at, [finding.as_json()], {1: np.ones((28, 28))}, np.ones((2, 28, 28)))
+                finding = FoundEntry("shortcut", f"<b>step</b> {step}", "confirmed", at, [1], [0, 5], {"share": 0.5})
+                maps, picture = np.ones((2, 28, 28)), np.full((3, 40, 40), 7, np.uint8)
+                found = Found(at, [finding], {1: maps[0]}, np.array([0, 5]), maps, pictures={5: picture})
+                writer.add_findings(found)
     return writer.path
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from lightning_cam.findings import Finding
+from lightning_cam.timeline.found import Found, FoundEntry
 from lightning_cam.timeline.report import write_report
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, place, settle
@@ -16,9 +14,10 @@ SENTENCE = "Class <b>cat</b>: 82 % of the evidence lies at the lower border. The
 def test_sentences_stand_first_and_lead_to_their_step(tmp_path, open_page):
     run = Run(tmp_path / "a")
     run.looks(3)
-    finding = Finding("shortcut", SENTENCE, "confirmed", 10, [0], [3, 17])
-    run.writer.add_findings(10, [Finding("nothing", "Nothing unusual.").as_json()], {}, np.empty((0, 28, 28)))
-    run.writer.add_findings(20, [finding.as_json()], {}, np.empty((0, 28, 28)))
+    nothing = FoundEntry("nothing", "Nothing unusual.", "measured", None, [], [], {})
+    finding = FoundEntry("shortcut", SENTENCE, "confirmed", 10, [0], [3, 17], {})
+    run.writer.add_findings(Found(10, [nothing]))
+    run.writer.add_findings(Found(20, [finding]))
     report = write_report(tmp_path, tmp_path / "report.html")
     with tensorboard(tmp_path) as address:
         for target in (address + ENTRY, report.as_uri()):

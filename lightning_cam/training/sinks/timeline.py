@@ -3,13 +3,16 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.remote import RemoteFolder, is_remote
 from lightning_cam.timeline.report import write_report
@@ -53,6 +56,8 @@ class TimelineSink(Sink):
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
         self._said = False
+        self._num_found = 0
+        self._pictured: set[int] = set()  # of the cohort, whose pictures are in the record
 
     def open(self, run: RunInfo) -> None:
         """Keep what the record begins with; a run that never looks leaves none."""
@@ -96,17 +101,38 @@ class TimelineSink(Sink):
         """Append what was found to the look of its step."""
         if self._writer is None:
             return
-        places = found.cohort.places
-        entries = [
-            {**finding.as_json(), "images": [int(places[row]) for row in finding.images]} for finding in found.findings
-        ]
-        means = {label: found.means[label] for label in standing_out(found.means, len(found.means))}
         try:
-            self._writer.add_metrics(found.step, found.scalars)
-            self._writer.add_findings(found.step, entries, means, found.maps)
+            # Those of classes and regions stand in the statistics.
+            whole = {tag: value for tag, value in found.scalars.items() if tag.rpartition("/")[0].endswith("/cohort")}
+            self._writer.add_metrics(found.step, whole)
+            self._writer.add_findings(self._recorded(found))
         except OSError as error:
             self._let_go()
             self._say(f"what was found at step {found.step} is not in the record ({error})")
+
+    def _recorded(self, found: FoundLook) -> Found:
+        """What the record keeps: of later looks less often the maps of images that no finding names."""
+        cohort = found.cohort
+        named = list(dict.fromkeys(row for finding in found.findings for row in finding.images))
+        self._num_found += 1
+        rows = list(named)
+        if self._num_found & (self._num_found - 1) == 0:  # the first look, the second, the fourth, the eighth, ...
+            rows += [int(row) for row in np.linspace(0, len(found.maps) - 1, MOST_MAPS) if int(row) not in named]
+        rows = list(dict.fromkeys(rows))
+        pictures = {row: cohort.pictures[row] for row in named if len(cohort.pictures) and row not in self._pictured}
+        self._pictured |= set(pictures)
+        return Found(
+            found.step,
+            [
+                FoundEntry(**{**finding.as_json(), "images": [int(cohort.places[row]) for row in finding.images]})
+                for finding in found.findings
+            ],
+            {label: found.means[label] for label in standing_out(found.means, len(found.means))},
+            cohort.places[rows],
+            found.maps[rows],
+            [asdict(group) for group in found.groups],
+            {int(cohort.places[row]): picture for row, picture in pictures.items()},
+        )
 
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look.
