@@ -89,7 +89,7 @@ def test_what_is_logged_of_it(run):
     log = EventAccumulator(str(file.parent), {"images": 0, "tensors": 0}).Reload()
     steps = [event.step for event in log.Scalars("val_loss")]
     names = ("images", "accuracy", "border_share", "center_share", "spread", "agreement", "without_evidence")
-    for tag in (*names, "region/upper_left", "border_share/red", "center_share/b"):
+    for tag in (*names, "region/upper_left", "border_share_of/red", "center_share_of/b"):
         assert [event.step for event in log.Scalars(f"cam/cohort/{tag}")] == steps
     assert [event.step for event in log.Images("cam/class_means")] == steps
     cards = [event.tensor_proto.string_val[0].decode() for event in log.Tensors("cam/findings/text_summary")]

@@ -172,7 +172,8 @@ def test_weights_and_biases_offline(tmp_path):
 def test_mlflow_with_a_local_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need all of MLflow
     logger = MLFlowLogger(experiment_name="cam", tracking_uri=f"file:{tmp_path}/store")
-    fit(tmp_path, logger, methods=["gradcam++"])
+    names = ["top (left)", "top, right", "low & left", "low right?"]
+    fit(tmp_path, logger, methods=["gradcam++"], cohort=8, class_names=names)  # a number of images is looked at always
     client = mlflow.MlflowClient(f"file:{tmp_path}/store")
     metrics = client.get_metric_history(logger.run_id, "cam/gradcampp/entropy")
     assert [metric.step for metric in metrics] == [2, 5]

@@ -75,8 +75,9 @@ def scalars(cohort: Cohort, look: CohortLook, before: CohortLook | None = None) 
         before: The one before it.
 
     Returns:
-        Those of all images; `region/...` of each ninth of the image; and `border_share/...`, `center_share/...` and
-        `share_inside/...` of each class, where there are at most 24.
+        Those of all images; `region/...` of each ninth of the image; `border_share_of/...`, `center_share_of/...` and
+        `share_inside_of/...` of each class, where there are at most 24: names of their own, as MLflow keeps `a` in a
+        file and `a/b` in a folder.
     """
     kept, labels = look.kept, cohort.labels
     there = kept.any((1, 2))
@@ -102,9 +103,9 @@ def scalars(cohort: Cohort, look: CohortLook, before: CohortLook | None = None) 
     groups = [group for group in by_group(cohort, look) if group.by == "class"]
     for group in groups if len(groups) <= MOST_CLASSES else ():
         name = cohort.name(group.classes[0])
-        values |= {f"border_share/{name}": group.border, f"center_share/{name}": group.center}
+        values |= {f"border_share_of/{name}": group.border, f"center_share_of/{name}": group.center}
         if cohort.coverage is not None:
-            values[f"share_inside/{name}"] = group.inside
+            values[f"share_inside_of/{name}"] = group.inside
     return values
 
 

@@ -1,5 +1,6 @@
 """MLflow: pictures as time-stepped images of the run, scalars as metrics, the report as an artifact."""
 
+import re
 from typing import Any
 
 from torch import Tensor
@@ -52,5 +53,5 @@ class MLFlowSink(Sink):
 
 
 def _key(tag: str) -> str:
-    """MLflow allows no plus sign in names (`gradcam++`)."""
-    return tag.replace("+", "p")
+    """MLflow allows no plus sign in names (`gradcam++`), and little else that names of classes may have."""
+    return re.sub(r"[^\w./: -]", "_", tag.replace("+", "p"))
