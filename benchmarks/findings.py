@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.causal_data import normalized, places_of, with_mark
-from benchmarks.memory import peak_memory
+from benchmarks.cost import peak_memory
 from examples.data import CLASSES, DigitsOnPhotos
 from lightning_cam import TransformerCAMCallback, read_timeline
 
