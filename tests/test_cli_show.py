@@ -50,8 +50,8 @@ def test_layers_of_a_size_that_the_model_does_not_take(capsys):
     assert line.endswith("; --image-size says what it takes")
 
 
-def test_layers_of_a_model_without_attention_is_one_line(capsys):
-    assert run("layers", "resnet10t", "--image-size", "64") == 2
+def test_layers_of_a_model_without_places_is_one_line(capsys):
+    assert run("layers", "tests.architectures.user_models:VectorMLP", "--image-size", "64") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: no attention or other mixing of tokens")
 

@@ -15,6 +15,7 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
+from lightning_cam.resolve.gates import last_map_of_convolutions
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -69,6 +70,7 @@ def find_target_layers(
     statistics) show which norms of the final block the logits feel at the patches. Three more prove the layout that is
     likely, as stated by the model, by masks over its cells, each token attending to itself alone. Where they do not, 5
     more with patterns over the image settle the layout, and further ones as the model is where that shows nothing.
+    Of a convolutional network, in which no mixing of tokens is seen, it is the last map before the head.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
@@ -157,6 +159,10 @@ def _searches(
     model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, which: str
 ) -> list[LayoutSearch]:
     """The layouts of the last block whose tokens are the image, its default layer's first; if none, of the last one."""
+    if not any(mixing.output.requires_grad for mixing in trace.mixings):
+        last_map = last_map_of_convolutions(trace, images)
+        if last_map is not None:
+            return layouts(model, run, images, trace, [last_map])
     last: list[LayoutSearch] = []
     for tried, block in enumerate(final_blocks(trace, len(images))):
         others = block.norms[1:] if which == "all" else [block.before] if block.before else []

@@ -56,7 +56,8 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
     if not mixings:
         raise ValueError(
             f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
-            "forward pass, so this is no vision transformer; name the layers to explain at with target_layers="
+            "forward pass, and no last map of convolutions, so this is no vision transformer or convolutional network; "
+            "name the layers to explain at with target_layers="
         )
     living: list[Call] = []
     dead: list[Call] = []

@@ -11,12 +11,13 @@ from lightning_cam.model.private import averages_over_places
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.extent import extent_of
+from lightning_cam.resolve.gates import gates, is_map
 from lightning_cam.resolve.graph import ancestors
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import layouts
 from lightning_cam.resolve.search import BATCH, Search
-from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
+from lightning_cam.resolve.watch import Call
 
 _COARSEST = 16.5  # pixels per cell; a hybrid whose attention begins on coarser maps is read at an earlier one
 _MOST_SEARCHES = 3  # for a layout that is not that of a convolution
@@ -57,12 +58,8 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
 def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Iterator[TargetLayer]:
     run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
-    before = [call for call in trace.calls if call.is_layer and call.end < first and call.output is not None]
-    once = [call for call in before if sum(other.module is call.module for other in trace.calls) == 1]
-    # What only hands its input on (an identity, dropout) need not be what others are given.
-    making = [call for call in reversed(once) if not same(call.input, call.output_print)]
-    passes = [call for call in making if _all_goes_through(call.output, trace, base) and not _has_pooled(call.output)]
-    maps = [call for call in passes if _is_map(_shape(call), trace)]
+    passes = [call for call in gates(trace, base, before=first) if not _has_pooled(call.output)]
+    maps = [call for call in passes if is_map(call, trace, BATCH)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):
         layout = TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3]))
         yield TargetLayer(call.name, call.module, layout, extent_of(search, call.module, layout))
@@ -83,28 +80,5 @@ def _shape(call: Call) -> tuple[int, ...]:
     return tuple(call.output.shape)
 
 
-def _is_map(shape: tuple[int, ...], trace: Trace) -> bool:
-    """Whether an output has the form of what the model's convolutions return, and of no other."""
-    return len(shape) == 4 and shape[0] == BATCH and shape[2:] in trace.grids and shape[1:3] not in trace.grids
-
-
 def _is_fine(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:
     return all(side / cells <= _COARSEST for side, cells in zip(image_size, grid, strict=True))
-
-
-def _all_goes_through(output: Tensor | None, trace: Trace, images: Tensor) -> bool:
-    """Whether no path of the graph leads from the model's output to the images past this output."""
-    last = first_tensor(trace.output)
-    if output is None or output.grad_fn is None or last is None:
-        return False
-    waiting, seen, reached = [last.grad_fn], {output.grad_fn}, False
-    while waiting:
-        node = waiting.pop()
-        reached |= node is output.grad_fn
-        if node is None or node in seen:
-            continue
-        if node is images.grad_fn:
-            return False
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return reached

@@ -43,6 +43,7 @@ class Call:
         end: Time at which it was left.
         input: Fingerprint of its first tensor argument.
         output: The first tensor of its output.
+        version: Of that tensor when the module was left: what writes to it later makes it another one's output.
         pools: Whether it returns less than half of the tokens it was given.
         output_print: Fingerprint of the output.
         is_layer: Whether its output is one tensor, as a target layer's must be.
@@ -55,6 +56,7 @@ class Call:
     end: int = -1
     input: Fingerprint | None = None
     output: Tensor | None = None
+    version: int = 0
     pools: bool = False
     output_print: Fingerprint | None = None
     is_layer: bool = False
@@ -201,7 +203,7 @@ class _Recorder(TorchFunctionMode):
             call.end = self.time
             if call.module is module:
                 if tensor is not None:
-                    call.output = tensor
+                    call.output, call.version = tensor, tensor._version
                     inputs = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.ndim >= 3]
                     widths = [x.numel() for x in inputs if x.shape[-1:] == tensor.shape[-1:]]
                     call.pools = tensor.numel() * 2 < max(widths, default=0)

@@ -26,8 +26,10 @@ CASES = {
     "MobileViTv2": Answer(r".*layer\.4\.transformer\.layer\.2\.layernorm_before", "B C (h w) (H W)", 32),
     "PoolFormer": Answer(_STAGE.layer, "NCHW", 32),
     "SwiftFormer": Answer(r".*network\.6\.blocks\.3\..*norm", "NCHW", 32),
-    # Latents, and tokens that are mixed by convolutions only.
-    **dict.fromkeys(("Perceiver", "FocalNet", "ResNet", "ConvNeXt")),
+    "ResNet": Answer(r".*stages\.3\.layers\.0\.activation", "NCHW", 32),
+    "ConvNeXt": Answer(r".*stages\.3\.layers\.0", "NCHW", 32),
+    # Latents, and tokens in rows that are mixed by convolutions only.
+    **dict.fromkeys(("Perceiver", "FocalNet")),
 }
 
 

@@ -63,7 +63,7 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
         ".*(s32|r_s16_p8|resnet26d|resnet50d_224)": Answer(_NORM1, stride=32),
         "": Answer(_NORM1),
     },
-    "mobilenetv3": {".*hybrid": _CONV, "": None},
+    "mobilenetv3": {".*hybrid": _CONV, "": Answer(r"blocks\.\d\.\d\.bn[12]\.act", "NCHW", 32)},
     "mobilenetv5": _CONV,
     # A class token, and norms behind attention and MLP: the last block is dead at the patches.
     "eva": {"eva02_enormous": Answer(r"blocks\.0\.norm2", stride=14, prefix=1), "": Answer(_NORM1)},
@@ -123,7 +123,7 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     },
     "mlp_mixer": {"gmlp": Answer(r"blocks\.29\.mlp_channels\.gate\.norm"), "": Answer(r"blocks\.\d+\.norm1")},
     "metaformer": {
-        "convformer": None,
+        "convformer": Answer(r"stages\.3\.blocks\.LAST", "NCHW", 32),
         "caformer": Answer(r"stages\.3\.blocks\.LAST\.norm1", stride=32),
         "": Answer(r"stages\.3\.blocks\.LAST\.norm1", "NCHW", 32),
     },
@@ -137,21 +137,32 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
     "efficientvit_mit": Answer(r"stages\.3\.blocks\.\d+\.local_module\..*norm", "NCHW", 32),
     "efficientformer_v2": Answer(r"stages\.3\.blocks\.\d+\..*", "NCHW", 32),
     "fastvit": {
-        "fastvit_(t|s|ma)\\d": None,
+        "fastvit_(t|s|ma)\\d": Answer(r"final_conv\.act", "NCHW", 32),
         "": Answer(r"stages\.3\.blocks\.\d\.norm", "NCHW", 32),
     },
     "iformer": Answer(r"stages\.3\.blocks\.\d+\..*", "NCHW", 32),
-    "lowformer": {"lowformer_e[12]": None, "": Answer(r"stages\.3\.\d\..*", "NCHW", 32)},
+    "lowformer": {"lowformer_e[12]": Answer(r"in_conv\.act", "NCHW", 32), "": Answer(r"stages\.3\.\d\..*", "NCHW", 32)},
     "cpubone": Answer(r"stages\.3\.\d\..*", "NCHW", 32),
     "nextvit": Answer(r"stages\.3\.blocks\.\d\.norm1", "NCHW", 32),
     "swiftformer": Answer(r"stages\.3\.blocks\.\d\.local_representation\.norm", "NCHW", 32),
-    # Tokens are mixed by convolutions only: to be refused.
-    **dict.fromkeys(("focalnet", "inception_next", "mambaout", "convmixer", "starnet", "repvit")),
+    # Convolutional networks: their last map.
+    "focalnet": Answer(r"norm", "NCHW", 32),
+    "inception_next": Answer(r"stages\.3\.blocks\.LAST", "NCHW", 32),
+    "starnet": Answer(r"norm", "NCHW", 32),
+    "repvit": Answer(r"stages\.3\.blocks\.LAST", "NCHW", 32),
+    "convmixer": {
+        "convmixer_1024": Answer(r"blocks\.19\.3", "NCHW", grid=(16, 11)),
+        "": Answer(r"blocks\.31\.3", "NCHW", grid=(32, 22)),
+    },
+    "mambaout": None,  # its maps have the channels last
 }
 
 # Attention over halos with random weights forgets every place, and nothing but the class of the norm says that its
 # output is a map: refused rather than believed.
 REFUSED = {"halonet_h1", "haloregnetz_b"}
+
+# Convolutional networks so deep that with random weights what one cell changes moves by up to two cells.
+SPREADING = {"repvit_m1_5": 2}
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""torchvision's vision transformers, small, and CNNs that are to be refused."""
+"""torchvision's vision transformers, small, and CNNs."""
 
 import torch
 from torch import nn
@@ -34,13 +34,13 @@ CASES = {
         (448, 448),
         Answer(r"blocks\.3\.layers\.0\.layers\.grid_attention\.attn_layer\.0", "B (h w) (H W) C", 32),
     ),
-    "resnet18": (models.resnet18, (96, 64), None),
+    "resnet18": (models.resnet18, (224, 160), Answer(r"layer4\.1", "NCHW", 32)),
     "convnext_tiny": (
         lambda: models.ConvNeXt([models.convnext.CNBlockConfig(8, None, 2)], num_classes=5),
         (64, 64),
-        None,
+        Answer(r"features\.1\.1", "NCHW", 4),
     ),
-    "efficientnet_b0": (models.efficientnet_b0, (96, 64), None),
+    "efficientnet_b0": (models.efficientnet_b0, (224, 160), Answer(r"features\.8\.2", "NCHW", 32)),
 }
 
 

@@ -79,7 +79,7 @@ CASES = {
     "pooling by attention": (m.AttentionPool, _norm("body.layers.1.norm1", 0)),
     "pooling by weights": (m.SequencePool, _norm("body.layers.1.norm1", 0)),
     "latents that look like a square": (m.Perceiver, None),
-    "CNN": (m.ConvNet, None),
+    "CNN": (m.ConvNet, Answer(r"features\.4", "NCHW", 4)),
     "MLP on vectors": (m.VectorMLP, None),
 }
 

@@ -1,0 +1,76 @@
+"""Layers through which all goes that a model knows of an image: where relevance is read, and a CNN's last map."""
+
+from torch import Tensor, nn
+
+from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
+
+_MOST_IN_A_HEAD = 8  # layers with parameters
+
+
+def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Call]:
+    """Layers that are called once, make something of their input, and are past by no path of the graph; last first.
+
+    Args:
+        trace: What one forward showed.
+        images: The images that it was made with.
+        before: Time at which they must have ended.
+    """
+    done = [call for call in trace.calls if call.is_layer and call.end < before and call.output is not None]
+    once = [call for call in done if sum(other.module is call.module for other in trace.calls) == 1]
+    # What only hands its input on (an identity, dropout) need not be what others are given.
+    making = [call for call in reversed(once) if not same(call.input, call.output_print)]
+    kept = [call for call in making if call.output is not None and call.output._version == call.version]
+    return [call for call in kept if _all_goes_through(call.output, trace, images)]
+
+
+def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
+    """The last feature map of a convolutional network; None if the model is none.
+
+    Behind it there is a head and no more: in a transformer whose mixing of tokens is not recognized, the last map is
+    that of its patch embedding, and most of the model comes after it.
+
+    Args:
+        trace: What one forward showed.
+        images: The images that it was made with.
+    """
+    maps = [call for call in gates(trace, images) if is_map(call, trace, len(images)) and _has_places(call)]
+    if not maps or trace.hidden:
+        return None
+    last = max(maps, key=lambda call: call.end)
+    behind = [call for call in trace.calls if call.start > last.end]
+    if any(isinstance(call.module, nn.Conv2d) and _has_places(call) for call in behind):
+        return None  # maps of another form
+    parts = {call.module for call in behind if next(call.module.parameters(recurse=False), None) is not None}
+    if len(parts) > _MOST_IN_A_HEAD:
+        return None
+    # Of the modules that return it the innermost.
+    return min((call for call in maps if same(call.output_print, last.output_print)), key=lambda call: call.end)
+
+
+def _has_places(call: Call) -> bool:
+    return call.output is not None and call.output.ndim == 4 and call.output[0, 0].numel() > 1
+
+
+def is_map(call: Call, trace: Trace, batch_size: int) -> bool:
+    """Whether an output has the form of what the model's convolutions return, and of no other."""
+    assert call.output is not None
+    shape = tuple(call.output.shape)
+    return len(shape) == 4 and shape[0] == batch_size and shape[2:] in trace.grids and shape[1:3] not in trace.grids
+
+
+def _all_goes_through(output: Tensor | None, trace: Trace, images: Tensor) -> bool:
+    """Whether no path of the graph leads from the model's output to the images past this output."""
+    last = first_tensor(trace.output)
+    if output is None or output.grad_fn is None or last is None:
+        return False
+    waiting, seen, reached = [last.grad_fn], {output.grad_fn}, False
+    while waiting:
+        node = waiting.pop()
+        reached |= node is output.grad_fn
+        if node is None or node in seen:
+            continue
+        if node is images.grad_fn:
+            return False
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return reached

@@ -1,0 +1,112 @@
+"""Convolutional networks: their last map is found, their depth is read at the pixels, and a mark is seen."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from lightning_cam import explain, find_target_layers
+from lightning_cam.resolve.embedding import PIXELS, find_embedding
+from tests.test_cohort import marked
+from tests.training import Lit, assert_finite, compare, loader
+
+SMALL = {
+    "resnet10t": lambda: timm.create_model("resnet10t", num_classes=3),
+    "convnext": lambda: timm.create_model("convnext_atto", num_classes=3, depths=[1] * 4, dims=(8, 16, 24, 32)),
+    "efficientnet": lambda: timm.create_model("mobilenetv3_small_050", num_classes=3),
+    "regnet": lambda: timm.create_model("regnety_002", num_classes=3),
+    "torchvision": lambda: torchvision.models.resnet18(num_classes=3),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "grid"),
+    [
+        ("resnet10t", "layer4.0.act2", (5, 4)),
+        ("convnext", "stages.3.blocks.0", (5, 4)),
+        ("regnet", "s4.b7.act3", (5, 4)),
+        # What adds to an output later makes it another one: the block, and not its last norm.
+        ("torchvision", "layer4.1", (5, 4)),
+    ],
+)
+def test_the_last_map_is_found(model, name, grid):
+    made, images = SMALL[model](), torch.zeros(1, 3, 160, 128)
+    (layer,) = find_target_layers(made, images)
+    assert (layer.name, layer.layout.format, layer.layout.grid_size) == (name, "NCHW", grid)
+    assert find_embedding(made, images).name == PIXELS
+
+
+def test_a_transformer_whose_mixing_is_not_seen_is_no_such_network():
+    class Rolled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.first, self.second = nn.LayerNorm(24), nn.Linear(24, 24), nn.Linear(24, 24)
+
+        def forward(self, tokens):
+            tokens = tokens + self.norm(tokens).roll(1, 1)
+            return tokens + self.second(self.first(tokens).relu())
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.blocks = nn.Conv2d(3, 24, 8, 8), nn.Sequential(*(Rolled() for _ in range(4)))
+            self.head = nn.Linear(24, 3)
+
+        def forward(self, images):
+            return self.head(self.blocks(self.stem(images).flatten(2).transpose(1, 2)).mean(1))
+
+    with pytest.raises(ValueError, match="no attention or other mixing of tokens was seen"):
+        find_target_layers(Mixed(), torch.zeros(1, 3, 32, 32))
+
+
+def test_the_whole_depth_is_input_times_gradient_where_all_is_piecewise_linear():
+    """Batch norms in evaluation and ReLUs are left as they are, so relevance is what plain differentiation gives."""
+    torch.manual_seed(0)
+    model = SMALL["resnet10t"]().double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+    images = torch.randn(2, 3, 56, 56, dtype=torch.float64)
+    found = explain(model, images, "attnlrp", class_idx=1)
+    given = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(given)[:, 1].sum(), given)
+    relevance = (images * gradient).sum(1)
+    cells = [[relevance[:, y : y + 2, x : x + 2].sum((1, 2)) for x in range(0, 56, 2)] for y in range(0, 56, 2)]
+    expected = torch.stack([torch.stack(row, 1) for row in cells], 1)
+    torch.testing.assert_close(found.maps["attnlrp"].double(), expected, rtol=1e-5, atol=1e-7)
+    # What the score owes to the image beyond a blank one is made up by the biases of norms, as well.
+    assert found.conservation["attnlrp"].isfinite().all()
+
+
+def larger():
+    return loader(count=6, size=64)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_training_stays_the_same_bit_for_bit(tmp_path, model):
+    outcome = compare(tmp_path, 2, make=lambda: Lit(SMALL[model]()), train_loader=larger, val_loader=larger)
+    assert_finite(outcome.looks)
+    assert set(outcome.looks[-1].maps) == {"attnlrp", "hirescam"}
+
+
+@pytest.mark.parametrize("model", ["resnet10t", "convnext"])
+def test_a_mark_that_the_model_goes_by_is_seen(model):
+    """Painting it over takes the class away, and the hottest cell is in it."""
+    torch.manual_seed(0)
+    network, data = SMALL[model](), marked(192, 0)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
+    for _ in range(12):
+        for rows in torch.randperm(192).split(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(data.tensors[0][rows]), data.tensors[1][rows]).backward()
+            optimizer.step()
+    images = marked(60, 1).tensors[0][::3]
+    painted = images.clone()
+    painted[:, 0, :8, :8] = torch.rand(8, 8) * 0.5 - 0.3
+    with torch.no_grad():
+        there, gone = (network.eval()(x).softmax(1)[:, 0].mean() for x in (images, painted))
+    assert there > 0.8 and gone < 0.5
+    maps = explain(network, images, "attnlrp", class_idx=0).maps["attnlrp"]
+    cells = maps.shape[1] // 4  # the mark is a quarter of each side
+    assert (maps[:, :cells, :cells].flatten(1).amax(1) == maps.flatten(1).amax(1)).float().mean() >= 0.95
