@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_cam import TransformerCAMCallback, explain, metrics, read_timeline
 from lightning_cam.findings import Finding
 from lightning_cam.timeline import TimelineWriter
-from lightning_cam.training import allowance, cohort
-from lightning_cam.training.cohort import CohortCollector, CohortLooker
+from lightning_cam.training import allowance, cohort, cohort_part
+from lightning_cam.training.cohort import CohortLooker
+from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.collect import balanced
 from lightning_cam.training.probe import ProbeBatch
 from tests.test_callback import Blobs, Lit, loaders, trainer
@@ -198,8 +199,9 @@ def test_no_validation_passes_by_which_a_tenth_of_the_time_is_overspent(tmp_path
         return timed
 
     monkeypatch.setattr(cohort, "time", Clock)
+    monkeypatch.setattr(cohort_part, "time", Clock)
     monkeypatch.setattr(allowance, "time", Clock)
-    monkeypatch.setattr(CohortLooker, "_explain", slower(CohortLooker._explain, lambda args: each * len(args[1])))
+    monkeypatch.setattr(CohortPart, "_explain", slower(CohortPart._explain, lambda args: each * len(args[0])))
     monkeypatch.setattr(CohortLooker, "_cohort", slower(CohortLooker._cohort, lambda args: each))
     monkeypatch.setattr(CohortCollector, "add", slower(CohortCollector.add, lambda args: 0.01))
     looks = TransformerCAMCallback(on_error="raise", num_samples=4, report=False, timelapse=None)
