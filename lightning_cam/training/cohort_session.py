@@ -1,16 +1,16 @@
 """The cohort's part of a run: whether there is one, its images as their batches pass, and the looks at it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.allowance import MOST_IMAGES, Allowance
-from lightning_cam.training.cohort import Ask, CohortLooker, FoundLook
+from lightning_cam.training.cohort import Ask, CohortLooker
 from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.data import loaders_of
 from lightning_cam.training.explainer import ProbeExplainer
@@ -21,7 +21,9 @@ from lightning_cam.training.pictures import pictures_of
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training, is_sharded
 from lightning_cam.training.settings import Settings
+from lightning_cam.training.shown import Shown
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -77,15 +79,16 @@ class CohortSession:
         self._collector, self._source = self._collector or CohortCollector(self._most), source
         self._collector.add(rows, source.heads[0].keys(rows))
 
-    def attempt(self, action: Callable[[], None]) -> None:
+    def attempt(self, action: Callable[[], T]) -> T | None:
         """Do something for the cohort alone, at the cost of its allowance; a fault ends that, and nothing else."""
         if not self.is_on:
-            return
+            return None
         try:
             with self._allowance.spending():
-                action()
+                return action()
         except Exception as error:
             self.fail(error)
+            return None
 
     def fail(self, error: Exception) -> None:
         """End the cohort and say why."""
@@ -106,28 +109,34 @@ class CohortSession:
         seconds: float,
         ask: Ask,
         *,
-        layers: FoundLayers,
-        class_names: list[str] | None,
-        methods: Sequence[str],
-    ) -> FoundLook | None:
-        """Look at the cohort, on the first rank; None where there is none, or none is paid for yet.
+        shown: Shown,
+        methods: list[str],
+    ) -> dict[str, float]:
+        """Look at the cohort, on the first rank, and have logged what is found, unless no look is paid for yet.
 
         Args:
             trainer: The trainer.
             module: The model.
             seconds: That the validation itself has taken.
             ask: Asks all ranks, see `answer`.
-            layers: Where the model is explained.
-            class_names: Names of the classes, or None.
+            shown: The output, who explains the probe, and who logs.
             methods: Those of the probe; the first leads.
+
+        Returns:
+            Numbers by tag; none where there was no look.
         """
+        assert shown.logger is not None
         self._allowance.earn(seconds)
         with unlogged(trainer, module), apart_from_training(trainer):
-            looker = self._looker = self._looker or self._made(ask, layers, class_names, list(methods))
-            if looker is None:
+            self._looker = self._looker or self._made(ask, shown.explainer.found, shown.logger.class_names, methods)
+            if self._looker is None:
                 self.end()
-                return None
-            return looker.look(ask, metrics_step(trainer), trainer.current_epoch, seconds)
+                return {}
+            found = self._looker.look(ask, metrics_step(trainer), trainer.current_epoch, seconds)
+        if found is None:
+            return {}
+        shown.logger.log_found(found)
+        return found.scalars
 
     def _made(
         self, ask: Ask, layers: FoundLayers, class_names: list[str] | None, methods: list[str]

@@ -61,23 +61,34 @@ class Meeting:
         self._trainer.strategy.broadcast((question, args, each))
         return self._answers(question, args, each)
 
-    def close(self, word: LastWord) -> None:
-        """Have the last word."""
-        self._trainer.strategy.broadcast(word)
+    def hold(
+        self, lead: Callable[[], None] | None, last_word: Callable[[], LastWord]
+    ) -> tuple[LastWord, Exception | None]:
+        """Meet; every rank has to.
 
-    def attend(self) -> tuple[LastWord, Exception | None]:
-        """Answer what the first rank asks, until it has the last word; any other rank has to.
+        Args:
+            lead: What the first rank does meanwhile, which may ask.
+            last_word: What it says at last.
 
         Returns:
             The last word, and what this rank failed with, if it did.
         """
-        failed: Exception | None = None
-        while not isinstance(asked := self._trainer.strategy.broadcast(None), LastWord):
+        broadcast, failed = self._trainer.strategy.broadcast, list[Exception]()
+        if self._trainer.is_global_zero:
+            try:
+                if lead is not None:
+                    lead()
+            except Exception as error:
+                failed.append(error)
+            return broadcast(last_word()), next(iter(failed), None)
+        asked: Any = broadcast(None)
+        while not isinstance(asked, LastWord):
             try:
                 self._answers(*asked)
             except Exception as error:
-                failed = failed or error
-        return asked, failed
+                failed.append(error)
+            asked = broadcast(None)
+        return asked, next(iter(failed), None)
 
     def _answers(self, question: str, args: tuple[Any, ...], each: Sequence[Any] | None) -> list[Any]:
         """Those of all ranks, on the first one; raises what failed here."""

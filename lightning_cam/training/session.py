@@ -4,40 +4,28 @@ import logging
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.cohort import Ask
 from lightning_cam.training.cohort_session import CohortSession
-from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.finder import ProbeFinder, unlogged
 from lightning_cam.training.history import History
-from lightning_cam.training.look_logger import LookLogger
 from lightning_cam.training.meeting import LastWord, Meeting
-from lightning_cam.training.observed import Head
+from lightning_cam.training.newest import NewestScalars
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training, on_all_ranks
 from lightning_cam.training.saved import ANEW, Saved
 from lightning_cam.training.settings import Settings
+from lightning_cam.training.shown import Shown, shown_of
 from lightning_cam.training.validated import InputComparison
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Shown:
-    """One output that is shown: who explains it, and on the rank that logs who logs it."""
-
-    head: Head
-    explainer: ProbeExplainer
-    logger: LookLogger | None
 
 
 class Session:
@@ -61,11 +49,11 @@ class Session:
         self._together = False  # all ranks look
         self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
         self._said_too_large = False
-        self._shown: list[_Shown] = []
+        self._shown: list[Shown] = []
         self._comparison: InputComparison | None = None
         self._finder: ProbeFinder | None = None
         self._is_restored = False  # probe and history come from a checkpoint
-        self._scalars: dict[str, Tensor] = {}  # the newest of each tag
+        self._newest = NewestScalars(is_on=settings.log_metrics)
         self.cohort = CohortSession(settings)
         self.probe: ProbeBatch | None = None
         self.histories: dict[str, History] = {}
@@ -75,7 +63,7 @@ class Session:
         """A copy, made in a run, has a history and files of its own."""
         closed = dict.fromkeys(("_trainer", "_comparison", "_finder"))
         anew = {"_shown": [], "cohort": CohortSession(self._settings), "histories": deepcopy(self.histories)}
-        return {**vars(self), **closed, **anew, "_scalars": dict(self._scalars)}
+        return {**vars(self), **closed, **anew, "_newest": deepcopy(self._newest)}
 
     @property
     def history(self) -> History:
@@ -206,11 +194,11 @@ class Session:
         for shown, explanation, checks in looked:
             if shown.logger is not None:
                 history = self.histories.setdefault(shown.head.name, History())
-                self._keep(trainer, shown.logger.log(explanation, checks, history, step=step, epoch=epoch))
+                self._newest.add(trainer, shown.logger.log(explanation, checks, history, step=step, epoch=epoch))
 
     def meets(self, trainer: Trainer) -> bool:
         """Whether all ranks have something to do together at the end of a validation."""
-        return trainer.world_size > 1 and (self.cohort.is_shared or self._settings.log_metrics)
+        return trainer.world_size > 1 and (self.cohort.is_shared or self._newest.is_on)
 
     def meet(self, trainer: Trainer, module: LightningModule, seconds: float | None, *, is_on: bool) -> None:
         """Do that, on each rank: share the cohort, and let all ranks know the scalars.
@@ -225,18 +213,11 @@ class Session:
             self.cohort.end()
         if self.cohort.is_shared:
             trainer.strategy.barrier()  # that a validation takes longer on another rank is not what the cohort costs
-        meeting, error = Meeting(trainer, partial(self.cohort.answer, trainer, module)), None
-        if trainer.is_global_zero:
-            try:
-                if seconds is not None and is_on:
-                    self.look_at_cohort(trainer, module, seconds, meeting.ask)
-            except Exception as raised:
-                error = raised
-            word = LastWord(self.cohort.is_on, {tag: float(value) for tag, value in self._scalars.items()})
-            meeting.close(word)
-        else:
-            word, error = meeting.attend()
-            self._scalars = {tag: torch.tensor(value, device=module.device) for tag, value in word.metrics.items()}
+        meeting = Meeting(trainer, partial(self.cohort.answer, trainer, module))
+        look = None if seconds is None else partial(self.look_at_cohort, trainer, module, seconds, meeting.ask)
+        word, error = meeting.hold(look, lambda: LastWord(self.cohort.is_on, self._newest.values()))
+        if not trainer.is_global_zero:
+            self._newest.take(word.metrics, module.device)
         self.put_metrics(trainer)
         if not word.cohort:
             self.cohort.end()
@@ -256,36 +237,17 @@ class Session:
             ask: Asks all ranks, where they share the cohort.
         """
         if trainer.is_global_zero and self._shown and self._shown[0].logger is not None:
-            self.cohort.attempt(partial(self._look_at_cohort, trainer, module, self._shown[0], seconds, ask))
-
-    def _look_at_cohort(
-        self, trainer: Trainer, module: LightningModule, shown: _Shown, seconds: float, ask: Ask | None
-    ) -> None:
-        assert shown.logger is not None
-        found = self.cohort.look(
-            trainer,
-            module,
-            seconds,
-            ask or Meeting(trainer, partial(self.cohort.answer, trainer, module)).ask,
-            layers=shown.explainer.found,
-            class_names=shown.logger.class_names,
-            methods=list(self.histories[shown.head.name].maps),
-        )
-        if found is not None:
-            shown.logger.log_found(found)
-            self._keep(trainer, {tag: torch.tensor(value) for tag, value in found.scalars.items()})
-
-    def _keep(self, trainer: Trainer, scalars: dict[str, Tensor]) -> None:
-        if self._settings.log_metrics:
-            self._scalars.update(scalars)
-            self.put_metrics(trainer)
+            shown = self._shown[0]
+            methods = list(self.histories[shown.head.name].maps)
+            ask = ask or Meeting(trainer, partial(self.cohort.answer, trainer, module)).ask
+            scalars = self.cohort.attempt(
+                partial(self.cohort.look, trainer, module, seconds, ask, shown=shown, methods=methods)
+            )
+            self._newest.add(trainer, {tag: torch.tensor(value) for tag, value in (scalars or {}).items()})
 
     def put_metrics(self, trainer: Trainer) -> None:
-        """Put the newest scalars where checkpoints, early stopping and schedulers look for them, if that is asked for.
-
-        Also where there was no look in this validation: the trainer forgets them when it begins anew.
-        """
-        trainer.callback_metrics.update(self._scalars)
+        """Put the newest scalars into `trainer.callback_metrics`, if that is asked for."""
+        self._newest.put(trainer)
 
     def add_metrics(self, trainer: Trainer) -> None:
         """Put the metrics of the user's model next to the look of their step, if there is one.
@@ -301,7 +263,7 @@ class Session:
         """Return probe and histories as tensors on the CPU; nothing before they are there, or if they are too large."""
         if self.probe is None:
             return {}
-        saved = Saved(self.probe, self.histories, {tag: float(value) for tag, value in self._scalars.items()})
+        saved = Saved(self.probe, self.histories, self._newest.values())
         state = saved.state_dict(self._settings)
         if state is None and not self._said_too_large:
             self._said_too_large = True
@@ -314,14 +276,13 @@ class Session:
         if saved is None:
             return
         self.probe, self.histories, self._is_restored = saved.probe, saved.histories, True
-        if self._settings.log_metrics:
-            self._scalars = {tag: torch.tensor(value) for tag, value in saved.metrics.items()}
+        self._newest.take(saved.metrics)
         self.last_step = max((history.steps[-1] for history in self.histories.values() if history.steps), default=-1)
 
     def _forget(self) -> None:
         self.probe, self._is_restored, self.last_step = None, False, -1
         self.histories.clear()
-        self._scalars.clear()
+        self._newest.take({})
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""
@@ -353,21 +314,9 @@ class Session:
         if self._finder.guessed is not None and not self._together:
             self._comparison = InputComparison(self._finder.guessed.network, probe.images)
 
-    def _opened(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> list[_Shown]:
-        assert self._finder is not None and self._finder.source is not None  # what gave the probe, or goes on with it
-        source, settings = self._finder.source, self._settings
-        shown: list[_Shown] = []
-        for head in [Head()] if settings.score is not None else source.heads:
-            named = replace(settings, name=f"{settings.name}/{head.name}") if head.name else settings
-            of_head = replace(probe, labels=head.labels(probe)).counted()
-            like = shown[0].explainer.found if shown else None
-            explainer = ProbeExplainer(named, trainer, module, of_head, source, head, like, together=self._together)
-            logger = None
-            if trainer.is_global_zero:
-                taken = self._finder.taken(head)
-                logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.embedding)
-            shown.append(_Shown(head, explainer, logger))
-        return shown
+    def _opened(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> list[Shown]:
+        assert self._finder is not None  # it saw a batch
+        return shown_of(self._settings, trainer, module, probe, self._finder, together=self._together)
 
     def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
         return on_all_ranks(trainer, action) if self._together else action()
