@@ -4,13 +4,12 @@ import logging
 
 import numpy as np
 import pytest
-import timm
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lightning_cam import TransformerCAMCallback, explain, metrics, read_timeline
 from lightning_cam.findings import Finding
@@ -20,10 +19,9 @@ from lightning_cam.training.cohort import CohortLooker
 from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.collect import balanced
 from lightning_cam.training.probe import ProbeBatch
+from tests.marked import marked, small_vit
 from tests.test_callback import Blobs, Lit, loaders, trainer
 from tests.training import assert_same, compare, heard, train
-
-SIZE = 32
 
 
 class Tuples(Lit):
@@ -35,15 +33,6 @@ class Tuples(Lit):
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), 1e-3)
-
-
-def marked(count, seed):
-    """Noise in three classes; the first one has a bright cell in a corner, the others differ in nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, 3, SIZE, SIZE, generator=generator) * 0.5 - 0.3
-    labels = torch.arange(count) % 3
-    images[labels == 0, 0, :8, :8] = 0.7
-    return TensorDataset(images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +50,7 @@ def run(tmp_path_factory):
         callback = TransformerCAMCallback(cohort=48, class_names=["red", "a", "b"], on_error="raise")
         fitted = trainer(folder, callback, max_epochs=5)
         data = DataLoader(marked(192, 0), 16, shuffle=True), DataLoader(marked(60, 1), 16)
-        small = {"img_size": SIZE, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4, "num_classes": 3}
-        lit = Tuples(timm.create_model("vit_tiny_patch16_224", **small))
+        lit = Tuples(small_vit())
         fitted.fit(lit, *data)
     finally:
         logger.removeHandler(handler)
