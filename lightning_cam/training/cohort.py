@@ -128,7 +128,13 @@ class CohortLooker:
         if any(fact.form != there[0].form for fact in there):
             raise ValueError(f"the ranks validate images of several forms, {there[0].form[0]} and others")
         self._sizes = [0 if fact is None else len(fact.keys) for fact in facts]
-        places = [place * len(facts) + rank for rank, fact in enumerate(facts) if fact for place in fact.places]
+        seen = [0 if fact is None else fact.seen for fact in facts]
+        places = [
+            sum(min(count, place + (other < rank)) for other, count in enumerate(seen))
+            for rank, fact in enumerate(facts)
+            if fact is not None
+            for place in fact.places
+        ]
         keys = [key for fact in there for key in fact.keys]
         self._order = np.argsort(places)  # of what the ranks answer, one after the other
         self._places = np.array(places)[self._order]

@@ -64,12 +64,14 @@ class Facts:
     Args:
         keys: Class of each, by which they are spread.
         places: Which of those that this process validates each is.
+        seen: How many of these passed while the images were collected.
         labels: (n,) int64, -1 where an image has none.
         form: Shape and type of an image and what belongs to it; images of several forms are no cohort.
     """
 
     keys: list[int]
     places: list[int]
+    seen: int
     labels: np.ndarray
     form: Any
 
@@ -96,6 +98,7 @@ class CohortPart:
         images: The images, on the host.
         keys: Class of each.
         places: Which of the images that this process validates each is.
+        seen: How many of these there are.
         pictures_of: Makes (b, 3, H, W) uint8 of a probe batch, as a person would see it.
         methods: Those of the probe; the first leads.
         batch_size: Images of a validation batch.
@@ -108,12 +111,13 @@ class CohortPart:
         images: ProbeBatch,
         keys: list[int],
         places: list[int],
+        seen: int,
         pictures_of: Callable[[ProbeBatch], Tensor],
         methods: list[str],
         batch_size: int,
     ) -> None:
         self._explainer_of, self._pictures_of, self._module = explainer_of, pictures_of, module
-        self._images, self._keys, self._places = images, keys, places
+        self._images, self._keys, self._places, self._seen = images, keys, places, seen
         others = [method for method in methods[1:] if method == LAST_BLOCK]
         self._methods = [methods[0], *others]
         # A quarter of a batch with the graph of the whole depth takes about the memory of the batch without.
@@ -126,7 +130,7 @@ class CohortPart:
         labels = np.full(len(self._keys), -1) if images.labels is None else images.labels.numpy()
         inputs = {name: (rows.shape[1:], rows.dtype) for name, rows in images.inputs.items()}
         form = images.images.shape[1:], images.images.dtype, images.regions is None, inputs
-        return Facts(self._keys, self._places, labels, form)
+        return Facts(self._keys, self._places, self._seen, labels, form)
 
     def keep(self, rows: list[int]) -> None:
         """Let go of all images but these."""

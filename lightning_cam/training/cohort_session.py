@@ -172,7 +172,7 @@ class CohortSession:
     def _open(self, trainer: Trainer, module: LightningModule, layers: FoundLayers, methods: list[str]) -> None:
         """Make a part of the images that were collected, if there are any."""
         collector, source, settings = self._collector, self._source, self._settings
-        found = None if collector is None else collector.found
+        found, seen = (None, 0) if collector is None else (collector.found, collector.seen)
         self._collector, self._is_collected = None, True
         if found is None or source is None:
             return
@@ -182,7 +182,7 @@ class CohortSession:
             return ProbeExplainer(settings, trainer, module, images, source, head, here, together=False)
 
         draw = partial(pictures_of, loaders=loaders_of(trainer), module=module, settings=settings)
-        self.part = CohortPart(explainer_of, module, *found, draw, methods, len(source.rows.images))
+        self.part = CohortPart(explainer_of, module, *found, seen, draw, methods, len(source.rows.images))
 
     @property
     def _most(self) -> int:

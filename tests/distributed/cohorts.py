@@ -31,6 +31,13 @@ class Still(Lit):
         self.model.load_state_dict(weights)
 
 
+class Slow(Lit):
+    """Evidence does not end."""
+
+    def __init__(self, model):
+        super().__init__(model, lambda parameters, lr: torch.optim.SGD(parameters, 1e-2))
+
+
 class OnPlateau(Lit):
     """Its learning rate falls whenever a scalar of the callback does not."""
 
@@ -184,7 +191,7 @@ def trainings(folder):
         ("alone", lambda: [], Lit),
         ("cohort", lambda: [look(cohort=8)], Lit),
         ("probe shared", lambda: [look(cohort=8, shard_probe=True)], Lit),
-        ("monitored", lambda: _monitored(folder), Lit),
+        ("monitored", lambda: _monitored(folder), Slow),
         ("plateau", lambda: [look(cohort=None, log_metrics=True, every_n_epochs=2)], OnPlateau),
         ("none", lambda: [look(cohort=None)], Lit),
     ]:
