@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -119,6 +120,46 @@ def test_metrics_that_checkpoints_act_on(tmp_path):
     trainer(tmp_path, look, best, enable_checkpointing=True).fit(Lit(), *loaders())
     values = read_timeline(next(tmp_path.rglob("*.lcam"))).metrics["cam/cohort/border_share"]
     assert best.best_model_score.item() == pytest.approx(values.min(), abs=1e-5)
+
+
+class Known(Callback):
+    """What the trainer knows at the end of each validation, before other callbacks act on it."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.values.append({tag: float(value) for tag, value in trainer.callback_metrics.items()})
+
+
+def test_what_was_last_known_stays_where_no_look_is_paid_for(tmp_path, monkeypatch):
+    known, paid = Known(), iter([True, False, False, True])
+    monkeypatch.setattr(CohortLooker, "_is_paid_for", lambda *args: next(paid))
+    looks = TransformerCAMCallback(cohort=8, log_metrics=True, on_error="raise")
+    trainer(tmp_path, known, looks, max_epochs=4).fit(Lit(), *loaders())
+    values = [known["cam/cohort/spread"] for known in known.values]
+    assert values[0] == values[1] == values[2] != values[3]
+    assert len({known["cam/attnlrp/entropy"] for known in known.values}) == 4
+    recorded = read_timeline(tmp_path).metrics["cam/cohort/spread"]  # of the looks alone
+    np.testing.assert_allclose(recorded, [values[0], np.nan, np.nan, values[3]], rtol=1e-5)
+
+
+def test_what_was_last_known_is_there_in_a_run_that_is_resumed(tmp_path):
+    """At its first validation there is no look."""
+
+    def run(epochs, path=None):
+        known, looks = Known(), TransformerCAMCallback(cohort=8, log_metrics=True, every_n_epochs=2, on_error="raise")
+        saves = ModelCheckpoint(tmp_path, "last", save_top_k=1, enable_version_counter=False)
+        fitted = trainer(tmp_path / str(epochs), known, looks, saves, max_epochs=epochs, enable_checkpointing=True)
+        fitted.fit(Lit(), *loaders(), ckpt_path=path)
+        return known.values
+
+    (first,) = run(1)
+    second, third = run(3, tmp_path / "last.ckpt")
+    assert {"cam/cohort/spread", "cam/attnlrp/entropy"} <= first.keys()
+    for tag in ("cam/cohort/spread", "cam/attnlrp/entropy"):
+        assert second[tag] == first[tag] != third[tag]
 
 
 def test_without_a_cohort_nothing_is_found(tmp_path):

@@ -51,11 +51,11 @@ def ranks(folder, name):
     return [torch.load(folder / f"{name} {rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
-def assert_same_findings(folder, reference):
+def assert_same_findings(folder, reference, looks=3):
     here, there = read_timeline(folder), read_timeline(reference)
-    assert here.steps.tolist() == there.steps.tolist() and len(here.findings) == 3
+    assert here.steps.tolist() == there.steps.tolist() and len(here.findings) == looks
     tags = {tag for tag in there.metrics if "/cohort/" in tag}
-    assert len(tags) >= 8 and tags == {tag for tag in here.metrics if "/cohort/" in tag}
+    assert len(tags) >= 7 and tags == {tag for tag in here.metrics if "/cohort/" in tag}
     for tag in tags:
         assert_allclose(here.metrics[tag], there.metrics[tag], rtol=1e-4, atol=1e-6, err_msg=tag)
     for one, other in zip(here.findings, there.findings, strict=True):
@@ -96,6 +96,12 @@ def test_what_ranks_find_together_is_what_one_finds(folder, weights, tmp_path, n
     assert shortcut.status == "confirmed" and shortcut.classes == [0]
 
 
+def test_a_validation_alone_is_shared_too(folder, weights, tmp_path):
+    """Where nothing is trained, batches are tensors of inference mode."""
+    still(tmp_path, weights, look(cohort=48), ranks=False, trains=False)
+    assert_same_findings(folder / "alone", tmp_path, looks=1)
+
+
 @pytest.mark.parametrize("name", [*FAULTS, "off"])
 def test_a_fault_on_one_rank_ends_the_cohort_on_all_and_stops_no_training(folder, name):
     looks = {"explaining on the second rank": 1, "explaining on the first rank": 1, "off": 1}.get(name, 0)
@@ -122,6 +128,11 @@ def test_training_is_the_same_on_each_rank(folder, name):
         assert one["plain"] == alone["plain"], rank
         assert_close(one["same"], alone["same"], rtol=0, atol=0)
         assert one["metrics"] == {}  # which are asked for with `log_metrics`
+
+
+def test_ranks_wait_for_one_another_only_where_they_share_something(folder):
+    for alone, none, cohort in zip(*(ranks(folder, name) for name in ("alone", "none", "cohort")), strict=True):
+        assert none["exchanges"] == alone["exchanges"] and cohort["exchanges"] != alone["exchanges"]
 
 
 def test_checkpoints_and_early_stopping_act_alike_on_all_ranks(folder):

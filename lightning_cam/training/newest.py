@@ -1,6 +1,7 @@
 """The newest scalars of a run, where checkpoints, early stopping and schedulers look for them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -28,6 +29,10 @@ class NewestScalars:
         """Put them in again: the trainer forgets them where it begins anew, and there is no look at each validation."""
         if self._scalars:
             trainer.callback_metrics.update(self._scalars)
+
+    def others(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics that are the user's own."""
+        return {name: value for name, value in metrics.items() if name not in self._scalars}
 
     def values(self) -> dict[str, float]:
         """As numbers, for a checkpoint or another rank; the host waits for the device."""

@@ -255,9 +255,10 @@ class Session:
         All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
         """
         if self.last_step == metrics_step(trainer):
+            metrics = self._newest.others(trainer.callback_metrics)
             for shown in self._shown:
                 if shown.logger is not None:
-                    shown.logger.add_metrics(self.last_step, trainer.callback_metrics)
+                    shown.logger.add_metrics(self.last_step, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Return probe and histories as tensors on the CPU; nothing before they are there, or if they are too large."""

@@ -5,6 +5,8 @@ first Trainer starts the second process.
 """
 
 import sys
+from collections import Counter
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -89,12 +91,8 @@ def look(**options):
     return TransformerCAMCallback(**options)
 
 
-def still(folder, weights, callback, data=None, *, ranks=True, **options):
-    """Three validations of a model that does not change, of 60 images with a mark.
-
-    Returns:
-        The trainer, and the scalars of the last validation that the trainer knows.
-    """
+def still(folder, weights, callback, data=None, *, ranks=True, trains=True, **options):
+    """Three validations of a model that does not change, or one alone, of 60 images with a mark."""
     data = DataLoader(marked(60, 1), 8) if data is None else data
     many = {"strategy": strategy("ddp", "cpu"), "devices": 2} if ranks else {}
     trainer = Trainer(
@@ -111,7 +109,10 @@ def still(folder, weights, callback, data=None, *, ranks=True, **options):
         **many,
         **options,
     )
-    trainer.fit(Still(weights), DataLoader(marked(24, 0), 4), data)
+    if trains:
+        trainer.fit(Still(weights), DataLoader(marked(24, 0), 4), data)
+    else:
+        trainer.validate(Still(weights), data, verbose=False)
     return trainer
 
 
@@ -155,6 +156,29 @@ class FirstLookFails(TransformerCAMCallback):
         super()._look(trainer, module)
 
 
+@contextmanager
+def exchanges():
+    """How often ranks wait for one another meanwhile, by the way in which."""
+    counted = Counter()
+
+    def counting(name, original):
+        def call(*args, **options):
+            counted[name] += 1
+            return original(*args, **options)
+
+        return call
+
+    names = ("broadcast", "barrier", "all_reduce", "gather_object", "broadcast_object_list")
+    before = {name: getattr(torch.distributed, name) for name in names}
+    for name, original in before.items():
+        setattr(torch.distributed, name, counting(name, original))
+    try:
+        yield counted
+    finally:
+        for name, original in before.items():
+            setattr(torch.distributed, name, original)
+
+
 def values(trainer):
     return {tag: float(value) for tag, value in trainer.callback_metrics.items() if tag.startswith("cam/")}
 
@@ -162,6 +186,8 @@ def values(trainer):
 def cohorts(folder, weights):
     """What each scenario leaves on this rank, by name."""
     yield "shared", values(still(folder / "shared", weights, look(cohort=48, log_metrics=True)))
+    still(folder / "alone", weights, look(cohort=48), trains=False)
+    yield "validated alone", None
     data = ByRank([Subset(marked(60, 1), part) for part in UNEVEN])
     still(folder / "uneven", weights, look(cohort=60), data, use_distributed_sampler=False)
     yield "uneven", None
@@ -197,8 +223,10 @@ def trainings(folder):
     ]:
         callbacks = make()
         options = {**some, "strategy": strategy("ddp", "cpu"), "enable_checkpointing": name == "monitored"}
-        outcome = train(folder / "fits", callbacks, lambda: cls(tiny_vit(drop_rate=0.1)), **options)  # noqa: B023
+        with exchanges() as counted:
+            outcome = train(folder / "fits", callbacks, lambda: cls(tiny_vit(drop_rate=0.1)), **options)  # noqa: B023
         kept = {"same": outcome.same, "plain": {**outcome.plain, "progress": outcome.plain["progress"][:2]}}
+        kept["exchanges"] = counted
         kept["metrics"] = values(outcome.trainer)
         kept["lr"] = outcome.trainer.optimizers[0].param_groups[0]["lr"]
         for callback in callbacks:
