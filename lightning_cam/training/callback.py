@@ -56,8 +56,9 @@ class TransformerCAMCallback(Callback):
         cohort: How many more validation images, spread over classes, are explained at each validation run for what is
             found of the whole: by default as many as cost at most a tenth of the validation's own time, or, at fewer
             runs, eight of each class where that pays for them, and at most 1,024; None for none (docs/findings.md).
-        log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags, where `ModelCheckpoint`,
-            `EarlyStopping` and schedulers can act on them: only then can training depend on what was seen.
+        log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags and on all ranks, where
+            `ModelCheckpoint`, `EarlyStopping` and schedulers can act on them: only then can training depend on what was
+            seen.
         batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
             needs the graph of the whole depth.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
