@@ -146,7 +146,7 @@ class CohortSession:
         task = None if source is None else source.heads[0].task
         if collector is None or source is None or not (task is None or (task.has_classes and task.is_exclusive)):
             return None
-        ask("open", layers.named(), methods)
+        ask("open", layers, methods)
         if self.part is None:
             return None
         batches = max(1.0, collector.seen / len(source.rows.images))
@@ -176,7 +176,7 @@ class CohortSession:
         self._collector, self._is_collected = None, True
         if found is None or source is None:
             return
-        head, here = source.heads[0], layers.of(module)
+        head, here = source.heads[0], layers if trainer.is_global_zero else layers.of(module)
 
         def explainer_of(images: ProbeBatch) -> ProbeExplainer:
             return ProbeExplainer(settings, trainer, module, images, source, head, here, together=False)

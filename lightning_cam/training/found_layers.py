@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -22,12 +23,12 @@ class FoundLayers:
     embedding: TargetLayer | None
     passes_detach: bool
 
-    def named(self) -> "FoundLayers":
-        """The same by name alone, to be sent to another rank."""
-        return self._changed(lambda layer: nn.Identity())
+    def __getstate__(self) -> dict[str, Any]:
+        """To another rank go the names of layers, and not the layers themselves, see `of`."""
+        return vars(self._changed(lambda layer: nn.Identity()))
 
     def of(self, model: nn.Module) -> "FoundLayers":
-        """The same in another rank's copy of the model."""
+        """The same in this rank's copy of the model, where they come from another one."""
         return self._changed(lambda layer: model.get_submodule(layer.name) if layer.name else nn.Identity())
 
     def _changed(self, module_of: Callable[[TargetLayer], nn.Module]) -> "FoundLayers":
