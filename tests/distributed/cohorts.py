@@ -20,7 +20,7 @@ from lightning_cam import TransformerCAMCallback
 from lightning_cam.training import allowance, cohort
 from lightning_cam.training.cohort import CohortLooker
 from lightning_cam.training.cohort_part import CohortCollector, CohortPart
-from tests.distributed.scenarios import strategy
+from tests.distributed.scenarios import record, strategy
 from tests.marked import marked, small_vit
 from tests.training import Lit, heard, loader, tiny_vit, train
 
@@ -43,10 +43,16 @@ class Slow(Lit):
 class OnPlateau(Lit):
     """Its learning rate falls whenever a scalar of the callback does not."""
 
+    tag = "cam/attnlrp/entropy"
+
     def configure_optimizers(self):
         optimizer = super().configure_optimizers()
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
-        return [optimizer], [{"scheduler": scheduler, "monitor": "cam/attnlrp/entropy"}]
+        return [optimizer], [{"scheduler": scheduler, "monitor": self.tag}]
+
+
+class ShardedOnPlateau(OnPlateau):
+    tag = "cam/hirescam/entropy"
 
 
 class ByRank(DataLoader):
@@ -220,12 +226,13 @@ def trainings(folder):
         ("monitored", lambda: _monitored(folder), Slow),
         ("plateau", lambda: [look(cohort=None, log_metrics=True, every_n_epochs=2)], OnPlateau),
         ("none", lambda: [look(cohort=None)], Lit),
+        ("sharded", lambda: [look(log_metrics=True, methods="hirescam", every_n_epochs=2)], ShardedOnPlateau),
     ]:
-        callbacks = make()
-        options = {**some, "strategy": strategy("ddp", "cpu"), "enable_checkpointing": name == "monitored"}
+        callbacks, kind = make(), "fsdp1" if name == "sharded" else "ddp"
+        options = {**some, "strategy": strategy(kind, "cpu"), "enable_checkpointing": name == "monitored"}
         with exchanges() as counted:
             outcome = train(folder / "fits", callbacks, lambda: cls(tiny_vit(drop_rate=0.1)), **options)  # noqa: B023
-        kept = {"same": outcome.same, "plain": {**outcome.plain, "progress": outcome.plain["progress"][:2]}}
+        kept = record(outcome)
         kept["exchanges"] = counted
         kept["metrics"] = values(outcome.trainer)
         kept["lr"] = outcome.trainer.optimizers[0].param_groups[0]["lr"]
