@@ -1,10 +1,5 @@
 """A cohort that two processes share: the same is found as on one, a fault on one stops none, scalars reach both."""
 
-import os
-import subprocess
-import sys
-from subprocess import DEVNULL, PIPE
-
 import numpy as np
 import pytest
 import torch
@@ -15,36 +10,30 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_cam import read_timeline
 from tests.distributed.cohorts import FAULTS, UNEVEN, look, still
+from tests.distributed.launched import launch, once
 from tests.marked import marked, small_vit
-from tests.test_training_ranks import ROOT
 from tests.training import Lit, options
 
 
 @pytest.fixture(scope="module")
-def weights():
-    """Of a model that goes by the mark."""
-    torch.manual_seed(0)
-    lit = Lit(small_vit(), lambda parameters, lr: torch.optim.AdamW(parameters, 1e-3))
-    trainer = Trainer(**options(None, max_epochs=5, logger=False))
-    trainer.fit(lit, DataLoader(marked(192, 0), 16, shuffle=True))
-    return lit.model.state_dict()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, weights):
+def folder(tmp_path_factory, worker_id):
     """What each scenario left on each rank."""
-    folder = tmp_path_factory.mktemp("cohorts")
-    torch.save(weights, folder / "weights.pt")
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.distributed.cohorts", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        timeout=400,
-        stdout=DEVNULL,
-        stderr=PIPE,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    return folder
+
+    def run(folder):
+        torch.manual_seed(0)
+        lit = Lit(small_vit(), lambda parameters, lr: torch.optim.AdamW(parameters, 1e-3))
+        trainer = Trainer(**options(folder, max_epochs=5, logger=False))
+        trainer.fit(lit, DataLoader(marked(192, 0), 16, shuffle=True))
+        torch.save(lit.model.state_dict(), folder / "weights.pt")
+        launch("tests.distributed.cohorts", str(folder), timeout=480)
+
+    return once(tmp_path_factory, worker_id, "cohorts", run)
+
+
+@pytest.fixture
+def weights(folder):
+    """Of a model that goes by the mark."""
+    return torch.load(folder / "weights.pt", weights_only=True)
 
 
 def ranks(folder, name):
