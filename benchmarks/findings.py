@@ -238,9 +238,9 @@ class Memory(Callback):
         self.looks, self.batch, self.peaks = looks, batch, [0, 0]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        looker = self.looks._session.cohort.looker
-        assert looker is not None
-        looker._explainer = looker._explainer or looker._explainer_of(looker._images)  # there may have been no look
+        part = self.looks._session.cohort.part
+        assert part is not None
+        part._explainer = part._explainer or part._explainer_of(part._images)  # there may have been no look
 
         def plain() -> None:
             with torch.no_grad():
@@ -248,7 +248,7 @@ class Memory(Callback):
 
         pl_module.forward = pl_module.model.forward  # type: ignore[method-assign]
         device = torch.device("cpu")
-        self.peaks = [peak_memory(plain, device), peak_memory(lambda: looker._explained(pl_module, 0, 0), device)]
+        self.peaks = [peak_memory(plain, device), peak_memory(part.explain, device)]
 
 
 def first_use(result: dict[str, Any]) -> int | None:

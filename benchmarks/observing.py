@@ -24,7 +24,12 @@ from typing_extensions import override
 
 from lightning_cam import TransformerCAMCallback
 
-_now = time.perf_counter if torch.cuda.is_available() else time.thread_time
+
+def _now() -> float:
+    if not torch.cuda.is_available():
+        return time.thread_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 class Classifier(pl.LightningModule):

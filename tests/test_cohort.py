@@ -4,25 +4,26 @@ import logging
 
 import numpy as np
 import pytest
-import timm
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lightning_cam import TransformerCAMCallback, explain, metrics, read_timeline
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.found import Found, FoundEntry
-from lightning_cam.training import allowance, cohort
-from lightning_cam.training.cohort import CohortCollector, CohortLooker
+from lightning_cam.training import allowance, cohort, cohort_part
+from lightning_cam.training.cohort import CohortLooker
+from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.collect import balanced
 from lightning_cam.training.probe import ProbeBatch
+from tests.marked import marked, small_vit
 from tests.test_callback import Blobs, Lit, loaders, trainer
 from tests.training import assert_same, compare, heard, train
 
-SIZE = 32
 MEANS = ("border", "center", "spread", "inside", "agreement")
 
 
@@ -35,15 +36,6 @@ class Tuples(Lit):
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), 1e-3)
-
-
-def marked(count, seed):
-    """Noise in three classes; the first one has a bright cell in a corner, the others differ in nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, 3, SIZE, SIZE, generator=generator) * 0.5 - 0.3
-    labels = torch.arange(count) % 3
-    images[labels == 0, 0, :8, :8] = 0.7
-    return TensorDataset(images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +53,7 @@ def run(tmp_path_factory):
         callback = TransformerCAMCallback(cohort=48, class_names=["red", "a", "b"], on_error="raise")
         fitted = trainer(folder, callback, max_epochs=5)
         data = DataLoader(marked(192, 0), 16, shuffle=True), DataLoader(marked(60, 1), 16)
-        small = {"img_size": SIZE, "patch_size": 8, "embed_dim": 96, "depth": 2, "num_heads": 4, "num_classes": 3}
-        lit = Tuples(timm.create_model("vit_tiny_patch16_224", **small))
+        lit = Tuples(small_vit())
         fitted.fit(lit, *data)
     finally:
         logger.removeHandler(handler)
@@ -134,6 +125,46 @@ def test_metrics_that_checkpoints_act_on(tmp_path):
     assert best.best_model_score.item() == pytest.approx(values.min(), abs=1e-5)
 
 
+class Known(Callback):
+    """What the trainer knows at the end of each validation, before other callbacks act on it."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.values.append({tag: float(value) for tag, value in trainer.callback_metrics.items()})
+
+
+def test_what_was_last_known_stays_where_no_look_is_paid_for(tmp_path, monkeypatch):
+    known, paid = Known(), iter([True, False, False, True])
+    monkeypatch.setattr(CohortLooker, "_is_paid_for", lambda *args: next(paid))
+    looks = TransformerCAMCallback(cohort=8, log_metrics=True, on_error="raise")
+    trainer(tmp_path, known, looks, max_epochs=4).fit(Lit(), *loaders())
+    values = [known["cam/cohort/spread"] for known in known.values]
+    assert values[0] == values[1] == values[2] != values[3]
+    assert len({known["cam/attnlrp/entropy"] for known in known.values}) == 4
+    recorded = read_timeline(tmp_path).metrics["cam/cohort/spread"]  # of the looks alone
+    np.testing.assert_allclose(recorded, [values[0], np.nan, np.nan, values[3]], rtol=1e-5)
+
+
+def test_what_was_last_known_is_there_in_a_run_that_is_resumed(tmp_path):
+    """At its first validation there is no look."""
+
+    def run(epochs, path=None):
+        known, looks = Known(), TransformerCAMCallback(cohort=8, log_metrics=True, every_n_epochs=2, on_error="raise")
+        saves = ModelCheckpoint(tmp_path, "last", save_top_k=1, enable_version_counter=False)
+        fitted = trainer(tmp_path / str(epochs), known, looks, saves, max_epochs=epochs, enable_checkpointing=True)
+        fitted.fit(Lit(), *loaders(), ckpt_path=path)
+        return known.values
+
+    (first,) = run(1)
+    second, third = run(3, tmp_path / "last.ckpt")
+    assert {"cam/cohort/spread", "cam/attnlrp/entropy"} <= first.keys()
+    for tag in ("cam/cohort/spread", "cam/attnlrp/entropy"):
+        assert second[tag] == first[tag] != third[tag]
+
+
 def test_without_a_cohort_nothing_is_found(tmp_path):
     trainer(tmp_path, TransformerCAMCallback(cohort=None, on_error="raise")).fit(Lit(), *loaders())
     timeline = read_timeline(tmp_path)
@@ -200,8 +231,9 @@ def test_no_validation_passes_by_which_a_tenth_of_the_time_is_overspent(tmp_path
         return timed
 
     monkeypatch.setattr(cohort, "time", Clock)
+    monkeypatch.setattr(cohort_part, "time", Clock)
     monkeypatch.setattr(allowance, "time", Clock)
-    monkeypatch.setattr(CohortLooker, "_explain", slower(CohortLooker._explain, lambda args: each * len(args[1])))
+    monkeypatch.setattr(CohortPart, "_explain", slower(CohortPart._explain, lambda args: each * len(args[0])))
     monkeypatch.setattr(CohortLooker, "_cohort", slower(CohortLooker._cohort, lambda args: each))
     monkeypatch.setattr(CohortCollector, "add", slower(CohortCollector.add, lambda args: 0.01))
     looks = TransformerCAMCallback(on_error="raise", num_samples=4, report=False, timelapse=None)
@@ -233,6 +265,22 @@ def test_what_is_collected_is_spread_over_classes_and_known_by_its_place():
     assert [seen[place] for place in places] == keys == probe.labels.tolist()
     assert probe.images[:, 0, 0, 0].tolist() == places
     assert sorted(np.array([0, 0, 0, 1, 2, 2])[balanced([0, 0, 0, 1, 2, 2], 4)]) == [0, 0, 1, 2]
+
+
+def test_what_speaks_for_predictions_is_asked_of_the_rank_that_holds_the_image():
+    looker = CohortLooker.__new__(CohortLooker)
+    looker._sizes, looker._order = [3, 2], np.array([3, 0, 4, 1, 2])  # the first image is the second rank's first
+
+    def ask(question, *, each):
+        assert question == "explain_for"
+        return [
+            np.array([[[rank, row, label]] for row, label in wanted]) if wanted else None
+            for rank, wanted in enumerate(each)
+        ]
+
+    found = looker._for_predictions(ask, np.array([4, 2, 0]), np.array([10, 11, 12, 13, 14]))
+    assert found.tolist() == [[[0, 2, 14]], [[1, 1, 12]], [[1, 0, 10]]]
+    assert looker._for_predictions(ask, np.array([1]), np.arange(5)).tolist() == [[[0, 0, 1]]]
 
 
 def test_a_look_keeps_at_most_256_kilobytes(tmp_path):

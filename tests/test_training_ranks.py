@@ -1,12 +1,5 @@
 """Trainings on two processes: nobody waits for a look in vain, and weights end the same on each rank."""
 
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-from subprocess import DEVNULL, PIPE
-
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -16,11 +9,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback, explain, read_timeline
+from tests.distributed.launched import launch, once
 from tests.distributed.scenarios import KINDS, METHODS, OPTIONS, SAMPLES, fresh_vit
 from tests.training import Lit, Pictures, loader, options
 
 SCENARIOS = [(kind, name) for kind, names in KINDS.items() for name in names]
-ROOT = Path(__file__).parent.parent
 LOOKS = ("looks", "shares", "shares in micro-batches")
 HERE, ELSEWHERE = "only here", "another rank"
 FAULTS = {
@@ -42,21 +35,8 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory, worker_id):
-    """What each scenario left on each rank. Test processes that run side by side share one run of them."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "ranks"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        deadline = time.monotonic() + 480
-        while not (folder / "done").exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-    else:
-        try:
-            _launch(folder, "cpu")
-        finally:
-            (folder / "done").touch()
-    return _read(folder)
+    """What each scenario left on each rank."""
+    return _read(once(tmp_path_factory, worker_id, "ranks", lambda folder: _launch(folder, "cpu")))
 
 
 def _read(folder):
@@ -64,17 +44,10 @@ def _read(folder):
 
 
 def _launch(folder, accelerator):
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.scenarios", str(folder), accelerator]
     # DeepSpeed sets up its processes in its own way, and not where others have been.
     for kinds in ([kind for kind in KINDS if kind != "deepspeed"], [kind for kind in KINDS if kind == "deepspeed"]):
         if kinds:
-            done = subprocess.run([*command, *kinds], env=environment, timeout=240, stdout=DEVNULL, stderr=PIPE)
-            assert done.returncode == 0, done.stderr.decode()[-3000:]
+            launch("tests.distributed.scenarios", str(folder), accelerator, *kinds, timeout=240)
 
 
 @pytest.mark.parametrize(("kind", "name"), SCENARIOS)

@@ -6,7 +6,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback
-from lightning_cam.training import session
 from tests.training import Lit, Pictures, assert_same, heard, loader, tiny_vit, train
 
 
@@ -107,7 +106,9 @@ def test_a_checkpoint_without_the_callback_is_resumed_with_it(tmp_path):
 
 
 def test_what_is_too_large_for_a_checkpoint_is_taken_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "_MAX_STATE_BYTES", 6200)  # the probe has 6144 and its labels 16, a look 128
+    monkeypatch.setattr(
+        "lightning_cam.training.saved._MAX_BYTES", 6200
+    )  # the probe has 6144 and its labels 16, a look 128
     with heard() as said:
         first = _fit(tmp_path / "first", TransformerCAMCallback(num_samples=2), 3)
     assert sum("not saved in checkpoints" in message for message in said) == 1

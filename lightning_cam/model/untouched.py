@@ -148,7 +148,7 @@ def held_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _may_hold(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, (*_CONTAINERS, tuple)) and len(value) > 0)
+    return isinstance(value, Tensor) or (isinstance(value, _NESTED) and len(value) > 0)
 
 
 def _restore_gradients(
@@ -187,11 +187,16 @@ def _attributes(module: nn.Module) -> Callable[[], None]:
 
 
 def _leaves(values: Iterable[Any], containers: list[tuple[Any, Any]]) -> Iterator[Any]:
-    """What values hold, through containers within containers; these are added to `containers`, each with a copy."""
+    """What values hold that may change, through containers within containers.
+
+    These are added to `containers`, each with a copy.
+    """
     waiting, seen, left = deque(values), set[int](), _MOST_ELEMENTS
     while waiting:
         value = waiting.popleft()
-        if not isinstance(value, (*_CONTAINERS, tuple)):
+        if type(value) in _WITHOUT_STATE:  # most are, and a model has many thousands
+            continue
+        if not isinstance(value, _NESTED):
             yield value
         elif id(value) not in seen:
             seen.add(id(value))
@@ -241,6 +246,8 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 _CONTAINERS = (dict, list, set, deque)
+_NESTED = (*_CONTAINERS, tuple)
+_WITHOUT_STATE = frozenset({bool, int, float, str, type(None)})
 # Class, and what remembers the state of one of its objects and returns how to put it back; the first that fits counts.
 _KEEPERS: list[tuple[type, Callable[[Any], Callable[[], object]]]] = [
     (UninitializedBuffer, lambda it: lambda: None),  # of a lazy module that has not run: there is no value

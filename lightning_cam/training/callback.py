@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import fields
+from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -55,8 +56,9 @@ class TransformerCAMCallback(Callback):
         cohort: How many more validation images, spread over classes, are explained at each validation run for what is
             found of the whole: by default as many as cost at most a tenth of the validation's own time, or, at fewer
             runs, eight of each class where that pays for them, and at most 1,024; None for none (docs/findings.md).
-        log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags, where `ModelCheckpoint`,
-            `EarlyStopping` and schedulers can act on them: only then can training depend on what was seen.
+        log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags and on all ranks, where
+            `ModelCheckpoint`, `EarlyStopping` and schedulers can act on them: only then can training depend on what was
+            seen.
         batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
             needs the graph of the whole depth.
         shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
@@ -131,6 +133,7 @@ class TransformerCAMCallback(Callback):
         self._all_off = False  # every rank knows of it
         self._together = False  # all ranks look
         self._waits = False  # for the moment to look in a validation run
+        self._closed = False  # nothing more is done in a validation run
         self._began = False  # there was a look, or one that failed
         self._started, self._own = 0.0, 0.0  # when the validation began, and the seconds of it that were ours
 
@@ -156,7 +159,7 @@ class TransformerCAMCallback(Callback):
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._waits = True
+        self._waits, self._closed = True, False
         self._started, self._own = time.perf_counter(), 0.0
 
     @override
@@ -189,10 +192,13 @@ class TransformerCAMCallback(Callback):
                 with signals_deferred():
                     self._attempt(self._look, trainer, pl_module)
         self._own += time.perf_counter() - began
-        if is_last and not self._waits and not trainer.sanity_checking:  # there was a look in this validation
-            seconds = time.perf_counter() - self._started - self._own
-            with signals_deferred():
-                self._attempt(self._session.look_at_cohort, trainer, pl_module, seconds)
+        if is_last:
+            self._close(trainer, pl_module)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._closed and self._session.meets(trainer):  # others wait for this rank, though it saw no batch
+            self._close(trainer, pl_module)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -203,6 +209,7 @@ class TransformerCAMCallback(Callback):
     on_test_start = on_validation_start
     on_test_batch_start = on_validation_batch_start
     on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
     def flush(self) -> None:
@@ -228,8 +235,10 @@ class TransformerCAMCallback(Callback):
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
         """Run a part of a look; if it fails, say why once and switch off, so that training goes on."""
-        if self._off:
-            return
+        if not self._off:
+            self._run(action, *args)
+
+    def _run(self, action: Callable[..., None], *args: Any) -> None:
         try:
             action(*args)
         except Exception as error:
@@ -249,6 +258,20 @@ class TransformerCAMCallback(Callback):
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         self._session.look(trainer, module)
+
+    def _close(self, trainer: Trainer, module: LightningModule) -> None:
+        """Look at the cohort, if there was a look in this validation, and let other ranks know the scalars."""
+        self._closed = True
+        if trainer.sanity_checking:
+            return
+        seconds = None if self._waits else time.perf_counter() - self._started - self._own
+        with signals_deferred():
+            if self._session.meets(trainer):  # also one that has switched itself off, or others would wait
+                self._run(partial(self._session.meet, trainer, module, seconds, is_on=not self._off))
+                return
+            if seconds is not None:
+                self._attempt(self._session.look_at_cohort, trainer, module, seconds)
+            self._attempt(self._session.put_metrics, trainer)
 
     def _may_look(self, trainer: Trainer, is_last: bool) -> bool:
         """Whether the probe is there. Where all ranks look, all decide alike, also one that has switched itself off."""

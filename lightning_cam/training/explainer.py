@@ -29,6 +29,7 @@ from lightning_cam.training.checks import (
     faithfulness,
     gain_over_chance,
 )
+from lightning_cam.training.found_layers import FoundLayers
 from lightning_cam.training.observed import Guessed, Head, Seen
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
@@ -49,7 +50,7 @@ class ProbeExplainer:
         probe: The fixed images, on the model's device.
         source: What was seen of validation, or guessed.
         head: The output.
-        like: One of another output, which has found the same layers.
+        like: What one of another output has found: the same layers.
         together: Whether all ranks look.
 
     Attributes:
@@ -68,7 +69,7 @@ class ProbeExplainer:
         probe: ProbeBatch,
         source: Seen | Guessed,
         head: Head,
-        like: "ProbeExplainer | None" = None,
+        like: FoundLayers | None = None,
         *,
         together: bool,
     ) -> None:
@@ -78,7 +79,7 @@ class ProbeExplainer:
         as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
         self.layers: list[TargetLayer]
         self.embedding: TargetLayer | None
-        self._passes_detach: bool = like is not None and like._passes_detach
+        self._passes_detach = like is not None and like.passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
             self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
@@ -156,6 +157,11 @@ class ProbeExplainer:
         with looking(module), torch.no_grad():
             logits = logits_of(OnCopies(self._forward.of_rows(rows))(images), len(images))
         return self.task.probabilities(logits)
+
+    @property
+    def found(self) -> FoundLayers:
+        """Where the model is explained."""
+        return FoundLayers(self.layers, self.embedding, self._passes_detach)
 
     @property
     def task(self) -> Task:

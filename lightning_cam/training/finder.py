@@ -121,7 +121,7 @@ class ProbeFinder:
                 self.rows = found.rows
             if is_first and watch is not None and isinstance(found, Seen):
                 self._direct = Direct.of(found, watch.batch)
-            if self._settings.probe is not None and is_first:
+            if self._settings.probe is not None and is_first and self._for_probe:
                 found = self._of_given_probe(found, watch)
         if not self._for_probe or (not is_first and self._settings.probe is not None):
             return

@@ -139,7 +139,8 @@ class ProbeBatch:
 
     def counted(self) -> "ProbeBatch":
         """Return it with `num_labels`; this waits for the device."""
-        return replace(self, num_labels=0 if self.labels is None else int(self.labels.max()) + 1)
+        labels = self.labels
+        return replace(self, num_labels=0 if labels is None or not len(labels) else int(labels.max()) + 1)
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for f in fields(self):

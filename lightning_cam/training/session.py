@@ -4,7 +4,6 @@ import logging
 import weakref
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,31 +11,21 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.model.private import metrics_step
+from lightning_cam.training.cohort import Ask
 from lightning_cam.training.cohort_session import CohortSession
-from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.finder import ProbeFinder, unlogged
 from lightning_cam.training.history import History
-from lightning_cam.training.look_logger import LookLogger
-from lightning_cam.training.observed import Head
+from lightning_cam.training.meeting import LastWord, Meeting
+from lightning_cam.training.newest import NewestScalars
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training, on_all_ranks
+from lightning_cam.training.saved import ANEW, Saved
 from lightning_cam.training.settings import Settings
+from lightning_cam.training.shown import Shown, shown_of
 from lightning_cam.training.validated import InputComparison
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-_ANEW = "This run goes on from a checkpoint and takes a new probe"
-_MAX_STATE_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
-
-
-@dataclass
-class _Shown:
-    """One output that is shown: who explains it, and on the rank that logs who logs it."""
-
-    head: Head
-    explainer: ProbeExplainer
-    logger: LookLogger | None
 
 
 class Session:
@@ -60,10 +49,11 @@ class Session:
         self._together = False  # all ranks look
         self._trainer: weakref.ref[Trainer] | None = None  # of the looks so far
         self._said_too_large = False
-        self._shown: list[_Shown] = []
+        self._shown: list[Shown] = []
         self._comparison: InputComparison | None = None
         self._finder: ProbeFinder | None = None
         self._is_restored = False  # probe and history come from a checkpoint
+        self._newest = NewestScalars(is_on=settings.log_metrics)
         self.cohort = CohortSession(settings)
         self.probe: ProbeBatch | None = None
         self.histories: dict[str, History] = {}
@@ -73,7 +63,7 @@ class Session:
         """A copy, made in a run, has a history and files of its own."""
         closed = dict.fromkeys(("_trainer", "_comparison", "_finder"))
         anew = {"_shown": [], "cohort": CohortSession(self._settings), "histories": deepcopy(self.histories)}
-        return {**vars(self), **closed, **anew}
+        return {**vars(self), **closed, **anew, "_newest": deepcopy(self._newest)}
 
     @property
     def history(self) -> History:
@@ -111,11 +101,9 @@ class Session:
             batch_idx: Its number in its loader.
             dataloader_idx: Number of its loader.
         """
-        if not (self._together or trainer.is_global_zero):
-            return
         if self._comparison is not None and not self._comparison.is_done and batch_idx == dataloader_idx == 0:
             self._comparison.begin(batch)
-        for_probe = not (self.is_open and self.probe is not None)
+        for_probe = self._seeks_probe(trainer)
         if not for_probe and not self.cohort.collects(trainer):
             return
         if self._finder is None:
@@ -143,7 +131,7 @@ class Session:
             self._comparison.end()
         if self._finder is None:
             return
-        if self.is_open and self.probe is not None:
+        if not self._seeks_probe(trainer):
             if self.cohort.collects(trainer):
                 self.cohort.attempt(partial(self._finder.end_batch, trainer, module))
                 self._collect(trainer, self._finder)
@@ -154,13 +142,17 @@ class Session:
         if self._is_restored and source is not None and self.probe is not None:
             channels = source.rows.images.shape[1], self.probe.images.shape[1]
             if channels[0] != channels[1]:
-                _log.warning("%s: the images there have another number of channels.", _ANEW)
+                _log.warning("%s: the images there have another number of channels.", ANEW)
                 self._forget()
             elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
-                _log.warning("%s: the looks there are of later steps than this run.", _ANEW)
+                _log.warning("%s: the looks there are of later steps than this run.", ANEW)
                 self._forget()
         if self.probe is None:
             self.probe = self._finder.probe(trainer, is_last)
+
+    def _seeks_probe(self, trainer: Trainer) -> bool:
+        """Whether the probe is collected here, and what it is explained with found out."""
+        return (self._together or trainer.is_global_zero) and not (self.is_open and self.probe is not None)
 
     def _collect(self, trainer: Trainer, finder: ProbeFinder) -> None:
         rows, finder.rows = finder.rows, None
@@ -178,7 +170,7 @@ class Session:
         except Exception as error:
             if not self._is_restored:
                 raise
-            _log.warning("%s: that of the checkpoint cannot be looked at (%s).", _ANEW, error)
+            _log.warning("%s: that of the checkpoint cannot be looked at (%s).", ANEW, error)
             self.close()
             self._forget()
 
@@ -202,11 +194,38 @@ class Session:
         for shown, explanation, checks in looked:
             if shown.logger is not None:
                 history = self.histories.setdefault(shown.head.name, History())
-                scalars = shown.logger.log(explanation, checks, history, step=step, epoch=epoch)
-                if self._settings.log_metrics:
-                    trainer.callback_metrics.update(scalars)
+                self._newest.add(trainer, shown.logger.log(explanation, checks, history, step=step, epoch=epoch))
 
-    def look_at_cohort(self, trainer: Trainer, module: LightningModule, seconds: float) -> None:
+    def meets(self, trainer: Trainer) -> bool:
+        """Whether all ranks have something to do together at the end of a validation."""
+        return trainer.world_size > 1 and (self.cohort.is_shared or self._newest.is_on)
+
+    def meet(self, trainer: Trainer, module: LightningModule, seconds: float | None, *, is_on: bool) -> None:
+        """Do that, on each rank: share the cohort, and let all ranks know the scalars.
+
+        Args:
+            trainer: The trainer.
+            module: The model.
+            seconds: That the validation itself has taken; None where there was no look at the probe.
+            is_on: Whether this rank has anything to give.
+        """
+        if not is_on:
+            self.cohort.end()
+        if self.cohort.is_shared:
+            trainer.strategy.barrier()  # that a validation takes longer on another rank is not what the cohort costs
+        meeting = Meeting(trainer, partial(self.cohort.answer, trainer, module))
+        look = None if seconds is None else partial(self.look_at_cohort, trainer, module, seconds, meeting.ask)
+        word, error = meeting.hold(look, lambda: LastWord(self.cohort.is_on, self._newest.values()))
+        if not trainer.is_global_zero:
+            self._newest.take(word.metrics, module.device)
+        self.put_metrics(trainer)
+        if not word.cohort:
+            self.cohort.end()
+            self.cohort.is_shared = False
+        if error is not None:
+            self.cohort.fail(error)
+
+    def look_at_cohort(self, trainer: Trainer, module: LightningModule, seconds: float, ask: Ask | None = None) -> None:
         """Say what is found of the cohort, at the end of a validation in which there was a look at the probe.
 
         A fault ends the looks at the cohort, and not those at the probe.
@@ -215,26 +234,20 @@ class Session:
             trainer: The trainer.
             module: The model.
             seconds: That the validation itself has taken.
+            ask: Asks all ranks, where they share the cohort.
         """
         if trainer.is_global_zero and self._shown and self._shown[0].logger is not None:
-            self.cohort.attempt(partial(self._look_at_cohort, trainer, module, self._shown[0], seconds))
+            shown = self._shown[0]
+            methods = list(self.histories[shown.head.name].maps)
+            ask = ask or Meeting(trainer, partial(self.cohort.answer, trainer, module)).ask
+            scalars = self.cohort.attempt(
+                partial(self.cohort.look, trainer, module, seconds, ask, shown=shown, methods=methods)
+            )
+            self._newest.add(trainer, {tag: torch.tensor(value) for tag, value in (scalars or {}).items()})
 
-    def _look_at_cohort(self, trainer: Trainer, module: LightningModule, shown: _Shown, seconds: float) -> None:
-        assert self._finder is not None and self._finder.source is not None and shown.logger is not None
-        found = self.cohort.look(
-            trainer,
-            module,
-            seconds,
-            head=shown.head,
-            explainer=shown.explainer,
-            source=self._finder.source,
-            class_names=shown.logger.class_names,
-            methods=list(self.histories[shown.head.name].maps),
-        )
-        if found is not None:
-            shown.logger.log_found(found)
-            if self._settings.log_metrics:
-                trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in found.scalars.items()})
+    def put_metrics(self, trainer: Trainer) -> None:
+        """Put the newest scalars into `trainer.callback_metrics`, if that is asked for."""
+        self._newest.put(trainer)
 
     def add_metrics(self, trainer: Trainer) -> None:
         """Put the metrics of the user's model next to the look of their step, if there is one.
@@ -242,54 +255,35 @@ class Session:
         All ranks have computed them by now, and Lightning keeps the values: to read them starts no communication.
         """
         if self.last_step == metrics_step(trainer):
+            metrics = self._newest.others(trainer.callback_metrics)
             for shown in self._shown:
                 if shown.logger is not None:
-                    shown.logger.add_metrics(self.last_step, trainer.callback_metrics)
+                    shown.logger.add_metrics(self.last_step, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Return probe and histories as tensors on the CPU; nothing before they are there, or if they are too large."""
         if self.probe is None:
             return {}
-        size = self.probe.num_bytes + sum(history.num_bytes for history in self.histories.values())
-        if size > _MAX_STATE_BYTES:
-            if not self._said_too_large:
-                self._said_too_large = True
-                _log.warning(
-                    "The probe and history of %.0f MiB are not saved in checkpoints (at most %.0f MiB); a resumed run "
-                    "will take a new probe.",
-                    size / 2**20,
-                    _MAX_STATE_BYTES / 2**20,
-                )
-            return {}
-        histories = {name: history.state_dict() for name, history in self.histories.items()}
-        return {"probe": self.probe.state_dict(), "histories": histories, "asked_for": self._asked_for}
+        saved = Saved(self.probe, self.histories, self._newest.values())
+        state = saved.state_dict(self._settings)
+        if state is None and not self._said_too_large:
+            self._said_too_large = True
+            saved.say_too_large()
+        return state or {}
 
     def load_state_dict(self, state: Any) -> None:
         """Take the probe and histories of `state_dict`; what does not fit is said, and a new probe is taken."""
-        try:
-            probe, asked_for = ProbeBatch.from_state(state["probe"]), state.get("asked_for", self._asked_for)
-            histories = {name: History() for name in state["histories"]}
-            for name, history in histories.items():
-                history.load_state_dict(state["histories"][name])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            _log.warning("%s: the entry of this callback cannot be read (%r).", _ANEW, error)
+        saved = Saved.of(state, self._settings)
+        if saved is None:
             return
-        if asked_for != self._asked_for:
-            _log.warning("%s: probe= and num_samples= were others then, %s.", _ANEW, asked_for)
-            return
-        self.probe, self.histories, self._is_restored = probe, histories, True
-        self.last_step = max((history.steps[-1] for history in histories.values() if history.steps), default=-1)
-
-    @property
-    def _asked_for(self) -> dict[str, Any]:
-        """What decides which images are the probe."""
-        probe = self._settings.probe
-        words = probe if probe is None or isinstance(probe, str) else str(probe) if _are_indices(probe) else "a batch"
-        return {"probe": words, "num_samples": self._settings.num_samples}
+        self.probe, self.histories, self._is_restored = saved.probe, saved.histories, True
+        self._newest.take(saved.metrics)
+        self.last_step = max((history.steps[-1] for history in self.histories.values() if history.steps), default=-1)
 
     def _forget(self) -> None:
         self.probe, self._is_restored, self.last_step = None, False, -1
         self.histories.clear()
+        self._newest.take({})
 
     def flush(self) -> None:
         """Wait until the looks so far are written."""
@@ -321,25 +315,9 @@ class Session:
         if self._finder.guessed is not None and not self._together:
             self._comparison = InputComparison(self._finder.guessed.network, probe.images)
 
-    def _opened(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> list[_Shown]:
-        assert self._finder is not None and self._finder.source is not None  # what gave the probe, or goes on with it
-        source, settings = self._finder.source, self._settings
-        shown: list[_Shown] = []
-        for head in [Head()] if settings.score is not None else source.heads:
-            named = replace(settings, name=f"{settings.name}/{head.name}") if head.name else settings
-            of_head = replace(probe, labels=head.labels(probe)).counted()
-            like = shown[0].explainer if shown else None
-            explainer = ProbeExplainer(named, trainer, module, of_head, source, head, like, together=self._together)
-            logger = None
-            if trainer.is_global_zero:
-                taken = self._finder.taken(head)
-                logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.embedding)
-            shown.append(_Shown(head, explainer, logger))
-        return shown
+    def _opened(self, trainer: Trainer, module: LightningModule, probe: ProbeBatch) -> list[Shown]:
+        assert self._finder is not None  # it saw a batch
+        return shown_of(self._settings, trainer, module, probe, self._finder, together=self._together)
 
     def _on_looking_ranks(self, trainer: Trainer, action: Callable[[], T]) -> T:
         return on_all_ranks(trainer, action) if self._together else action()
-
-
-def _are_indices(probe: Any) -> bool:
-    return isinstance(probe, (list, tuple)) and all(isinstance(index, int) for index in probe)

@@ -1,0 +1,39 @@
+"""Where a model is explained, once that is found: for other outputs, other images and other ranks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from lightning_cam.resolve import TargetLayer
+
+
+@dataclass(frozen=True)
+class FoundLayers:
+    """What a search for layers has found.
+
+    Args:
+        layers: The target layers.
+        embedding: Where methods of the whole depth read relevance; None if there is none among the methods.
+        passes_detach: Whether the output has a gradient only if `detach()` is passed over.
+    """
+
+    layers: list[TargetLayer]
+    embedding: TargetLayer | None
+    passes_detach: bool
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another rank go the names of layers, and not the layers themselves, see `of`."""
+        return vars(self._changed(lambda layer: nn.Identity()))
+
+    def of(self, model: nn.Module) -> "FoundLayers":
+        """The same in this rank's copy of the model, where they come from another one."""
+        return self._changed(lambda layer: model.get_submodule(layer.name) if layer.name else nn.Identity())
+
+    def _changed(self, module_of: Callable[[TargetLayer], nn.Module]) -> "FoundLayers":
+        def changed(layer: TargetLayer) -> TargetLayer:
+            return replace(layer, module=module_of(layer))
+
+        embedding = None if self.embedding is None else changed(self.embedding)
+        return FoundLayers([changed(layer) for layer in self.layers], embedding, self.passes_detach)
