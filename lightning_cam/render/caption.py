@@ -3,34 +3,38 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cam.printable import printable
+from lightning_cam.render import fonts
 
 _MEASURED = 100  # of the longest names, the widest decides the layout
 
 
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # DejaVu Sans comes with matplotlib: the same on every machine, Latin, Greek, Cyrillic, Arabic, arrows.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
 def line_height(size: int) -> int:
     """Height in pixels of one line of text of font size `size`."""
-    return sum(_font(size).getmetrics())
+    return sum(fonts.load(fonts.DEJAVU, size).getmetrics())
 
 
 def text_width(text: str, size: int) -> int:
     """Width in pixels of `text` at font size `size`, as it is drawn: control characters as escape sequences."""
-    return int(_font(size).getlength(printable(text))) + 1
+    return int(fonts.length(printable(text), size)) + 1
+
+
+def shown_name(name: object, index: int) -> str:
+    r"""A class's name in one line; its number if no font has the letters of the name.
+
+    Example:
+        >>> shown_name("great  white shark", 2), shown_name("\U0010fffd", 2)
+        ('great white shark', '2')
+    """
+    line = " ".join(str(name).split())
+    return line if fonts.can_write(printable(line)) else str(index)
 
 
 def shorten(text: str, size: int, width: int, *, in_the_middle: bool = False) -> str:
@@ -66,12 +70,11 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
     Returns:
         (len(texts), line height, width) uint8 on the host.
     """
-    height, ascent = line_height(size), _font(size).getmetrics()[0]
+    height, ascent = line_height(size), fonts.load(fonts.DEJAVU, size).getmetrics()[0]
     sheet = Image.new("L", (width, height * len(texts)))
     draw = ImageDraw.Draw(sheet)
-    x, anchor = (width, "rs") if align_right else (0, "ls")
-    for row, text in enumerate(shorten_all(texts, size, width)):
-        draw.text((x, row * height + ascent), printable(text), 255, _font(size), anchor)
+    for row, text in enumerate(map(printable, shorten_all(texts, size, width))):
+        fonts.draw(draw, width if align_right else 0, row * height + ascent, text, size, to_left=align_right)
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 
@@ -85,7 +88,8 @@ class Captions:
     """Captions of label, predicted class and probability. Only the names that are shown are drawn.
 
     Args:
-        class_names: Names of the first classes, any script that DejaVu Sans holds; long names are shortened.
+        class_names: Names of the first classes, in any script that the system has a font for; a name in another one
+            is its number. Long names are shortened.
         num_classes: How many classes there are; those without a name are numbered. By default those with one.
 
     Example:
@@ -174,7 +178,7 @@ class Captions:
     def _name(self, index: int) -> str:
         if not 0 <= index < self.num_classes:
             return "?"
-        return " ".join(str(self.class_names[index]).split()) if index < len(self.class_names) else str(index)
+        return shown_name(self.class_names[index], index) if index < len(self.class_names) else str(index)
 
     def _indices_of_longest(self) -> list[int]:
         named = range(min(len(self.class_names), self.num_classes))

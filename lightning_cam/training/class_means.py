@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cam.render import class_means
+from lightning_cam.render import class_means, shown_name
 from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.history import thin
 
@@ -26,7 +26,7 @@ class ClassMeans:
         maps = np.stack([[look.means.get(label, blank) for label in labels] for look in self._looks])
         repeated = len({look.epoch for look in self._looks}) < len(self._looks)
         headings = [f"step {look.step}" if repeated else f"epoch {look.epoch}" for look in self._looks]
-        names = [found.cohort.name(label) for label in labels]
+        names = [shown_name(found.cohort.name(label), label) for label in labels]
         if not labels:
             maps, names = np.broadcast_to(blank, (len(self._looks), 1, 28, 28)), ["no evidence"]
         return class_means(torch.from_numpy(maps.copy()).float(), names, headings)
