@@ -330,3 +330,11 @@ NO_BOXES += [torch.zeros(6, 4, dtype=torch.complex64), torch.zeros(6, 4, device=
 def test_what_goes_by_the_name_of_boxes_and_is_none_is_passed_over(boxes):
     probe = ProbeBatch.from_batch({"image": IMAGES, "boxes": boxes})
     assert probe.regions is None and len(probe.images) == 6
+
+
+def test_stated_normalizations_are_those_with_numbers():
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
+    model[0].pretrained_cfg = {"mean": (0.5, 0.25), "std": torch.tensor(0.5)}
+    model[1].pretrained_cfg = {"mean": None, "std": (1.0,)}
+    stated = stated_normalizations([Normalize((0.25,), (0.75,)), object(), torch.mean], model)
+    assert stated == [((0.25,), (0.75,)), ((0.5, 0.25), (0.5,))]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +94,15 @@ def _statistics(item: Any) -> Statistics | None:
     """Mean and standard deviation that a transform or a configuration holds as plain numbers."""
     get = item.get if isinstance(item, Mapping) else lambda name: attribute_of(item, name)
     try:
-        mean, std = (torch.as_tensor(get(name), dtype=torch.float32).flatten().tolist() for name in ("mean", "std"))
-    except (TypeError, ValueError, RuntimeError):  # no such attribute, or something else goes by that name
+        mean, std = (_numbers(get(name)) for name in ("mean", "std"))
+    except (TypeError, ValueError, RuntimeError):  # something else goes by that name
         return None
-    return (tuple(mean), tuple(std)) if mean and std else None
+    return (mean, std) if mean and std else None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    # By NumPy where that can be: what torch makes a tensor of may lie on a device, and reading it back waits.
+    numbers = value.float() if isinstance(value, Tensor) else np.asarray(value, np.float32)
+    return tuple(numbers.flatten().tolist())
