@@ -64,6 +64,18 @@ def shorten_all(texts: Sequence[str], size: int, width: int) -> list[str]:
     ]
 
 
+def wrap(text: str, size: int, width: int) -> list[str]:
+    """Break a text between its words into lines of at most `width` pixels, as far as that goes."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = False) -> Tensor:
     """Draw one line per text, white on black.
 
@@ -124,23 +136,22 @@ class Captions:
         return preds == labels
 
     def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write `prediction        82%`.
+        """Write `prediction        82%`, the probability in a line of its own if the names are too long for one.
 
         Args:
             preds: (...) integers on the CPU.
             probs: (...) in [0, 1]; a non-finite one is written as `?`.
             size: Font size.
-            width: Width in pixels of the line.
+            width: Width in pixels of a line.
 
         Returns:
-            (..., line height, width) uint8, white on black.
+            (..., height of one or two lines, width) uint8, white on black.
         """
-        percent = self._chances(probs, size)
-        names = self._names(preds, size, width - percent.shape[-1])
-        return _left_and_right(names, percent, width)
+        percent, names = self._chances(probs, size), self._names(preds, size, width)
+        return _in_one_or_two_lines(names, percent, width)
 
     def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write `label → prediction        82%`, in two lines if the names are too long for one.
+        """Write `label → prediction        82%`, in two or three lines if the names are too long for one.
 
         Args:
             labels: (...) integers on the CPU.
@@ -150,7 +161,7 @@ class Captions:
             width: Width in pixels of a line.
 
         Returns:
-            (..., height of one or two lines, width) uint8, white on black.
+            (..., height of one to three lines, width) uint8, white on black.
         """
         percent = self._chances(probs, size)
         arrow = F.pad(text_mask("→", size), (4, 4)).expand(*percent.shape[:-1], -1)
@@ -160,8 +171,8 @@ class Captions:
             return _left_and_right(torch.cat([label, arrow, prediction], -1), percent, width)
         label = self._label_names(labels, size, width)
         first = F.pad(label, (0, width - label.shape[-1]))
-        second = _left_and_right(torch.cat([arrow[..., 4:], prediction], -1), percent, width)
-        return torch.cat([first, second], -2)
+        prediction = self._names(preds, size, width - arrow.shape[-1])
+        return torch.cat([first, _in_one_or_two_lines(torch.cat([arrow[..., 4:], prediction], -1), percent, width)], -2)
 
     def _label_names(self, labels: Tensor, size: int, limit: int) -> Tensor:
         return self._names(labels, size, limit)
@@ -193,6 +204,12 @@ def _percentages(probs: Tensor, size: int) -> Tensor:
     shown, place = percent.unique(return_inverse=True)
     width = text_width("100%", size)
     return draw_lines([texts[index] for index in shown.tolist()], size, width, align_right=True)[place]
+
+
+def _in_one_or_two_lines(left: Tensor, right: Tensor, width: int) -> Tensor:
+    if left.shape[-1] + right.shape[-1] <= width:
+        return _left_and_right(left, right, width)
+    return torch.cat([F.pad(left, (0, width - left.shape[-1])), F.pad(right, (width - right.shape[-1], 0))], -2)
 
 
 def _left_and_right(left: Tensor, right: Tensor, width: int) -> Tensor:
