@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch.testing import assert_close
 
 from lightning_cam.render import (
     Captions,
+    class_means,
     encode_jpeg,
     filmstrip,
     overlay,
@@ -20,6 +22,7 @@ from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
 from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
+from lightning_cam.training.class_means import ClassMeans
 from lightning_cam.training.history import History, thin
 from lightning_cam.training.look import Look, RunInfo, _headings, draw
 from tests.drawn import DIGITS, batch, lit, written
@@ -275,6 +278,34 @@ class TestThumbnails:
         lines = self.lines(picture)
         assert lines.min() >= 5
         assert len(lines) >= 1 + 3
+
+    @pytest.mark.parametrize("heading", ["epoch 100", "epoch 3\nstep 1,050"])
+    def test_names_and_headings_of_the_mean_maps_can_be_read(self, heading):
+        picture = class_means(torch.full((5, 5, 28, 28), torch.nan), ["golden retriever"] * 5, [heading] * 5)
+        lines = self.lines(picture)
+        assert lines.min() >= 5
+        assert len(lines) >= 1 + 5
+
+    def test_there_are_no_more_mean_maps_than_can_be_read(self):
+        means = ClassMeans()
+        generator = np.random.default_rng(0)
+        for step in range(9):
+            maps = {label: generator.random((28, 28)) for label in range(7)}
+            cohort = SimpleNamespace(name=lambda label: "猫" if label == 3 else f"class {label}")
+            picture = means.add(SimpleNamespace(step=1000 * step, epoch=step // 4, means=maps, cohort=cohort))
+        whole = np.mean(list(maps.values()), 0)
+        shown = sorted(maps, key=lambda label: -np.abs(maps[label] - whole).max())[:5]
+        looks = thin([1000 * step for step in range(9)], 5)
+        # Values are those of the newest look alone here: only words and size are compared.
+        expected = class_means(
+            torch.zeros(5, 5, 28, 28),
+            ["3" if label == 3 else f"class {label}" for label in shown],
+            [f"epoch {look // 4}\nstep {1000 * look:,}" for look in looks],
+        )
+        assert picture.shape == expected.shape
+        assert torch.equal(picture[:, :, :150], expected[:, :, :150])
+        top = picture.shape[1] - 5 * 99
+        assert torch.equal(picture[:, :top], expected[:, :top])
 
 
 def test_a_grid_has_eight_images_and_the_others_follow(generator):

@@ -96,6 +96,25 @@ def text_mask(text: str, size: int) -> Tensor:
     return draw_lines([text], size, text_width(text, size))[0]
 
 
+def draw_headings(names: Sequence[str], size: int, width: int) -> Tensor:
+    """Write headings of one line or several in the middle of their columns; a long one makes all smaller.
+
+    Returns:
+        (len(names), h, width) uint8.
+    """
+    lines = [name.split("\n") for name in names]
+    widest = max(text_width(line, size) for name in lines for line in name)
+    size = max(1, min(size, size * width // widest))
+    most = max(map(len, lines))
+    masks = []
+    for name in lines:
+        for line in [*name, *[""] * (most - len(name))]:
+            mask = text_mask(shorten(line, size, width), size)
+            missing = width - mask.shape[-1]
+            masks.append(F.pad(mask, (missing // 2, missing - missing // 2)))
+    return torch.stack(masks).view(len(names), -1, width)
+
+
 class Captions:
     """Captions of label, predicted class and probability. Only the names that are shown are drawn.
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.render.caption import Captions, shorten, text_mask, text_width
+from lightning_cam.render.caption import Captions, draw_headings
 from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.render.scale import scale_common
 from lightning_cam.render.tile import (
@@ -72,24 +72,9 @@ def filmstrip(
     right = None if labels is None else captions.right(preds, labels)
     colors = torch.cat([neutral[None], frame_colors(preds, labels, right)])
     tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
-    headings = _headings(["image", *columns], tiles.shape[-1])
+    masks = draw_headings(["image", *columns], FONT_SIZE, tiles.shape[-1])
+    headings = text_on_background(F.pad(masks, (0, 0, GAP, 0))[:, None])
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
-
-
-def _headings(names: Sequence[str], width: int) -> Tensor:
-    """Write each heading in the middle of a tile (len(names), 1, 3, h, width); long ones make all smaller."""
-    lines = [name.split("\n") for name in names]
-    widest = max(text_width(line, FONT_SIZE) for name in lines for line in name)
-    size = min(FONT_SIZE, FONT_SIZE * width // widest)
-    most = max(map(len, lines))
-    masks = []
-    for name in lines:
-        for line in [*name, *[""] * (most - len(name))]:
-            mask = text_mask(shorten(line, size, width), size)
-            missing = width - mask.shape[-1]
-            masks.append(F.pad(mask, (missing // 2, missing - missing // 2)))
-    stacked = torch.stack(masks).view(len(names), -1, width)
-    return text_on_background(F.pad(stacked, (0, 0, GAP, 0))[:, None])
 
 
 def _sheet(tiles: Tensor) -> Tensor:
