@@ -76,7 +76,7 @@ def _events(run: Path) -> EventAccumulator:
 
 
 def main() -> None:
-    """Train, then print the table, the picture's path and how to open TensorBoard."""
+    """Train, then print the table, where the pictures and the report are, and how to open TensorBoard."""
     for host in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(host).setLevel(logging.WARNING)
     # The images are in memory: more processes would only slow it down.
@@ -89,6 +89,7 @@ def main() -> None:
     print(f"\n{table(run)}\n")
     print(f"Finished after {time.monotonic() - started:.0f} s.")
     print(f"The filmstrip, images in rows and epochs in columns: {picture}")
+    print(f"A page to review it, offline: {run / 'cam_report.html'}, as one animation: {run / 'cam_timelapse.webp'}")
     print(f"All of it in TensorBoard: {tensorboard} --logdir {run.parent} --samples_per_plugin images=1000")
 
 

@@ -5,9 +5,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_cam.render import fonts
 from lightning_cam.render.tile import BACKGROUND, TEXT
 
 DIGITS = [str(n) for n in range(10)]
+
+
+def forget_fonts():
+    """Have fonts looked for anew: what can be written is remembered."""
+    for cached in (fonts._load, fonts._set, fonts._runs):
+        cached.cache_clear()
+    fonts._INSTALLED = fonts._Installed()
 
 
 def lit(mask):

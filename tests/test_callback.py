@@ -303,8 +303,8 @@ def test_a_map_that_is_not_finite_is_marked_and_training_goes_on(tmp_path):
     trainer(tmp_path, look, max_epochs=1).fit(Lit(Broken()), *loaders())
     log = events(tmp_path)
     grid = picture(log.Images("cam/hirescam")[0]).astype(int)
-    # Three tiles a row; the third is gray, the first is not.
-    tile = grid.shape[1] // 3
+    # Four tiles a row; the third is gray, the first is not.
+    tile = grid.shape[1] // 4
     colorful = [np.ptp(grid[20 : tile - 40, i * tile + 20 : (i + 1) * tile - 20], axis=2).mean() for i in (0, 2)]
     assert colorful[0] > 15 > 5 > colorful[1]
     assert np.isfinite(log.Scalars("cam/hirescam/entropy")[0].value)

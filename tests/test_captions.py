@@ -6,7 +6,7 @@ import torch
 from lightning_cam.render import (
     Captions,
 )
-from lightning_cam.render.caption import line_height, shorten, shorten_all, text_width
+from lightning_cam.render.caption import line_height, shorten, shorten_all, text_width, wrap
 from tests.drawn import DIGITS, written
 
 NAN, INF = float("nan"), float("inf")
@@ -48,12 +48,28 @@ class TestCaptions:
         assert torch.equal(got[:, cell + 4 : cell + 4 + arrow], written("→", 15, arrow))
         assert torch.equal(got[:, cell + 8 + arrow :], written("3", 15, 200 - cell - 8 - arrow, right="82%"))
 
-    def test_long_names_get_two_lines(self):
+    def test_longer_names_get_two_lines(self):
+        one = torch.tensor([1]), torch.tensor([2]), torch.tensor([0.05])
+        got = Captions(self.NAMES[:3]).label_and_prediction(*one, 15, 150)[0]
+        height, arrow = line_height(15), text_width("→", 15)
+        assert torch.equal(got[:height], written("Übergröße", 15, 150))
+        assert torch.equal(got[height:, arrow + 4 :], written("Σίσυφος", 15, 146 - arrow, right="5%"))
+
+    def test_long_names_get_a_line_each_and_the_probability_one(self):
         one = torch.tensor([4]), torch.tensor([2]), torch.tensor([0.05])
         got = Captions(self.NAMES).label_and_prediction(*one, 15, 200)[0]
         height, arrow = line_height(15), text_width("→", 15)
         assert torch.equal(got[:height], written(shorten(self.NAMES[4], 15, 200), 15, 200))
-        assert torch.equal(got[height:, arrow + 4 :], written("Σίσυφος", 15, 196 - arrow, right="5%"))
+        assert torch.equal(got[height : 2 * height, arrow + 4 :], written("Σίσυφος", 15, 196 - arrow))
+        assert torch.equal(got[2 * height :], written("", 15, 200, right="5%"))
+        alone = Captions(self.NAMES).prediction(*one[1:], 15, 200)[0]
+        assert torch.equal(alone, torch.cat([written("Σίσυφος", 15, 200), written("", 15, 200, right="5%")]))
+
+    def test_words_are_wrapped_between_them(self):
+        width = text_width("evidence is", 12)
+        assert wrap("evidence is elsewhere", 12, width) == ["evidence is", "elsewhere"]
+        assert wrap("evidence is", 12, width - 1) == ["evidence", "is"]
+        assert wrap("elsewhere", 12, 5) == ["elsewhere"] and wrap("", 12, 5) == []
 
     @pytest.mark.parametrize("width", [10, 30, 80, 120])
     def test_shortened_text_fits_and_says_so(self, width):

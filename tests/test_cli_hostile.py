@@ -20,6 +20,7 @@ from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results
 from lightning_cam.printable import printable
 from lightning_cam.render import caption
+from tests.drawn import forget_fonts
 from tests.hostile import NAMES, one_color, png, write_bad_files, write_no_files, write_odd_images
 from tests.test_cli_explain import run
 
@@ -293,7 +294,7 @@ CLASSES = [
 def test_any_text_is_drawn(monkeypatch, raqm):
     """Pillow lays out text with raqm where it is installed, which refuses other texts than its own layout does."""
     monkeypatch.setattr(ImageFont.core, "HAVE_RAQM", raqm and ImageFont.core.HAVE_RAQM)
-    caption._font.cache_clear()
+    forget_fonts()
     try:
         generator = np.random.default_rng(0)
         points = generator.integers(0, 0x110000, (40, 30)) >> generator.integers(0, 14, (40, 1))
@@ -302,7 +303,7 @@ def test_any_text_is_drawn(monkeypatch, raqm):
             assert sheet.width < 700
         caption.Captions(CLASSES).label(torch.arange(len(CLASSES)), 12, 90)
     finally:
-        caption._font.cache_clear()
+        forget_fonts()
 
 
 def test_what_is_printable_stays():

@@ -1,5 +1,7 @@
 """The demo and the configs, on a few images."""
 
+import logging
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -37,6 +39,24 @@ def test_the_demo_learns_and_keeps_its_filmstrip(tmp_path: Path) -> None:
     assert [line.split()[0] for line in demo.table(run).splitlines()] == ["epoch", "0", "1", "chance"]
     losses = [event.value for event in events.Scalars("val_loss")]
     assert len(losses) == 2
+
+
+def test_the_demo_ends_with_where_its_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = partial(demo.train, tmp_path, epochs=1, train_size=64)
+    monkeypatch.setattr(demo, "train", small)
+    hosts = [logging.getLogger(host) for host in ("lightning.pytorch", "lightning.fabric")]
+    levels = [host.level for host in hosts]
+    try:
+        demo.main()
+    finally:
+        for host, level in zip(hosts, levels, strict=True):
+            host.setLevel(level)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "report" in line]
+    run = tmp_path / "version_0"
+    assert f"{run / 'cam_report.html'}, " in line and line.endswith(str(run / "cam_timelapse.webp"))
+    assert (run / "cam_report.html").is_file() and (run / "cam_timelapse.webp").is_file()
 
 
 @pytest.mark.parametrize("config", ["vit", "swin", "crossformer"])

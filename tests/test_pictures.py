@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from torch.testing import assert_close
 
 from lightning_cam.render import (
     Captions,
+    class_means,
     encode_jpeg,
     filmstrip,
     overlay,
     overlay_grid,
+    scale_per_image,
 )
 from lightning_cam.render.caption import line_height, text_width
 from lightning_cam.render.filmstrip import FONT_SIZE as FILM_FONT
@@ -19,7 +22,9 @@ from lightning_cam.render.filmstrip import GAP
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
 from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
-from lightning_cam.training.history import thin
+from lightning_cam.training.class_means import ClassMeans
+from lightning_cam.training.history import History, thin
+from lightning_cam.training.look import Look, RunInfo, _headings, draw
 from tests.drawn import DIGITS, batch, lit, written
 
 NAN, INF = float("nan"), float("inf")
@@ -49,7 +54,7 @@ class TestGrid:
         picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs, labels=labels)
         assert picture.dtype == torch.uint8
         colors = [RIGHT, WRONG, NEUTRAL, NEUTRAL, RIGHT]
-        for tile, color in zip(self.tiles(picture, 5, 3), colors, strict=True):
+        for tile, color in zip(self.tiles(picture, 5, 4), colors, strict=True):
             frame = torch.cat([tile[:, :4].flatten(1), tile[:, -4:].flatten(1), tile[:, :, :4].flatten(1)], 1)
             frame = torch.cat([frame, tile[:, :, -4:].flatten(1)], 1)
             assert frame.unique(dim=1).T.tolist() == [list(color)]
@@ -57,7 +62,7 @@ class TestGrid:
     def test_without_labels_frames_are_neutral_and_captions_plain(self, generator):
         images, maps, preds, probs = batch(generator)
         picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs)
-        for i, tile in enumerate(self.tiles(picture, 5, 3)):
+        for i, tile in enumerate(self.tiles(picture, 5, 4)):
             assert tile[:, 0, 0].tolist() == list(NEUTRAL)
             text = written(str(i), FONT_SIZE, TILE - 8, right=f"{round(float(probs[i]) * 100)}%")
             assert torch.equal(tile[:, 4 + TILE + CAPTION_MARGIN : -4 - CAPTION_MARGIN, 8:-8], lit(text))
@@ -66,7 +71,7 @@ class TestGrid:
         images, maps, preds, probs = batch(generator, size=(TILE, TILE), grid=(TILE, TILE))
         picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs, labels=preds)
         expected = (overlay(images, maps) * 255).round().to(torch.uint8)
-        for i, tile in enumerate(self.tiles(picture, 5, 3)):
+        for i, tile in enumerate(self.tiles(picture, 5, 4)):
             assert torch.equal(tile[:, 4 : 4 + TILE, 4:-4], expected[i])
 
     def test_heat_lies_where_the_map_says(self):
@@ -88,7 +93,7 @@ class TestGrid:
         else:
             maps[1] = broken
         got = overlay_grid(images, maps, captions, preds=preds, probs=probs)
-        for i, (tile, before) in enumerate(zip(self.tiles(got, 5, 3), self.tiles(whole, 5, 3), strict=True)):
+        for i, (tile, before) in enumerate(zip(self.tiles(got, 5, 4), self.tiles(whole, 5, 4), strict=True)):
             inside = tile[:, 4:228, 4:228]
             if i == 1:
                 assert torch.equal(inside[0], inside[1]) and torch.equal(inside[0], inside[2])
@@ -97,13 +102,22 @@ class TestGrid:
                 assert torch.equal(tile, before)
 
     @pytest.mark.parametrize(
-        ("size", "expected"),
-        [((32, 32), (224, 224)), ((224, 112), (224, 112)), ((600, 900), (149, 224)), ((640, 64), (224, MIN_WIDTH))],
+        ("size", "expected", "lines"),
+        [
+            ((32, 32), (224, 224), 1),
+            ((224, 112), (224, 112), 1),
+            ((600, 900), (149, 224), 1),
+            ((640, 64), (224, MIN_WIDTH), 2),  # name and probability do not fit into one
+        ],
     )
-    def test_images_are_brought_to_a_legible_size(self, generator, size, expected):
+    def test_images_are_brought_to_a_legible_size(self, generator, size, expected, lines):
         images, maps, preds, probs = batch(generator, 1, size)
         picture = overlay_grid(images, maps, Captions(DIGITS), preds=preds, probs=probs)
-        assert picture.shape == (3, expected[0] + line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8, expected[1] + 8)
+        assert picture.shape == (
+            3,
+            expected[0] + lines * line_height(FONT_SIZE) + 2 * CAPTION_MARGIN + 8,
+            expected[1] + 8,
+        )
 
     def test_a_tall_image_is_centered(self):
         one = {"preds": torch.tensor([0]), "probs": torch.tensor([0.5])}
@@ -170,6 +184,28 @@ class TestFilmstrip:
             heading = picture[:, GAP : GAP + line_height(FILM_FONT), left : left + width]
             assert torch.equal(heading, lit(written(text, FILM_FONT, width)))
 
+    def test_long_headings_are_smaller_and_whole(self):
+        headings = ["start", "epoch 12\nstep 1,000,050"]
+        two = {"preds": torch.zeros(2, 1, dtype=torch.long), "probs": torch.ones(2, 1)}
+        picture = filmstrip(torch.zeros(1, 3, 16, 16), torch.ones(2, 1, 4, 4), headings, Captions(DIGITS), **two)
+        width = FILM_TILE + 6
+        size = FILM_FONT * width // text_width("step 1,000,050", FILM_FONT)
+        assert 0.6 * FILM_FONT < size < FILM_FONT
+        height = line_height(size)
+        for column, lines in enumerate((["image", ""], ["start", ""], ["epoch 12", "step 1,000,050"])):
+            for row, text in enumerate(lines):
+                left = GAP + column * (width + GAP) + (width - text_width(text, size)) // 2
+                heading = picture[
+                    :, GAP + row * height : GAP + (row + 1) * height, left : left + text_width(text, size)
+                ]
+                assert torch.equal(heading, lit(written(text, size, text_width(text, size))))
+
+    def test_headings_say_epoch_and_step_where_an_epoch_was_looked_at_twice(self):
+        once = History(steps=[0, 99, 1099], epochs=[-1, 0, 1])
+        assert _headings(once) == ["start", "epoch 0", "epoch 1"]
+        twice = History(steps=[0, 550, 1050, 1_000_050], epochs=[-1, 0, 0, 9])
+        assert _headings(twice) == ["start", "epoch 0\nstep 550", "epoch 0\nstep 1,050", "epoch 9\nstep 1,000,050"]
+
     def test_without_labels(self, generator):
         picture = self.film(generator, labels=False)[0]
         first = self.cell(picture, 1, 0)
@@ -195,6 +231,99 @@ class TestFilmstrip:
                 preds=torch.zeros(2, 1, dtype=torch.long),
                 probs=torch.ones(2, 1),
             )
+
+
+class TestThumbnails:
+    """TensorBoard's Time Series tab shows a picture in 215 pixels of height, and at least 300 of width."""
+
+    NAMES = ("golden retriever", "great white shark", "tabby cat", "cat")
+
+    def lines(self, picture):
+        """Heights in pixels of the lines of text in the thumbnail of a picture where nothing else is bright."""
+        image = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+        scale = min(300 / image.width, 215 / image.height)
+        small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+        rows = (np.asarray(small) > 130).any(1)  # half lit
+        edges = np.flatnonzero(np.diff(np.pad(rows.astype(int), 1)))
+        return np.diff(edges)[::2]
+
+    @pytest.mark.parametrize("names", [DIGITS, NAMES])
+    @pytest.mark.parametrize("is_marked", [False, True])
+    def test_captions_of_a_grid_can_be_read(self, names, is_marked):
+        eight = {"preds": torch.arange(8) % len(names), "probs": torch.full((8,), 0.88)}
+        picture = overlay_grid(
+            torch.zeros(8, 3, 224, 224),
+            torch.full((8, 2, 2), 1e-9),
+            Captions(names),
+            **eight,
+            labels=torch.full((8,), -1) if names is DIGITS else torch.arange(8) % len(names),
+            marked=torch.full((8,), is_marked),
+            mark="evidence is elsewhere",
+        )
+        assert self.lines(picture).min() >= 5
+        assert len(self.lines(picture)) >= 2
+
+    @pytest.mark.parametrize("names", [DIGITS, NAMES])
+    @pytest.mark.parametrize("heading", ["epoch 100", "epoch 3\nstep 1,050"])
+    def test_headings_and_captions_of_a_filmstrip_can_be_read(self, names, heading):
+        picture = filmstrip(
+            torch.zeros(3, 3, 224, 224),
+            torch.ones(6, 3, 2, 2) * torch.tensor([1e-9] * 5 + [1.0]).view(6, 1, 1, 1),
+            [heading] * 6,
+            Captions(names),
+            preds=torch.arange(18).view(6, 3) % len(names),
+            probs=torch.full((6, 3), 0.88),
+        )
+        picture[:, :, (FILM_TILE + 6 + GAP) * 6 :] = BACKGROUND  # the newest look, which is hot
+        lines = self.lines(picture)
+        assert lines.min() >= 5
+        assert len(lines) >= 1 + 3
+
+    @pytest.mark.parametrize("heading", ["epoch 100", "epoch 3\nstep 1,050"])
+    def test_names_and_headings_of_the_mean_maps_can_be_read(self, heading):
+        picture = class_means(torch.full((5, 5, 28, 28), torch.nan), ["golden retriever"] * 5, [heading] * 5)
+        lines = self.lines(picture)
+        assert lines.min() >= 5
+        assert len(lines) >= 1 + 5
+
+    def test_there_are_no_more_mean_maps_than_can_be_read(self):
+        means = ClassMeans()
+        generator = np.random.default_rng(0)
+        for step in range(9):
+            maps = {label: generator.random((28, 28)) for label in range(7)}
+            cohort = SimpleNamespace(name=lambda label: "猫" if label == 3 else f"class {label}")
+            picture = means.add(SimpleNamespace(step=1000 * step, epoch=step // 4, means=maps, cohort=cohort))
+        whole = np.mean(list(maps.values()), 0)
+        shown = sorted(maps, key=lambda label: -np.abs(maps[label] - whole).max())[:5]
+        looks = thin([1000 * step for step in range(9)], 5)
+        # Values are those of the newest look alone here: only words and size are compared.
+        expected = class_means(
+            torch.zeros(5, 5, 28, 28),
+            ["3" if label == 3 else f"class {label}" for label in shown],
+            [f"epoch {look // 4}\nstep {1000 * look:,}" for look in looks],
+        )
+        assert picture.shape == expected.shape
+        assert torch.equal(picture[:, :, :150], expected[:, :, :150])
+        top = picture.shape[1] - 5 * 99
+        assert torch.equal(picture[:, :top], expected[:, :top])
+
+
+def test_a_grid_has_eight_images_and_the_others_follow(generator):
+    images, maps, labels, probs = batch(generator, 19)
+    info = RunInfo("cam", ["m"], "", (images * 255).byte(), labels, None, DIGITS)
+    probabilities = torch.nn.functional.one_hot(labels, 10) * probs[:, None]
+    drawn = draw(Look(3, 0, {}, {"m": maps}, probabilities, labels), info).pictures
+    assert list(drawn) == ["cam/m", "cam/m/images_9-16", "cam/m/images_17-19"]
+    for tag, part in zip(drawn, (slice(0, 8), slice(8, 16), slice(16, 19)), strict=True):
+        expected = overlay_grid(
+            info.images[part].float() / 255,
+            scale_per_image(maps[part]),
+            Captions(DIGITS),
+            preds=labels[part],
+            probs=probs[part],
+            labels=labels[part],
+        )
+        assert torch.equal(drawn[tag], expected)
 
 
 class TestThin:

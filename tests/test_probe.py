@@ -13,7 +13,8 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from lightning_cam import ProbeBatch
 from lightning_cam.cli.images import find_images, read_image
-from lightning_cam.training.data import find_class_names, find_normalization, find_transform
+from lightning_cam.model.normalization import find_normalization, stated_normalizations
+from lightning_cam.training.data import find_class_names, find_transform
 from lightning_cam.training.sources import images_of_folder
 
 IMAGES = torch.rand(6, 3, 8, 10)
@@ -211,7 +212,7 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 )
 def test_normalization_is_found_in_the_transforms(transform):
     source = [Outer(Outer(Inner(transform)))]
-    mean, std = find_normalization(NORMALIZE(IMAGES), source, torch.nn.Identity())
+    mean, std = find_normalization(NORMALIZE(IMAGES), stated_normalizations(source, torch.nn.Identity()))
     torch.testing.assert_close(mean, torch.tensor([0.5, 0.4, 0.3]))
     torch.testing.assert_close(std, torch.tensor([0.2, 0.3, 0.4]))
 
@@ -219,14 +220,16 @@ def test_normalization_is_found_in_the_transforms(transform):
 def test_normalization_that_does_not_fit_is_not_taken():
     model = torch.nn.Identity()
     model.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-    plain = find_normalization(IMAGES, None, model)
+    plain = find_normalization(IMAGES, stated_normalizations(None, model))
     torch.testing.assert_close(plain, (torch.zeros(3), torch.ones(3)))
-    torch.testing.assert_close(find_normalization(NORMALIZE(IMAGES), None, model)[0], torch.tensor([0.5, 0.4, 0.3]))
+    torch.testing.assert_close(
+        find_normalization(NORMALIZE(IMAGES), stated_normalizations(None, model))[0], torch.tensor([0.5, 0.4, 0.3])
+    )
 
 
 def test_unknown_normalization_spans_the_range():
     images = IMAGES * 200 - 30
-    mean, std = find_normalization(images, None, torch.nn.Identity())
+    mean, std = find_normalization(images, stated_normalizations(None, torch.nn.Identity()))
     shown = images * std[:, None, None] + mean[:, None, None]
     torch.testing.assert_close((shown.min(), shown.max()), (torch.tensor(0.0), torch.tensor(1.0)), atol=1e-5, rtol=0)
 
@@ -315,7 +318,7 @@ def test_the_walk_through_a_dataset_is_bounded(dataset):
     began = time.monotonic()
     find_class_names([Holder(dataset)])
     find_transform(Holder(dataset))
-    find_normalization(IMAGES - 0.5, Holder(dataset), torch.nn.Identity())
+    find_normalization(IMAGES - 0.5, stated_normalizations(Holder(dataset), torch.nn.Identity()))
     assert time.monotonic() - began < 4
 
 
@@ -327,3 +330,11 @@ NO_BOXES += [torch.zeros(6, 4, dtype=torch.complex64), torch.zeros(6, 4, device=
 def test_what_goes_by_the_name_of_boxes_and_is_none_is_passed_over(boxes):
     probe = ProbeBatch.from_batch({"image": IMAGES, "boxes": boxes})
     assert probe.regions is None and len(probe.images) == 6
+
+
+def test_stated_normalizations_are_those_with_numbers():
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
+    model[0].pretrained_cfg = {"mean": (0.5, 0.25), "std": torch.tensor(0.5)}
+    model[1].pretrained_cfg = {"mean": None, "std": (1.0,)}
+    stated = stated_normalizations([Normalize((0.25,), (0.75,)), object(), torch.mean], model)
+    assert stated == [((0.25,), (0.75,)), ((0.5, 0.25), (0.5,))]

@@ -15,7 +15,7 @@ from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look, RunInfo
 from lightning_cam.training.sinks import TimelineSink
-from tests.training import Lit, MemoryLogger, heard, loader, options
+from tests.training import Lit, MemoryLogger, heard, loader, options, told
 
 STORE = fsspec.filesystem("memory")
 RUN = RunInfo("cam", ["m"], "", torch.zeros(2, 3, 8, 8, dtype=torch.uint8), None, None, None)
@@ -114,7 +114,9 @@ def test_a_training_with_a_remote_log_directory(url, tmp_path):
 
     logger = Remote()
     trainer = Trainer(callbacks=[TransformerCAMCallback(on_error="raise")], **options(tmp_path, logger=logger))
-    trainer.fit(Lit(), loader(), loader(6))
+    with told() as messages:
+        trainer.fit(Lit(), loader(), loader(6))
+    assert [f"is in {url}/cam_report.html (" in message for _, message in messages if "report" in message] == [True]
     assert list(read_timeline(url).steps) == [0, 2, 5] and not (tmp_path / "memory:").exists()
     assert STORE.exists("logs/run/cam_report.html")
 

@@ -17,7 +17,7 @@ from lightning_cam.training.sinks import FilesSink, RunInfo, TimelineSink
 from tests.test_callback import Lit, loaders, trainer
 from tests.test_timeline import pictures
 from tests.test_timeline_growth import long_record
-from tests.training import MemoryLogger, heard
+from tests.training import MemoryLogger, heard, told
 
 IMAGES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
 
@@ -32,6 +32,10 @@ def opened(folder, **options):
     return sink
 
 
+def warned(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_directory_that_vanishes_is_made_again(tmp_path, caplog):
     folder = tmp_path / "run"
     sink = opened(folder, report=True)
@@ -44,7 +48,7 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path, caplog):
     timeline = read_timeline(folder)
     assert timeline.steps.tolist() == [2, 3] and (timeline.metrics["val_acc"] == 0.5).all()
     assert (folder / "cam_report.html").is_file()
-    (message,) = caplog.messages
+    (message,) = warned(caplog)
     assert message.startswith("cam: ") and "the record is gone" in message and "from step 2" in message
 
 
@@ -61,7 +65,7 @@ def test_a_directory_that_vanishes_and_cannot_be_made_again(tmp_path, caplog):
     sink.write(look(4))
     sink.close()
     assert read_timeline(folder).steps.tolist() == [4]
-    (message,) = caplog.messages
+    (message,) = warned(caplog)
     assert "the look at step 2 is not in the record" in message and "tried again" in message
 
 
@@ -81,7 +85,7 @@ def test_a_place_that_cannot_be_written_to_for_a_while(tmp_path, monkeypatch, ca
     sink.write(look(4))
     sink.close()
     assert read_timeline(tmp_path).steps.tolist() == [1, 4]
-    assert len(caplog.messages) == 1 and os.strerror(fault) in caplog.messages[0]
+    assert len(warned(caplog)) == 1 and os.strerror(fault) in warned(caplog)[0]
 
 
 def test_a_write_that_a_full_disk_cuts_short_leaves_nothing(tmp_path, monkeypatch):
@@ -160,5 +164,32 @@ def test_what_takes_longer_than_a_training_should_wait_is_left_out_and_said_once
     with caplog.at_level(logging.WARNING):
         sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [record.name]
-    (message,) = caplog.messages
+    (message,) = warned(caplog)
     assert "cam_report.html is left out" in message and "cam_timelapse.webp is left out" in message
+
+
+def test_the_end_of_fit_says_in_one_line_where_report_and_timelapse_are(tmp_path):
+    fit = trainer(tmp_path, TransformerCAMCallback(num_samples=2, cohort=None), logger=CSVLogger(tmp_path, "a\nb"))
+    with told() as messages:
+        fit.fit(Lit(), *loaders())
+    folder = tmp_path / "a\nb" / "version_0"
+    assert (folder / "cam_report.html").is_file() and (folder / "cam_timelapse.webp").is_file()
+    (line,) = [line for line in messages if "cam_report" in line[1]]
+    shown = f"{tmp_path}/a\\nb/version_0"
+    assert line == (
+        "INFO",
+        f"cam: the run is in {shown}/cam_report.html (a page to review it) and "
+        f"{shown}/cam_timelapse.webp (one animated picture).",
+    )
+
+
+def test_nothing_is_said_of_files_that_are_not_there(tmp_path):
+    with told() as messages:
+        sink = opened(tmp_path / "neither")
+        sink.write(look(1))
+        sink.close()
+        assert messages == []
+        sink = opened(tmp_path / "one", timelapse="gif")
+        sink.write(look(1))
+        sink.close()
+    assert messages == [("INFO", f"cam: the run is in {tmp_path}/one/cam_timelapse.gif (one animated picture).")]

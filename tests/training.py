@@ -98,6 +98,20 @@ def heard():
         logger.removeHandler(handler)
 
 
+@contextmanager
+def told():
+    """What Lightning shows of itself meanwhile."""
+    messages = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append((record.levelname, record.getMessage()))
+    logger = logging.getLogger("lightning.pytorch")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+
+
 class MemoryLogger(Logger):
     """Keeps metrics and looks in lists."""
 

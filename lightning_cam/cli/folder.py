@@ -24,7 +24,7 @@ from lightning_cam.cli.results import Results, place_of
 from lightning_cam.explanation import Explanation, explain, find_methods
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.observe.views import SeveralViews
-from lightning_cam.render import has_evidence
+from lightning_cam.render import has_evidence, shown_name
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import CONTROL
@@ -237,9 +237,11 @@ def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLaye
                 for method, by_metric in measured.items()
             },
         }
-        caption = f"{best[0]['class']} {best[0]['probability']:.0%}"
-        if explained[i] != best[0]["class_idx"]:
-            caption += f", explained: {name(explained[i])} {probabilities[i, explained[i]]:.0%}"
+        predicted = best[0]["class_idx"]
+        caption = f"{shown_name(best[0]['class'], predicted)} {best[0]['probability']:.0%}"
+        if explained[i] != predicted:
+            asked = shown_name(name(explained[i]), explained[i])
+            caption += f", explained: {asked} {probabilities[i, explained[i]]:.0%}"
         facts.append(
             _Facts(
                 result,

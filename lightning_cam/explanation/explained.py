@@ -1,13 +1,26 @@
 """Class activation maps of a batch, and what came with them."""
 
+import base64
+import html
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageShow
 from torch import Tensor
 
+from lightning_cam.explanation.picture import picture
+from lightning_cam.model.normalization import Statistics
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,8 @@ class Explanation:
         unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
         blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
             per attention, see `BlockStatistics`.
+        images: (B, C, H, W), what was explained, to be drawn under the maps.
+        normalizations: What they may have been normalized with: means and standard deviations.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -38,6 +53,8 @@ class Explanation:
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     blocks: dict[str, Tensor] = field(default_factory=dict)
+    images: Tensor | None = None
+    normalizations: Sequence[Statistics] = ()
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -79,6 +96,58 @@ class Explanation:
         size = size or self.image_size
         layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
         return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
+
+    def show(self) -> None:
+        """Show images and heatmaps: in a notebook under the cell, elsewhere in the system's viewer of pictures."""
+        notebook = sys.modules.get("IPython")
+        shell = None if notebook is None else notebook.get_ipython()
+        if notebook is not None and hasattr(shell, "kernel"):  # a terminal has none, and shows no pictures
+            notebook.display.display(self)
+        elif not ImageShow.show(self._picture()):
+            _log.warning('There is no viewer of pictures here: explanation.save("x.png") writes it to a file.')
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write images and heatmaps as one picture, a row for each of the first images.
+
+        Args:
+            path: Of the file; its suffix says the format, such as `.png`, `.jpg` or `.webp`.
+
+        Returns:
+            The file written.
+
+        Raises:
+            ValueError: The suffix is of no known format.
+        """
+        self._picture().save(path)
+        return Path(path)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows where an explanation is the last line of a cell."""
+        if self.images is None:
+            return None
+        file = io.BytesIO()
+        self._picture().save(file, "JPEG", quality=90)
+        data = base64.b64encode(file.getvalue()).decode()
+        return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(repr(self))}" style="max-width: 100%">'
+
+    def _picture(self) -> Image.Image:
+        if self.images is None:
+            raise ValueError("images: this explanation was put together without images to draw")
+        heatmaps = {method: self.heatmap(method) for method in self.layer_maps}
+        return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
+
+    def _lines(self, count: int) -> list[str]:
+        """What is said of each image: the class explained with its probability, and the predicted one if it differs."""
+        if self.logits is None or self.class_idx is None or self.logits.shape[1] < 2:
+            return [""] * count if self.scores is None else [f"score {score:.4g}" for score in self.scores.tolist()]
+        probabilities = self.logits.float().softmax(1)
+        lines = []
+        for row, index, best in zip(
+            probabilities.tolist(), self.class_idx.tolist(), probabilities.argmax(1).tolist(), strict=True
+        ):
+            explained = f"class {index}" + (f", {row[index]:.0%}" if 0 <= index < len(row) else "")
+            lines.append(explained if index == best else f"{explained}; predicted: class {best}, {row[best]:.0%}")
+        return lines
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,6 +16,7 @@ from lightning_cam.explanation.conserved import adds_up, with_next_best
 from lightning_cam.explanation.explained import Explanation
 from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
 from lightning_cam.methods.defaults import BLANK, DEFAULT
+from lightning_cam.model.normalization import stated_normalizations
 from lightning_cam.model.output import Forward, OnCopies, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
@@ -93,6 +94,7 @@ def explain(
     chosen = find_methods(methods)
     check_model(model)
     images = as_batch(model, images, preprocess)
+    normalizations = stated_normalizations(preprocess, model)
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = as_classes(class_idx, images)
     check(images, class_idx, batch_size)
@@ -168,6 +170,8 @@ def explain(
         layers,
         (images.shape[2], images.shape[3]),
         torch.cat([captured.scores for captured in plain]),
+        images=images,
+        normalizations=normalizations,
     )
     if blank is not None:
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])

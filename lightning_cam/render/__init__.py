@@ -3,7 +3,7 @@
 Called where looks have arrived on the host: on the thread that writes them, so that no training waits for a picture.
 """
 
-from lightning_cam.render.caption import Captions
+from lightning_cam.render.caption import Captions, shown_name
 from lightning_cam.render.class_means import class_means
 from lightning_cam.render.colormap import colorize
 from lightning_cam.render.filmstrip import filmstrip
@@ -28,6 +28,7 @@ __all__ = [
     "overlay_grid",
     "scale_common",
     "scale_per_image",
+    "shown_name",
     "to_uint8",
     "unnormalize",
 ]

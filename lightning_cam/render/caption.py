@@ -3,34 +3,38 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cam.printable import printable
+from lightning_cam.render import fonts
 
 _MEASURED = 100  # of the longest names, the widest decides the layout
 
 
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # DejaVu Sans comes with matplotlib: the same on every machine, Latin, Greek, Cyrillic, Arabic, arrows.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
 def line_height(size: int) -> int:
     """Height in pixels of one line of text of font size `size`."""
-    return sum(_font(size).getmetrics())
+    return sum(fonts.load(fonts.DEJAVU, size).getmetrics())
 
 
 def text_width(text: str, size: int) -> int:
     """Width in pixels of `text` at font size `size`, as it is drawn: control characters as escape sequences."""
-    return int(_font(size).getlength(printable(text))) + 1
+    return int(fonts.length(printable(text), size)) + 1
+
+
+def shown_name(name: object, index: int) -> str:
+    r"""A class's name in one line; its number if no font has the letters of the name.
+
+    Example:
+        >>> shown_name("great  white shark", 2), shown_name("\U0010fffd", 2)
+        ('great white shark', '2')
+    """
+    line = " ".join(str(name).split())
+    return line if fonts.can_write(printable(line)) else str(index)
 
 
 def shorten(text: str, size: int, width: int, *, in_the_middle: bool = False) -> str:
@@ -60,18 +64,29 @@ def shorten_all(texts: Sequence[str], size: int, width: int) -> list[str]:
     ]
 
 
+def wrap(text: str, size: int, width: int) -> list[str]:
+    """Break a text between its words into lines of at most `width` pixels, as far as that goes."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = False) -> Tensor:
     """Draw one line per text, white on black.
 
     Returns:
         (len(texts), line height, width) uint8 on the host.
     """
-    height, ascent = line_height(size), _font(size).getmetrics()[0]
+    height, ascent = line_height(size), fonts.load(fonts.DEJAVU, size).getmetrics()[0]
     sheet = Image.new("L", (width, height * len(texts)))
     draw = ImageDraw.Draw(sheet)
-    x, anchor = (width, "rs") if align_right else (0, "ls")
-    for row, text in enumerate(shorten_all(texts, size, width)):
-        draw.text((x, row * height + ascent), printable(text), 255, _font(size), anchor)
+    for row, text in enumerate(map(printable, shorten_all(texts, size, width))):
+        fonts.draw(draw, width if align_right else 0, row * height + ascent, text, size, to_left=align_right)
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 
@@ -81,11 +96,31 @@ def text_mask(text: str, size: int) -> Tensor:
     return draw_lines([text], size, text_width(text, size))[0]
 
 
+def draw_headings(names: Sequence[str], size: int, width: int) -> Tensor:
+    """Write headings of one line or several in the middle of their columns; a long one makes all smaller.
+
+    Returns:
+        (len(names), h, width) uint8.
+    """
+    lines = [name.split("\n") for name in names]
+    widest = max(text_width(line, size) for name in lines for line in name)
+    size = max(1, min(size, size * width // widest))
+    most = max(map(len, lines))
+    masks = []
+    for name in lines:
+        for line in [*name, *[""] * (most - len(name))]:
+            mask = text_mask(shorten(line, size, width), size)
+            missing = width - mask.shape[-1]
+            masks.append(F.pad(mask, (missing // 2, missing - missing // 2)))
+    return torch.stack(masks).view(len(names), -1, width)
+
+
 class Captions:
     """Captions of label, predicted class and probability. Only the names that are shown are drawn.
 
     Args:
-        class_names: Names of the first classes, any script that DejaVu Sans holds; long names are shortened.
+        class_names: Names of the first classes, in any script that the system has a font for; a name in another one
+            is its number. Long names are shortened.
         num_classes: How many classes there are; those without a name are numbered. By default those with one.
 
     Example:
@@ -120,23 +155,22 @@ class Captions:
         return preds == labels
 
     def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write `prediction        82%`.
+        """Write `prediction        82%`, the probability in a line of its own if the names are too long for one.
 
         Args:
             preds: (...) integers on the CPU.
             probs: (...) in [0, 1]; a non-finite one is written as `?`.
             size: Font size.
-            width: Width in pixels of the line.
+            width: Width in pixels of a line.
 
         Returns:
-            (..., line height, width) uint8, white on black.
+            (..., height of one or two lines, width) uint8, white on black.
         """
-        percent = self._chances(probs, size)
-        names = self._names(preds, size, width - percent.shape[-1])
-        return _left_and_right(names, percent, width)
+        percent, names = self._chances(probs, size), self._names(preds, size, width)
+        return _in_one_or_two_lines(names, percent, width)
 
     def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write `label → prediction        82%`, in two lines if the names are too long for one.
+        """Write `label → prediction        82%`, in two or three lines if the names are too long for one.
 
         Args:
             labels: (...) integers on the CPU.
@@ -146,7 +180,7 @@ class Captions:
             width: Width in pixels of a line.
 
         Returns:
-            (..., height of one or two lines, width) uint8, white on black.
+            (..., height of one to three lines, width) uint8, white on black.
         """
         percent = self._chances(probs, size)
         arrow = F.pad(text_mask("→", size), (4, 4)).expand(*percent.shape[:-1], -1)
@@ -156,8 +190,8 @@ class Captions:
             return _left_and_right(torch.cat([label, arrow, prediction], -1), percent, width)
         label = self._label_names(labels, size, width)
         first = F.pad(label, (0, width - label.shape[-1]))
-        second = _left_and_right(torch.cat([arrow[..., 4:], prediction], -1), percent, width)
-        return torch.cat([first, second], -2)
+        prediction = self._names(preds, size, width - arrow.shape[-1])
+        return torch.cat([first, _in_one_or_two_lines(torch.cat([arrow[..., 4:], prediction], -1), percent, width)], -2)
 
     def _label_names(self, labels: Tensor, size: int, limit: int) -> Tensor:
         return self._names(labels, size, limit)
@@ -174,7 +208,7 @@ class Captions:
     def _name(self, index: int) -> str:
         if not 0 <= index < self.num_classes:
             return "?"
-        return " ".join(str(self.class_names[index]).split()) if index < len(self.class_names) else str(index)
+        return shown_name(self.class_names[index], index) if index < len(self.class_names) else str(index)
 
     def _indices_of_longest(self) -> list[int]:
         named = range(min(len(self.class_names), self.num_classes))
@@ -189,6 +223,12 @@ def _percentages(probs: Tensor, size: int) -> Tensor:
     shown, place = percent.unique(return_inverse=True)
     width = text_width("100%", size)
     return draw_lines([texts[index] for index in shown.tolist()], size, width, align_right=True)[place]
+
+
+def _in_one_or_two_lines(left: Tensor, right: Tensor, width: int) -> Tensor:
+    if left.shape[-1] + right.shape[-1] <= width:
+        return _left_and_right(left, right, width)
+    return torch.cat([F.pad(left, (0, width - left.shape[-1])), F.pad(right, (width - right.shape[-1], 0))], -2)
 
 
 def _left_and_right(left: Tensor, right: Tensor, width: int) -> Tensor:

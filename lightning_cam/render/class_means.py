@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.render.caption import draw_lines
+from lightning_cam.render.caption import draw_headings, draw_lines
 from lightning_cam.render.colormap import colorize
 from lightning_cam.render.scale import scale_common
 from lightning_cam.render.tile import BACKGROUND, resize, text_on_background, to_uint8
 
-_TILE, _NAME, _GAP, _FONT = 84, 132, 3, 12  # pixels
+_TILE, _NAME, _GAP = 96, 150, 3  # pixels
+_FONT = 20  # 8 pixels where TensorBoard shows 5 rows of 5 tiles in 300 x 215 pixels
 
 
 def class_means(maps: Tensor, names: Sequence[str], headings: Sequence[str]) -> Tensor:
@@ -20,7 +21,7 @@ def class_means(maps: Tensor, names: Sequence[str], headings: Sequence[str]) -> 
     Args:
         maps: (T, C, h, w) positive relevance; NaN where a class has none at a look.
         names: Of the C classes.
-        headings: Of the T looks.
+        headings: Of the T looks, of one line or several.
 
     Returns:
         (3, H, W) uint8.
@@ -37,7 +38,6 @@ def class_means(maps: Tensor, names: Sequence[str], headings: Sequence[str]) -> 
     above = (_TILE + _GAP - lines.shape[1]) // 2
     below = _TILE + _GAP - lines.shape[1] - above
     left = text_on_background(F.pad(lines, (_GAP, 0, above, below)).flatten(0, 1))
-    words = draw_lines(["", *headings], _FONT, _TILE + _GAP)
-    first = F.pad(words[:1], (_NAME - _TILE - _GAP, 0))[0]
-    top = text_on_background(torch.cat([first, *words[1:]], -1))
+    words = draw_headings(headings, _FONT, _TILE + _GAP)
+    top = text_on_background(F.pad(torch.cat(list(words), -1), (_NAME, 0)))
     return torch.cat([F.pad(top, (0, 0, _GAP, _GAP), value=BACKGROUND), torch.cat([left, body], -1)], -2)

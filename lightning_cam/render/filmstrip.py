@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.render.caption import Captions, shorten, text_mask
+from lightning_cam.render.caption import Captions, draw_headings
 from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.render.scale import scale_common
 from lightning_cam.render.tile import (
@@ -20,8 +20,8 @@ from lightning_cam.render.tile import (
     to_uint8,
 )
 
-TILE = 104  # pixels of the longer side of an image in the filmstrip
-FONT_SIZE = 12
+TILE = 168  # pixels of the longer side of an image in the filmstrip
+FONT_SIZE = 34  # 8 pixels where TensorBoard shows 3 rows of 7 tiles in 300 x 215 pixels
 GAP = 3
 
 
@@ -43,7 +43,7 @@ def filmstrip(
     Args:
         images: (B, 3, H, W) in [0, 1].
         maps: (T, B, h, w) raw signed relevance.
-        columns: T headings, such as `epoch 3`.
+        columns: T headings, such as `epoch 3`, of one line or several.
         captions: The names of the classes.
         preds: (T, B) predicted classes, negative where nothing was predicted.
         probs: (T, B) probabilities in [0, 1] to show; a non-finite one is written as `?`.
@@ -64,23 +64,17 @@ def filmstrip(
     pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
-    first = torch.zeros_like(text[0]) if labels is None else captions.label(labels, FONT_SIZE, width)
+    first = torch.zeros_like(text[0])
+    if labels is not None:
+        label = captions.label(labels, FONT_SIZE, width)
+        first = F.pad(label, (0, 0, 0, text.shape[-2] - label.shape[-2]))
     neutral = frame_colors(preds[0], None)
     right = None if labels is None else captions.right(preds, labels)
     colors = torch.cat([neutral[None], frame_colors(preds, labels, right)])
     tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
-    headings = _headings(["image", *columns], tiles.shape[-1])
+    masks = draw_headings(["image", *columns], FONT_SIZE, tiles.shape[-1])
+    headings = text_on_background(F.pad(masks, (0, 0, GAP, 0))[:, None])
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)
-
-
-def _headings(names: Sequence[str], width: int) -> Tensor:
-    """Write each heading in the middle of a tile (len(names), 1, 3, h, width)."""
-    masks = []
-    for name in names:
-        mask = text_mask(shorten(name, FONT_SIZE, width), FONT_SIZE)
-        missing = width - mask.shape[-1]
-        masks.append(F.pad(mask, (missing // 2, missing - missing // 2, GAP, 0)))
-    return text_on_background(torch.stack(masks)[:, None])
 
 
 def _sheet(tiles: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lightning_cam.render.caption import Captions, draw_lines
+from lightning_cam.render.caption import Captions, draw_lines, wrap
 from lightning_cam.render.overlay import no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
 
 TILE = 224  # pixels of the longer side of an image in the grid
-FONT_SIZE = 15
+FONT_SIZE = 28  # at least 7 pixels where TensorBoard shows a picture of 4 x 2 tiles in 300 x 215 pixels
+COLUMNS = 4
 
 
 def evidence_or_none(images: Tensor, heat: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def overlay_grid(
     tile: int = TILE,
     font_size: int = FONT_SIZE,
 ) -> Tensor:
-    """Draw each image under its heat, with a caption, framed by right or wrong.
+    """Draw each image under its heat, with a caption, framed by right or wrong, at most four in a row up to 16.
 
     Args:
         images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced.
@@ -56,7 +57,7 @@ def overlay_grid(
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
         marked: (B,) bool, under which images `mark` is written; where there are none, no line is left free for it.
-        mark: One line.
+        mark: A few words.
         tile: Pixels of the longer side of an image.
         font_size: Of the captions.
 
@@ -71,11 +72,11 @@ def overlay_grid(
     else:
         text = captions.label_and_prediction(labels, preds, probs, font_size, width)
     if marked is not None and bool(marked.any()):
-        line = draw_lines([mark], font_size, width).expand(len(images), -1, -1)
-        text = torch.cat([text, line * marked[:, None, None].to(line.dtype)], -2)
+        lines = draw_lines(wrap(mark, font_size, width), font_size, width).flatten(0, 1).expand(len(images), -1, -1)
+        text = torch.cat([text, lines * marked[:, None, None].to(lines.dtype)], -2)
     right = None if labels is None else captions.right(preds, labels)
     tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
-    return make_grid(tiles, nrow=math.ceil(math.sqrt(len(tiles))), padding=4, pad_value=BACKGROUND)
+    return make_grid(tiles, nrow=max(COLUMNS, math.ceil(math.sqrt(len(tiles)))), padding=4, pad_value=BACKGROUND)
 
 
 def encode_jpeg(picture: Tensor, quality: int = 90) -> bytes:

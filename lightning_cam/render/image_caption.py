@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_cam.render.caption import Captions, draw_lines, text_width
+from lightning_cam.printable import printable
+from lightning_cam.render.caption import Captions, draw_lines, shown_name, text_width
+from lightning_cam.render.fonts import can_write
 
 
 class ImageCaptions(Captions):
@@ -30,7 +32,17 @@ class ImageCaptions(Captions):
         self, class_names: Sequence[str], num_classes: int, texts: Sequence[str], present: Tensor | None = None
     ) -> None:
         super().__init__(class_names, num_classes)
-        self._texts, self._present = [" ".join(text.split()) for text in texts], present
+        self._texts, self._present = [self._shown(" ".join(text.split())) for text in texts], present
+
+    def _shown(self, text: str) -> str:
+        """The text, in which names of classes that no font has the letters of are numbers."""
+        if can_write(printable(text)):
+            return text
+        names = [(" ".join(str(name).split()), index) for index, name in enumerate(self.class_names)]
+        for name, index in sorted(names, key=lambda named: -len(named[0])):
+            if name and name in text:
+                text = text.replace(name, shown_name(name, index))
+        return text
 
     @override
     def right(self, preds: Tensor, labels: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def no_evidence(images: Tensor) -> Tensor:
     y = torch.arange(height, device=images.device)[:, None]
     x = torch.arange(width, device=images.device)
     hatched = gray + 0.12 * ((x + y) % 12 < 2)
-    words = text_mask("no evidence", min(14, max(8, width // 8)))
+    words = text_mask("no evidence", min(28, max(8, width // 8)))
     words = F.pad(words, (4, 4, 4, 4))[:height, :width]
     top, left = (height - words.shape[0]) // 2, (width - words.shape[1]) // 2
     hatched[..., top : top + words.shape[0], left : left + words.shape[1]] = words / 255

@@ -73,6 +73,16 @@ class Timeline:
     encoded_images: list[bytes] = field(repr=False)
     encoded_regions: list[bytes] = field(repr=False)
 
+    def _repr_html_(self) -> str | None:
+        """The CAM Timeline page of this record as a notebook shows it under a cell; None if it cannot be made."""
+        from lightning_cam.timeline.report import inline_page  # which looks for records by this module
+
+        try:
+            return inline_page(self.path)
+        except (OSError, ValueError) as error:
+            _log.warning("%s is not shown: %s.", self.path, error)
+            return None
+
     @property
     def predictions(self) -> np.ndarray:
         """(T, B) int64, the most probable class; -1 where unknown."""

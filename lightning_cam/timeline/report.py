@@ -21,11 +21,18 @@ from lightning_cam.timeline.remote import is_remote, local_copy
 
 _MOST_LOOKS = 1000  # of a record
 _MOST_BYTES = 32 * 2**20  # of all looks; the page is a little larger
+_MOST_INLINE = 3 * 2**19  # of looks in a notebook, whose server passes on about 3 MB at once
+_LARGEST_INLINE = 12 * 2**20  # characters, with the images
 _BYTES_PER_SECOND = 5 * 2**20  # compressed and written, on a slow machine
 
 _STATIC = Path(str(tensorboard_plugin.__file__)).parent / "static"
 # The browser itself keeps the page from asking any host for anything.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
+
+_FRAME = "width: 100%; height: 720px; border: 1px solid #8884; border-radius: 6px"  # of the page in a notebook
+
+# In TensorBoard the page follows the page around it; in a notebook it must not, and cannot.
+_ALONE = "<script>window.parent = window</script>"
 
 _NOTE = """<style>
 body {{ display: flex; flex-direction: column }}
@@ -94,28 +101,61 @@ def write_report(
         raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
     logdir = local_copy(logdir)
     with _said(pace) as pace:
+        page, notes = _page(logdir, pace, _MOST_BYTES)
         root = logdir.parent if logdir.is_file() else logdir
-        found = _read_all(logdir, pace)
-        notes, records = [], []
-        for record, index in found:
-            looks = _chosen(index, len(found), pace)
-            if len(looks) < len(index):
-                notes.append(f"{record.relative_to(root)}: {len(looks):,} of {len(index):,} looks, evenly chosen")
-            records.append(_embedded(record, index, looks, root))
         path = root / "cam_report.html" if path is None else Path(path)
-        note = f"This report does not have all looks. {'; '.join(notes)}."
-        page = _PAGE.format(
-            policy=_POLICY,
-            title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
-            style=(_STATIC / "style.css").read_text(encoding="utf-8"),
-            notes=_NOTE.format(text=html.escape(note)) if notes else "",
-            records="\n".join(records),
-            import_map=json.dumps({"imports": _modules()}),
-        )
         path.write_text(page, encoding="utf-8")
         if notes:
             pace.note(f"{path} does not have all looks: {'; '.join(notes)}")
     return path
+
+
+def inline_page(record: Path) -> str:
+    """The page of one record as HTML that a notebook shows under a cell, offline.
+
+    It stands in a frame of its own, that has no part in the notebook's page: names of runs and classes are not trusted.
+    Of a long run as many looks are taken, evenly, as a notebook's server passes on at once.
+
+    Args:
+        record: The file.
+
+    Raises:
+        FileNotFoundError: The record is gone, or holds no look.
+        ValueError: It is damaged, a newer version of this package wrote it, or its images alone are too large.
+    """
+    with Pace() as pace:
+        page, _ = _page(record, pace, _MOST_INLINE)
+    page = page.replace("<body>", f"<body>\n{_ALONE}", 1)
+    if len(page) > _LARGEST_INLINE:
+        raise ValueError(
+            f"the page has {len(page) / 2**20:.0f} MiB, too large for a notebook: write_report makes a file"
+        )
+    return (
+        '<iframe sandbox="allow-scripts allow-downloads" allow="clipboard-write; fullscreen" loading="lazy" '
+        f'title="CAM Timeline" style="{_FRAME}" srcdoc="{html.escape(page)}"></iframe>'
+    )
+
+
+def _page(logdir: Path, pace: Pace, most_bytes: int) -> tuple[str, list[str]]:
+    """The page with all records of a folder, or one, inside, and what is left out."""
+    root = logdir.parent if logdir.is_file() else logdir
+    found = _read_all(logdir, pace)
+    notes, records = [], []
+    for record, index in found:
+        looks = _chosen(index, most_bytes, len(found), pace)
+        if len(looks) < len(index):
+            notes.append(f"{record.relative_to(root)}: {len(looks):,} of {len(index):,} looks, evenly chosen")
+        records.append(_embedded(record, index, looks, root))
+    note = f"This report does not have all looks. {'; '.join(notes)}."
+    page = _PAGE.format(
+        policy=_POLICY,
+        title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
+        style=(_STATIC / "style.css").read_text(encoding="utf-8"),
+        notes=_NOTE.format(text=html.escape(note)) if notes else "",
+        records="\n".join(records),
+        import_map=json.dumps({"imports": _modules()}),
+    )
+    return page, notes
 
 
 @contextmanager
@@ -153,10 +193,10 @@ def _read_all(logdir: Path, pace: Pace) -> list[tuple[Path, Index]]:
     return found
 
 
-def _chosen(index: Index, num_records: int, pace: Pace) -> np.ndarray:
+def _chosen(index: Index, most_bytes: int, num_records: int, pace: Pace) -> np.ndarray:
     """The looks of a record that go into the report."""
     every = np.arange(len(index))
-    room = min(_MOST_BYTES, _BYTES_PER_SECOND * max(0.0, pace.left)) / num_records
+    room = min(most_bytes, _BYTES_PER_SECOND * max(0.0, pace.left)) / num_records
     return evenly(len(index), min(_MOST_LOOKS, int(len(index) * room / index.size_of(every))))
 
 

@@ -75,8 +75,8 @@ class TransformerCAMCallback(Callback):
 
     Logged, with `{name}` "cam" by default, at the step of the validation metrics:
 
-    - `{name}/{method}`: the overlay grid
-    - `{name}/{method}/filmstrip`: images in rows, epochs in columns, one scale per row
+    - `{name}/{method}`: the overlay grid of the first eight images; `{name}/{method}/images_9-16`, ...: of the others
+    - `{name}/{method}/filmstrip`: three images in rows, six looks in columns, one scale per row
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
       images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; of `attnlrp` and its like
       `conservation`, how much of what the score owes to the image their maps add up to

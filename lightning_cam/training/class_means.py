@@ -4,15 +4,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cam.render import class_means
+from lightning_cam.render import class_means, shown_name
 from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.history import thin
 
-_MOST_CLASSES, _MOST_LOOKS = 24, 12
+_MOST_CLASSES, _MOST_LOOKS = 5, 5  # so that TensorBoard's thumbnail can be read
 
 
 class ClassMeans:
-    """Keeps the mean maps of at most twelve looks, evenly, and draws those of the classes that stand out first."""
+    """Keeps the mean maps of at most five looks, evenly, and draws those of the classes that stand out first."""
 
     def __init__(self) -> None:
         self._looks: list[FoundLook] = []
@@ -25,8 +25,8 @@ class ClassMeans:
         blank = np.full((28, 28), np.nan)
         maps = np.stack([[look.means.get(label, blank) for label in labels] for look in self._looks])
         repeated = len({look.epoch for look in self._looks}) < len(self._looks)
-        headings = [f"step {look.step}" if repeated else f"epoch {look.epoch}" for look in self._looks]
-        names = [found.cohort.name(label) for label in labels]
+        headings = [f"epoch {look.epoch}" + (f"\nstep {look.step:,}" if repeated else "") for look in self._looks]
+        names = [shown_name(found.cohort.name(label), label) for label in labels]
         if not labels:
             maps, names = np.broadcast_to(blank, (len(self._looks), 1, 28, 28)), ["no evidence"]
         return class_means(torch.from_numpy(maps.copy()).float(), names, headings)

@@ -21,7 +21,7 @@ class History:
         probs: (T, B) float32, their probabilities; None before the first look.
     """
 
-    limit: int = 12
+    limit: int = 6
     steps: list[int] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     maps: dict[str, Tensor] = field(default_factory=dict)

@@ -15,7 +15,9 @@ from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
 
-_ROWS = 8  # of the filmstrip
+# So that TensorBoard's thumbnails can be read.
+_ROWS = 3  # of the filmstrip
+_TILES = 8  # of a grid
 _UNSEEN = "evidence is elsewhere"  # on a tile of the last block
 # Of the ordinary images of the models in docs/methods.md, one in ten has less in common; in those with a planted mark
 # that only earlier blocks see, most have.
@@ -219,7 +221,7 @@ def measure(
 
 
 def draw(look: Look, run: RunInfo) -> Look:
-    """Return a look with its pictures: for each method the overlay grid and the filmstrip.
+    """Return a look with its pictures: for each method overlay grids of eight images each, and the filmstrip.
 
     Args:
         look: On the CPU.
@@ -235,9 +237,19 @@ def draw(look: Look, run: RunInfo) -> Look:
     for method, relevance in look.maps.items():
         heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
-        pictures[f"{run.name}/{method}"] = overlay_grid(
-            images, heat, captions, preds=preds, probs=probs, labels=labels, marked=unseen, mark=_UNSEEN
-        )
+        for start in range(0, len(images), _TILES):
+            part = slice(start, start + _TILES)
+            others = f"/images_{start + 1}-{min(start + _TILES, len(images))}" if start else ""
+            pictures[f"{run.name}/{method}{others}"] = overlay_grid(
+                images[part],
+                heat[part],
+                captions,
+                preds=preds[part],
+                probs=probs[part],
+                labels=None if labels is None else labels[part],
+                marked=None if unseen is None else unseen[part],
+                mark=_UNSEEN,
+            )
         if look.strip is not None:
             count = look.strip.preds.shape[1]
             pictures[f"{run.name}/{method}/filmstrip"] = filmstrip(
@@ -285,9 +297,9 @@ def _inside(relevance: Tensor, regions: Tensor) -> dict[str, Tensor]:
 
 
 def _headings(history: History) -> list[str]:
-    """`epoch 3`, or the step where one epoch was looked at several times; `start` before the training."""
+    """`epoch 3`, with the step where one epoch was looked at several times; `start` before the training."""
     repeated = len(set(history.epochs)) < len(history.epochs)
     return [
-        "start" if epoch < 0 else f"step {step}" if repeated else f"epoch {epoch}"
+        "start" if epoch < 0 else f"epoch {epoch}\nstep {step:,}" if repeated else f"epoch {epoch}"
         for step, epoch in zip(history.steps, history.epochs, strict=True)
     ]

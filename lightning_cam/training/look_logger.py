@@ -38,7 +38,8 @@ _ABOUT = """Where the model looks: class activation maps of fixed validation ima
 
 {taken}{beside} {holds}
 
-- `{name}/<method>`: the newest look, each image on a scale of its own. Hot cells speak for {target}. A caption reads
+- `{name}/<method>`: the newest look at the first eight images, each on a scale of its own, and
+  `{name}/<method>/images_9-16` and so on at the others. Hot cells speak for {target}. A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
 - `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
 - `{name}/<method>/<metric>`: numbers of the same maps.

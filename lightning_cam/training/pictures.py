@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lightning_cam.model.normalization import find_normalization, stated_normalizations
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
-from lightning_cam.training.data import as_statistics, find_normalization
+from lightning_cam.training.data import as_statistics
 from lightning_cam.training.observed import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
@@ -45,7 +46,7 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
     given = (0.0, 1 / 255) if images.dtype == torch.uint8 else (settings.mean, settings.std)
     mean, std = (as_statistics(value, images) for value in given)
     if mean is None or std is None:
-        mean, std = find_normalization(images, loaders, module)
+        mean, std = find_normalization(images, stated_normalizations(loaders, module))
     assert mean is not None and std is not None
     bands = settings.rgb
     if bands is not None:

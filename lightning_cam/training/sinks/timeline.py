@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from lightning_cam.printable import printable
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
 from lightning_cam.timeline.pace import Pace, TooSlow
@@ -135,7 +137,7 @@ class TimelineSink(Sink):
         )
 
     def close(self) -> None:
-        """Close the record; write the report and the timelapse if there was a look.
+        """Close the record; write the report and the timelapse if there was a look, and say where they are.
 
         What takes longer than ten seconds is thinned or left out, and that is said.
 
@@ -151,7 +153,7 @@ class TimelineSink(Sink):
             files["report.html"] = write_report
         if self._timelapse:
             files[f"timelapse.{self._timelapse}"] = partial(write_timelapse, file_format=self._timelapse)
-        faults = []
+        faults, lost = [], set()
         with Pace(_SECONDS) as pace:
             for ending, write in files.items():
                 path = self._record.with_name(f"{self._record.stem}_{ending}")
@@ -170,8 +172,19 @@ class TimelineSink(Sink):
                     self._remote.copy(file)
                 except Exception as error:  # whatever the store's package raises
                     faults.append(f"{file.name} could not be copied to {self._place}: {error}")
+                    lost.add(file)
+        self._say_where([file for file in made[1:] if file not in lost])
         if faults:
             raise RuntimeError("; ".join(faults))
+
+    def _say_where(self, files: list[Path]) -> None:
+        if not files:
+            return
+        what = {".html": "a page to review it", ".webp": "one animated picture", ".gif": "one animated picture"}
+        place = "" if self._remote is None else f"{str(self._place).rstrip('/')}/"
+        named = [f"{place + file.name if place else file} ({what[file.suffix]})" for file in files]
+        # Lightning's own way, so that it is seen beside "`Trainer.fit` stopped" without any setting up.
+        rank_zero_info(printable(f"{files[0].stem.rpartition('_')[0]}: the run is in {' and '.join(named)}."))
 
     def _append(self, look: Look) -> None:
         self._writer = self._writer or self._open()

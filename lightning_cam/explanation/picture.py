@@ -1,0 +1,53 @@
+"""What `explain` found as one picture: an image and its maps per row."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from lightning_cam.model.normalization import Statistics, find_normalization
+from lightning_cam.render import to_uint8, unnormalize
+from lightning_cam.render.caption import draw_lines
+from lightning_cam.render.grid import evidence_or_none
+from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, pad_width, text_on_background
+
+_TILE = 192  # pixels of the longer side of an image
+_FONT, _GAP = 14, 4
+_MOST_ROWS, _MOST_TILES = 16, 96  # so that a notebook stays small
+
+
+def picture(
+    images: Tensor, normalizations: Sequence[Statistics], heatmaps: Mapping[str, Tensor], lines: Sequence[str]
+) -> Image.Image:
+    """Draw images with their maps beside them.
+
+    Args:
+        images: (B, C, H, W), normalized.
+        normalizations: What they may have been normalized with.
+        heatmaps: By method, (B, h, w) in [0, 1], on the images' device; all zero where there is no evidence.
+        lines: What is said of each image, under it.
+
+    Returns:
+        RGB, of at most 16 images and 96 tiles, the first images; it says so if there are more.
+
+    Example:
+        >>> picture(torch.rand(2, 3, 8, 8), [], {"hirescam": torch.rand(2, 4, 4)}, ["cat", "dog"]).size
+        (396, 447)
+    """
+    count = min(len(images), _MOST_ROWS, max(1, _MOST_TILES // (len(heatmaps) + 1)))
+    mean, std = find_normalization(images, normalizations)
+    shown = fit(unnormalize(images[:count].float(), mean, std).cpu(), _TILE)
+    columns = [to_uint8(shown), *(evidence_or_none(shown, heat[:count].cpu()) for heat in heatmaps.values())]
+    tiles = F.pad(pad_width(torch.stack(columns, 1), MIN_WIDTH), (_GAP, 0, 0, 0), value=BACKGROUND)
+    width = tiles.shape[-1]
+    headings = F.pad(draw_lines(["image", *heatmaps], _FONT, width - _GAP), (_GAP, 0, _GAP, 0))
+    said = [*lines[:count], *([f"{count} of {len(images)} images"] if count < len(images) else [])]
+    texts = F.pad(draw_lines(said, _FONT, len(columns) * width - _GAP), (_GAP, 0, 0, _GAP))
+    rows = [text_on_background(torch.cat(list(headings), -1))]
+    for tile, text in zip(tiles, texts, strict=False):
+        rows += [tile.movedim(0, 2).flatten(2), text_on_background(text)]
+    rows += [text_on_background(text) for text in texts[count:]]
+    sheet = F.pad(torch.cat(rows, 1), (0, _GAP), value=BACKGROUND)  # at the right
+    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
