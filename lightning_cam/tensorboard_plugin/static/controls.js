@@ -4,6 +4,7 @@ import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
+import { SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
 import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
 
@@ -14,8 +15,6 @@ import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "
 const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
-const SCALES = { image: "per image", row: "over time", common: "common" };
-const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
 const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
 const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
 const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
@@ -113,7 +112,7 @@ export class Controls {
     choices.scale.show(Object.entries(SCALES), state.scale);
     choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
     choices.show.show(
-      [["all", "all"], ["right", "predicted right"], ["wrong", "predicted wrong"], ["changed", `changed most (${mostChanged})`]],
+      Object.entries(SHOWN).map(([show, text]) => [show, show === "changed" ? `${text} (${mostChanged})` : text]),
       state.show,
     );
     choices.sort.show(Object.entries(SORTS), state.sort);

@@ -1,10 +1,12 @@
 // The CAM Timeline page. TensorBoard imports this module and calls render(); the report calls start().
 
+import { Address, copyButton } from "./address.js";
 import { Charts } from "./chart.js";
 import { Controls } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
 import { Findings } from "./findings.js";
+import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
@@ -13,7 +15,7 @@ import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { TileBoard } from "./tiles.js";
 import { Timeline } from "./timeline.js";
 import { readable } from "./text.js";
-import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines } from "./views.js";
+import { allSteps, arrange, countUntil, shownTimelines } from "./views.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./source.js").Source} Source */
@@ -22,11 +24,8 @@ import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines }
 const RUN_WIDTH = 185; // pixels of a run's name in its select
 const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the page can be seen
 
-const NO_RECORD = "No CAM timeline here yet. The callback writes one at its first validation.";
-const NO_LOOK =
-  "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
-const ONE_RUN = "Only one run has a look here. Runs under the same log directory can be compared.";
-const ONE_METHOD = 'Only one method here. The callback takes several: methods=["hirescam", "gradcam"].';
+/** What Back goes back over: not each step of the slider. @type {(keyof State)[]} */
+const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "show", "sort"];
 
 /** Called by TensorBoard, which loads nothing but this module. */
 export async function render() {
@@ -74,6 +73,7 @@ export class App {
     this.drawn = false;
     /** @type {number | null} the redraw that is due with the next frame of the screen */
     this.pendingRedraw = null;
+    this.address = new Address((state) => this.#take(state));
     this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
@@ -84,7 +84,7 @@ export class App {
     this.element = html(
       "div",
       { class: "page" },
-      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs),
+      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, copyButton(() => this.address.link(this.state))),
       this.findings.element,
       this.controls.element,
       html("main", {}, this.message, this.board.element),
@@ -98,16 +98,18 @@ export class App {
     return this.listed.map(({ id }) => /** @type {Timeline} */ (this.timelines.get(id)));
   }
 
-  /** Ids of the records that the view is to show. */
-  get wanted() {
-    return this.state.view === "runs" ? comparedRuns(this).slice(0, MAX_RUNS) : [this.state.timeline];
-  }
-
   /**
    * Change what is shown; everything else follows from the state.
    * @param {Partial<State>} patch
    */
   change(patch) {
+    const moved = PLACES.some((key) => key in patch && patch[key] !== this.state[key]);
+    this.#take(patch);
+    if (this.storageKey) this.address.write(this.state, moved);
+  }
+
+  /** @param {Partial<State>} patch */
+  #take(patch) {
     Object.assign(this.state, patch);
     this.#settle();
     if (this.storageKey) saveState(this.storageKey, this.state);
@@ -126,13 +128,13 @@ export class App {
       const { logdir, timelines, notes } = await this.source.list();
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
-        this.state = restoreState(this.storageKey);
+        this.state = { ...restoreState(this.storageKey), ...this.address.read() };
       }
       const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);
       const before = listing();
       this.notes = notes;
       this.#list(timelines);
-      const wanted = this.listed.filter(({ id }) => this.wanted.includes(id));
+      const wanted = this.listed.filter(({ id }) => wantedRecords(this).includes(id));
       const changed = await Promise.all(wanted.map((entry) => this.#read(entry)));
       this.failure = null;
       if (!changed.some(Boolean) && listing() === before && this.drawn) return;
@@ -140,6 +142,7 @@ export class App {
       this.failure = `The records cannot be read: ${error instanceof Error ? error.message : error}`;
     }
     this.#settle();
+    if (this.storageKey) this.address.write(this.state, false);
     this.redraw();
   }
 
@@ -220,41 +223,9 @@ export class App {
   }
 
   #showMessage() {
-    const texts = [...this.#messages(), ...this.#omissions(), ...this.notes];
+    const texts = messagesOf(this);
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
-  }
-
-  /** What is missing, if anything is. */
-  #messages() {
-    const { wanted } = this;
-    const broken = this.listedTimelines.filter(({ id, error }) => error && wanted.includes(id));
-    const errors = broken.map(({ label, error }) => `${label}: ${error}`);
-    if (this.failure) errors.push(this.failure);
-    if (errors.length) return errors;
-    if (!this.listed.length) return [NO_RECORD];
-    const shown = shownTimelines(this);
-    if (shown.length) return this.#advice(shown[0]);
-    const isUnread = (/** @type {Entry} */ { id, bytes }) => bytes > 0 && !this.timelines.get(id)?.offset;
-    if (this.listed.some((entry) => wanted.includes(entry.id) && isUnread(entry))) return ["Reading the record …"];
-    return !wanted.length && this.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
-  }
-
-  /** What is left out of the records that are shown. */
-  #omissions() {
-    const { wanted } = this;
-    const damaged = this.listedTimelines.filter((timeline) => timeline.damaged && wanted.includes(timeline.id));
-    return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and left out.`);
-  }
-
-  /**
-   * How to get more to compare where there is just one.
-   * @param {Timeline} timeline
-   */
-  #advice(timeline) {
-    const { view } = this.state;
-    if (view === "runs" && this.listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
-    return view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
   }
 }
 

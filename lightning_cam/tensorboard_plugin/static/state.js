@@ -27,6 +27,14 @@
  * @property {boolean} charts
  */
 
+// The values of what is chosen from a few, with their texts.
+/** @type {Record<State["scale"], string>} */
+export const SCALES = { image: "per image", row: "over time", common: "common" };
+/** @type {Record<State["sort"], string>} */
+export const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
+/** @type {Record<State["show"], string>} */
+export const SHOWN = { all: "all", right: "predicted right", wrong: "predicted wrong", changed: "changed most" };
+
 /** @type {Readonly<State>} */
 export const DEFAULTS = {
   view: "grid",
