@@ -132,10 +132,11 @@ export class Controls {
     this.choices.method.element.hidden = view === "methods";
     this.choices.reference.element.hidden = view !== "diff";
     this.fields.signed.element.hidden = view === "diff";
-    this.fields.outlines.element.hidden = !shown?.outlines.length;
+    this.fields.outlines.element.hidden = view === "overview" || !shown?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
+    this.fields.size.element.hidden = view === "overview";
     this.changedNote.hidden = show !== "changed";
   }
 

@@ -8,11 +8,12 @@ import { EnlargedTile } from "./enlarge.js";
 import { Findings } from "./findings.js";
 import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
+import { Overview } from "./overview.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
 import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
-import { TileBoard } from "./tiles.js";
+import { TileBoard, drawingStyle } from "./tiles.js";
 import { Timeline } from "./timeline.js";
 import { readable } from "./text.js";
 import { allSteps, arrange, countUntil, shownTimelines } from "./views.js";
@@ -80,14 +81,15 @@ export class App {
     this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
     this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
-    this.findings = new Findings((step) => this.player.go(nearestIndex(this.player.steps, step)));
+    this.findings = new Findings(this);
+    this.overview = new Overview(this);
     this.element = html(
       "div",
       { class: "page" },
       html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, copyButton(() => this.address.link(this.state))),
       this.findings.element,
       this.controls.element,
-      html("main", {}, this.message, this.board.element),
+      html("main", {}, this.message, this.overview.element, this.board.element),
       html("footer", {}, this.player.element, this.charts.element),
       this.enlarged.element,
     );
@@ -211,8 +213,10 @@ export class App {
     this.findings.show(timelines, state.step);
     this.controls.show();
     this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
-    this.board.show(arrangement);
-    this.enlarged.show(timelines, this.board.style);
+    this.overview.show(first);
+    this.board.element.hidden = state.view === "overview";
+    if (!this.board.element.hidden) this.board.show(arrangement);
+    this.enlarged.show(timelines, drawingStyle(state));
     this.charts.element.hidden = !state.charts || !steps.length;
     if (!this.charts.element.hidden && state.step !== null) {
       const methods = state.view === "methods" ? first.methods : [state.method ?? ""];

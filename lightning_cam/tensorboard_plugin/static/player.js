@@ -140,7 +140,7 @@ export class Player {
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest("select, input:not([type=range]):not([type=checkbox])")) return;
     const distance = event.shiftKey ? 10 : 1;

@@ -37,7 +37,7 @@ export const SHOWN = { all: "all", right: "predicted right", wrong: "predicted w
 
 /** @type {Readonly<State>} */
 export const DEFAULTS = {
-  view: "grid",
+  view: "overview",
   timeline: null,
   runs: null,
   method: null,

@@ -45,7 +45,7 @@ const TIP_HEIGHT = 50;
  * @param {State} state
  * @returns {DrawingStyle}
  */
-function drawingStyle(state) {
+export function drawingStyle(state) {
   const colormap = activeColormap(state);
   return { colormap, table: overlayTable(colormap, state), smooth: state.smooth };
 }

@@ -1,7 +1,7 @@
 // One run's record, and what the page wants to know of it.
 
 import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
-import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+import { FILE_HEADER_BYTES, decodeFound, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
@@ -115,7 +115,7 @@ export class Timeline {
       if (head.kind === "probe") return !this.count && isProbe(head) && this.#addProbe(head, arrays);
       if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
-      if (head.kind === "findings") return isFound(head) && this.#addFound(head);
+      if (head.kind === "findings") return isFound(head) && this.#addFound(head, arrays);
       return true; // of a later version of the format
     } catch (error) {
       if (error instanceof RangeError) return false; // arrays longer than the record
@@ -155,12 +155,16 @@ export class Timeline {
   }
 
   /**
-   * Add what was found of more images at the look of this step.
-   * @param {{ step: number, findings: import("./findings.js").Finding[] }} head
+   * Add what was found of more images at the look of this step. The maps of images are kept of the newest one only.
+   * @param {{ step: number, findings: import("./findings.js").Finding[], classes: number[], images: number[] }} head
+   * @param {import("./record.js").ArrayReader} arrays
    */
-  #addFound({ step, findings }) {
-    const look = this.looks[this.lookAt(step)];
-    if (look?.step === step) look.findings = findings;
+  #addFound(head, arrays) {
+    const { means, imageMaps } = decodeFound(head, arrays);
+    const look = this.looks[this.lookAt(head.step)];
+    if (look?.step !== head.step) return true;
+    for (const earlier of this.looks) delete earlier.imageMaps;
+    Object.assign(look, { findings: head.findings, means, imageMaps });
     return true;
   }
 

@@ -6,10 +6,11 @@ import { readable } from "./text.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-/** @typedef {"grid" | "film" | "diff" | "runs" | "methods"} View */
+/** @typedef {"overview" | "grid" | "film" | "diff" | "runs" | "methods"} View */
 
 /** @type {Record<View, string>} */
 export const VIEWS = {
+  overview: "Overview",
   grid: "Grid",
   film: "Filmstrip",
   diff: "Difference",
@@ -158,7 +159,7 @@ export function chosenImages(state, timeline) {
 export function arrange(content) {
   const { state } = content;
   const timelines = shownTimelines(content);
-  if (!timelines.length) return { timelines, headings: null, tiles: [], note: "" };
+  if (!timelines.length || state.view === "overview") return { timelines, headings: null, tiles: [], note: "" };
   if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
   const images = chosenImages(state, timelines[0]);
   const note = images.length ? "" : "No image passes the filters.";
