@@ -33,16 +33,17 @@ def places(logdir):
 
 
 def inside(page, where):
-    """The frame that the page of CAM Timeline is in, once it has its tiles."""
+    """The frame that the page of CAM Timeline is in, once it shows something."""
     frame = page
     if where == "tensorboard":
         frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
-    frame.wait_for_selector(".page .tile", state="attached")
+    frame.wait_for_function("() => document.querySelector('.lead')?.innerText || document.querySelector('.tile')")
     return frame
 
 
 def wait_for_view(frame, name):
     frame.wait_for_selector(f"[data-view={name}][aria-selected=true]")
+    frame.wait_for_function("() => document.querySelector('.place').textContent.startsWith('step ')")
     settle(frame)
 
 

@@ -73,7 +73,7 @@ def colors_at_edge(frame, row, column):
             };
             return near("--right") ? "right" : near("--wrong") ? "wrong" : "none";
         }""",
-        [row, column, len(CLASSES) and 8, LOOKS],
+        [row, column, 8, LOOKS],
     )
 
 

@@ -126,7 +126,8 @@ export function mostChangedCount(timeline) {
  */
 export function chosenImages(state, timeline) {
   const lookIndex = timeline.lookAt(state.step ?? -Infinity);
-  const drift = state.method === null ? new Float32Array(timeline.count) : timeline.drift(state.method);
+  const byDrift = state.method !== null && (state.show === "changed" || state.sort === "drift"); // of a long run it takes time
+  const drift = byDrift ? timeline.drift(state.method ?? "") : new Float32Array(timeline.count);
   let images = Array.from({ length: timeline.count }, (_, i) => i);
   if (state.label !== null) images = images.filter((i) => timeline.probe.labels[i] === state.label);
   if (state.show === "right" || state.show === "wrong") {
