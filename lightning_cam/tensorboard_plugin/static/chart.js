@@ -12,6 +12,7 @@ const HEIGHT = 64;
 const WIDTH = 240;
 const COLUMNS = 2 * WIDTH; // that can be told apart of a line
 const MARGIN = 5; // above and below the lines
+const SEEN_NAMES = 3; // of a legend without scrolling
 const LEGEND_OFFSET = 90; // pixels of a legend's line before the name: the swatch, the value
 
 /**
@@ -28,7 +29,7 @@ export class Charts {
   /** @param {(step: number) => void} onStep is called with the step under the pointer */
   constructor(onStep) {
     this.onStep = onStep;
-    this.element = html("div", { class: "charts" });
+    this.element = html("div", { class: "charts", role: "region", "aria-label": "metrics", tabindex: 0 });
     this.key = "";
     this.firstStep = 0;
     this.lastStep = 0;
@@ -83,14 +84,14 @@ export class Charts {
     const plot = html(
       "div",
       { class: "plot" },
-      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...plotted.map(({ line }) => line)),
+      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${readable(title)} over the steps, from ${formatNumber(low)} to ${formatNumber(high)}` }, ...plotted.map(({ line }) => line)),
       html("span", { class: "high" }, formatNumber(high)),
       html("span", { class: "low" }, formatNumber(low)),
       cursor,
     );
     this.#listen(plot, several ? plotted : [], down);
     const head = html("div", { class: "head" }, html("span", { class: "title", title: readable(title) }, readable(title)), several ? null : plotted[0].value);
-    const legend = several ? html("div", { class: "names" }, ...plotted.map(({ entry }) => entry)) : null;
+    const legend = several ? html("div", { class: "names", tabindex: plotted.length > SEEN_NAMES ? 0 : null, role: "group", "aria-label": `lines of ${readable(title)}` }, ...plotted.map(({ entry }) => entry)) : null;
     return { element: html("section", { class: "chart" }, head, plot, legend), legend, series: plotted, cursor };
   }
 
@@ -106,7 +107,7 @@ export class Charts {
     // a line of one point has no length: a dot
     const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: series.color, "stroke-dasharray": "none" };
     const line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...strokeProps(series) });
-    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
+    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch", "aria-hidden": "true" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
     const value = html("b");
     const label = html("span", {}, readable(name));
     const listeners = { onpointerenter: () => this.#highlight(name), onpointerleave: () => this.#highlight(null) };

@@ -3,6 +3,7 @@
 import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
+import { rove } from "./roving.js";
 import { activeColormap, startsAtSmallest } from "./scale.js";
 import { SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
@@ -47,16 +48,19 @@ export class Controls {
   /** @param {App} app */
   constructor(app) {
     this.app = app;
-    this.tabs = html("nav", { class: "views", role: "tablist" });
+    this.tabs = html("div", { class: "views", role: "tablist", "aria-label": "views" });
+    const open = (/** @type {string} */ view) => app.change({ view: /** @type {import("./views.js").View} */ (view) });
     for (const [view, title] of Object.entries(VIEWS)) {
-      this.tabs.append(html("button", { role: "tab", "data-view": view, onclick: () => app.change({ view: /** @type {any} */ (view) }) }, title));
+      this.tabs.append(html("button", { role: "tab", id: `tab-${view}`, "aria-controls": "view", tabindex: -1, "data-view": view, onclick: () => open(view) }, title));
     }
+    this.keepTab = rove(this.tabs, "[role=tab]", (tab) => open(tab.dataset.view ?? ""));
     this.choices = makeChoices(app);
     this.fields = makeFields(app);
     this.choices.timeline.element.classList.add("wide");
     this.runs = html("div", { class: "runs" });
     this.runsGroup = group("Runs", this.runs);
-    this.thumbs = html("div", { class: "thumbs" });
+    this.thumbs = html("div", { class: "thumbs", role: "group", "aria-label": "images" });
+    this.keepThumb = rove(this.thumbs, "button");
     this.imageName = hint();
     this.imageGroup = group("Image", this.thumbs, this.imageName);
     this.changedNote = hint(CHANGED_NOTE);
@@ -88,6 +92,7 @@ export class Controls {
     for (const tab of /** @type {Iterable<HTMLElement>} */ (this.tabs.children)) {
       tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
     }
+    this.keepTab(this.tabs.querySelector("[aria-selected=true]"));
     this.#showChoices(shown);
     for (const field of Object.values(this.fields)) field.show();
     this.#hideUnused(shown);
@@ -188,6 +193,7 @@ export class Controls {
     const thumbs = /** @type {HTMLElement[]} */ ([...this.thumbs.children]);
     const chosen = Math.min(this.app.state.image, thumbs.length - 1);
     thumbs.forEach((thumb, i) => thumb.setAttribute("aria-pressed", String(i === chosen)));
+    this.keepThumb(thumbs[chosen]);
     setText(this.imageName, thumbs[chosen]?.title ?? "");
   }
 }
@@ -205,7 +211,7 @@ function thumb(app, timeline, image, imageIndex) {
   const number = `image ${imageIndex + 1}`;
   const name = timeline.nameOf(imageIndex);
   const title = name === number ? number : `${number}: ${name}`;
-  return html("button", { title, onclick: () => app.change({ image: imageIndex }) }, canvas);
+  return html("button", { title, "aria-label": title, tabindex: -1, onclick: () => app.change({ image: imageIndex }) }, canvas);
 }
 
 /** @param {App} app */

@@ -6,7 +6,7 @@ import { drawImage } from "./draw.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
-import { drawTile, showTip } from "./tiles.js";
+import { cellText, drawTile, showTip } from "./tiles.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
 /** @typedef {import("./scale.js").MissingMap} MissingMap */
@@ -28,11 +28,20 @@ export class EnlargedTile {
     this.map = null;
     /** @type {HTMLCanvasElement} */
     this.mapCanvas = html("canvas", {
+      tabindex: 0,
+      role: "application",
+      "aria-roledescription": "map",
+      "aria-label": "the map over the image. Arrow keys go through its cells and say their values.",
+      onkeydown: (event) => this.#onKey(event),
       onpointermove: (event) => showTip(this.tip, app.state, this.mapCanvas, this.tile, this.map, event),
       onpointerleave: () => (this.tip.hidden = true),
     });
-    this.imageCanvas = html("canvas");
-    this.title = html("h2");
+    this.imageCanvas = html("canvas", { role: "img", "aria-label": "the image" });
+    this.cell = { row: 0, column: 0 };
+    this.cellFrame = html("div", { class: "cell-frame", hidden: true });
+    this.mapCanvas.addEventListener("blur", () => this.#showCell(false));
+    this.cellValue = html("p", { class: "hint", role: "status" });
+    this.title = html("h2", { id: "enlarged-title" });
     this.place = html("p", { class: "hint" });
     this.topClasses = html("div");
     this.history = html("div", { class: "history" });
@@ -41,10 +50,11 @@ export class EnlargedTile {
     /** @type {HTMLDialogElement} */
     this.element = html(
       "dialog",
-      { class: "enlarged", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
-      html("header", {}, this.title, html("button", { title: "close (Escape)", onclick: () => this.element.close() }, "✕")),
+      { class: "enlarged", "aria-labelledby": "enlarged-title", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
+      html("header", {}, this.title, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
       this.place,
-      html("div", { class: "pair" }, this.imageCanvas, this.mapCanvas),
+      html("div", { class: "pair" }, this.imageCanvas, html("div", { class: "map" }, this.mapCanvas, this.cellFrame)),
+      this.cellValue,
       html("div", { class: "details" }, this.topClasses, this.history),
       this.facts,
       this.tip,
@@ -91,6 +101,43 @@ export class EnlargedTile {
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
     setText(this.facts, factsOf(this.tile).join(" · "));
+    this.#showCell(!this.cellFrame.hidden);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const moves = /** @type {Record<string, [number, number]>} */ ({ ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] });
+    if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    event.preventDefault(); // the slider stays where it is
+    if (!this.map || "missing" in this.map) return;
+    const { row, column } = this.cell;
+    const [down, right] = this.cellFrame.hidden ? [0, 0] : moves[event.key];
+    this.cell = {
+      row: Math.max(0, Math.min(this.map.rows - 1, row + down)),
+      column: Math.max(0, Math.min(this.map.columns - 1, column + right)),
+    };
+    this.#showCell(true);
+  }
+
+  /**
+   * Frame the cell that the keys have gone to, and say its value.
+   * @param {boolean} shown
+   */
+  #showCell(shown) {
+    const { map, tile } = this;
+    const there = shown && tile && map && !("missing" in map) ? map : null;
+    this.cellFrame.hidden = !there;
+    if (!there || !tile) return setText(this.cellValue, "");
+    const row = Math.min(this.cell.row, there.rows - 1);
+    const column = Math.min(this.cell.column, there.columns - 1);
+    const percent = (/** @type {number} */ share) => `${100 * share}%`;
+    Object.assign(this.cellFrame.style, {
+      left: percent(column / there.columns),
+      top: percent(row / there.rows),
+      width: percent(1 / there.columns),
+      height: percent(1 / there.rows),
+    });
+    setText(this.cellValue, cellText(this.app.state, tile, there, row, column).replace("\n", " · "));
   }
 }
 

@@ -6,6 +6,7 @@ import { Controls } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
 import { Findings } from "./findings.js";
+import { followTheme, takeFocus } from "./host.js";
 import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { Overview } from "./overview.js";
@@ -43,6 +44,9 @@ export async function render() {
  */
 export async function start(source) {
   followTheme();
+  takeFocus();
+  document.title ||= "CAM Timeline";
+  document.documentElement.lang ||= "en";
   const app = new App(source);
   document.body.append(app.element);
   await app.load();
@@ -83,13 +87,14 @@ export class App {
     this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
     this.findings = new Findings(this);
     this.overview = new Overview(this);
+    this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.board.element);
     this.element = html(
       "div",
       { class: "page" },
       html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, copyButton(() => this.address.link(this.state))),
       this.findings.element,
       this.controls.element,
-      html("main", {}, this.message, this.overview.element, this.board.element),
+      html("main", {}, this.message, this.panel),
       html("footer", {}, this.player.element, this.charts.element),
       this.enlarged.element,
     );
@@ -213,6 +218,7 @@ export class App {
     this.findings.show(timelines, state.step);
     this.controls.show();
     this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
+    this.panel.setAttribute("aria-labelledby", `tab-${state.view}`);
     this.overview.show(first);
     this.board.element.hidden = state.view === "overview";
     if (!this.board.element.hidden) this.board.show(arrangement);
@@ -241,17 +247,4 @@ function nearestIndex(steps, step) {
   const after = Math.min(countUntil(steps, step), steps.length - 1);
   const before = Math.max(0, after - 1);
   return step - steps[before] <= steps[after] - step ? before : Math.max(0, after);
-}
-
-/** Take over TensorBoard's light or dark theme; elsewhere the system's. */
-function followTheme() {
-  const root = document.documentElement;
-  const host = window.parent === window ? null : window.parent.document.body;
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const apply = () => {
-    root.dataset.theme = (host ? host.classList.contains("dark-mode") : system.matches) ? "dark" : "light";
-  };
-  if (host) new MutationObserver(apply).observe(host, { attributes: true, attributeFilter: ["class"] });
-  else system.addEventListener("change", apply);
-  apply();
 }

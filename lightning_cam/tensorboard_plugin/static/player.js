@@ -173,5 +173,5 @@ function moveButton(name, title, move) {
 
 /** @param {string} name */
 function icon(name) {
-  return svg("svg", { viewBox: "0 0 16 16", class: "icon" }, svg("path", { d: ICONS[name] }));
+  return svg("svg", { viewBox: "0 0 16 16", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }

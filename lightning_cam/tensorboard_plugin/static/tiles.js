@@ -4,6 +4,7 @@ import { overlayTable } from "./colors.js";
 import { html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
+import { rove } from "./roving.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
 import { formatEpoch, formatNumber, formatPercent } from "./text.js";
 
@@ -89,6 +90,7 @@ export class TileBoard {
     this.shortenedFor = "";
     this.headings = html("div", { class: "headings" });
     this.board = html("div", { class: "board" });
+    this.keepStop = rove(this.board, ".tile");
     this.note = html("p", { class: "note" });
     this.tip = html("div", { class: "tip", role: "tooltip", hidden: true });
     this.element = html("div", { class: "tiles" }, this.headings, this.board, this.note, this.tip);
@@ -107,6 +109,7 @@ export class TileBoard {
     while (this.pool.length < tiles.length) this.pool.push(this.#makeSlot());
     this.#shortenNames();
     this.pool.forEach((slot, n) => this.#put(slot, tiles[n]));
+    this.keepStop();
   }
 
   /** Cut the class names to what fits into a caption's first line, and into its second between the mark and the rest. */
@@ -148,11 +151,11 @@ export class TileBoard {
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
     const figure = html(
-      "figure",
-      { class: "tile", role: "button", tabindex: 0 },
+      "div",
+      { class: "tile", role: "button", tabindex: -1 },
       html("div", { class: "picture" }, canvas, strength),
       html("div", { class: "track" }, bar),
-      html("figcaption", {}, first, second),
+      html("div", { class: "caption" }, first, second),
     );
     /** @type {Slot} */
     const slot = { figure, canvas, strength, bar, first, second, tile: null, map: null, visible: false, stale: false };
@@ -169,8 +172,8 @@ export class TileBoard {
     const open = () => slot.tile && this.onOpen(slot.tile);
     figure.addEventListener("click", open);
     figure.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter") return;
-      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕; nor is it to play
       open();
     });
     figure.addEventListener("pointermove", (event) => showTip(this.tip, this.app.state, canvas, slot.tile, slot.map, event));
@@ -235,12 +238,22 @@ export function showTip(tip, state, canvas, tile, map, event) {
   tip.hidden = true;
   if (!tile || !map || "missing" in map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
   tip.hidden = false;
-  const row = Math.floor(y * map.rows);
-  const column = Math.floor(x * map.columns);
-  const { value, text } = describeValue(state, tile, map, row, column);
-  setText(tip, `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`);
+  setText(tip, cellText(state, tile, map, Math.floor(y * map.rows), Math.floor(x * map.columns)));
   tip.style.left = `${Math.min(event.clientX + 14, innerWidth - TIP_WIDTH)}px`;
   tip.style.top = `${Math.min(event.clientY + 16, innerHeight - TIP_HEIGHT)}px`;
+}
+
+/**
+ * What a cell of a tile's map says.
+ * @param {State} state
+ * @param {Tile} tile
+ * @param {ScaledMap} map
+ * @param {number} row
+ * @param {number} column
+ */
+export function cellText(state, tile, map, row, column) {
+  const { value, text } = describeValue(state, tile, map, row, column);
+  return `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`;
 }
 
 /**
@@ -277,6 +290,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
 
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
+  slot.figure.setAttribute("aria-current", String(Boolean(tile.current)));
   slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
   const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
