@@ -7,6 +7,7 @@ import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
 import { Findings } from "./findings.js";
 import { followTheme, takeFocus } from "./host.js";
+import { marksOf } from "./marks.js";
 import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { Overview } from "./overview.js";
@@ -26,6 +27,8 @@ import { allSteps, arrange, countUntil, shownTimelines } from "./views.js";
 const RUN_WIDTH = 185; // pixels of a run's name in its select
 const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the page can be seen
 
+/** @type {import("./marks.js").Mark[]} */
+const NO_MARKS = [];
 /** What Back goes back over: not each step of the slider. @type {(keyof State)[]} */
 const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "show", "sort"];
 
@@ -217,7 +220,7 @@ export class App {
     this.#showMessage();
     this.findings.show(timelines, state.step);
     this.controls.show();
-    this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
+    this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)], this.#marks(first));
     this.panel.setAttribute("aria-labelledby", `tab-${state.view}`);
     this.overview.show(first);
     this.board.element.hidden = state.view === "overview";
@@ -230,6 +233,12 @@ export class App {
     }
     performance.clearMeasures("cam-redraw"); // the newest one is for whoever wants to know: benchmarks/review.py
     performance.measure("cam-redraw", { start });
+  }
+
+  /** @param {Timeline | undefined} timeline */
+  #marks(timeline) {
+    const { view, method, image } = this.state;
+    return timeline ? marksOf(timeline, method, view === "film" ? Math.min(image, timeline.count - 1) : null) : NO_MARKS;
   }
 
   #showMessage() {

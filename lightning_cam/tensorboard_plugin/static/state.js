@@ -11,6 +11,7 @@
  * @property {number} image index of the filmstrip's image
  * @property {boolean} follow go to each new look as it comes
  * @property {number} speed looks a second while playing
+ * @property {boolean} loop begin again at the end while playing
  * @property {number} opacity 0 to 1
  * @property {number} threshold share of the scale below which a map is not drawn
  * @property {string} sequential colormap of what speaks for the class
@@ -46,6 +47,7 @@ export const DEFAULTS = {
   image: 0,
   follow: true,
   speed: 8,
+  loop: false,
   opacity: 0.75,
   threshold: 0,
   sequential: "inferno",

@@ -63,7 +63,7 @@ export function changes(timeline) {
   return timeline.cached("changes", () => {
     const prefix = `${timeline.probe.name}/`;
     const tags = new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)));
-    const own = [...tags].filter((tag) => !tag.startsWith(prefix)).sort((a, b) => rank(a) - rank(b));
+    const own = [...tags].filter((tag) => !tag.startsWith(prefix)).sort((a, b) => metricRank(a) - metricRank(b));
     const found = own.map((tag) => changeOf(tag, timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN), false));
     const probe = changeOf(`accuracy on ${timeline.count} probe images`, accuracies(timeline), true);
     return [probe, ...found].flatMap((change) => change ?? []).slice(0, MOST_CHANGES);
@@ -74,7 +74,7 @@ export function changes(timeline) {
  * Which metrics come first: of the validation, and of these how often the model is right.
  * @param {string} tag
  */
-function rank(tag) {
+export function metricRank(tag) {
   return (/val/i.test(tag) ? 0 : 2) + (/acc|f1|auroc|iou|map/i.test(tag) ? 0 : 1);
 }
 
