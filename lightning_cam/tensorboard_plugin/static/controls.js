@@ -3,8 +3,9 @@
 import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
+import { fullScale } from "./fullscale.js";
 import { rove } from "./roving.js";
-import { activeColormap, startsAtSmallest } from "./scale.js";
+import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
 import { SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
 import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
@@ -16,16 +17,19 @@ import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "
 const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
-const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
+const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of its image's full color over time.";
 const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
-const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
+const LARGEST = { image: "largest value of this map", row: "99th percentile of this image's largest values at all steps", common: "99th percentile of the largest values of all images at all steps" };
 
 /**
- * What the colors of the scale say.
+ * What the colors of the scale say, and on one common to all images which of them sets it.
  * @param {State} state
+ * @param {Timeline[]} timelines
  */
-function scaleNote(state) {
-  const largest = `the largest value ${LARGEST[state.scale]}`;
+function scaleNote(state, timelines) {
+  const peak = state.scale === "common" && state.method !== null ? fullScale(timelines, state.method, isSigned(state), null) : null;
+  const setBy = peak ? `: ${formatNumber(peak.value)}, image ${peak.imageIndex + 1} (${peak.timeline.nameOf(peak.imageIndex)}) at step ${formatNumber(peak.timeline.looks[peak.lookIndex].step)}` : "";
+  const largest = `the ${LARGEST[state.scale]}${setBy}`;
   if (state.view === "diff") {
     if (state.scale !== "image") return `Full color: a change by ${largest}.`;
     return "Full color: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
@@ -73,7 +77,7 @@ export class Controls {
       this.imageGroup,
       this.filterGroup,
       this.#overlayGroup(),
-      group("Page", this.fields.size, this.fields.charts),
+      group("Page", this.fields.size, this.fields.fit, this.fields.charts),
     ];
     this.element = html("aside", { class: "controls" }, folded(groups));
   }
@@ -96,7 +100,7 @@ export class Controls {
     this.#showChoices(shown);
     for (const field of Object.values(this.fields)) field.show();
     this.#hideUnused(shown);
-    setText(this.scaleNote, scaleNote(state));
+    setText(this.scaleNote, scaleNote(state, shownTimelines(app)));
     this.#showLegend();
     if (state.view === "runs") this.#showRuns();
     if (state.view === "film") this.#showThumbs(shown);
@@ -141,7 +145,7 @@ export class Controls {
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    this.fields.size.element.hidden = view === "overview";
+    this.fields.size.element.hidden = this.fields.fit.element.hidden = view === "overview";
     this.changedNote.hidden = show !== "changed";
   }
 
@@ -239,7 +243,8 @@ function makeFields(app) {
     signed: checkbox(app, "signed", "signed: also what is against"),
     smooth: checkbox(app, "smooth", "smooth between cells"),
     outlines: checkbox(app, "outlines", "outline of the object"),
-    size: slider(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
+    size: slider(app, "size", "Tile size", { min: 96, max: 480, step: 1 }, (value) => `${value} px`, { fit: false }),
+    fit: checkbox(app, "fit", "tiles fit the window"),
     charts: checkbox(app, "charts", "metrics under the slider"),
   };
 }

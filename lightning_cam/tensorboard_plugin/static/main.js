@@ -15,6 +15,7 @@ import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
 import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
+import { fittingSize } from "./tilesize.js";
 import { TileBoard, drawingStyle } from "./tiles.js";
 import { Timeline } from "./timeline.js";
 import { readable } from "./text.js";
@@ -87,17 +88,26 @@ export class App {
     this.player = new Player(this);
     this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
-    this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
+    this.charts = new Charts(
+      (step) => this.player.go(nearestIndex(this.player.steps, step)),
+      () => this.change({ allCharts: !this.state.allCharts }),
+    );
     this.findings = new Findings(this);
     this.overview = new Overview(this);
     this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.board.element);
+    this.room = { width: 0, height: 0 }; // CSS pixels for the tiles
+    const main = html("main", {}, this.message, this.panel);
+    new ResizeObserver(([{ contentRect: { width, height } }]) => {
+      this.room = { width, height: Math.max(height, innerHeight / 2) }; // on a narrow page it is as high as the tiles
+      if (this.drawn) this.change({});
+    }).observe(main);
     this.element = html(
       "div",
       { class: "page" },
       html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, copyButton(() => this.address.link(this.state))),
       this.findings.element,
       this.controls.element,
-      html("main", {}, this.message, this.panel),
+      main,
       html("footer", {}, this.player.element, this.charts.element),
       this.enlarged.element,
     );
@@ -217,6 +227,7 @@ export class App {
     const { timelines } = arrangement;
     const [first] = timelines;
     const steps = allSteps(timelines);
+    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, columns: arrangement.headings?.length ?? null });
     this.#showMessage();
     this.findings.show(timelines, state.step);
     this.controls.show();
@@ -229,7 +240,7 @@ export class App {
     this.charts.element.hidden = !state.charts || !steps.length;
     if (!this.charts.element.hidden && state.step !== null) {
       const methods = state.view === "methods" ? first.methods : [state.method ?? ""];
-      this.charts.show(timelines, methods, steps, state.step);
+      this.charts.show(timelines, methods, steps, state.step, state.allCharts);
     }
     performance.clearMeasures("cam-redraw"); // the newest one is for whoever wants to know: benchmarks/review.py
     performance.measure("cam-redraw", { start });

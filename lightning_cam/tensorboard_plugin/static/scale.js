@@ -1,6 +1,7 @@
 // Brings a tile's map into units in which 1 is the full color.
 
 import { isDiverging } from "./colors.js";
+import { fullScale } from "./fullscale.js";
 import { dequantize, largestValue } from "./record.js";
 
 /** @typedef {import("./state.js").State} State */
@@ -53,14 +54,8 @@ export function mapsOf({ timeline, lookIndex, method }) {
  */
 function fullColorValue(state, timelines, { timeline, imageIndex, method }, maps) {
   if (state.scale === "image" || method === null) return largestValue(maps, imageIndex, isSigned(state));
-  const hash = timeline.probe.hashes[imageIndex];
-  let largest = 0;
-  for (const other of timelines) {
-    const peaks = other.peaks(method, isSigned(state));
-    const compared = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
-    for (const peak of compared) largest = Math.max(largest, peak);
-  }
-  return largest;
+  const hash = state.scale === "common" ? null : timeline.probe.hashes[imageIndex];
+  return fullScale(timelines, method, isSigned(state), hash)?.value ?? 0;
 }
 
 /**
@@ -120,13 +115,14 @@ export function describeValue(state, tile, map, row, column) {
 }
 
 /**
- * A map's largest value as a share of its image's largest at any step: what a scale per image does not show.
+ * A map's largest value as a share of the full color of its image over time: what a scale per image does not show.
  * @param {State} state
  * @param {Tile} tile
  */
 export function strengthOf(state, tile) {
   const maps = mapsOf(tile);
   if (!maps || tile.method === null) return 0;
-  const peak = tile.timeline.peaks(tile.method, isSigned(state))[tile.imageIndex];
-  return peak ? largestValue(maps, tile.imageIndex, isSigned(state)) / peak : 0;
+  const { timeline, method, imageIndex } = tile;
+  const full = fullScale([timeline], method, isSigned(state), timeline.probe.hashes[imageIndex])?.value;
+  return full ? Math.min(1, largestValue(maps, imageIndex, isSigned(state)) / full) : 0;
 }

@@ -21,11 +21,13 @@
  * @property {boolean} smooth interpolate between cells
  * @property {"image" | "row" | "common"} scale full color is the largest value of the map, of its image at any step, of any image
  * @property {boolean} outlines of the object, where known
- * @property {number} size CSS pixels of a tile's width
+ * @property {boolean} fit tiles are as large as fits the window
+ * @property {number} size CSS pixels of a tile's width; what fits, if `fit`
  * @property {number | null} label the class whose images are shown; null: all
  * @property {"all" | "right" | "wrong" | "changed"} show which images
  * @property {"index" | "drift" | "probability" | "evidence"} sort
  * @property {boolean} charts
+ * @property {boolean} allCharts more than one row of them
  */
 
 // The values of what is chosen from a few, with their texts.
@@ -57,11 +59,13 @@ export const DEFAULTS = {
   smooth: true,
   scale: "image",
   outlines: true,
+  fit: true,
   size: 176,
   label: null,
   show: "all",
   sort: "index",
   charts: true,
+  allCharts: false,
 };
 
 /**

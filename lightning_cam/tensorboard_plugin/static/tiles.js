@@ -30,7 +30,10 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @property {boolean} stale the canvas is to be drawn when it comes into sight
  */
 
-/** @typedef {{ first: (name: string) => string, second: (name: string) => string }} ShortNames class names as they fit into each line */
+/**
+ * Class names as they fit into each line, and of several texts the first that fits into the first one.
+ * @typedef {{ first: (name: string) => string, second: (name: string) => string, fitting: (texts: string[]) => string }} ShortNames
+ */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 // Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
@@ -86,7 +89,7 @@ export class TileBoard {
     /** @type {Map<Element, Slot>} by figure */
     this.slots = new Map();
     /** @type {ShortNames} */
-    this.shortNames = { first: (name) => name, second: (name) => name };
+    this.shortNames = { first: (name) => name, second: (name) => name, fitting: ([text]) => text };
     this.shortenedFor = "";
     this.headings = html("div", { class: "headings" });
     this.board = html("div", { class: "board" });
@@ -121,8 +124,10 @@ export class TileBoard {
     const names = [...new Set(this.timelines.flatMap(({ captionClasses }) => captionClasses))];
     const [{ first, second }] = this.pool;
     const width = size - CAPTION_MARGINS;
+    const measure = textRuler(first);
     this.shortNames = {
-      first: nameShortener(names, width, textRuler(first)),
+      first: nameShortener(names, width, measure),
+      fitting: (texts) => texts.find((text) => measure(text) <= width) ?? texts[texts.length - 1],
       second: nameShortener(names, width - MARK_WIDTH - (size < NARROW ? 0 : PROBABILITY_WIDTH), textRuler(second)),
     };
   }
@@ -146,7 +151,7 @@ export class TileBoard {
   /** @returns {Slot} */
   #makeSlot() {
     const canvas = html("canvas");
-    const strength = html("div", { class: "strength", title: "largest value, as a share of this image's largest at any step" });
+    const strength = html("div", { class: "strength", title: "largest value, as a share of this image's full color over time" });
     const bar = html("div", { class: "bar" });
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
@@ -268,9 +273,11 @@ function writeCaption(slot, tile, shortNames, narrow) {
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
   const name = timeline.nameOf(imageIndex);
-  const stepText = `step ${formatNumber(step)}`;
-  const placeText = `${stepText} · ${formatEpoch(epoch)}`;
-  if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
+  if (tile.caption === "step") {
+    const placeText = `step ${formatNumber(step)} · ${formatEpoch(epoch)}`;
+    const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
+    setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
+  }
   else setLine(slot.first, shortNames.first(name), name);
 
   const plain = tile.caption === "label";

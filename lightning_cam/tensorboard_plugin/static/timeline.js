@@ -1,7 +1,7 @@
 // One run's record, and what the page wants to know of it.
 
 import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
-import { FILE_HEADER_BYTES, decodeFound, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+import { FILE_HEADER_BYTES, decodeFound, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
@@ -267,21 +267,6 @@ export class Timeline {
   cached(key, compute) {
     if (!this.cache.has(key)) this.cache.set(key, compute());
     return this.cache.get(key);
-  }
-
-  /**
-   * For each image the largest value over all looks (of either sign, if `signed`).
-   * @param {string} method
-   * @param {boolean} signed
-   */
-  peaks(method, signed) {
-    return this.cached(`peaks ${method} ${signed}`, () => {
-      const peaks = new Float32Array(this.count);
-      for (const { maps } of this.looks) {
-        if (maps[method]) peaks.forEach((peak, i) => (peaks[i] = Math.max(peak, largestValue(maps[method], i, signed))));
-      }
-      return peaks;
-    });
   }
 
   /**
