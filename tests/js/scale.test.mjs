@@ -40,13 +40,22 @@ test("a difference is of the two maps in units of their scale", () => {
   assertClose([...values], scales.over_time.positive[1][2].map((value, k) => value - scales.over_time.positive[0][2][k]));
 });
 
-test("a map that says nothing is missing, with the reason", () => {
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "empty")), { missing: "no evidence" });
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "constant")), { missing: "no evidence" });
+test("a map that says nothing is missing, with the reason and the methods that show something", () => {
+  const missing = (...place) => tileMap(DEFAULTS, [timeline], tile(...place));
+  const others = (...names) => ` Evidence by ${names.join(", ")}.`;
+  assert.deepEqual(missing(0, 0, "empty"), { missing: "no evidence", reason: `Nothing here speaks for what is explained.${others("positive", "mixed", "constant")}` });
+  assert.deepEqual(missing(0, 0, "constant"), { missing: "no evidence", reason: `One value everywhere: no place stands out.${others("positive", "mixed")}` });
   assert.ok(values("row", 0, 0, "constant").every((value) => value === 1));
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "elsewhere")), { missing: "not recorded" });
+  assert.equal(missing(0, 0, "elsewhere").missing, "not recorded");
   const difference = tile(0, 0, "empty", { referenceIndex: 1 });
-  assert.deepEqual(tileMap({ ...DEFAULTS, view: "diff" }, [timeline], difference), { missing: "no evidence" });
+  assert.equal(tileMap({ ...DEFAULTS, view: "diff" }, [timeline], difference).missing, "no evidence");
+});
+
+test("a map that is not finite says so, and names the class otherwise", () => {
+  const whole = new Timeline({ id: "whole", run: "whole", uid: "0" });
+  whole.feed(recordBytes("whole"));
+  const reason = (method, image) => tileMap(DEFAULTS, [whole], { ...tile(1, image, method), timeline: whole }).reason;
+  assert.equal(reason("hirescam", 0), "The map is not finite.");
 });
 
 test("the value under the pointer is the raw one, its share that of the scale", () => {

@@ -29,5 +29,5 @@ test("tiles that cannot all be in sight stay readable and fill the width", () =>
 
 test("columns share the width, within bounds", () => {
   const size = (columns, width) => fittingSize({ width, height: 600, count: 4 * columns, aspect: 1, columns });
-  assert.deepEqual([size(3, 600), size(30, 600), size(2, 2000)], [Math.floor(614 / 3) - GAP, 96, 240]);
+  assert.deepEqual([size(3, 600), size(30, 600), size(2, 2000)], [Math.floor(614 / 3) - GAP, 128, 240]);
 });

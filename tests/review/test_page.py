@@ -247,7 +247,7 @@ def test_filters_and_sorting(page, runs):
 
 def test_charts_show_the_metrics_at_the_cursor_and_move_the_slider(page):
     def value(title):
-        return float(page.locator(".chart", has=page.locator(f'[title="{title}"]')).locator("b").inner_text())
+        return float(page.locator(".chart", has=page.locator(f'[data-title="{title}"]')).locator("b").inner_text())
 
     go(page, 6)
     assert value("val_acc") == pytest.approx(6 / 11, abs=1e-3)

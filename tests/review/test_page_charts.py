@@ -27,7 +27,7 @@ def page(page):
 
 
 def entropy(page):
-    return page.locator(".chart", has=page.locator('[title="entropy"]'))
+    return page.locator(".chart", has=page.locator('[data-title="entropy"]'))
 
 
 def brought_out(chart):
@@ -48,7 +48,7 @@ def test_no_two_curves_look_alike(page):
 
 
 def test_the_pointer_brings_out_one_curve_in_all_charts(page):
-    drift = page.locator(".chart", has=page.locator('[title="drift since the last look"]'))
+    drift = page.locator(".chart", has=page.locator('[data-title="drift since the last look"]'))
     entropy(page).locator(".name").nth(2).hover()
     for chart in (entropy(page), drift):
         assert [text.split()[1] for text in brought_out(chart)] == ["method_2"]

@@ -4,6 +4,7 @@ import { html, setText, svg, textRuler } from "./dom.js";
 import { shortenNames } from "./names.js";
 import { collectCharts, interpolatedAt, rangeOf, thinnedPoints, valueAt } from "./series.js";
 import { formatNumber, readable } from "./text.js";
+import { wordsOf } from "./words.js";
 
 /** @typedef {import("./series.js").Series} Series */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
@@ -113,9 +114,9 @@ export class Charts {
       cursor,
     );
     this.#listen(plot, several ? plotted : [], down);
-    const head = html("div", { class: "head" }, html("span", { class: "title", title: readable(title) }, readable(title)), several ? null : plotted[0].value);
+    const head = html("div", { class: "head" }, html("span", { class: "title", "data-title": readable(title), title: wordsOf(title) }, readable(title)), several ? null : plotted[0].value);
     const legend = several ? html("div", { class: "names", tabindex: plotted.length > SEEN_NAMES ? 0 : null, role: "group", "aria-label": `lines of ${readable(title)}` }, ...plotted.map(({ entry }) => entry)) : null;
-    return { element: html("section", { class: "chart" }, head, plot, legend), legend, series: plotted, cursor };
+    return { element: html("section", { class: "chart" }, head, plot, legend ?? html("div"), html("p", { class: "hint words" }, wordsOf(title))), legend, series: plotted, cursor };
   }
 
   /**

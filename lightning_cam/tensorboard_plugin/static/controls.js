@@ -3,12 +3,13 @@
 import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
+import { chosenImages, confusions, quarterCount } from "./filters.js";
 import { fullScale } from "./fullscale.js";
 import { rove } from "./roving.js";
 import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
 import { SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
-import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
+import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
@@ -18,7 +19,13 @@ const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
 const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of its image's full color over time.";
-const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
+/** @type {Partial<Record<State["show"], string>>} */
+const SHOWN_NOTES = {
+  changed: "The quarter of the images whose maps change most from look to look.",
+  missing: "Images whose map at this step says nothing.",
+  disagree: "The quarter of the images of whose evidence least lies where the other methods see it, at this step.",
+};
+const NO_FILTERS = /** @type {const} */ ({ label: null, predicted: null, show: "all" });
 const LARGEST = { image: "largest value of this map", row: "99th percentile of this image's largest values at all steps", common: "99th percentile of the largest values of all images at all steps" };
 
 /**
@@ -67,8 +74,13 @@ export class Controls {
     this.keepThumb = rove(this.thumbs, "button");
     this.imageName = hint();
     this.imageGroup = group("Image", this.thumbs, this.imageName);
-    this.changedNote = hint(CHANGED_NOTE);
-    this.filterGroup = group("Images", this.choices.label, this.choices.show, this.changedNote, this.choices.sort);
+    this.shownNote = hint();
+    this.count = hint();
+    this.clear = html("button", { type: "button", class: "small", onclick: () => app.change({ ...NO_FILTERS }) }, "show all");
+    this.sortAnew = html("button", { type: "button", class: "small", onclick: () => app.change({ sortStep: app.state.step }) }, "sort anew");
+    const { label, predicted, confusion, show, sort } = this.choices;
+    const counted = html("div", { class: "counted" }, this.count, this.clear);
+    this.filterGroup = group("Images", label, predicted, confusion, show, this.shownNote, sort, this.sortAnew, counted);
     this.legend = html("div", { class: "legend" });
     this.scaleNote = hint();
     const groups = [
@@ -114,14 +126,27 @@ export class Controls {
     const labels = [...new Set(shown?.probe.labels.filter((label) => label >= 0))].sort((a, b) => a - b);
     const steps = state.view === "diff" ? (shown?.steps ?? []) : [];
     const looks = thinned(steps.length, shown?.lookAt(state.reference ?? -Infinity) ?? 0, MAX_OPTIONS).flatMap((t) => shown?.looks[t] ?? []);
-    const mostChanged = mostChangedCount(shown);
+    const quarter = quarterCount(shown);
+    const lookIndex = shown?.lookAt(state.step ?? -Infinity) ?? 0;
+    const known = shown?.looks.length ? shown : undefined;
+    const pairs = known ? confusions(known, lookIndex) : [];
+    const predicted = known ? [...new Set(known.probe.labels.map((_, i) => known.prediction(lookIndex, i).predicted))].flatMap((c) => c ?? []) : [];
+    if (state.predicted !== null && !predicted.includes(state.predicted)) predicted.push(state.predicted);
     choices.timeline.show(app.listedTimelines.map(({ id, shortName, fullName }) => [id, shortName, fullName]), state.timeline);
     choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
     choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
     choices.scale.show(Object.entries(SCALES), state.scale);
     choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
+    choices.predicted.show([[null, "any"], ...predicted.sort((a, b) => a - b).map((c) => /** @type {const} */ ([c, shown?.className(c) ?? ""]))], state.predicted);
+    const chosen = pairs.find(({ label, predicted }) => label === state.label && predicted === state.predicted);
+    choices.confusion.show(
+      [[null, pairs.length ? "–" : "none at this step"], ...pairs.map((pair) => /** @type {const} */ ([pair, `${shown?.className(pair.label)} as ${shown?.className(pair.predicted)} (${pair.count})`]))],
+      chosen ?? null,
+    );
     choices.show.show(
-      Object.entries(SHOWN).map(([show, text]) => [show, show === "changed" ? `${text} (${mostChanged})` : text]),
+      Object.entries(SHOWN)
+        .filter(([show]) => show !== "disagree" || (known?.methods.length ?? 0) > 1 || state.show === show)
+        .map(([show, text]) => [show, show === "changed" || show === "disagree" ? `${text} (${quarter})` : text]),
       state.show,
     );
     choices.sort.show(Object.entries(SORTS), state.sort);
@@ -136,7 +161,7 @@ export class Controls {
    * @param {Timeline | undefined} shown
    */
   #hideUnused(shown) {
-    const { view, show } = this.app.state;
+    const { view, show, sort, sortStep, step, label, predicted } = this.app.state;
     this.choices.timeline.element.hidden = view === "runs";
     this.choices.method.element.hidden = view === "methods";
     this.choices.reference.element.hidden = view !== "diff";
@@ -146,7 +171,15 @@ export class Controls {
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
     this.fields.size.element.hidden = this.fields.fit.element.hidden = view === "overview";
-    this.changedNote.hidden = show !== "changed";
+    setText(this.shownNote, SHOWN_NOTES[show] ?? "");
+    this.shownNote.hidden = !SHOWN_NOTES[show];
+    const byStep = sort === "probability" || sort === "evidence";
+    this.sortAnew.hidden = !byStep || (sortStep ?? step) === step;
+    if (sortStep !== null) this.sortAnew.title = `sorted by the values at step ${formatNumber(sortStep)}`;
+    const all = shown?.count ?? 0;
+    const count = shown?.looks.length ? chosenImages(this.app.state, shown).length : 0;
+    setText(this.count, `${count === all ? "" : `${count} of `}${all} images`);
+    this.clear.hidden = label === null && predicted === null && show === "all";
   }
 
   #showLegend() {
@@ -227,8 +260,10 @@ function makeChoices(app) {
     colormap: choice("colormap", "Colors", (name) => app.change({ [isDiverging(name) ? "diverging" : "sequential"]: name })),
     scale: choice("scale", "Scale", (scale) => app.change({ scale })),
     label: choice("label", "Class", (label) => app.change({ label })),
+    predicted: choice("predicted", "Predicted", (predicted) => app.change({ predicted })),
+    confusion: choice("confusion", "Confused", (pair) => app.change(pair ? { label: pair.label, predicted: pair.predicted, show: "all" } : { ...NO_FILTERS })),
     show: choice("show", "Show", (show) => app.change({ show })),
-    sort: choice("sort", "Sort by", (sort) => app.change({ sort })),
+    sort: choice("sort", "Sort by", (sort) => app.change({ sort, sortStep: app.state.step })),
   };
 }
 

@@ -97,9 +97,10 @@ function colored(values, rows, columns, { table, colormap }) {
  * Mark a map that says nothing: dimmed, hatched, with words, so that nobody takes it for a cold region.
  * @param {HTMLCanvasElement} canvas
  * @param {string} words
+ * @param {string} [reason] a sentence, below the words where there is room
  * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawMissing(canvas, words, { x: left, y: top, width, height } = wholeOf(canvas)) {
+export function drawMissing(canvas, words, reason = "", { x: left, y: top, width, height } = wholeOf(canvas)) {
   const context = context2d(canvas);
   context.save();
   context.translate(left, top);
@@ -124,8 +125,31 @@ export function drawMissing(canvas, words, { x: left, y: top, width, height } = 
   context.font = `600 ${Math.max(10, width / 11)}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(words, width / 2, height / 2, width * 0.94);
+  const size = Math.max(10, width / 15);
+  context.fillText(words, width / 2, height / 2 - (reason ? 1.5 * size : 0), width * 0.94);
+  context.font = `${size}px system-ui, sans-serif`;
+  const room = Math.floor((height / 2 - 0.5 * size) / (1.25 * size));
+  const lines = wrapped(context, reason, width * 0.9);
+  const shown = lines.length > room ? [...lines.slice(0, room - 1), `${lines[room - 1]} …`] : lines;
+  shown.forEach((line, n) => context.fillText(line, width / 2, height / 2 + n * 1.25 * size, width * 0.94));
   context.restore();
+}
+
+/**
+ * A text in lines of at most a width.
+ * @param {CanvasRenderingContext2D} context
+ * @param {string} text
+ * @param {number} width
+ */
+function wrapped(context, text, width) {
+  /** @type {string[]} */
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const line = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+    if (lines.length && context.measureText(line).width <= width) lines[lines.length - 1] = line;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 /**

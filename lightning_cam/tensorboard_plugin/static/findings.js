@@ -62,7 +62,7 @@ export function findingItem(app, timeline, finding, maps) {
   const parts = linkedParts(text, classes.map((label) => [label, timeline.className(label)]));
   const toClass = (/** @type {number} */ label) =>
     link(timeline.className(label), () =>
-      app.change({ view: "grid", label, show: finding.kind === "confused" ? "wrong" : "all", ...(since === null ? {} : { step: since, follow: false }) }),
+      app.change({ view: "grid", label, predicted: null, show: finding.kind === "confused" ? "wrong" : "all", ...(since === null ? {} : { step: since, follow: false }) }),
     );
   const toStep = (/** @type {number} */ step, /** @type {string} */ words) => link(words, () => app.change({ view: "grid", step, follow: false }));
   const isShown = (/** @type {number} */ label) => timeline.probe.labels.includes(label);

@@ -31,7 +31,7 @@ const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the
 /** @type {import("./marks.js").Mark[]} */
 const NO_MARKS = [];
 /** What Back goes back over: not each step of the slider. @type {(keyof State)[]} */
-const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "show", "sort"];
+const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "predicted", "show", "sort"];
 
 /** Called by TensorBoard, which loads nothing but this module. */
 export async function render() {

@@ -4,6 +4,7 @@ import { newestFound } from "./findings.js";
 import { accuracies, flips, metricRank } from "./story.js";
 import { nanMean } from "./timeline.js";
 import { formatNumber, readable } from "./text.js";
+import { betterSign } from "./words.js";
 
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
@@ -13,9 +14,6 @@ import { formatNumber, readable } from "./text.js";
  * @property {"turn" | "change" | "best" | "found"} kind
  * @property {string} text
  */
-
-const LESS_IS_BETTER = /loss|err|mae|mse|nll|perplexity|distance/i;
-const MORE_IS_BETTER = /acc|f1|auroc|auc|iou|map|precision|recall|dice|r2|score/i;
 
 /**
  * The marks of a run, in order of their steps.
@@ -72,10 +70,10 @@ function greatestChange(timeline, method) {
 function best(timeline) {
   const prefix = `${timeline.probe.name}/`;
   const tags = new Set(timeline.looks.flatMap(({ metrics }) => Object.keys(metrics)));
-  const judged = [...tags].filter((tag) => !tag.startsWith(prefix) && /val/i.test(tag) && (LESS_IS_BETTER.test(tag) || MORE_IS_BETTER.test(tag)));
+  const judged = [...tags].filter((tag) => !tag.startsWith(prefix) && /val/i.test(tag) && betterSign(tag));
   const [tag] = judged.sort((a, b) => metricRank(a) - metricRank(b));
   const values = tag === undefined ? accuracies(timeline) : timeline.looks.map(({ metrics }) => metrics[tag] ?? NaN);
-  const at = indexOfBest(values, tag !== undefined && LESS_IS_BETTER.test(tag) ? -1 : 1);
+  const at = indexOfBest(values, tag !== undefined && betterSign(tag) < 0 ? -1 : 1);
   if (at < 0) return [];
   return [{ step: timeline.looks[at].step, kind: "best", text: `best ${tag === undefined ? "probe accuracy" : readable(tag)}: ${formatNumber(values[at])}` }];
 }

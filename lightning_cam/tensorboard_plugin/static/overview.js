@@ -3,12 +3,12 @@
 import { overlayTable } from "./colors.js";
 import { html, setText } from "./dom.js";
 import { drawImage, drawMap, drawMissing } from "./draw.js";
+import { chosenImages } from "./filters.js";
 import { findingItem, newestFound } from "./findings.js";
 import { Matrix, matrixLayout } from "./matrix.js";
 import { activeColormap, tileMap } from "./scale.js";
 import { accuracies, changes, columnsOf, flips, formatDuration, lookOfColumn, standingOut, verdicts } from "./story.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
-import { chosenImages } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
@@ -116,7 +116,7 @@ export class Overview {
           context.drawImage(/** @type {HTMLCanvasElement} */ (small.get(imageIndex)), box.x, box.y);
           const tile = { timeline, lookIndex, imageIndex, method: state.method, referenceIndex: null };
           const map = tileMap(state, [timeline], /** @type {import("./views.js").Tile} */ (tile));
-          if ("missing" in map) drawMissing(context.canvas, "", box);
+          if ("missing" in map) drawMissing(context.canvas, "", "", box);
           else drawMap(context.canvas, map, style, box);
           const verdict = right[lookIndex][imageIndex];
           if (verdict === null) return;
@@ -169,12 +169,12 @@ export class Overview {
           context.fillStyle = "#000";
           context.fillRect(box.x, box.y, box.width, box.height);
           const mean = meanOf(row, column);
-          if (!mean || !peaks[row]) return drawMissing(context.canvas, "", box);
+          if (!mean || !peaks[row]) return drawMissing(context.canvas, "", "", box);
           drawMap(context.canvas, { values: mean.map((value) => value / peaks[row]), rows: newest.side, columns: newest.side }, style, box);
         },
         tell: (row, column) => `${timeline.className(classes[row])} · ${placeOf(timeline, lookOf(column))}${meanOf(row, column) ? "" : " · no evidence"}`,
         open: (row, column) =>
-          app.change({ view: "grid", step: timeline.looks[lookOf(column)].step, follow: false, label: classes[row], show: "all" }),
+          app.change({ view: "grid", step: timeline.looks[lookOf(column)].step, follow: false, label: classes[row], predicted: null, show: "all" }),
       },
       layout,
     );

@@ -3,6 +3,7 @@
 import { isDiverging } from "./colors.js";
 import { fullScale } from "./fullscale.js";
 import { dequantize, largestValue } from "./record.js";
+import { readable } from "./text.js";
 
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
@@ -16,7 +17,7 @@ import { dequantize, largestValue } from "./record.js";
  * @property {number} columns
  */
 
-/** @typedef {{ missing: string }} MissingMap why a tile has no map to show */
+/** @typedef {{ missing: string, reason: string }} MissingMap a tile that has no map to show: in two words, and why */
 
 /**
  * Whether what speaks against the class is shown as well: not in a difference, whose blue says less.
@@ -86,14 +87,33 @@ function scaledMap(state, timelines, tile) {
  * @returns {ScaledMap | MissingMap}
  */
 export function tileMap(state, timelines, tile) {
-  if (!mapsOf(tile)) return { missing: "not recorded" };
+  if (!mapsOf(tile)) return { missing: "not recorded", reason: "The method did not run at this look." };
   const map = scaledMap(state, timelines, tile);
-  if (tile.referenceIndex === null) return map ?? { missing: "no evidence" };
+  if (tile.referenceIndex === null) return map ?? noEvidence(state, tile);
   const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
   const shape = map ?? reference;
-  if (!shape) return { missing: "no evidence" };
+  if (!shape) return noEvidence(state, tile);
   const values = shape.values.map((_, k) => (map ? map.values[k] : 0) - (reference ? reference.values[k] : 0));
   return { ...shape, values };
+}
+
+/**
+ * What it means that a map says nothing, and which other methods say something.
+ * @param {State} state
+ * @param {Tile} tile
+ * @returns {MissingMap}
+ */
+function noEvidence(state, { timeline, lookIndex, imageIndex, method }) {
+  const { maps } = timeline.looks[lookIndex];
+  const own = maps[method ?? ""];
+  const explained = timeline.explainedClass(lookIndex, imageIndex);
+  const what = explained === null ? "what is explained" : timeline.className(explained);
+  const others = Object.keys(maps).filter((other) => other !== method);
+  const telling = others.filter((other) => largestValue(maps[other], imageIndex, isSigned(state)));
+  const where = telling.length ? ` Evidence by ${telling.map(readable).join(", ")}.` : others.length ? " Nor does another method show any." : "";
+  const finite = Number.isFinite(own.scales[2 * imageIndex]);
+  const why = !finite ? "The map is not finite." : largestValue(own, imageIndex, isSigned(state)) ? "One value everywhere: no place stands out." : `Nothing here speaks for ${what}.`;
+  return { missing: "no evidence", reason: `${why}${where}` };
 }
 
 /**

@@ -67,7 +67,7 @@ export function drawTile(canvas, state, timelines, tile, style) {
   const { timeline, imageIndex } = tile;
   drawImage(canvas, timeline.images[imageIndex]);
   const map = tile.method === null ? null : tileMap(state, timelines, tile);
-  if (map && "missing" in map) drawMissing(canvas, map.missing);
+  if (map && "missing" in map) drawMissing(canvas, map.missing, map.reason);
   else if (map) drawMap(canvas, map, style);
   if (state.outlines && timeline.outlines[imageIndex]) drawOutline(canvas, timeline.outlines[imageIndex]);
   return map;
@@ -212,7 +212,9 @@ export class TileBoard {
     slot.stale = false;
     if (!slot.tile) return;
     slot.map = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
-    slot.figure.dataset.missing = slot.map && "missing" in slot.map ? slot.map.missing : "";
+    const missing = slot.map && "missing" in slot.map ? slot.map : null;
+    slot.figure.dataset.missing = missing?.missing ?? "";
+    slot.figure.setAttribute("aria-description", missing?.reason ?? "");
     slot.strength.style.height = `${100 * strengthOf(this.app.state, slot.tile)}%`;
   }
 
@@ -241,9 +243,9 @@ export function showTip(tip, state, canvas, tile, map, event) {
   const x = (event.clientX - box.left) / box.width;
   const y = (event.clientY - box.top) / box.height;
   tip.hidden = true;
-  if (!tile || !map || "missing" in map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
+  if (!tile || !map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
   tip.hidden = false;
-  setText(tip, cellText(state, tile, map, Math.floor(y * map.rows), Math.floor(x * map.columns)));
+  setText(tip, "missing" in map ? map.reason : cellText(state, tile, map, Math.floor(y * map.rows), Math.floor(x * map.columns)));
   tip.style.left = `${Math.min(event.clientX + 14, innerWidth - TIP_WIDTH)}px`;
   tip.style.top = `${Math.min(event.clientY + 16, innerHeight - TIP_HEIGHT)}px`;
 }

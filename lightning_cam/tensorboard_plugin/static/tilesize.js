@@ -3,6 +3,7 @@
 export const GAP = 14; // CSS pixels between tiles, as in style.css
 export const CAPTION_HEIGHT = 52; // CSS pixels below the picture
 const [LEAST, MOST] = [96, 480]; // CSS pixels of a tile's width
+const COLUMN = /** @type {const} */ ([128, 240]); // the same, where each stands below its column's head
 const READABLE = 144; // tiles that cannot all be in sight are not made smaller than this
 
 /**
@@ -15,7 +16,7 @@ const READABLE = 144; // tiles that cannot all be in sight are not made smaller 
  */
 export function fittingSize({ width, height, count, aspect, columns }) {
   const widthOf = (/** @type {number} */ n) => Math.floor((width + GAP) / n) - GAP;
-  if (columns) return clamp(widthOf(columns), LEAST, 240);
+  if (columns) return clamp(widthOf(columns), ...COLUMN);
   const heightFor = (/** @type {number} */ n) => Math.floor(((height + GAP) / Math.ceil(count / n) - CAPTION_HEIGHT - GAP) * aspect);
   let best = 0; // with all in sight
   for (let n = 1; n === 1 || widthOf(n) >= READABLE; n++) best = Math.max(best, Math.min(widthOf(n), heightFor(n), MOST));

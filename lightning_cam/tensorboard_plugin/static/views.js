@@ -1,5 +1,6 @@
 // Which tiles each view shows, and in which order.
 
+import { chosenImages } from "./filters.js";
 import { readable } from "./text.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
@@ -109,47 +110,6 @@ export function countUntil(steps, step) {
     else high = middle;
   }
   return low;
-}
-
-/**
- * How many images "changed most" are.
- * @param {Timeline | undefined} timeline
- */
-export function mostChangedCount(timeline) {
-  return Math.ceil((timeline?.count ?? 0) / 4);
-}
-
-/**
- * Indices of the images of a record that pass the filters, in the chosen order.
- * @param {State} state
- * @param {Timeline} timeline
- */
-export function chosenImages(state, timeline) {
-  const lookIndex = timeline.lookAt(state.step ?? -Infinity);
-  const byDrift = state.method !== null && (state.show === "changed" || state.sort === "drift"); // of a long run it takes time
-  const drift = byDrift ? timeline.drift(state.method ?? "") : new Float32Array(timeline.count);
-  let images = Array.from({ length: timeline.count }, (_, i) => i);
-  if (state.label !== null) images = images.filter((i) => timeline.probe.labels[i] === state.label);
-  if (state.show === "right" || state.show === "wrong") {
-    images = images.filter((i) => timeline.prediction(lookIndex, i).correct === (state.show === "right"));
-  }
-  if (state.show === "changed") {
-    const most = [...drift.keys()].sort((a, b) => drift[b] - drift[a]).slice(0, mostChangedCount(timeline));
-    images = images.filter((i) => most.includes(i));
-  }
-  const maps = state.method === null ? undefined : timeline.looks[lookIndex].maps[state.method];
-  /** @type {Record<string, (i: number) => number>} what is sorted by; "index" is the order they have */
-  const sortKeys = {
-    drift: (i) => -drift[i],
-    probability: (i) => {
-      const { labelProbability, probability } = timeline.prediction(lookIndex, i);
-      return labelProbability ?? probability ?? 0;
-    },
-    evidence: (i) => (maps ? -maps.scales[2 * i] : 0),
-  };
-  const sortKey = sortKeys[state.sort];
-  if (!sortKey) return images;
-  return images.map((i) => [sortKey(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i);
 }
 
 /**
