@@ -47,15 +47,15 @@ def test_on_a_narrow_page_tiles_are_in_sight_and_nothing_is_cut(report, open_pag
 
 def test_the_controls_are_folded_only_where_the_page_is_narrow(page):
     controls = page.locator("select[name=scale]")
-    assert controls.is_visible() and page.is_hidden("summary")
+    assert controls.is_visible() and page.is_hidden(".controls summary")
     resize(page, 500)
     assert controls.is_hidden()
-    page.focus("summary")
+    page.focus(".controls summary")
     page.keyboard.press("Space")  # elsewhere it plays
     assert controls.is_visible() and page.locator(".play[aria-label=play]").count() == 1
-    page.click("summary")
+    page.click(".controls summary")
     resize(page, 1280)
-    assert controls.is_visible() and page.is_hidden("summary")
+    assert controls.is_visible() and page.is_hidden(".controls summary")
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1024, 640), (1500, 900), (2560, 1300)])
@@ -86,6 +86,16 @@ def test_tiles_fill_the_window_and_metrics_take_one_row(report, open_page, width
     assert page.locator(".chart .title").evaluate_all(cut) == []
 
 
+@pytest.mark.parametrize("width", [390, 700, 1024])
+def test_the_size_that_fits_settles(page, width):
+    resize(page, width)
+    page.wait_for_timeout(300)
+    page.evaluate("performance.mark('settled')")
+    page.wait_for_timeout(300)
+    last = page.evaluate("performance.getEntriesByName('cam-redraw')[0].startTime")
+    assert last < page.evaluate("performance.getEntriesByName('settled')[0].startTime")  # nothing is drawn any more
+
+
 def test_a_size_that_is_chosen_stays(page):
     set_range(page, "size", 200)
     assert not page.is_checked("input[name=fit]")
@@ -101,8 +111,11 @@ def test_the_dialog_breaks_no_words_on_a_phone(report, open_page):
     resize(page, 390)
     tiles(page).first.click()
     page.wait_for_selector("dialog[open]")
-    names = page.locator("dialog .top .name")
-    assert all(name.bounding_box()["height"] < 25 and name.bounding_box()["width"] > 60 for name in names.all())
+    settle(page)
+    boxes = page.locator("dialog .top .name").evaluate_all(
+        "all => all.map((one) => [one.offsetWidth, one.offsetHeight])"
+    )
+    assert len(boxes) == 3 and all(width > 60 and height < 25 for width, height in boxes)
 
 
 @pytest.mark.parametrize("size", [140, 176])

@@ -15,7 +15,7 @@ import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
+export const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
 const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of its image's full color over time.";

@@ -2,7 +2,7 @@
 
 import { Address, copyButton } from "./address.js";
 import { Charts } from "./chart.js";
-import { Controls } from "./controls.js";
+import { Controls, NARROW_PAGE } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
 import { Findings } from "./findings.js";
@@ -13,6 +13,7 @@ import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { Overview } from "./overview.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
+import { Saver } from "./save.js";
 import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
 import { fittingSize } from "./tilesize.js";
@@ -94,17 +95,20 @@ export class App {
     );
     this.findings = new Findings(this);
     this.overview = new Overview(this);
+    this.saver = new Saver(this);
     this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.board.element);
     this.room = { width: 0, height: 0 }; // CSS pixels for the tiles
     const main = html("main", {}, this.message, this.panel);
     new ResizeObserver(([{ contentRect: { width, height } }]) => {
-      this.room = { width, height: Math.max(height, innerHeight / 2) }; // on a narrow page it is as high as the tiles
-      if (this.drawn) this.change({});
+      const ownHeight = matchMedia(NARROW_PAGE).matches ? innerHeight / 2 : height; // there it is as high as its tiles
+      const changed = this.room.width !== width || this.room.height !== ownHeight;
+      this.room = { width, height: ownHeight };
+      if (changed && this.drawn) this.change({});
     }).observe(main);
     this.element = html(
       "div",
       { class: "page" },
-      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, copyButton(() => this.address.link(this.state))),
+      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, html("div", { class: "take" }, copyButton(() => this.address.link(this.state)), this.saver.element)),
       this.findings.element,
       this.controls.element,
       main,
