@@ -3,17 +3,20 @@
 import { SERIES_COLORS } from "./colors.js";
 import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
+import { chosenImages } from "./filters.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
+import { Strip, lookEntries, methodEntries } from "./strip.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 import { cellText, drawTile, showTip } from "./tiles.js";
+import { Zoom } from "./zoom.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
 /** @typedef {import("./scale.js").MissingMap} MissingMap */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 /** @typedef {import("./views.js").Tile} Tile */
 
-const CANVAS_SIDE = 896; // twice the CSS pixels that it has at most, for screens with small pixels
+const CANVAS_SIDE = 896; // twice the CSS pixels that it has at most, for screens with small pixels; more if more is stored
 const HISTORY_WIDTH = 260;
 const HISTORY_HEIGHT = 70;
 const HISTORY_MARGIN = 4; // above and below the line
@@ -47,14 +50,24 @@ export class EnlargedTile {
     this.history = html("div", { class: "history" });
     this.facts = html("p", { class: "hint" });
     this.tip = html("div", { class: "tip", hidden: true });
+    this.methods = new Strip("by all methods", (n) => this.#choose({ method: this.tile?.timeline.methods[n] }));
+    /** @type {ReturnType<typeof lookEntries>} */
+    this.looks = [];
+    this.film = new Strip("at other looks", (n) => app.change({ step: this.looks[n].step, follow: false }));
+    const panes = [this.imageCanvas, html("div", {}, this.mapCanvas, this.cellFrame)].map((inner) => html("div", { class: "map" }, inner));
+    this.zoom = new Zoom(panes);
+    const turn = (/** @type {string} */ text, /** @type {string} */ name, /** @type {number} */ by) =>
+      html("button", { type: "button", title: name, "aria-label": name, onclick: () => this.#turn(by) }, text);
     /** @type {HTMLDialogElement} */
     this.element = html(
       "dialog",
-      { class: "enlarged", "aria-labelledby": "enlarged-title", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
-      html("header", {}, this.title, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
+      { class: "enlarged", tabindex: -1, onkeydown: (event) => this.#onDialogKey(event), "aria-labelledby": "enlarged-title", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
+      html("header", {}, this.title, turn("‹", "image before (←)", -1), turn("›", "next image (→)", 1), this.zoom.element, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
       this.place,
-      html("div", { class: "pair" }, this.imageCanvas, html("div", { class: "map" }, this.mapCanvas, this.cellFrame)),
+      html("div", { class: "pair" }, ...panes),
       this.cellValue,
+      this.methods.element,
+      this.film.element,
       html("div", { class: "details" }, this.topClasses, this.history),
       this.facts,
       this.tip,
@@ -70,7 +83,9 @@ export class EnlargedTile {
     const { timeline, lookIndex } = tile;
     const { state } = this.app;
     this.tile = { ...tile, method: tile.method ?? state.method };
+    this.zoom.reset();
     this.element.showModal();
+    this.element.focus(); // or Space would press the first button
     const newest = lookIndex === timeline.looks.length - 1;
     this.app.change({ step: timeline.looks[lookIndex].step, follow: state.follow && newest });
   }
@@ -87,7 +102,8 @@ export class EnlargedTile {
     const lookIndex = timeline.lookAt(state.step ?? -Infinity);
     this.tile.lookIndex = lookIndex;
     const look = timeline.looks[lookIndex];
-    const width = CANVAS_SIDE * Math.min(1, timeline.aspect);
+    const { width: stored = 0, height: storedHeight = 0 } = timeline.images[imageIndex] ?? {};
+    const width = Math.max(CANVAS_SIDE, stored, storedHeight) * Math.min(1, timeline.aspect);
     for (const canvas of [this.imageCanvas, this.mapCanvas]) {
       canvas.width = width;
       canvas.height = width / timeline.aspect;
@@ -101,7 +117,49 @@ export class EnlargedTile {
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
     setText(this.facts, factsOf(this.tile).join(" · "));
+    this.methods.element.hidden = timeline.methods.length < 2;
+    if (!this.methods.element.hidden) this.methods.show(state, timelines, methodEntries(this.tile), style);
+    this.looks = lookEntries(this.tile);
+    this.film.element.hidden = this.looks.length < 2;
+    if (!this.film.element.hidden) this.film.show(state, timelines, this.looks, style);
     this.#showCell(!this.cellFrame.hidden);
+  }
+
+  /** @param {Partial<Tile>} patch */
+  #choose(patch) {
+    if (!this.tile) return;
+    Object.assign(this.tile, patch);
+    this.app.change({});
+  }
+
+  /**
+   * Go on among the images that pass the filters, in their order.
+   * @param {number} by
+   */
+  #turn(by) {
+    if (!this.tile) return;
+    const images = chosenImages(this.app.state, this.tile.timeline);
+    const at = images.indexOf(this.tile.imageIndex);
+    const next = images[at < 0 ? 0 : Math.max(0, Math.min(images.length - 1, at + by))];
+    if (next !== undefined) this.#choose({ imageIndex: next });
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onDialogKey(event) {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      ArrowLeft: () => this.#turn(-1),
+      ArrowRight: () => this.#turn(1),
+      ArrowUp: () => this.app.player.move(-1),
+      ArrowDown: () => this.app.player.move(1),
+      "+": () => this.zoom.by(1.5),
+      "-": () => this.zoom.by(1 / 1.5),
+      0: () => this.zoom.reset(),
+    };
+    if (!Object.hasOwn(actions, event.key)) return;
+    event.preventDefault(); // the slider's arrows are the images' here
+    actions[event.key]();
   }
 
   /** @param {KeyboardEvent} event */
