@@ -4,6 +4,7 @@ import { SERIES_COLORS } from "./colors.js";
 import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
 import { chosenImages } from "./filters.js";
+import { NoteFields } from "./notes.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
 import { Strip, lookEntries, methodEntries } from "./strip.js";
@@ -50,6 +51,7 @@ export class EnlargedTile {
     this.history = html("div", { class: "history" });
     this.facts = html("p", { class: "hint" });
     this.tip = html("div", { class: "tip", hidden: true });
+    this.noteFields = new NoteFields(app.annotations);
     this.methods = new Strip("by all methods", (n) => this.#choose({ method: this.tile?.timeline.methods[n] }));
     /** @type {ReturnType<typeof lookEntries>} */
     this.looks = [];
@@ -66,6 +68,7 @@ export class EnlargedTile {
       this.place,
       html("div", { class: "pair" }, ...panes),
       this.cellValue,
+      this.noteFields.element,
       this.methods.element,
       this.film.element,
       html("div", { class: "details" }, this.topClasses, this.history),
@@ -116,6 +119,7 @@ export class EnlargedTile {
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
+    this.noteFields.show(timeline.probe.hashes[imageIndex]);
     setText(this.facts, factsOf(this.tile).join(" · "));
     this.methods.element.hidden = timeline.methods.length < 2;
     if (!this.methods.element.hidden) this.methods.show(state, timelines, methodEntries(this.tile), style);

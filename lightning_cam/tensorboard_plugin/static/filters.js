@@ -33,12 +33,21 @@ export function chosenImages(state, timeline) {
     .map(([, i]) => i);
 }
 
+/** @type {(hash: string) => boolean} set by the page, which keeps the pins */
+let isPinned = () => false;
+
+/** @param {(hash: string) => boolean} ask */
+export function knowPins(ask) {
+  isPinned = ask;
+}
+
 /** @type {Record<State["show"], (state: State, timeline: Timeline, lookIndex: number) => (image: number) => boolean>} */
 const PASSES = {
   all: () => () => true,
   right: (_, timeline, lookIndex) => (i) => timeline.prediction(lookIndex, i).correct === true,
   wrong: (_, timeline, lookIndex) => (i) => timeline.prediction(lookIndex, i).correct === false,
   changed: ({ method }, timeline) => largestQuarter(timeline, method === null ? new Float32Array(timeline.count) : timeline.drift(method)),
+  pinned: (_, timeline) => (i) => isPinned(timeline.probe.hashes[i]),
   missing: ({ method }, timeline, lookIndex) => {
     const maps = timeline.looks[lookIndex].maps[method ?? ""];
     return (i) => !maps || !largestValue(maps, i, false);

@@ -5,11 +5,13 @@ import { Charts } from "./chart.js";
 import { Controls, NARROW_PAGE } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
+import { knowPins } from "./filters.js";
 import { Findings } from "./findings.js";
 import { followTheme, takeFocus } from "./host.js";
 import { marksOf } from "./marks.js";
 import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
+import { Notes } from "./notes.js";
 import { Overview } from "./overview.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
@@ -87,6 +89,8 @@ export class App {
     this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
+    this.annotations = new Notes(() => this.change({}));
+    knowPins((hash) => this.annotations.of(hash).pinned);
     this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
     this.charts = new Charts(
@@ -152,6 +156,7 @@ export class App {
       const { logdir, timelines, notes } = await this.source.list();
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
+        this.annotations.restore(this.storageKey);
         this.state = { ...restoreState(this.storageKey), ...this.address.read() };
       }
       const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);

@@ -184,7 +184,7 @@ export class Player {
   #onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target instanceof Element ? event.target : null;
-    if (target?.closest("select, input:not([type=range]):not([type=checkbox])")) return;
+    if (target?.closest("select, textarea, input:not([type=range]):not([type=checkbox])")) return;
     const distance = event.shiftKey ? 10 : 1;
     /** @type {Record<string, () => void>} */
     const actions = {

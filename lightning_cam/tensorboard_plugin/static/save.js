@@ -32,6 +32,7 @@ export class Saver {
         entry("animation over the steps (WebP)", () => this.#animation()),
         entry("numbers of the tiles (CSV)", () => this.#tiles()),
         entry("metrics (CSV)", () => this.#metrics()),
+        app.source.page ? entry("report with pins and notes (HTML)", () => this.#report()) : null,
         this.told,
       ),
     );
@@ -107,7 +108,7 @@ export class Saver {
   #tiles() {
     const state = this.#state();
     const { tiles, timelines } = this.#arrangement(state);
-    this.#offer(textBlob(tableOfTiles(state, tiles, captionOf(state, timelines))), "csv");
+    this.#offer(textBlob(tableOfTiles(state, tiles, captionOf(state, timelines), this.app.annotations)), "csv");
   }
 
   #metrics() {
@@ -115,6 +116,11 @@ export class Saver {
     const timelines = shownTimelines(this.app);
     const methods = state.view === "methods" ? timelines[0].methods : [state.method ?? ""];
     this.#offer(textBlob(tableOfMetrics(timelines, methods, allSteps(timelines), captionOf(state, timelines, true))), "metrics.csv");
+  }
+
+  #report() {
+    const { source, annotations } = this.app;
+    this.#offer(new Blob([annotations.inReport(source.page ?? "")], { type: "text/html" }), "html");
   }
 
   /**

@@ -25,7 +25,7 @@
  * @property {number} size CSS pixels of a tile's width; what fits, if `fit`
  * @property {number | null} label the class whose images are shown; null: all
  * @property {number | null} predicted the class that the images shown are predicted as; null: any
- * @property {"all" | "right" | "wrong" | "changed" | "missing" | "disagree"} show which images
+ * @property {"all" | "right" | "wrong" | "changed" | "missing" | "disagree" | "pinned"} show which images
  * @property {"index" | "drift" | "probability" | "evidence"} sort
  * @property {number | null} sortStep the step whose values sort; null: the one shown
  * @property {boolean} charts
@@ -38,7 +38,7 @@ export const SCALES = { image: "per image", row: "over time", common: "common" }
 /** @type {Record<State["sort"], string>} */
 export const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
 /** @type {Record<State["show"], string>} */
-export const SHOWN = { all: "all", right: "predicted right", wrong: "predicted wrong", changed: "changed most", missing: "without evidence", disagree: "methods disagree" };
+export const SHOWN = { all: "all", right: "predicted right", wrong: "predicted wrong", changed: "changed most", missing: "without evidence", disagree: "methods disagree", pinned: "pinned" };
 
 /** @type {Readonly<State>} */
 export const DEFAULTS = {

@@ -6,15 +6,16 @@ import { collectCharts } from "./series.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-const FIELDS = ["run", "method", "step", "epoch", "image", "name", "label", "predicted", "probability", "label_probability", "value", "largest_value", "strength"];
+const FIELDS = ["run", "method", "step", "epoch", "image", "name", "label", "predicted", "probability", "label_probability", "value", "largest_value", "strength", "pinned", "note"];
 
 /**
  * One row per tile.
  * @param {State} state
  * @param {(import("./views.js").Tile | null)[]} tiles
  * @param {string} caption
+ * @param {import("./notes.js").Notes} notes
  */
-export function tableOfTiles(state, tiles, caption) {
+export function tableOfTiles(state, tiles, caption, notes) {
   const rows = tiles.flatMap((tile) => {
     if (!tile || tile.method === null) return [];
     const { timeline, lookIndex, imageIndex, method } = tile;
@@ -23,7 +24,8 @@ export function tableOfTiles(state, tiles, caption) {
     const name = (/** @type {number | null} */ classIdx) => (classIdx === null || classIdx < 0 ? "" : timeline.className(classIdx));
     const largest = mapsOf(tile)?.scales[2 * imageIndex];
     const value = timeline.looks[lookIndex].values?.[imageIndex];
-    return [[timeline.fullName, method, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile)]];
+    const { pinned, note } = notes.of(timeline.probe.hashes[imageIndex]);
+    return [[timeline.fullName, method, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile), pinned ? "yes" : "", note]];
   });
   return csv(caption, FIELDS, rows);
 }

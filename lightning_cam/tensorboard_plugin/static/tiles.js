@@ -21,6 +21,7 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @property {HTMLElement} figure
  * @property {HTMLCanvasElement} canvas
  * @property {HTMLElement} strength the bar at the right, see strengthOf
+ * @property {HTMLElement} pin says that the image is pinned or has a note
  * @property {HTMLElement} bar the one below the image, as long as the predicted class is probable
  * @property {HTMLElement} first the caption's first line
  * @property {HTMLElement} second
@@ -153,17 +154,18 @@ export class TileBoard {
     const canvas = html("canvas");
     const strength = html("div", { class: "strength", title: "largest value, as a share of this image's full color over time" });
     const bar = html("div", { class: "bar" });
+    const pin = html("div", { class: "pin-sign", hidden: true });
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
     const figure = html(
       "div",
       { class: "tile", role: "button", tabindex: -1 },
-      html("div", { class: "picture" }, canvas, strength),
+      html("div", { class: "picture" }, canvas, strength, pin),
       html("div", { class: "track" }, bar),
       html("div", { class: "caption" }, first, second),
     );
     /** @type {Slot} */
-    const slot = { figure, canvas, strength, bar, first, second, tile: null, map: null, visible: false, stale: false };
+    const slot = { figure, canvas, strength, pin, bar, first, second, tile: null, map: null, visible: false, stale: false };
     this.#listen(slot);
     this.slots.set(figure, slot);
     this.board.append(figure);
@@ -203,8 +205,23 @@ export class TileBoard {
       slot.canvas.height = height;
     }
     if (tile) writeCaption(slot, tile, this.shortNames, state.size < NARROW);
+    if (tile) this.#showNote(slot, tile);
     if (slot.visible) this.#draw(slot);
     else slot.stale = true;
+  }
+
+  /**
+   * @param {Slot} slot
+   * @param {Tile} tile
+   */
+  #showNote({ figure, pin }, { timeline, imageIndex }) {
+    const { pinned, note } = this.app.annotations.of(timeline.probe.hashes[imageIndex]);
+    figure.classList.toggle("pinned", pinned);
+    pin.hidden = !pinned && !note;
+    setText(pin, `${pinned ? "★" : ""}${note ? "✎" : ""}`);
+    pin.title = note;
+    const said = [figure.getAttribute("aria-label"), pinned ? "pinned" : "", note].filter(Boolean).join("\n");
+    if (pinned || note) figure.setAttribute("aria-label", said);
   }
 
   /** @param {Slot} slot */
