@@ -67,6 +67,9 @@ def main() -> None:
                 if images == 16:
                     print(f"{label}: report of one run {write_report(paths[0]).stat().st_size / 1e6:.2f} MB")
         with tempfile.TemporaryDirectory() as folder:
+            records(Path(folder), 1, 1000, 64, 0)
+            print(f"overview of 1,000 looks x 64 images: {overview(browser, Path(folder))}")
+        with tempfile.TemporaryDirectory() as folder:
             records(Path(folder), 1, 101, 32, 0)
             for line in redrawing(browser, Path(folder)):
                 print(line)
@@ -117,11 +120,24 @@ def opening(browser: Browser, logdir: Path, tiles: int) -> float:
         return time.perf_counter() - started
 
 
+def overview(browser: Browser, logdir: Path) -> str:
+    """Time until the overview of one run is there, reading the record included, and the script's part of drawing it."""
+    with tensorboard(logdir) as address:
+        page = new_page(browser, logdir)
+        started = time.perf_counter()
+        page.goto(f"{address}/data/plugin_entry.html?name=cam_timeline#view=overview")
+        page.wait_for_function("() => document.querySelector('.matrix canvas[aria-label]')?.height > 300")
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        seconds = time.perf_counter() - started
+        drawing = page.evaluate("performance.getEntriesByName('cam-redraw')[0].duration")
+        return f"open after {seconds:.2f} s, of which {drawing:.0f} ms drawing"
+
+
 def redrawing(browser: Browser, logdir: Path) -> list[str]:
     """Times of one redraw of 32 tiles."""
     with tensorboard(logdir) as address:
         page = new_page(browser, logdir, size=128)
-        page.goto(f"{address}/data/plugin_entry.html?name=cam_timeline")
+        page.goto(f"{address}/data/plugin_entry.html?name=cam_timeline#view=grid")
         page.wait_for_selector(".tile")
         return [
             f"redrawing 32 tiles, {what}: {spread(page.evaluate(_REDRAW, flush))}"

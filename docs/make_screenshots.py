@@ -55,12 +55,17 @@ def open_tab(page: Page, address: str) -> Frame:
     """Open the tab as a user would and wait for its tiles."""
     page.goto(f"{address}/#cam_timeline")
     frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=120_000).content_frame()
-    frame.wait_for_selector(".tile")
+    frame.wait_for_selector(".overview canvas")
     return frame
+
+
+def overview(page: Page, frame: Frame) -> None:
+    """What a run came to."""
 
 
 def grid(page: Page, frame: Frame) -> None:
     """All images at the newest look."""
+    frame.click("[data-view=grid]")
     page.mouse.move(640, 250)  # shows the value there
 
 
@@ -95,7 +100,7 @@ def runs(page: Page, frame: Frame) -> None:
     frame.wait_for_function("() => document.querySelectorAll('.headings div').length === 3")
 
 
-SHOTS: list[Callable[[Page, Frame], None]] = [grid, filmstrip, difference, methods, enlarged, runs]
+SHOTS: list[Callable[[Page, Frame], None]] = [overview, grid, filmstrip, difference, methods, enlarged, runs]
 
 
 def save(screenshot: bytes, path: Path) -> None:

@@ -252,3 +252,12 @@ def test_writing_before_probe_says_what_to_do(tmp_path):
 def test_timeline_needs_no_torch():
     code = "import sys, lightning_cam.timeline; assert not {'torch', 'lightning', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_size_of_stored_images_can_be_set(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 600, 900), dtype=np.uint8)
+    for side, expected in ((448, (299, 448)), (700, (467, 700)), (5000, (600, 900))):
+        writer = TimelineWriter(tmp_path / str(side))
+        writer.probe(images, longest_side=side)
+        writer.append(0, 0, {"hirescam": np.ones((2, 3, 3))})
+        assert read_timeline(writer.path).images.shape[1:3] == expected

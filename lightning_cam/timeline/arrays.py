@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from lightning_cam.timeline.format import LONGEST_SIDE, PROBABILITY_SCALE, RecordError, dequantize
+from lightning_cam.timeline.format import MOST_SIDE, PROBABILITY_SCALE, RecordError, dequantize
 from lightning_cam.timeline.index import Index
 
 _log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def decode_images(files: list[bytes], mode: str, path: object) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(data), formats=["WEBP", "PNG"]) as picture:
                 wide, high = picture.size
-                if max(wide, high) > LONGEST_SIDE or wide * high * len(files) > _MOST_PIXELS:
+                if max(wide, high) > MOST_SIDE or wide * high * len(files) > _MOST_PIXELS:
                     raise RecordError(f"{path}: {len(files)} probe images of {wide}×{high} pixels are too large")
                 pixels.append(np.asarray(picture.convert(mode)))
         except RecordError:

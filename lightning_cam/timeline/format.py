@@ -39,7 +39,8 @@ SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")
 TEXT_LENGTH = struct.Struct("<I")
-LONGEST_SIDE = 448  # pixels of a stored probe image; the page never shows one larger
+LONGEST_SIDE = 448  # pixels of a stored probe image, unless another size is asked for
+MOST_SIDE = 2048  # that can be asked for
 PROBABILITY_SCALE = np.float32(65535)  # probabilities are stored in units of 1 over this
 
 _LONGEST_TEXT = 16 * 2**20  # bytes of JSON in a record; the names of 100,000 classes take 3 MB

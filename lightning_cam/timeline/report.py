@@ -39,7 +39,7 @@ body {{ display: flex; flex-direction: column }}
 body > .page {{ flex: 1; min-height: 0; height: auto }}
 body > .note {{ padding: 4px 16px }}
 </style>
-<p class="note" role="note">{text}</p>"""
+<aside class="note" aria-label="What is left out">{text}</aside>"""
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -17,6 +17,7 @@ from lightning_cam.timeline.format import (
     FILE_HEADER,
     LONGEST_SIDE,
     MAGIC,
+    MOST_SIDE,
     PROBABILITY_SCALE,
     RECORD_HEADER,
     SUFFIX,
@@ -75,15 +76,17 @@ class TimelineWriter:
         class_names: Sequence[str] | None = None,
         regions: np.ndarray | None = None,
         texts: Sequence[str] | None = None,
+        longest_side: int = LONGEST_SIDE,
     ) -> Path:
         """Open the record of these images: continue one that is there, or start one.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB, as a person would see them. Stored as WebP, at most 448 px a side.
+            images: (B, 3, H, W) uint8 RGB, as a person would see them. Stored as WebP.
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
             regions: (B, H, W) bool, where the object is.
             texts: What is true of each image, in words, where that is more than a label.
+            longest_side: Pixels of a stored image's longer side, at most; at most 2048.
 
         Returns:
             The file that :meth:`append` writes to.
@@ -99,8 +102,10 @@ class TimelineWriter:
         for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
-        pictures = [_encode(image.transpose(1, 2, 0), "WEBP", quality=85) for image in images]
-        outlines = [_encode(region.astype(bool), "PNG") for region in (() if regions is None else regions)]
+        pictures = [_encode(image.transpose(1, 2, 0), "WEBP", longest_side, quality=85) for image in images]
+        outlines = [
+            _encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)
+        ]
         head = {
             "kind": "probe",
             "name": self.name,
@@ -295,11 +300,11 @@ def _as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {tag: float(f"{value:.6g}") if math.isfinite(value) else None for tag, value in values.items()}
 
 
-def _encode(pixels: np.ndarray, file_format: str, **options: Any) -> bytes:
+def _encode(pixels: np.ndarray, file_format: str, longest_side: int, **options: Any) -> bytes:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    picture.thumbnail((min(longest_side, MOST_SIDE),) * 2)
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()

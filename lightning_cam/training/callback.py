@@ -66,6 +66,7 @@ class TransformerCAMCallback(Callback):
             maps point at, which costs 24 forwards of the probe per method. By default never.
         report: Write `{name}_report.html`, a page to review the whole run offline, next to the event file at the end.
         timelapse: Write `{name}_timelapse` in this format as well; None for none.
+        stored_size: Pixels of the longer side of the probe images in the record, at most; up to 2048, to zoom in.
         name: First part of all tags; two callbacks in one trainer need different names, or Lightning refuses them
             ("more than one stateful callback").
         on_error: "warn" says once why a look failed and switches the callback off; "raise" is for tests.
@@ -121,6 +122,7 @@ class TransformerCAMCallback(Callback):
         faithfulness_every_n_looks: int | None = None,
         report: bool = True,
         timelapse: Literal["webp", "gif"] | None = "webp",
+        stored_size: int = 448,
         name: str = "cam",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:

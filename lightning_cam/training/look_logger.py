@@ -192,7 +192,10 @@ class LookLogger:
     def _sinks(self, trainer: Trainer, directory: Path | str) -> list[Sink]:
         settings = self._settings
         # Before the loggers', so that the report is there when the loggers' sinks are closed.
-        sinks: list[Sink] = [Health(), TimelineSink(directory, report=settings.report, timelapse=settings.timelapse)]
+        timeline = TimelineSink(
+            directory, report=settings.report, timelapse=settings.timelapse, stored_size=settings.stored_size
+        )
+        sinks: list[Sink] = [Health(), timeline]
         for logger in trainer.loggers:
             sink = sink_of(logger)
             if sink is None:

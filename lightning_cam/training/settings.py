@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_cam.explanation import find_methods
 from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.timeline.format import MOST_SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Settings:
     faithfulness_every_n_looks: int | None
     report: bool
     timelapse: Literal["webp", "gif"] | None
+    stored_size: int
     name: str
     on_error: Literal["warn", "raise"]
 
@@ -62,6 +64,8 @@ class Settings:
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):
             raise ValueError(f"timelapse: expected 'webp', 'gif' or None, got {self.timelapse!r}")
+        if not 16 <= self.stored_size <= MOST_SIDE:
+            raise ValueError(f"stored_size: expected 16 to {MOST_SIDE} pixels, got {self.stored_size}")
         if not self.name:
             raise ValueError("name: expected at least one letter, got ''")
         if (self.mean is None) != (self.std is None):

@@ -49,3 +49,15 @@ test("letters of two code units are not cut in two", () => {
 test("where nothing fits one letter is left", () => {
   assert.deepEqual(shortened(["cat", "dog"], 0), ["c…", "d…"]);
 });
+
+test("names that begin and end alike are cut around what differs", () => {
+  const runs = ["vit_lr0.1_wd0.05_seed1/version_0", "vit_lr0.01_wd0.05_seed1/version_0", "vit_lr0.001_wd0.05_seed1/version_0"];
+  const short = shortened(runs, 14);
+  assert.equal(new Set(short).size, 3, short.join(" | "));
+  assert.ok(short.every((name) => measure(name) <= 14 && name.includes("…")), short.join(" | "));
+  for (const width of [8, 12, 20]) assert.equal(new Set(shortened(["aaaaaaaaaaaaaaaaaaaa1bbbbbbbbbbbbbbbbbbbbb", "aaaaaaaaaaaaaaaaaaaa2bbbbbbbbbbbbbbbbbbbbb"], width)).size, 2);
+});
+
+test("runs that share an ending are told apart by their beginning", () => {
+  assert.deepEqual(shortened(["baseline_model/version_0", "augmented_model/version_0"], 10), ["baseline_…", "augmented…"]);
+});

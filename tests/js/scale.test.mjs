@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { activeColormap, describeValue, isSigned, startsAtSmallest, strengthOf, tileMap } from "../../lightning_cam/tensorboard_plugin/static/scale.js";
+import { fullScale } from "../../lightning_cam/tensorboard_plugin/static/fullscale.js";
 import { DEFAULTS } from "../../lightning_cam/tensorboard_plugin/static/state.js";
 import { Timeline } from "../../lightning_cam/tensorboard_plugin/static/timeline.js";
 import { assertClose, expected, recordBytes } from "./fixtures.mjs";
@@ -39,13 +40,22 @@ test("a difference is of the two maps in units of their scale", () => {
   assertClose([...values], scales.over_time.positive[1][2].map((value, k) => value - scales.over_time.positive[0][2][k]));
 });
 
-test("a map that says nothing is missing, with the reason", () => {
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "empty")), { missing: "no evidence" });
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "constant")), { missing: "no evidence" });
+test("a map that says nothing is missing, with the reason and the methods that show something", () => {
+  const missing = (...place) => tileMap(DEFAULTS, [timeline], tile(...place));
+  const others = (...names) => ` Evidence by ${names.join(", ")}.`;
+  assert.deepEqual(missing(0, 0, "empty"), { missing: "no evidence", reason: `Nothing here speaks for what is explained.${others("positive", "mixed", "constant")}` });
+  assert.deepEqual(missing(0, 0, "constant"), { missing: "no evidence", reason: `One value everywhere: no place stands out.${others("positive", "mixed")}` });
   assert.ok(values("row", 0, 0, "constant").every((value) => value === 1));
-  assert.deepEqual(tileMap(DEFAULTS, [timeline], tile(0, 0, "elsewhere")), { missing: "not recorded" });
+  assert.equal(missing(0, 0, "elsewhere").missing, "not recorded");
   const difference = tile(0, 0, "empty", { referenceIndex: 1 });
-  assert.deepEqual(tileMap({ ...DEFAULTS, view: "diff" }, [timeline], difference), { missing: "no evidence" });
+  assert.equal(tileMap({ ...DEFAULTS, view: "diff" }, [timeline], difference).missing, "no evidence");
+});
+
+test("a map that is not finite says so, and names the class otherwise", () => {
+  const whole = new Timeline({ id: "whole", run: "whole", uid: "0" });
+  whole.feed(recordBytes("whole"));
+  const reason = (method, image) => tileMap(DEFAULTS, [whole], { ...tile(1, image, method), timeline: whole }).reason;
+  assert.equal(reason("hirescam", 0), "The map is not finite.");
 });
 
 test("the value under the pointer is the raw one, its share that of the scale", () => {
@@ -54,6 +64,22 @@ test("the value under the pointer is the raw one, its share that of the scale", 
   const { value, text } = describeValue(state, tile(1, 3, "positive"), map, 2, 1);
   assertClose(value, scales.raw_positive[1][3][2 * map.columns + 1]);
   assert.equal(text, `${Math.round(100 * scales.common.positive[1][3][2 * map.columns + 1])} % of the scale`);
+});
+
+test("of eight looks or more the 99th percentile gets the full color, and one outlier does not darken the rest", () => {
+  const looks = Array.from({ length: 20 }, (_, step) => ({
+    ...timeline.looks[1],
+    step,
+    maps: { one: { rows: 1, columns: 1, codes: Int8Array.from([127, 127]), scales: Float32Array.from([step ? 1 + step / 100 : 1000, 0, 0.5, 0]) } },
+  }));
+  const long = Object.assign(new Timeline({ id: "long", run: "long", uid: "1" }), { looks, probe: { ...timeline.probe, labels: [0, 0], hashes: ["a", "b"] } });
+  const full = (hash) => fullScale([long], "one", false, hash);
+  assertClose(full("a").value, 1.19); // the second largest of 20
+  assertClose([full(null).value, full(null).lookIndex, full(null).imageIndex], [1.19, 19, 0]);
+  assertClose(full("b").value, 0.5);
+  const shown = tileMap({ ...DEFAULTS, scale: "row" }, [long], { ...tile(5, 0, "one"), timeline: long });
+  assertClose([...shown.values], [1.05 / 1.19]);
+  assert.equal(strengthOf(DEFAULTS, { ...tile(0, 0, "one"), timeline: long }), 1);
 });
 
 test("the strength of a map is its share of the image's largest value at any step", () => {

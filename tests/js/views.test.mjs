@@ -14,7 +14,7 @@ function contentOf(names, patch = {}) {
   const timelines = new Map(listed.map((entry) => [entry.id, new Timeline(entry)]));
   for (const [id, timeline] of timelines) timeline.feed(recordBytes(id));
   const [first] = timelines.values();
-  const state = { ...DEFAULTS, timeline: names[0], method: "hirescam", step: first.looks.at(-1).step, ...patch };
+  const state = { ...DEFAULTS, view: "grid", timeline: names[0], method: "hirescam", step: first.looks.at(-1).step, ...patch };
   return { state, listed, timelines };
 }
 

@@ -72,7 +72,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open an address in a fresh profile; an error on the page fails the test."""
+    """Open an address in a fresh profile, the page's grid if it says no view; an error on the page fails the test."""
     with contextlib.ExitStack() as stack:
         errors: list[str] = []
 
@@ -84,7 +84,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
             page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
             page.requested = []
             page.on("request", lambda request: page.requested.append(request.url))
-            page.goto(address)
+            page.goto(address if "#" in address else f"{address}#view=grid")
             return page
 
         yield open_page

@@ -40,7 +40,7 @@ def test_training_to_page(tmp_path, open_page):
         assert not [title for title in titles if "random" in title]  # chance stands in the chart it is compared with
 
         def chart(title):
-            return page.locator(".chart", has=page.locator(f'[title="{title}"]'))
+            return page.locator(".chart", has=page.locator(f'[data-title="{title}"]'))
 
         def rounded(tag):
             return pytest.approx(timeline.metrics[tag][-1], rel=2e-3)

@@ -69,7 +69,7 @@ def test_names_are_cut_where_they_can_be_told_apart(server, open_page, size):
         assert bool(probability.search(second.inner_text())) == (size > 96)  # a narrow tile leaves it to the bar
         assert probability.search(second.get_attribute("title"))
     cut_by_the_browser = "(lines) => lines.filter((line) => line.scrollWidth > line.clientWidth).length"
-    assert page.locator(".tile:visible figcaption div").evaluate_all(cut_by_the_browser) == 0
+    assert page.locator(".tile:visible .caption div").evaluate_all(cut_by_the_browser) == 0
 
 
 def test_a_predicted_value_stands_before_the_true_one(server, open_page):

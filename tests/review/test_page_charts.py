@@ -27,7 +27,7 @@ def page(page):
 
 
 def entropy(page):
-    return page.locator(".chart", has=page.locator('[title="entropy"]'))
+    return page.locator(".chart", has=page.locator('[data-title="entropy"]'))
 
 
 def brought_out(chart):
@@ -48,7 +48,7 @@ def test_no_two_curves_look_alike(page):
 
 
 def test_the_pointer_brings_out_one_curve_in_all_charts(page):
-    drift = page.locator(".chart", has=page.locator('[title="drift since the last look"]'))
+    drift = page.locator(".chart", has=page.locator('[data-title="drift since the last look"]'))
     entropy(page).locator(".name").nth(2).hover()
     for chart in (entropy(page), drift):
         assert [text.split()[1] for text in brought_out(chart)] == ["method_2"]
@@ -99,6 +99,8 @@ def test_charts_that_do_not_fit_stand_in_further_rows_and_leave_most_of_the_page
     with tensorboard(tmp_path) as address:
         page = open_grid(address, open_page, size)
         assert page.locator(".chart").count() > 30
+        page.click(".more")
+        settle(page)
         whole = page.locator(".charts").bounding_box()
         lasts = [page.locator(".chart").nth(n).bounding_box() for n in range(34)]
         assert all(whole["x"] <= box["x"] and box["x"] + box["width"] <= whole["x"] + whole["width"] for box in lasts)

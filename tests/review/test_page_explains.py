@@ -27,8 +27,8 @@ def overlay(page):
     ("scale", "said"),
     [
         ("per image", "Full color: a change by the largest value of the map, each look's by its own."),
-        ("over time", "Full color: a change by the largest value of this image at any step."),
-        ("common", "Full color: a change by the largest value of any image at any step."),
+        ("over time", "Full color: a change by the 99th percentile of this image's largest values at all steps."),
+        ("common", "Full color: a change by the 99th percentile of the largest values of all images at all steps: "),
     ],
 )
 def test_full_color_of_a_difference_is_a_change(page, scale, said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lightning_cam.timeline.report import write_report
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, message, settle, view
 from tests.review.records import Run
@@ -119,3 +120,14 @@ def test_methods_and_classes_of_the_compared_runs_can_be_chosen_whatever_run_was
     page.wait_for_selector(".tile")
     assert page.locator("select[name=method] option").all_inner_texts() == ["hirescam", "gradcam"]
     assert page.locator("select[name=label] option").all_inner_texts() == ["all", "cat", "dog", "owl"]
+
+
+def test_runs_that_differ_in_the_middle_and_end_alike_have_names_of_their_own(tmp_path, open_page):
+    names = [f"experiment_of_november_lr{lr}_weight_decay_0.05_seed_1/version_0" for lr in (0.1, 0.01, 0.001)]
+    for n, name in enumerate(names):
+        Run(tmp_path / name, seed=n).looks(2)
+    page = open_page(write_report(tmp_path).as_uri())
+    page.wait_for_selector(".tile")
+    options = page.locator("select[name=timeline] option").all_inner_texts()
+    assert len(set(options)) == 3
+    assert [option.count("lr0.") for option in options] == [1] * 3

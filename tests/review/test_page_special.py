@@ -29,6 +29,7 @@ def test_opens_as_a_tab_and_follows_the_theme(special, open_page):
     address, _ = special
     page = open_page(address + "/#cam_timeline")
     frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    frame.click("[data-view=grid]")
     frame.wait_for_selector(".tile")
     assert frame.evaluate("document.documentElement.dataset.theme") == "light"
     page.evaluate("document.body.classList.add('dark-mode')")

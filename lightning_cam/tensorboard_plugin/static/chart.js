@@ -4,14 +4,17 @@ import { html, setText, svg, textRuler } from "./dom.js";
 import { shortenNames } from "./names.js";
 import { collectCharts, interpolatedAt, rangeOf, thinnedPoints, valueAt } from "./series.js";
 import { formatNumber, readable } from "./text.js";
+import { wordsOf } from "./words.js";
 
 /** @typedef {import("./series.js").Series} Series */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
 const HEIGHT = 64;
 const WIDTH = 240;
+const [CHART_WIDTH, CHART_GAP] = [150, 14]; // CSS pixels, as in style.css
 const COLUMNS = 2 * WIDTH; // that can be told apart of a line
 const MARGIN = 5; // above and below the lines
+const SEEN_NAMES = 3; // of a legend without scrolling
 const LEGEND_OFFSET = 90; // pixels of a legend's line before the name: the swatch, the value
 
 /**
@@ -25,11 +28,18 @@ const LEGEND_OFFSET = 90; // pixels of a legend's line before the name: the swat
  */
 
 export class Charts {
-  /** @param {(step: number) => void} onStep is called with the step under the pointer */
-  constructor(onStep) {
+  /**
+   * @param {(step: number) => void} onStep is called with the step under the pointer
+   * @param {() => void} onMore is called where all charts are asked for, or one row again
+   */
+  constructor(onStep, onMore) {
     this.onStep = onStep;
-    this.element = html("div", { class: "charts" });
-    this.key = "";
+    this.list = html("div", { class: "charts", role: "region", "aria-label": "metrics", tabindex: 0 });
+    this.more = html("button", { type: "button", class: "more", hidden: true, onclick: onMore });
+    this.element = html("div", { class: "chart-rows" }, this.list, this.more);
+    new ResizeObserver(() => this.#showMore()).observe(this.list);
+    this.all = false;
+    this.key = this.shownKey = "";
     this.firstStep = 0;
     this.lastStep = 0;
     /** @type {Panel[]} */
@@ -42,21 +52,36 @@ export class Charts {
    * @param {string[]} methods those shown
    * @param {number[]} steps all of the timelines'
    * @param {number} step the current one
+   * @param {boolean} all charts, not those of one row alone
    */
-  show(timelines, methods, steps, step) {
+  show(timelines, methods, steps, step, all) {
     const key = JSON.stringify([timelines.map(({ id, revision, label }) => [id, revision, label]), methods]);
     if (key !== this.key) {
       this.key = key;
       this.firstStep = steps[0];
       this.lastStep = steps[steps.length - 1];
       this.panels = collectCharts(timelines, methods).map((chart) => this.#panel(chart));
-      this.element.replaceChildren(...this.panels.map(({ element }) => element));
+      this.list.replaceChildren(...this.panels.map(({ element }) => element));
       for (const { legend, series } of this.panels) if (legend) shortenLegend(legend, series);
+    }
+    if (all !== this.all || key !== this.shownKey) {
+      this.all = all;
+      this.shownKey = key;
+      this.list.classList.toggle("one-row", !all);
+      this.#showMore();
     }
     for (const panel of this.panels) {
       panel.cursor.style.left = `${100 * this.#across(step)}%`;
       for (const { value, points } of panel.series) setText(value, formatNumber(valueAt(points, step)));
     }
+  }
+
+  /** Hide the charts that the one row has no room for, and say how many there are. */
+  #showMore() {
+    const room = Math.max(1, Math.floor((this.list.clientWidth + CHART_GAP) / (CHART_WIDTH + CHART_GAP)));
+    this.panels.forEach(({ element }, n) => (element.hidden = !this.all && n >= room));
+    this.more.hidden = this.panels.length <= room;
+    setText(this.more, this.all ? "one row of metrics" : `all ${this.panels.length} metrics`);
   }
 
   /**
@@ -83,15 +108,15 @@ export class Charts {
     const plot = html(
       "div",
       { class: "plot" },
-      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, ...plotted.map(({ line }) => line)),
+      svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${readable(title)} over the steps, from ${formatNumber(low)} to ${formatNumber(high)}` }, ...plotted.map(({ line }) => line)),
       html("span", { class: "high" }, formatNumber(high)),
       html("span", { class: "low" }, formatNumber(low)),
       cursor,
     );
     this.#listen(plot, several ? plotted : [], down);
-    const head = html("div", { class: "head" }, html("span", { class: "title", title: readable(title) }, readable(title)), several ? null : plotted[0].value);
-    const legend = several ? html("div", { class: "names" }, ...plotted.map(({ entry }) => entry)) : null;
-    return { element: html("section", { class: "chart" }, head, plot, legend), legend, series: plotted, cursor };
+    const head = html("div", { class: "head" }, html("span", { class: "title", "data-title": readable(title), title: wordsOf(title) }, readable(title)), several ? null : plotted[0].value);
+    const legend = several ? html("div", { class: "names", tabindex: plotted.length > SEEN_NAMES ? 0 : null, role: "group", "aria-label": `lines of ${readable(title)}` }, ...plotted.map(({ entry }) => entry)) : null;
+    return { element: html("section", { class: "chart" }, head, plot, legend ?? html("div"), html("p", { class: "hint words" }, wordsOf(title))), legend, series: plotted, cursor };
   }
 
   /**
@@ -106,7 +131,7 @@ export class Charts {
     // a line of one point has no length: a dot
     const dot = { points: `${places[0]} ${places[0]}`, class: "line dot", stroke: series.color, "stroke-dasharray": "none" };
     const line = svg("polyline", places.length === 1 ? dot : { points: places.join(" "), ...strokeProps(series) });
-    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
+    const swatch = svg("svg", { viewBox: "0 0 26 8", class: "swatch", "aria-hidden": "true" }, svg("polyline", { points: "2,4 24,4", ...strokeProps(series) }));
     const value = html("b");
     const label = html("span", {}, readable(name));
     const listeners = { onpointerenter: () => this.#highlight(name), onpointerleave: () => this.#highlight(null) };

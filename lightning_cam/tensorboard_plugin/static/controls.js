@@ -3,29 +3,40 @@
 import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
-import { activeColormap, startsAtSmallest } from "./scale.js";
+import { chosenImages, confusions, quarterCount } from "./filters.js";
+import { fullScale } from "./fullscale.js";
+import { rove } from "./roving.js";
+import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
+import { SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
-import { VIEWS, comparedRuns, mostChangedCount, shownTimelines, thinned } from "./views.js";
+import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
+export const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
-const SCALES = { image: "per image", row: "over time", common: "common" };
-const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
-const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of the image's largest at any step.";
-const CHANGED_NOTE = "The quarter of the images whose maps change most from look to look.";
-const LARGEST = { image: "of this map", row: "of this image at any step", common: "of any image at any step" };
+const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of its image's full color over time.";
+/** @type {Partial<Record<State["show"], string>>} */
+const SHOWN_NOTES = {
+  changed: "The quarter of the images whose maps change most from look to look.",
+  missing: "Images whose map at this step says nothing.",
+  disagree: "The quarter of the images of whose evidence least lies where the other methods see it, at this step.",
+};
+const NO_FILTERS = /** @type {const} */ ({ label: null, predicted: null, show: "all" });
+const LARGEST = { image: "largest value of this map", row: "99th percentile of this image's largest values at all steps", common: "99th percentile of the largest values of all images at all steps" };
 
 /**
- * What the colors of the scale say.
+ * What the colors of the scale say, and on one common to all images which of them sets it.
  * @param {State} state
+ * @param {Timeline[]} timelines
  */
-function scaleNote(state) {
-  const largest = `the largest value ${LARGEST[state.scale]}`;
+function scaleNote(state, timelines) {
+  const peak = state.scale === "common" && state.method !== null ? fullScale(timelines, state.method, isSigned(state), null) : null;
+  const setBy = peak ? `: ${formatNumber(peak.value)}, image ${peak.imageIndex + 1} (${peak.timeline.nameOf(peak.imageIndex)}) at step ${formatNumber(peak.timeline.looks[peak.lookIndex].step)}` : "";
+  const largest = `the ${LARGEST[state.scale]}${setBy}`;
   if (state.view === "diff") {
     if (state.scale !== "image") return `Full color: a change by ${largest}.`;
     return "Full color: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
@@ -48,20 +59,28 @@ export class Controls {
   /** @param {App} app */
   constructor(app) {
     this.app = app;
-    this.tabs = html("nav", { class: "views", role: "tablist" });
+    this.tabs = html("div", { class: "views", role: "tablist", "aria-label": "views" });
+    const open = (/** @type {string} */ view) => app.change({ view: /** @type {import("./views.js").View} */ (view) });
     for (const [view, title] of Object.entries(VIEWS)) {
-      this.tabs.append(html("button", { role: "tab", "data-view": view, onclick: () => app.change({ view: /** @type {any} */ (view) }) }, title));
+      this.tabs.append(html("button", { role: "tab", id: `tab-${view}`, "aria-controls": "view", tabindex: -1, "data-view": view, onclick: () => open(view) }, title));
     }
+    this.keepTab = rove(this.tabs, "[role=tab]", (tab) => open(tab.dataset.view ?? ""));
     this.choices = makeChoices(app);
     this.fields = makeFields(app);
     this.choices.timeline.element.classList.add("wide");
     this.runs = html("div", { class: "runs" });
     this.runsGroup = group("Runs", this.runs);
-    this.thumbs = html("div", { class: "thumbs" });
+    this.thumbs = html("div", { class: "thumbs", role: "group", "aria-label": "images" });
+    this.keepThumb = rove(this.thumbs, "button");
     this.imageName = hint();
     this.imageGroup = group("Image", this.thumbs, this.imageName);
-    this.changedNote = hint(CHANGED_NOTE);
-    this.filterGroup = group("Images", this.choices.label, this.choices.show, this.changedNote, this.choices.sort);
+    this.shownNote = hint();
+    this.count = hint();
+    this.clear = html("button", { type: "button", class: "small", onclick: () => app.change({ ...NO_FILTERS }) }, "show all");
+    this.sortAnew = html("button", { type: "button", class: "small", onclick: () => app.change({ sortStep: app.state.step }) }, "sort anew");
+    const { label, predicted, confusion, show, sort } = this.choices;
+    const counted = html("div", { class: "counted" }, this.count, this.clear);
+    this.filterGroup = group("Images", label, predicted, confusion, show, this.shownNote, sort, this.sortAnew, counted);
     this.legend = html("div", { class: "legend" });
     this.scaleNote = hint();
     const groups = [
@@ -70,7 +89,7 @@ export class Controls {
       this.imageGroup,
       this.filterGroup,
       this.#overlayGroup(),
-      group("Page", this.fields.size, this.fields.charts),
+      group("Page", this.fields.size, this.fields.fit, this.fields.charts),
     ];
     this.element = html("aside", { class: "controls" }, folded(groups));
   }
@@ -89,10 +108,11 @@ export class Controls {
     for (const tab of /** @type {Iterable<HTMLElement>} */ (this.tabs.children)) {
       tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
     }
+    this.keepTab(this.tabs.querySelector("[aria-selected=true]"));
     this.#showChoices(shown);
     for (const field of Object.values(this.fields)) field.show();
     this.#hideUnused(shown);
-    setText(this.scaleNote, scaleNote(state));
+    setText(this.scaleNote, scaleNote(state, shownTimelines(app)));
     this.#showLegend();
     if (state.view === "runs") this.#showRuns();
     if (state.view === "film") this.#showThumbs(shown);
@@ -106,14 +126,27 @@ export class Controls {
     const labels = [...new Set(shown?.probe.labels.filter((label) => label >= 0))].sort((a, b) => a - b);
     const steps = state.view === "diff" ? (shown?.steps ?? []) : [];
     const looks = thinned(steps.length, shown?.lookAt(state.reference ?? -Infinity) ?? 0, MAX_OPTIONS).flatMap((t) => shown?.looks[t] ?? []);
-    const mostChanged = mostChangedCount(shown);
+    const quarter = quarterCount(shown);
+    const lookIndex = shown?.lookAt(state.step ?? -Infinity) ?? 0;
+    const known = shown?.looks.length ? shown : undefined;
+    const pairs = known ? confusions(known, lookIndex) : [];
+    const predicted = known ? [...new Set(known.probe.labels.map((_, i) => known.prediction(lookIndex, i).predicted))].flatMap((c) => c ?? []) : [];
+    if (state.predicted !== null && !predicted.includes(state.predicted)) predicted.push(state.predicted);
     choices.timeline.show(app.listedTimelines.map(({ id, shortName, fullName }) => [id, shortName, fullName]), state.timeline);
     choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
     choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
     choices.scale.show(Object.entries(SCALES), state.scale);
     choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
+    choices.predicted.show([[null, "any"], ...predicted.sort((a, b) => a - b).map((c) => /** @type {const} */ ([c, shown?.className(c) ?? ""]))], state.predicted);
+    const chosen = pairs.find(({ label, predicted }) => label === state.label && predicted === state.predicted);
+    choices.confusion.show(
+      [[null, pairs.length ? "–" : "none at this step"], ...pairs.map((pair) => /** @type {const} */ ([pair, `${shown?.className(pair.label)} as ${shown?.className(pair.predicted)} (${pair.count})`]))],
+      chosen ?? null,
+    );
     choices.show.show(
-      [["all", "all"], ["right", "predicted right"], ["wrong", "predicted wrong"], ["changed", `changed most (${mostChanged})`]],
+      Object.entries(SHOWN)
+        .filter(([show]) => show !== "disagree" || (known?.methods.length ?? 0) > 1 || state.show === show)
+        .map(([show, text]) => [show, show === "changed" || show === "disagree" ? `${text} (${quarter})` : text]),
       state.show,
     );
     choices.sort.show(Object.entries(SORTS), state.sort);
@@ -128,16 +161,25 @@ export class Controls {
    * @param {Timeline | undefined} shown
    */
   #hideUnused(shown) {
-    const { view, show } = this.app.state;
+    const { view, show, sort, sortStep, step, label, predicted } = this.app.state;
     this.choices.timeline.element.hidden = view === "runs";
     this.choices.method.element.hidden = view === "methods";
     this.choices.reference.element.hidden = view !== "diff";
     this.fields.signed.element.hidden = view === "diff";
-    this.fields.outlines.element.hidden = !shown?.outlines.length;
+    this.fields.outlines.element.hidden = view === "overview" || !shown?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
-    this.changedNote.hidden = show !== "changed";
+    this.fields.size.element.hidden = this.fields.fit.element.hidden = view === "overview";
+    setText(this.shownNote, SHOWN_NOTES[show] ?? "");
+    this.shownNote.hidden = !SHOWN_NOTES[show];
+    const byStep = sort === "probability" || sort === "evidence";
+    this.sortAnew.hidden = !byStep || (sortStep ?? step) === step;
+    if (sortStep !== null) this.sortAnew.title = `sorted by the values at step ${formatNumber(sortStep)}`;
+    const all = shown?.count ?? 0;
+    const count = shown?.looks.length ? chosenImages(this.app.state, shown).length : 0;
+    setText(this.count, `${count === all ? "" : `${count} of `}${all} images`);
+    this.clear.hidden = label === null && predicted === null && show === "all";
   }
 
   #showLegend() {
@@ -188,6 +230,7 @@ export class Controls {
     const thumbs = /** @type {HTMLElement[]} */ ([...this.thumbs.children]);
     const chosen = Math.min(this.app.state.image, thumbs.length - 1);
     thumbs.forEach((thumb, i) => thumb.setAttribute("aria-pressed", String(i === chosen)));
+    this.keepThumb(thumbs[chosen]);
     setText(this.imageName, thumbs[chosen]?.title ?? "");
   }
 }
@@ -205,7 +248,7 @@ function thumb(app, timeline, image, imageIndex) {
   const number = `image ${imageIndex + 1}`;
   const name = timeline.nameOf(imageIndex);
   const title = name === number ? number : `${number}: ${name}`;
-  return html("button", { title, onclick: () => app.change({ image: imageIndex }) }, canvas);
+  return html("button", { title, "aria-label": title, tabindex: -1, onclick: () => app.change({ image: imageIndex }) }, canvas);
 }
 
 /** @param {App} app */
@@ -217,8 +260,10 @@ function makeChoices(app) {
     colormap: choice("colormap", "Colors", (name) => app.change({ [isDiverging(name) ? "diverging" : "sequential"]: name })),
     scale: choice("scale", "Scale", (scale) => app.change({ scale })),
     label: choice("label", "Class", (label) => app.change({ label })),
+    predicted: choice("predicted", "Predicted", (predicted) => app.change({ predicted })),
+    confusion: choice("confusion", "Confused", (pair) => app.change(pair ? { label: pair.label, predicted: pair.predicted, show: "all" } : { ...NO_FILTERS })),
     show: choice("show", "Show", (show) => app.change({ show })),
-    sort: choice("sort", "Sort by", (sort) => app.change({ sort })),
+    sort: choice("sort", "Sort by", (sort) => app.change({ sort, sortStep: app.state.step })),
   };
 }
 
@@ -233,7 +278,8 @@ function makeFields(app) {
     signed: checkbox(app, "signed", "signed: also what is against"),
     smooth: checkbox(app, "smooth", "smooth between cells"),
     outlines: checkbox(app, "outlines", "outline of the object"),
-    size: slider(app, "size", "Tile size", { min: 96, max: 320, step: 16 }, (value) => `${value} px`),
+    size: slider(app, "size", "Tile size", { min: 96, max: 480, step: 1 }, (value) => `${value} px`, { fit: false }),
+    fit: checkbox(app, "fit", "tiles fit the window"),
     charts: checkbox(app, "charts", "metrics under the slider"),
   };
 }

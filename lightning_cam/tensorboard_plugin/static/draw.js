@@ -42,13 +42,21 @@ export function drawImage(canvas, image) {
 }
 
 /**
+ * The whole of a canvas.
+ * @param {HTMLCanvasElement} canvas
+ */
+const wholeOf = ({ width, height }) => ({ x: 0, y: 0, width, height });
+
+/**
  * Lay a map over what the canvas shows.
  * @param {HTMLCanvasElement} canvas
  * @param {import("./scale.js").ScaledMap} map
  * @param {DrawingStyle} style
+ * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawMap(canvas, { values, rows, columns }, style) {
-  const factor = style.smooth ? Math.max(1, Math.round(FINE_CELLS / Math.max(rows, columns))) : 1;
+export function drawMap(canvas, { values, rows, columns }, style, box = wholeOf(canvas)) {
+  const cells = Math.min(FINE_CELLS, box.width); // more than pixels are not seen
+  const factor = style.smooth ? Math.max(1, Math.round(cells / Math.max(rows, columns))) : 1;
   const fine = factor > 1 ? interpolate(values, rows, columns, factor) : values;
   const pixels = colored(fine, rows * factor, columns * factor, style);
   const pen = scratch();
@@ -60,7 +68,7 @@ export function drawMap(canvas, { values, rows, columns }, style) {
   const context = context2d(canvas);
   context.imageSmoothingEnabled = style.smooth;
   context.imageSmoothingQuality = "low";
-  context.drawImage(pen.canvas, 0, 0, canvas.width, canvas.height);
+  context.drawImage(pen.canvas, box.x, box.y, box.width, box.height);
 }
 
 /** @type {Map<string, ImageData>} one per size, written over and over */
@@ -89,11 +97,16 @@ function colored(values, rows, columns, { table, colormap }) {
  * Mark a map that says nothing: dimmed, hatched, with words, so that nobody takes it for a cold region.
  * @param {HTMLCanvasElement} canvas
  * @param {string} words
+ * @param {string} [reason] a sentence, below the words where there is room
+ * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawMissing(canvas, words) {
-  const { width, height } = canvas;
+export function drawMissing(canvas, words, reason = "", { x: left, y: top, width, height } = wholeOf(canvas)) {
   const context = context2d(canvas);
   context.save();
+  context.translate(left, top);
+  context.beginPath();
+  context.rect(0, 0, width, height);
+  context.clip();
   context.globalCompositeOperation = "saturation";
   context.fillStyle = "#888";
   context.fillRect(0, 0, width, height);
@@ -112,8 +125,31 @@ export function drawMissing(canvas, words) {
   context.font = `600 ${Math.max(10, width / 11)}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(words, width / 2, height / 2, width * 0.94);
+  const size = Math.max(10, width / 15);
+  context.fillText(words, width / 2, height / 2 - (reason ? 1.5 * size : 0), width * 0.94);
+  context.font = `${size}px system-ui, sans-serif`;
+  const room = Math.floor((height / 2 - 0.5 * size) / (1.25 * size));
+  const lines = wrapped(context, reason, width * 0.9);
+  const shown = lines.length > room ? [...lines.slice(0, room - 1), `${lines[room - 1]} …`] : lines;
+  shown.forEach((line, n) => context.fillText(line, width / 2, height / 2 + n * 1.25 * size, width * 0.94));
   context.restore();
+}
+
+/**
+ * A text in lines of at most a width.
+ * @param {CanvasRenderingContext2D} context
+ * @param {string} text
+ * @param {number} width
+ */
+function wrapped(context, text, width) {
+  /** @type {string[]} */
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const line = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+    if (lines.length && context.measureText(line).width <= width) lines[lines.length - 1] = line;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 /**

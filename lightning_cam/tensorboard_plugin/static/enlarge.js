@@ -3,17 +3,21 @@
 import { SERIES_COLORS } from "./colors.js";
 import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
+import { chosenImages } from "./filters.js";
+import { NoteFields } from "./notes.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
+import { Strip, lookEntries, methodEntries } from "./strip.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
-import { drawTile, showTip } from "./tiles.js";
+import { cellText, drawTile, showTip } from "./tiles.js";
+import { Zoom } from "./zoom.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
 /** @typedef {import("./scale.js").MissingMap} MissingMap */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 /** @typedef {import("./views.js").Tile} Tile */
 
-const CANVAS_SIDE = 896; // twice the CSS pixels that it has at most, for screens with small pixels
+const CANVAS_SIDE = 896; // twice the CSS pixels that it has at most, for screens with small pixels; more if more is stored
 const HISTORY_WIDTH = 260;
 const HISTORY_HEIGHT = 70;
 const HISTORY_MARGIN = 4; // above and below the line
@@ -28,23 +32,45 @@ export class EnlargedTile {
     this.map = null;
     /** @type {HTMLCanvasElement} */
     this.mapCanvas = html("canvas", {
+      tabindex: 0,
+      role: "application",
+      "aria-roledescription": "map",
+      "aria-label": "the map over the image. Arrow keys go through its cells and say their values.",
+      onkeydown: (event) => this.#onKey(event),
       onpointermove: (event) => showTip(this.tip, app.state, this.mapCanvas, this.tile, this.map, event),
       onpointerleave: () => (this.tip.hidden = true),
     });
-    this.imageCanvas = html("canvas");
-    this.title = html("h2");
+    this.imageCanvas = html("canvas", { role: "img", "aria-label": "the image" });
+    this.cell = { row: 0, column: 0 };
+    this.cellFrame = html("div", { class: "cell-frame", hidden: true });
+    this.mapCanvas.addEventListener("blur", () => this.#showCell(false));
+    this.cellValue = html("p", { class: "hint", role: "status" });
+    this.title = html("h2", { id: "enlarged-title" });
     this.place = html("p", { class: "hint" });
     this.topClasses = html("div");
     this.history = html("div", { class: "history" });
     this.facts = html("p", { class: "hint" });
     this.tip = html("div", { class: "tip", hidden: true });
+    this.noteFields = new NoteFields(app.annotations);
+    this.methods = new Strip("by all methods", (n) => this.#choose({ method: this.tile?.timeline.methods[n] }));
+    /** @type {ReturnType<typeof lookEntries>} */
+    this.looks = [];
+    this.film = new Strip("at other looks", (n) => app.change({ step: this.looks[n].step, follow: false }));
+    const panes = [this.imageCanvas, html("div", {}, this.mapCanvas, this.cellFrame)].map((inner) => html("div", { class: "map" }, inner));
+    this.zoom = new Zoom(panes);
+    const turn = (/** @type {string} */ text, /** @type {string} */ name, /** @type {number} */ by) =>
+      html("button", { type: "button", title: name, "aria-label": name, onclick: () => this.#turn(by) }, text);
     /** @type {HTMLDialogElement} */
     this.element = html(
       "dialog",
-      { class: "enlarged", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
-      html("header", {}, this.title, html("button", { title: "close (Escape)", onclick: () => this.element.close() }, "✕")),
+      { class: "enlarged", tabindex: -1, onkeydown: (event) => this.#onDialogKey(event), "aria-labelledby": "enlarged-title", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
+      html("header", {}, this.title, turn("‹", "image before (←)", -1), turn("›", "next image (→)", 1), this.zoom.element, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
       this.place,
-      html("div", { class: "pair" }, this.imageCanvas, this.mapCanvas),
+      html("div", { class: "pair" }, ...panes),
+      this.cellValue,
+      this.noteFields.element,
+      this.methods.element,
+      this.film.element,
       html("div", { class: "details" }, this.topClasses, this.history),
       this.facts,
       this.tip,
@@ -60,7 +86,9 @@ export class EnlargedTile {
     const { timeline, lookIndex } = tile;
     const { state } = this.app;
     this.tile = { ...tile, method: tile.method ?? state.method };
+    this.zoom.reset();
     this.element.showModal();
+    this.element.focus(); // or Space would press the first button
     const newest = lookIndex === timeline.looks.length - 1;
     this.app.change({ step: timeline.looks[lookIndex].step, follow: state.follow && newest });
   }
@@ -77,7 +105,8 @@ export class EnlargedTile {
     const lookIndex = timeline.lookAt(state.step ?? -Infinity);
     this.tile.lookIndex = lookIndex;
     const look = timeline.looks[lookIndex];
-    const width = CANVAS_SIDE * Math.min(1, timeline.aspect);
+    const { width: stored = 0, height: storedHeight = 0 } = timeline.images[imageIndex] ?? {};
+    const width = Math.max(CANVAS_SIDE, stored, storedHeight) * Math.min(1, timeline.aspect);
     for (const canvas of [this.imageCanvas, this.mapCanvas]) {
       canvas.width = width;
       canvas.height = width / timeline.aspect;
@@ -90,7 +119,87 @@ export class EnlargedTile {
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
+    this.noteFields.show(timeline.probe.hashes[imageIndex]);
     setText(this.facts, factsOf(this.tile).join(" · "));
+    this.methods.element.hidden = timeline.methods.length < 2;
+    if (!this.methods.element.hidden) this.methods.show(state, timelines, methodEntries(this.tile), style);
+    this.looks = lookEntries(this.tile);
+    this.film.element.hidden = this.looks.length < 2;
+    if (!this.film.element.hidden) this.film.show(state, timelines, this.looks, style);
+    this.#showCell(!this.cellFrame.hidden);
+  }
+
+  /** @param {Partial<Tile>} patch */
+  #choose(patch) {
+    if (!this.tile) return;
+    Object.assign(this.tile, patch);
+    this.app.change({});
+  }
+
+  /**
+   * Go on among the images that pass the filters, in their order.
+   * @param {number} by
+   */
+  #turn(by) {
+    if (!this.tile) return;
+    const images = chosenImages(this.app.state, this.tile.timeline);
+    const at = images.indexOf(this.tile.imageIndex);
+    const next = images[at < 0 ? 0 : Math.max(0, Math.min(images.length - 1, at + by))];
+    if (next !== undefined) this.#choose({ imageIndex: next });
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onDialogKey(event) {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      ArrowLeft: () => this.#turn(-1),
+      ArrowRight: () => this.#turn(1),
+      ArrowUp: () => this.app.player.move(-1),
+      ArrowDown: () => this.app.player.move(1),
+      "+": () => this.zoom.by(1.5),
+      "-": () => this.zoom.by(1 / 1.5),
+      0: () => this.zoom.reset(),
+    };
+    if (!Object.hasOwn(actions, event.key)) return;
+    event.preventDefault(); // the slider's arrows are the images' here
+    actions[event.key]();
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const moves = /** @type {Record<string, [number, number]>} */ ({ ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] });
+    if (!(event.key in moves) || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    event.preventDefault(); // the slider stays where it is
+    if (!this.map || "missing" in this.map) return;
+    const { row, column } = this.cell;
+    const [down, right] = this.cellFrame.hidden ? [0, 0] : moves[event.key];
+    this.cell = {
+      row: Math.max(0, Math.min(this.map.rows - 1, row + down)),
+      column: Math.max(0, Math.min(this.map.columns - 1, column + right)),
+    };
+    this.#showCell(true);
+  }
+
+  /**
+   * Frame the cell that the keys have gone to, and say its value.
+   * @param {boolean} shown
+   */
+  #showCell(shown) {
+    const { map, tile } = this;
+    const there = shown && tile && map && !("missing" in map) ? map : null;
+    this.cellFrame.hidden = !there;
+    if (!there || !tile) return setText(this.cellValue, "");
+    const row = Math.min(this.cell.row, there.rows - 1);
+    const column = Math.min(this.cell.column, there.columns - 1);
+    const percent = (/** @type {number} */ share) => `${100 * share}%`;
+    Object.assign(this.cellFrame.style, {
+      left: percent(column / there.columns),
+      top: percent(row / there.rows),
+      width: percent(1 / there.columns),
+      height: percent(1 / there.rows),
+    });
+    setText(this.cellValue, cellText(this.app.state, tile, there, row, column).replace("\n", " · "));
   }
 }
 

@@ -59,10 +59,11 @@ export function choice(name, title, onChange) {
  * @param {string} title
  * @param {{ min: number, max: number, step: number }} range
  * @param {(value: number) => string} format
+ * @param {Partial<State>} [more] what else changes with it
  * @returns {Field}
  */
-export function slider(app, name, title, { min, max, step }, format) {
-  const onInput = () => app.change({ [name]: Number(input.value) });
+export function slider(app, name, title, { min, max, step }, format, more = {}) {
+  const onInput = () => app.change({ [name]: Number(input.value), ...more });
   const input = html("input", { type: "range", name, min, max, step, oninput: onInput });
   const value = html("span", { class: "number" });
   const show = () => {

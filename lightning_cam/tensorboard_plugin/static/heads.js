@@ -64,14 +64,16 @@ export function isLook({ step, epoch, time, metrics, methods, top }) {
  * Whether this is the JSON of what was found at an earlier look.
  * @param {any} head
  */
-export function isFound({ step, findings }) {
+export function isFound({ step, findings, classes, images, pictures, picture_bytes: lengths }) {
   const isFinding = (/** @type {any} */ finding) =>
     isObject(finding) &&
     [finding.kind, finding.text, finding.status].every(isName) &&
     (finding.since === null || Number.isSafeInteger(finding.since)) &&
     areAll(finding.classes, Number.isSafeInteger) &&
     areAll(finding.images, isCount);
-  return Number.isSafeInteger(step) && areAll(findings, isFinding);
+  const areMaps = areAll(classes, Number.isSafeInteger) && areAll(images, isCount);
+  const arePictures = areAll(pictures, isCount) && areAll(lengths, isCount) && pictures.length === lengths.length;
+  return Number.isSafeInteger(step) && areAll(findings, isFinding) && areMaps && arePictures;
 }
 
 /**

@@ -1,19 +1,28 @@
 // The CAM Timeline page. TensorBoard imports this module and calls render(); the report calls start().
 
+import { Address, copyButton } from "./address.js";
 import { Charts } from "./chart.js";
-import { Controls } from "./controls.js";
+import { Controls, NARROW_PAGE } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
 import { EnlargedTile } from "./enlarge.js";
+import { knowPins } from "./filters.js";
 import { Findings } from "./findings.js";
+import { followTheme, takeFocus } from "./host.js";
+import { marksOf } from "./marks.js";
+import { messagesOf, wantedRecords } from "./messages.js";
 import { commonFolder, compareNatural, shortenNames } from "./names.js";
+import { Notes } from "./notes.js";
+import { Overview } from "./overview.js";
 import { decodePictures } from "./pictures.js";
 import { Player } from "./player.js";
+import { Saver } from "./save.js";
 import { readAppended, serverSource } from "./source.js";
 import { DEFAULTS, restoreState, saveState } from "./state.js";
-import { TileBoard } from "./tiles.js";
+import { fittingSize } from "./tilesize.js";
+import { TileBoard, drawingStyle } from "./tiles.js";
 import { Timeline } from "./timeline.js";
 import { readable } from "./text.js";
-import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines } from "./views.js";
+import { allSteps, arrange, countUntil, shownTimelines } from "./views.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./source.js").Source} Source */
@@ -22,11 +31,10 @@ import { MAX_RUNS, allSteps, arrange, comparedRuns, countUntil, shownTimelines }
 const RUN_WIDTH = 185; // pixels of a run's name in its select
 const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the page can be seen
 
-const NO_RECORD = "No CAM timeline here yet. The callback writes one at its first validation.";
-const NO_LOOK =
-  "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
-const ONE_RUN = "Only one run has a look here. Runs under the same log directory can be compared.";
-const ONE_METHOD = 'Only one method here. The callback takes several: methods=["hirescam", "gradcam"].';
+/** @type {import("./marks.js").Mark[]} */
+const NO_MARKS = [];
+/** What Back goes back over: not each step of the slider. @type {(keyof State)[]} */
+const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "predicted", "show", "sort"];
 
 /** Called by TensorBoard, which loads nothing but this module. */
 export async function render() {
@@ -43,6 +51,9 @@ export async function render() {
  */
 export async function start(source) {
   followTheme();
+  takeFocus();
+  document.title ||= "CAM Timeline";
+  document.documentElement.lang ||= "en";
   const app = new App(source);
   document.body.append(app.element);
   await app.load();
@@ -74,20 +85,37 @@ export class App {
     this.drawn = false;
     /** @type {number | null} the redraw that is due with the next frame of the screen */
     this.pendingRedraw = null;
+    this.address = new Address((state) => this.#take(state));
     this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
+    this.annotations = new Notes(() => this.change({}));
+    knowPins((hash) => this.annotations.of(hash).pinned);
     this.enlarged = new EnlargedTile(this);
     this.board = new TileBoard(this, (tile) => this.enlarged.open(tile));
-    this.charts = new Charts((step) => this.player.go(nearestIndex(this.player.steps, step)));
-    this.findings = new Findings((step) => this.player.go(nearestIndex(this.player.steps, step)));
+    this.charts = new Charts(
+      (step) => this.player.go(nearestIndex(this.player.steps, step)),
+      () => this.change({ allCharts: !this.state.allCharts }),
+    );
+    this.findings = new Findings(this);
+    this.overview = new Overview(this);
+    this.saver = new Saver(this);
+    this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.board.element);
+    this.room = { width: 0, height: 0 }; // CSS pixels for the tiles
+    const main = html("main", {}, this.message, this.panel);
+    new ResizeObserver(([{ contentRect: { width, height } }]) => {
+      const ownHeight = matchMedia(NARROW_PAGE).matches ? innerHeight / 2 : height; // there it is as high as its tiles
+      const changed = this.room.width !== width || this.room.height !== ownHeight;
+      this.room = { width, height: ownHeight };
+      if (changed && this.drawn) this.change({});
+    }).observe(main);
     this.element = html(
       "div",
       { class: "page" },
-      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs),
+      html("header", { class: "bar-top" }, html("h1", {}, "CAM Timeline"), this.controls.tabs, html("div", { class: "take" }, copyButton(() => this.address.link(this.state)), this.saver.element)),
       this.findings.element,
       this.controls.element,
-      html("main", {}, this.message, this.board.element),
+      main,
       html("footer", {}, this.player.element, this.charts.element),
       this.enlarged.element,
     );
@@ -98,16 +126,18 @@ export class App {
     return this.listed.map(({ id }) => /** @type {Timeline} */ (this.timelines.get(id)));
   }
 
-  /** Ids of the records that the view is to show. */
-  get wanted() {
-    return this.state.view === "runs" ? comparedRuns(this).slice(0, MAX_RUNS) : [this.state.timeline];
-  }
-
   /**
    * Change what is shown; everything else follows from the state.
    * @param {Partial<State>} patch
    */
   change(patch) {
+    const moved = PLACES.some((key) => key in patch && patch[key] !== this.state[key]);
+    this.#take(patch);
+    if (this.storageKey) this.address.write(this.state, moved);
+  }
+
+  /** @param {Partial<State>} patch */
+  #take(patch) {
     Object.assign(this.state, patch);
     this.#settle();
     if (this.storageKey) saveState(this.storageKey, this.state);
@@ -126,13 +156,14 @@ export class App {
       const { logdir, timelines, notes } = await this.source.list();
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
-        this.state = restoreState(this.storageKey);
+        this.annotations.restore(this.storageKey);
+        this.state = { ...restoreState(this.storageKey), ...this.address.read() };
       }
       const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);
       const before = listing();
       this.notes = notes;
       this.#list(timelines);
-      const wanted = this.listed.filter(({ id }) => this.wanted.includes(id));
+      const wanted = this.listed.filter(({ id }) => wantedRecords(this).includes(id));
       const changed = await Promise.all(wanted.map((entry) => this.#read(entry)));
       this.failure = null;
       if (!changed.some(Boolean) && listing() === before && this.drawn) return;
@@ -140,6 +171,7 @@ export class App {
       this.failure = `The records cannot be read: ${error instanceof Error ? error.message : error}`;
     }
     this.#settle();
+    if (this.storageKey) this.address.write(this.state, false);
     this.redraw();
   }
 
@@ -204,57 +236,35 @@ export class App {
     const { timelines } = arrangement;
     const [first] = timelines;
     const steps = allSteps(timelines);
+    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, columns: arrangement.headings?.length ?? null });
     this.#showMessage();
     this.findings.show(timelines, state.step);
     this.controls.show();
-    this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)]);
-    this.board.show(arrangement);
-    this.enlarged.show(timelines, this.board.style);
+    this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)], this.#marks(first));
+    this.panel.setAttribute("aria-labelledby", `tab-${state.view}`);
+    this.overview.show(first);
+    this.board.element.hidden = state.view === "overview";
+    if (!this.board.element.hidden) this.board.show(arrangement);
+    this.enlarged.show(timelines, drawingStyle(state));
     this.charts.element.hidden = !state.charts || !steps.length;
     if (!this.charts.element.hidden && state.step !== null) {
       const methods = state.view === "methods" ? first.methods : [state.method ?? ""];
-      this.charts.show(timelines, methods, steps, state.step);
+      this.charts.show(timelines, methods, steps, state.step, state.allCharts);
     }
     performance.clearMeasures("cam-redraw"); // the newest one is for whoever wants to know: benchmarks/review.py
     performance.measure("cam-redraw", { start });
   }
 
+  /** @param {Timeline | undefined} timeline */
+  #marks(timeline) {
+    const { view, method, image } = this.state;
+    return timeline ? marksOf(timeline, method, view === "film" ? Math.min(image, timeline.count - 1) : null) : NO_MARKS;
+  }
+
   #showMessage() {
-    const texts = [...this.#messages(), ...this.#omissions(), ...this.notes];
+    const texts = messagesOf(this);
     setText(this.message, texts.join("\n"));
     this.message.hidden = !texts.length;
-  }
-
-  /** What is missing, if anything is. */
-  #messages() {
-    const { wanted } = this;
-    const broken = this.listedTimelines.filter(({ id, error }) => error && wanted.includes(id));
-    const errors = broken.map(({ label, error }) => `${label}: ${error}`);
-    if (this.failure) errors.push(this.failure);
-    if (errors.length) return errors;
-    if (!this.listed.length) return [NO_RECORD];
-    const shown = shownTimelines(this);
-    if (shown.length) return this.#advice(shown[0]);
-    const isUnread = (/** @type {Entry} */ { id, bytes }) => bytes > 0 && !this.timelines.get(id)?.offset;
-    if (this.listed.some((entry) => wanted.includes(entry.id) && isUnread(entry))) return ["Reading the record …"];
-    return !wanted.length && this.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
-  }
-
-  /** What is left out of the records that are shown. */
-  #omissions() {
-    const { wanted } = this;
-    const damaged = this.listedTimelines.filter((timeline) => timeline.damaged && wanted.includes(timeline.id));
-    return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and left out.`);
-  }
-
-  /**
-   * How to get more to compare where there is just one.
-   * @param {Timeline} timeline
-   */
-  #advice(timeline) {
-    const { view } = this.state;
-    if (view === "runs" && this.listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
-    return view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
   }
 }
 
@@ -266,17 +276,4 @@ function nearestIndex(steps, step) {
   const after = Math.min(countUntil(steps, step), steps.length - 1);
   const before = Math.max(0, after - 1);
   return step - steps[before] <= steps[after] - step ? before : Math.max(0, after);
-}
-
-/** Take over TensorBoard's light or dark theme; elsewhere the system's. */
-function followTheme() {
-  const root = document.documentElement;
-  const host = window.parent === window ? null : window.parent.document.body;
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const apply = () => {
-    root.dataset.theme = (host ? host.classList.contains("dark-mode") : system.matches) ? "dark" : "light";
-  };
-  if (host) new MutationObserver(apply).observe(host, { attributes: true, attributeFilter: ["class"] });
-  else system.addEventListener("change", apply);
-  apply();
 }

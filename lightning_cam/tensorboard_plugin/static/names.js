@@ -25,7 +25,8 @@ export function commonFolder(runs) {
 }
 
 /**
- * Each name as it fits into `width`. A name is cut at its end, or in its middle if another one begins alike.
+ * Each name as it fits into `width`. A name is cut at its end, in its middle if another one begins alike, and on both
+ * sides of what tells them apart if that one ends alike as well.
  * @param {string[]} names
  * @param {number} width
  * @param {(text: string) => number} measure how wide a text is, see `textRuler` in dom.js
@@ -53,8 +54,14 @@ export function nameShortener(names, width, measure) {
     const start = text.slice(0, text.length / 2);
     const place = places.get(name) ?? NaN;
     const neighbors = [sorted[place - 1], sorted[place + 1]]; // those that begin alike stand in a row
-    const alike = text !== name && neighbors.some((other) => other?.startsWith(start));
-    return alike ? longestFit(name, width, measure, cutMiddle) : text;
+    const alike = text === name ? [] : neighbors.filter((other) => other?.startsWith(start));
+    if (!alike.length) return text;
+    const middle = longestFit(name, width, measure, cutMiddle);
+    const [head, tail] = middle.split("…");
+    const same = alike.filter((other) => other.startsWith(head) && other.endsWith(tail));
+    if (!same.length) return middle;
+    const from = Math.min(...same.map((other) => letterOfDifference(name, other)));
+    return longestFit(name, width, measure, (letters, count) => cutAround(letters, count, from));
   };
   return (name) => {
     const short = known.get(name) ?? shorten(name);
@@ -93,4 +100,27 @@ function cutMiddle(letters, count) {
   const head = Math.ceil(count / 3);
   const tail = letters.slice(letters.length - count + head);
   return `${letters.slice(0, head).join("").trimEnd()}…${tail.join("").trimStart()}`;
+}
+
+/**
+ * The place of the first letter in which two names differ.
+ * @param {string} a
+ * @param {string} b
+ */
+function letterOfDifference(a, b) {
+  const [left, right] = [[...a], [...b]];
+  const n = left.findIndex((letter, at) => letter !== right[at]);
+  return n < 0 ? left.length : n;
+}
+
+/**
+ * What begins and ends alike differs between: that is kept, with some letters before it.
+ * @param {string[]} letters
+ * @param {number} count
+ * @param {number} from where it differs
+ */
+function cutAround(letters, count, from) {
+  const start = Math.max(0, Math.min(from - Math.floor(count / 3), letters.length - count));
+  const end = start + count;
+  return `${start ? "…" : ""}${letters.slice(start, end).join("").trim()}${end < letters.length ? "…" : ""}`;
 }

@@ -17,10 +17,10 @@ export async function decodePictures(timeline) {
 
 /**
  * A picture; gray where its bytes are none.
- * @param {ArrayBuffer} bytes
+ * @param {BlobPart} bytes
  * @param {string} type
  */
-async function decode(bytes, type) {
+export async function decode(bytes, type) {
   try {
     return await createImageBitmap(new Blob([bytes], { type }));
   } catch {

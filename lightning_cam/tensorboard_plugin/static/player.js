@@ -13,8 +13,9 @@ const ICONS = {
   pause: "M4.5 3h2v10h-2zM9.5 3h2v10h-2z",
   forward: "M5 3l7 5-7 5z",
   last: "M12 3v10M3 3l7 5-7 5z",
+  loop: "M12.5 6A5 5 0 1 0 13 9M13 2.5V6H9.5",
 };
-const SPEEDS = [2, 4, 8, 16, 32];
+const SPEEDS = [0.5, 1, 2, 4, 8, 16, 32];
 
 export class Player {
   /** @param {import("./main.js").App} app */
@@ -30,6 +31,12 @@ export class Player {
       "aria-label": "step",
       oninput: () => this.go(Number(this.slider.value)),
     });
+    /** @type {import("./marks.js").Mark[]} */
+    this.marks = [];
+    this.marksKey = "";
+    this.markLayer = html("div", { class: "marks" });
+    this.told = html("span", { class: "mark-told" });
+    this.loop = html("button", { class: "loop", title: "begin again at the end", "aria-label": "loop", onclick: () => app.change({ loop: !app.state.loop }) }, icon("loop"));
     this.place = html("output", { class: "place" });
     this.playButton = html("button", { class: "play", title: "play or pause (space)", onclick: () => this.toggle() });
     this.speed = html(
@@ -46,8 +53,9 @@ export class Player {
       this.playButton,
       moveButton("forward", "step on (→)", () => this.move(1)),
       moveButton("last", "newest step (End)", () => this.go(Infinity)),
-      this.slider,
-      this.place,
+      html("div", { class: "slide" }, this.slider, this.markLayer),
+      html("div", { class: "where" }, this.place, this.told),
+      this.loop,
       this.speed,
       app.source.live ? html("label", { class: "follow", title: "go to each new look as it comes" }, this.follow, "follow") : null,
     );
@@ -64,8 +72,9 @@ export class Player {
    * Show where we are on these steps.
    * @param {number[]} steps
    * @param {import("./record.js").Look | undefined} look the first timeline's current one
+   * @param {import("./marks.js").Mark[]} marks
    */
-  show(steps, look) {
+  show(steps, look, marks) {
     this.steps = steps;
     const { index } = this;
     this.slider.max = String(Math.max(0, steps.length - 1));
@@ -73,10 +82,42 @@ export class Player {
     this.slider.disabled = steps.length < 2;
     const text = look ? `step ${formatNumber(steps[index])} · ${formatEpoch(look.epoch)} · look ${index + 1} of ${steps.length}` : "no look yet";
     setText(this.place, text);
-    this.slider.setAttribute("aria-valuetext", text);
+    const told = marks.filter(({ step }) => step === steps[index]).map(({ text }) => text).join(" · ");
+    setText(this.told, told);
+    this.told.title = told;
+    this.slider.setAttribute("aria-valuetext", told ? `${text} · ${told}` : text);
+    this.#showMarks(marks);
+    this.loop.setAttribute("aria-pressed", String(this.app.state.loop));
     this.speed.value = String(this.app.state.speed);
     this.follow.checked = this.app.state.follow;
     this.#showPlayButton();
+  }
+
+  /** @param {import("./marks.js").Mark[]} marks */
+  #showMarks(marks) {
+    const { steps } = this;
+    if (marks === this.marks && String(steps.length) === this.marksKey) return;
+    this.marks = marks;
+    this.marksKey = String(steps.length);
+    const known = marks.filter(({ step }) => steps[countUntil(steps, step) - 1] === step);
+    const place = (/** @type {number} */ step) => (steps.length > 1 ? (countUntil(steps, step) - 1) / (steps.length - 1) : 0.5);
+    this.markLayer.replaceChildren(
+      ...known.map(({ step, kind, text }) => {
+        const title = `step ${formatNumber(step)}: ${text}`;
+        const onclick = () => this.go(countUntil(this.steps, step) - 1);
+        return html("button", { type: "button", class: `mark ${kind}`, tabindex: -1, title, "aria-label": title, style: `--at: ${place(step)}`, onclick });
+      }),
+    );
+  }
+
+  /**
+   * Go to the next mark, or with -1 to the one before.
+   * @param {1 | -1} direction
+   */
+  toMark(direction) {
+    const here = this.steps[this.index];
+    const ahead = this.marks.map(({ step }) => step).filter((step) => direction * (step - here) > 0 && this.steps[countUntil(this.steps, step) - 1] === step);
+    if (ahead.length) this.go(countUntil(this.steps, direction > 0 ? Math.min(...ahead) : Math.max(...ahead)) - 1);
   }
 
   #showPlayButton() {
@@ -122,8 +163,9 @@ export class Player {
       if (!this.playing) return;
       const due = Math.floor(((now - since) * this.app.state.speed) / 1000);
       if (due > 0) {
-        this.move(due);
-        if (this.index === this.steps.length - 1) {
+        if (this.app.state.loop && this.index === this.steps.length - 1) this.go(0);
+        else this.move(due);
+        if (!this.app.state.loop && this.index === this.steps.length - 1) {
           this.playing = false;
           this.app.change({});
           return;
@@ -140,9 +182,9 @@ export class Player {
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const target = event.target instanceof Element ? event.target : null;
-    if (target?.closest("select, input:not([type=range]):not([type=checkbox])")) return;
+    if (target?.closest("select, textarea, input:not([type=range]):not([type=checkbox])")) return;
     const distance = event.shiftKey ? 10 : 1;
     /** @type {Record<string, () => void>} */
     const actions = {
@@ -151,6 +193,8 @@ export class Player {
       Home: () => this.go(0),
       End: () => this.go(Infinity),
       " ": () => this.toggle(),
+      n: () => this.toMark(1),
+      p: () => this.toMark(-1),
     };
     if (!(event.key in actions)) return;
     // an opacity slider keeps its arrows, a button, a box and a fold their space
@@ -173,5 +217,5 @@ function moveButton(name, title, move) {
 
 /** @param {string} name */
 function icon(name) {
-  return svg("svg", { viewBox: "0 0 16 16", class: "icon" }, svg("path", { d: ICONS[name] }));
+  return svg("svg", { viewBox: "0 0 16 16", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }

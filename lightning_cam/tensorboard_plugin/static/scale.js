@@ -1,7 +1,9 @@
 // Brings a tile's map into units in which 1 is the full color.
 
 import { isDiverging } from "./colors.js";
+import { fullScale } from "./fullscale.js";
 import { dequantize, largestValue } from "./record.js";
+import { readable } from "./text.js";
 
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
@@ -15,7 +17,7 @@ import { dequantize, largestValue } from "./record.js";
  * @property {number} columns
  */
 
-/** @typedef {{ missing: string }} MissingMap why a tile has no map to show */
+/** @typedef {{ missing: string, reason: string }} MissingMap a tile that has no map to show: in two words, and why */
 
 /**
  * Whether what speaks against the class is shown as well: not in a difference, whose blue says less.
@@ -53,14 +55,8 @@ export function mapsOf({ timeline, lookIndex, method }) {
  */
 function fullColorValue(state, timelines, { timeline, imageIndex, method }, maps) {
   if (state.scale === "image" || method === null) return largestValue(maps, imageIndex, isSigned(state));
-  const hash = timeline.probe.hashes[imageIndex];
-  let largest = 0;
-  for (const other of timelines) {
-    const peaks = other.peaks(method, isSigned(state));
-    const compared = state.scale === "common" ? peaks : [peaks[other.probe.hashes.indexOf(hash)] ?? 0];
-    for (const peak of compared) largest = Math.max(largest, peak);
-  }
-  return largest;
+  const hash = state.scale === "common" ? null : timeline.probe.hashes[imageIndex];
+  return fullScale(timelines, method, isSigned(state), hash)?.value ?? 0;
 }
 
 /**
@@ -91,14 +87,33 @@ function scaledMap(state, timelines, tile) {
  * @returns {ScaledMap | MissingMap}
  */
 export function tileMap(state, timelines, tile) {
-  if (!mapsOf(tile)) return { missing: "not recorded" };
+  if (!mapsOf(tile)) return { missing: "not recorded", reason: "The method did not run at this look." };
   const map = scaledMap(state, timelines, tile);
-  if (tile.referenceIndex === null) return map ?? { missing: "no evidence" };
+  if (tile.referenceIndex === null) return map ?? noEvidence(state, tile);
   const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
   const shape = map ?? reference;
-  if (!shape) return { missing: "no evidence" };
+  if (!shape) return noEvidence(state, tile);
   const values = shape.values.map((_, k) => (map ? map.values[k] : 0) - (reference ? reference.values[k] : 0));
   return { ...shape, values };
+}
+
+/**
+ * What it means that a map says nothing, and which other methods say something.
+ * @param {State} state
+ * @param {Tile} tile
+ * @returns {MissingMap}
+ */
+function noEvidence(state, { timeline, lookIndex, imageIndex, method }) {
+  const { maps } = timeline.looks[lookIndex];
+  const own = maps[method ?? ""];
+  const explained = timeline.explainedClass(lookIndex, imageIndex);
+  const what = explained === null ? "what is explained" : timeline.className(explained);
+  const others = Object.keys(maps).filter((other) => other !== method);
+  const telling = others.filter((other) => largestValue(maps[other], imageIndex, isSigned(state)));
+  const where = telling.length ? ` Evidence by ${telling.map(readable).join(", ")}.` : others.length ? " Nor does another method show any." : "";
+  const finite = Number.isFinite(own.scales[2 * imageIndex]);
+  const why = !finite ? "The map is not finite." : largestValue(own, imageIndex, isSigned(state)) ? "One value everywhere: no place stands out." : `Nothing here speaks for ${what}.`;
+  return { missing: "no evidence", reason: `${why}${where}` };
 }
 
 /**
@@ -120,13 +135,14 @@ export function describeValue(state, tile, map, row, column) {
 }
 
 /**
- * A map's largest value as a share of its image's largest at any step: what a scale per image does not show.
+ * A map's largest value as a share of the full color of its image over time: what a scale per image does not show.
  * @param {State} state
  * @param {Tile} tile
  */
 export function strengthOf(state, tile) {
   const maps = mapsOf(tile);
   if (!maps || tile.method === null) return 0;
-  const peak = tile.timeline.peaks(tile.method, isSigned(state))[tile.imageIndex];
-  return peak ? largestValue(maps, tile.imageIndex, isSigned(state)) / peak : 0;
+  const { timeline, method, imageIndex } = tile;
+  const full = fullScale([timeline], method, isSigned(state), timeline.probe.hashes[imageIndex])?.value;
+  return full ? Math.min(1, largestValue(maps, imageIndex, isSigned(state)) / full) : 0;
 }

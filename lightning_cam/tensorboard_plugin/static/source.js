@@ -15,6 +15,7 @@
 /**
  * @typedef {object} Source
  * @property {boolean} live whether records grow and new ones come
+ * @property {string} [page] the text of the report that this page is
  * @property {() => Promise<{ logdir: string, timelines: Entry[], notes: string[] }>} list also what is left out, in words
  * @property {(id: string, from: number, size: number) => Promise<ArrayBuffer>} read `size` bytes of a record from a place
  *   on, or all that there are
@@ -73,11 +74,13 @@ export function serverSource() {
  * @returns {Source}
  */
 export function embeddedSource() {
+  const page = `<!DOCTYPE html>\n${document.documentElement.outerHTML}`; // before anything is added to it
   const elements = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("script[data-timeline]")]);
   /** @type {Entry[]} */
   const timelines = elements.map((element) => JSON.parse(element.dataset.timeline ?? ""));
   return {
     live: false,
+    page,
     list: async () => ({ logdir: location.pathname, timelines, notes: [] }),
     read: async (id, from, size) => {
       const base64 = elements[timelines.findIndex((timeline) => timeline.id === id)].textContent ?? "";

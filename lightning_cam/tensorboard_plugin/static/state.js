@@ -11,6 +11,7 @@
  * @property {number} image index of the filmstrip's image
  * @property {boolean} follow go to each new look as it comes
  * @property {number} speed looks a second while playing
+ * @property {boolean} loop begin again at the end while playing
  * @property {number} opacity 0 to 1
  * @property {number} threshold share of the scale below which a map is not drawn
  * @property {string} sequential colormap of what speaks for the class
@@ -20,16 +21,28 @@
  * @property {boolean} smooth interpolate between cells
  * @property {"image" | "row" | "common"} scale full color is the largest value of the map, of its image at any step, of any image
  * @property {boolean} outlines of the object, where known
- * @property {number} size CSS pixels of a tile's width
+ * @property {boolean} fit tiles are as large as fits the window
+ * @property {number} size CSS pixels of a tile's width; what fits, if `fit`
  * @property {number | null} label the class whose images are shown; null: all
- * @property {"all" | "right" | "wrong" | "changed"} show which images
+ * @property {number | null} predicted the class that the images shown are predicted as; null: any
+ * @property {"all" | "right" | "wrong" | "changed" | "missing" | "disagree" | "pinned"} show which images
  * @property {"index" | "drift" | "probability" | "evidence"} sort
+ * @property {number | null} sortStep the step whose values sort; null: the one shown
  * @property {boolean} charts
+ * @property {boolean} allCharts more than one row of them
  */
+
+// The values of what is chosen from a few, with their texts.
+/** @type {Record<State["scale"], string>} */
+export const SCALES = { image: "per image", row: "over time", common: "common" };
+/** @type {Record<State["sort"], string>} */
+export const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
+/** @type {Record<State["show"], string>} */
+export const SHOWN = { all: "all", right: "predicted right", wrong: "predicted wrong", changed: "changed most", missing: "without evidence", disagree: "methods disagree", pinned: "pinned" };
 
 /** @type {Readonly<State>} */
 export const DEFAULTS = {
-  view: "grid",
+  view: "overview",
   timeline: null,
   runs: null,
   method: null,
@@ -38,6 +51,7 @@ export const DEFAULTS = {
   image: 0,
   follow: true,
   speed: 8,
+  loop: false,
   opacity: 0.75,
   threshold: 0,
   sequential: "inferno",
@@ -47,11 +61,15 @@ export const DEFAULTS = {
   smooth: true,
   scale: "image",
   outlines: true,
+  fit: true,
   size: 176,
   label: null,
+  predicted: null,
   show: "all",
   sort: "index",
+  sortStep: null,
   charts: true,
+  allCharts: false,
 };
 
 /**

@@ -4,6 +4,7 @@ import { overlayTable } from "./colors.js";
 import { html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
+import { rove } from "./roving.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
 import { formatEpoch, formatNumber, formatPercent } from "./text.js";
 
@@ -20,6 +21,7 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @property {HTMLElement} figure
  * @property {HTMLCanvasElement} canvas
  * @property {HTMLElement} strength the bar at the right, see strengthOf
+ * @property {HTMLElement} pin says that the image is pinned or has a note
  * @property {HTMLElement} bar the one below the image, as long as the predicted class is probable
  * @property {HTMLElement} first the caption's first line
  * @property {HTMLElement} second
@@ -29,7 +31,10 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @property {boolean} stale the canvas is to be drawn when it comes into sight
  */
 
-/** @typedef {{ first: (name: string) => string, second: (name: string) => string }} ShortNames class names as they fit into each line */
+/**
+ * Class names as they fit into each line, and of several texts the first that fits into the first one.
+ * @typedef {{ first: (name: string) => string, second: (name: string) => string, fitting: (texts: string[]) => string }} ShortNames
+ */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 // Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
@@ -45,7 +50,7 @@ const TIP_HEIGHT = 50;
  * @param {State} state
  * @returns {DrawingStyle}
  */
-function drawingStyle(state) {
+export function drawingStyle(state) {
   const colormap = activeColormap(state);
   return { colormap, table: overlayTable(colormap, state), smooth: state.smooth };
 }
@@ -63,7 +68,7 @@ export function drawTile(canvas, state, timelines, tile, style) {
   const { timeline, imageIndex } = tile;
   drawImage(canvas, timeline.images[imageIndex]);
   const map = tile.method === null ? null : tileMap(state, timelines, tile);
-  if (map && "missing" in map) drawMissing(canvas, map.missing);
+  if (map && "missing" in map) drawMissing(canvas, map.missing, map.reason);
   else if (map) drawMap(canvas, map, style);
   if (state.outlines && timeline.outlines[imageIndex]) drawOutline(canvas, timeline.outlines[imageIndex]);
   return map;
@@ -85,10 +90,11 @@ export class TileBoard {
     /** @type {Map<Element, Slot>} by figure */
     this.slots = new Map();
     /** @type {ShortNames} */
-    this.shortNames = { first: (name) => name, second: (name) => name };
+    this.shortNames = { first: (name) => name, second: (name) => name, fitting: ([text]) => text };
     this.shortenedFor = "";
     this.headings = html("div", { class: "headings" });
     this.board = html("div", { class: "board" });
+    this.keepStop = rove(this.board, ".tile");
     this.note = html("p", { class: "note" });
     this.tip = html("div", { class: "tip", role: "tooltip", hidden: true });
     this.element = html("div", { class: "tiles" }, this.headings, this.board, this.note, this.tip);
@@ -107,6 +113,7 @@ export class TileBoard {
     while (this.pool.length < tiles.length) this.pool.push(this.#makeSlot());
     this.#shortenNames();
     this.pool.forEach((slot, n) => this.#put(slot, tiles[n]));
+    this.keepStop();
   }
 
   /** Cut the class names to what fits into a caption's first line, and into its second between the mark and the rest. */
@@ -118,8 +125,10 @@ export class TileBoard {
     const names = [...new Set(this.timelines.flatMap(({ captionClasses }) => captionClasses))];
     const [{ first, second }] = this.pool;
     const width = size - CAPTION_MARGINS;
+    const measure = textRuler(first);
     this.shortNames = {
-      first: nameShortener(names, width, textRuler(first)),
+      first: nameShortener(names, width, measure),
+      fitting: (texts) => texts.find((text) => measure(text) <= width) ?? texts[texts.length - 1],
       second: nameShortener(names, width - MARK_WIDTH - (size < NARROW ? 0 : PROBABILITY_WIDTH), textRuler(second)),
     };
   }
@@ -143,19 +152,20 @@ export class TileBoard {
   /** @returns {Slot} */
   #makeSlot() {
     const canvas = html("canvas");
-    const strength = html("div", { class: "strength", title: "largest value, as a share of this image's largest at any step" });
+    const strength = html("div", { class: "strength", title: "largest value, as a share of this image's full color over time" });
     const bar = html("div", { class: "bar" });
+    const pin = html("div", { class: "pin-sign", hidden: true });
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
     const figure = html(
-      "figure",
-      { class: "tile", role: "button", tabindex: 0 },
-      html("div", { class: "picture" }, canvas, strength),
+      "div",
+      { class: "tile", role: "button", tabindex: -1 },
+      html("div", { class: "picture" }, canvas, strength, pin),
       html("div", { class: "track" }, bar),
-      html("figcaption", {}, first, second),
+      html("div", { class: "caption" }, first, second),
     );
     /** @type {Slot} */
-    const slot = { figure, canvas, strength, bar, first, second, tile: null, map: null, visible: false, stale: false };
+    const slot = { figure, canvas, strength, pin, bar, first, second, tile: null, map: null, visible: false, stale: false };
     this.#listen(slot);
     this.slots.set(figure, slot);
     this.board.append(figure);
@@ -169,8 +179,8 @@ export class TileBoard {
     const open = () => slot.tile && this.onOpen(slot.tile);
     figure.addEventListener("click", open);
     figure.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter") return;
-      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault(); // or the same key press would close: the focus goes to the dialog's ✕; nor is it to play
       open();
     });
     figure.addEventListener("pointermove", (event) => showTip(this.tip, this.app.state, canvas, slot.tile, slot.map, event));
@@ -195,8 +205,23 @@ export class TileBoard {
       slot.canvas.height = height;
     }
     if (tile) writeCaption(slot, tile, this.shortNames, state.size < NARROW);
+    if (tile) this.#showNote(slot, tile);
     if (slot.visible) this.#draw(slot);
     else slot.stale = true;
+  }
+
+  /**
+   * @param {Slot} slot
+   * @param {Tile} tile
+   */
+  #showNote({ figure, pin }, { timeline, imageIndex }) {
+    const { pinned, note } = this.app.annotations.of(timeline.probe.hashes[imageIndex]);
+    figure.classList.toggle("pinned", pinned);
+    pin.hidden = !pinned && !note;
+    setText(pin, `${pinned ? "★" : ""}${note ? "✎" : ""}`);
+    pin.title = note;
+    const said = [figure.getAttribute("aria-label"), pinned ? "pinned" : "", note].filter(Boolean).join("\n");
+    if (pinned || note) figure.setAttribute("aria-label", said);
   }
 
   /** @param {Slot} slot */
@@ -204,7 +229,9 @@ export class TileBoard {
     slot.stale = false;
     if (!slot.tile) return;
     slot.map = drawTile(slot.canvas, this.app.state, this.timelines, slot.tile, this.style);
-    slot.figure.dataset.missing = slot.map && "missing" in slot.map ? slot.map.missing : "";
+    const missing = slot.map && "missing" in slot.map ? slot.map : null;
+    slot.figure.dataset.missing = missing?.missing ?? "";
+    slot.figure.setAttribute("aria-description", missing?.reason ?? "");
     slot.strength.style.height = `${100 * strengthOf(this.app.state, slot.tile)}%`;
   }
 
@@ -233,14 +260,24 @@ export function showTip(tip, state, canvas, tile, map, event) {
   const x = (event.clientX - box.left) / box.width;
   const y = (event.clientY - box.top) / box.height;
   tip.hidden = true;
-  if (!tile || !map || "missing" in map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
+  if (!tile || !map || x < 0 || y < 0 || x >= 1 || y >= 1) return;
   tip.hidden = false;
-  const row = Math.floor(y * map.rows);
-  const column = Math.floor(x * map.columns);
-  const { value, text } = describeValue(state, tile, map, row, column);
-  setText(tip, `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`);
+  setText(tip, "missing" in map ? map.reason : cellText(state, tile, map, Math.floor(y * map.rows), Math.floor(x * map.columns)));
   tip.style.left = `${Math.min(event.clientX + 14, innerWidth - TIP_WIDTH)}px`;
   tip.style.top = `${Math.min(event.clientY + 16, innerHeight - TIP_HEIGHT)}px`;
+}
+
+/**
+ * What a cell of a tile's map says.
+ * @param {State} state
+ * @param {Tile} tile
+ * @param {ScaledMap} map
+ * @param {number} row
+ * @param {number} column
+ */
+export function cellText(state, tile, map, row, column) {
+  const { value, text } = describeValue(state, tile, map, row, column);
+  return `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`;
 }
 
 /**
@@ -255,9 +292,11 @@ function writeCaption(slot, tile, shortNames, narrow) {
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
   const name = timeline.nameOf(imageIndex);
-  const stepText = `step ${formatNumber(step)}`;
-  const placeText = `${stepText} · ${formatEpoch(epoch)}`;
-  if (tile.caption === "step") setLine(slot.first, narrow ? stepText : placeText, placeText);
+  if (tile.caption === "step") {
+    const placeText = `step ${formatNumber(step)} · ${formatEpoch(epoch)}`;
+    const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
+    setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
+  }
   else setLine(slot.first, shortNames.first(name), name);
 
   const plain = tile.caption === "label";
@@ -277,6 +316,7 @@ function writeCaption(slot, tile, shortNames, narrow) {
 
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
+  slot.figure.setAttribute("aria-current", String(Boolean(tile.current)));
   slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
   const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);

@@ -1,7 +1,7 @@
 // One run's record, and what the page wants to know of it.
 
 import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
-import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, largestValue } from "./record.js";
+import { FILE_HEADER_BYTES, decodeFound, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
@@ -47,6 +47,8 @@ export class Timeline {
     this.outlines = [];
     /** @type {Look[]} in order of their steps */
     this.looks = [];
+    /** @type {Map<number, Uint8Array>} WebP of validation images that findings name */
+    this.foundPictures = new Map();
     /** How many records are damaged and left out. */
     this.damaged = 0;
     /** Grows whenever something was read. */
@@ -115,7 +117,7 @@ export class Timeline {
       if (head.kind === "probe") return !this.count && isProbe(head) && this.#addProbe(head, arrays);
       if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
-      if (head.kind === "findings") return isFound(head) && this.#addFound(head);
+      if (head.kind === "findings") return isFound(head) && this.#addFound(head, arrays);
       return true; // of a later version of the format
     } catch (error) {
       if (error instanceof RangeError) return false; // arrays longer than the record
@@ -155,12 +157,18 @@ export class Timeline {
   }
 
   /**
-   * Add what was found of more images at the look of this step.
-   * @param {{ step: number, findings: import("./findings.js").Finding[] }} head
+   * Add what was found of more images at the look of this step. The maps of images are kept of the newest one only.
+   * Each picture is written once, at the first look that names its image.
+   * @param {any} head that isFound has passed
+   * @param {import("./record.js").ArrayReader} arrays
    */
-  #addFound({ step, findings }) {
-    const look = this.looks[this.lookAt(step)];
-    if (look?.step === step) look.findings = findings;
+  #addFound(head, arrays) {
+    const { means, imageMaps, encoded } = decodeFound(head, arrays);
+    for (const [image, bytes] of encoded) this.foundPictures.set(image, bytes);
+    const look = this.looks[this.lookAt(head.step)];
+    if (look?.step !== head.step) return true;
+    for (const earlier of this.looks) delete earlier.imageMaps;
+    Object.assign(look, { findings: head.findings, means, imageMaps });
     return true;
   }
 
@@ -263,21 +271,6 @@ export class Timeline {
   cached(key, compute) {
     if (!this.cache.has(key)) this.cache.set(key, compute());
     return this.cache.get(key);
-  }
-
-  /**
-   * For each image the largest value over all looks (of either sign, if `signed`).
-   * @param {string} method
-   * @param {boolean} signed
-   */
-  peaks(method, signed) {
-    return this.cached(`peaks ${method} ${signed}`, () => {
-      const peaks = new Float32Array(this.count);
-      for (const { maps } of this.looks) {
-        if (maps[method]) peaks.forEach((peak, i) => (peaks[i] = Math.max(peak, largestValue(maps[method], i, signed))));
-      }
-      return peaks;
-    });
   }
 
   /**

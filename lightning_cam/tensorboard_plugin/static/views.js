@@ -1,15 +1,17 @@
 // Which tiles each view shows, and in which order.
 
+import { chosenImages } from "./filters.js";
 import { readable } from "./text.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-/** @typedef {"grid" | "film" | "diff" | "runs" | "methods"} View */
+/** @typedef {"overview" | "grid" | "film" | "diff" | "runs" | "methods"} View */
 
 /** @type {Record<View, string>} */
 export const VIEWS = {
+  overview: "Overview",
   grid: "Grid",
   film: "Filmstrip",
   diff: "Difference",
@@ -111,46 +113,6 @@ export function countUntil(steps, step) {
 }
 
 /**
- * How many images "changed most" are.
- * @param {Timeline | undefined} timeline
- */
-export function mostChangedCount(timeline) {
-  return Math.ceil((timeline?.count ?? 0) / 4);
-}
-
-/**
- * Indices of the images of a record that pass the filters, in the chosen order.
- * @param {State} state
- * @param {Timeline} timeline
- */
-export function chosenImages(state, timeline) {
-  const lookIndex = timeline.lookAt(state.step ?? -Infinity);
-  const drift = state.method === null ? new Float32Array(timeline.count) : timeline.drift(state.method);
-  let images = Array.from({ length: timeline.count }, (_, i) => i);
-  if (state.label !== null) images = images.filter((i) => timeline.probe.labels[i] === state.label);
-  if (state.show === "right" || state.show === "wrong") {
-    images = images.filter((i) => timeline.prediction(lookIndex, i).correct === (state.show === "right"));
-  }
-  if (state.show === "changed") {
-    const most = [...drift.keys()].sort((a, b) => drift[b] - drift[a]).slice(0, mostChangedCount(timeline));
-    images = images.filter((i) => most.includes(i));
-  }
-  const maps = state.method === null ? undefined : timeline.looks[lookIndex].maps[state.method];
-  /** @type {Record<string, (i: number) => number>} what is sorted by; "index" is the order they have */
-  const sortKeys = {
-    drift: (i) => -drift[i],
-    probability: (i) => {
-      const { labelProbability, probability } = timeline.prediction(lookIndex, i);
-      return labelProbability ?? probability ?? 0;
-    },
-    evidence: (i) => (maps ? -maps.scales[2 * i] : 0),
-  };
-  const sortKey = sortKeys[state.sort];
-  if (!sortKey) return images;
-  return images.map((i) => [sortKey(i), i]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, i]) => i);
-}
-
-/**
  * The tiles of the current view.
  * @param {Content} content
  * @returns {Arrangement}
@@ -158,7 +120,7 @@ export function chosenImages(state, timeline) {
 export function arrange(content) {
   const { state } = content;
   const timelines = shownTimelines(content);
-  if (!timelines.length) return { timelines, headings: null, tiles: [], note: "" };
+  if (!timelines.length || state.view === "overview") return { timelines, headings: null, tiles: [], note: "" };
   if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
   const images = chosenImages(state, timelines[0]);
   const note = images.length ? "" : "No image passes the filters.";

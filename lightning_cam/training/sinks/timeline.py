@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_cam.printable import printable
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.format import LONGEST_SIDE
 from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.remote import RemoteFolder, is_remote
@@ -40,6 +41,7 @@ class TimelineSink(Sink):
         directory: Where the run's event file lies, a path or an address that fsspec knows.
         report: Write `{name}_report.html` next to the record when the run ends.
         timelapse: Write `{name}_timelapse` in this format as well.
+        stored_size: Pixels of a stored image's longer side, at most.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class TimelineSink(Sink):
         *,
         report: bool = True,
         timelapse: Literal["webp", "gif"] | None = None,
+        stored_size: int = LONGEST_SIDE,
     ) -> None:
         self._place = directory
         self._remote = RemoteFolder(str(directory)) if is_remote(directory) else None
         self._directory = Path(directory) if self._remote is None else self._remote.folder
         self._report = report
         self._timelapse = timelapse
+        self._stored_size = stored_size
         self._run_info: RunInfo | None = None
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
@@ -209,6 +213,7 @@ class TimelineSink(Sink):
             class_names=self._run_info.class_names,
             regions=None if regions is None else regions.numpy(),
             texts=self._run_info.texts,
+            longest_side=self._stored_size,
         )
         return writer
 

@@ -1,0 +1,93 @@
+// One image by all methods, and at some of the looks: the small tiles of the dialog.
+
+import { html, setText } from "./dom.js";
+import { flips } from "./story.js";
+import { rove } from "./roving.js";
+import { drawTile } from "./tiles.js";
+import { formatEpoch, formatNumber, readable } from "./text.js";
+import { thinned } from "./views.js";
+
+/** @typedef {import("./timeline.js").Timeline} Timeline */
+/** @typedef {import("./views.js").Tile} Tile */
+
+const SIDE = 112; // pixels of a small tile's canvas
+const MOST_LOOKS = 12;
+
+/** A small tile. @typedef {{ button: HTMLButtonElement, canvas: HTMLCanvasElement, text: HTMLElement }} Small */
+
+export class Strip {
+  /**
+   * @param {string} label
+   * @param {(n: number) => void} onChoose
+   */
+  constructor(label, onChoose) {
+    this.onChoose = onChoose;
+    /** @type {Small[]} */
+    this.smalls = [];
+    this.element = html("div", { class: "strip", role: "group", "aria-label": label });
+    this.keep = rove(this.element, "button");
+  }
+
+  /**
+   * @param {import("./state.js").State} state
+   * @param {Timeline[]} timelines
+   * @param {{ tile: Tile, text: string, title?: string, chosen: boolean, turned?: "right" | "wrong" | "" }[]} entries
+   * @param {import("./draw.js").DrawingStyle} style
+   */
+  show(state, timelines, entries, style) {
+    while (this.smalls.length > entries.length) this.smalls.pop()?.button.remove();
+    while (this.smalls.length < entries.length) this.smalls.push(this.#small(this.smalls.length));
+    entries.forEach(({ tile, text, title = text, chosen, turned = "" }, n) => {
+      const small = this.smalls[n];
+      const height = Math.round(SIDE / tile.timeline.aspect);
+      if (small.canvas.height !== height) small.canvas.height = height;
+      drawTile(small.canvas, state, timelines, tile, style);
+      setText(small.text, text);
+      small.button.title = title;
+      small.button.setAttribute("aria-pressed", String(chosen));
+      small.button.dataset.turned = turned;
+    });
+    this.keep(this.smalls[entries.findIndex(({ chosen }) => chosen)]?.button);
+  }
+
+  /**
+   * @param {number} n
+   * @returns {Small}
+   */
+  #small(n) {
+    const canvas = html("canvas", { width: SIDE, height: SIDE });
+    const text = html("span");
+    const button = html("button", { type: "button", tabindex: -1, onclick: () => this.onChoose(n) }, canvas, text);
+    this.element.append(button);
+    return { button, canvas, text };
+  }
+}
+
+/**
+ * One entry per method of the look.
+ * @param {Tile} tile
+ */
+export function methodEntries(tile) {
+  return tile.timeline.methods.map((method) => ({ tile: { ...tile, method }, text: readable(method), chosen: method === tile.method }));
+}
+
+/**
+ * One entry per look, of many an even spread with the one that is shown.
+ * @param {Tile} tile
+ */
+export function lookEntries(tile) {
+  const { timeline, imageIndex, lookIndex } = tile;
+  const turned = flips(timeline);
+  return thinned(timeline.looks.length, lookIndex, MOST_LOOKS).map((t) => {
+    const { step, epoch } = timeline.looks[t];
+    const became = timeline.prediction(t, imageIndex).correct ? /** @type {const} */ ("right") : /** @type {const} */ ("wrong");
+    return {
+      tile: { ...tile, lookIndex: t },
+      text: formatNumber(step),
+      title: `step ${formatNumber(step)} · ${formatEpoch(epoch)}`,
+      chosen: t === lookIndex,
+      turned: turned[t].has(imageIndex) ? became : /** @type {const} */ (""),
+      step,
+    };
+  });
+}

@@ -1,0 +1,35 @@
+// How large the tiles are where nobody has said it: as large as fits the window, with all in sight if they can be.
+
+export const GAP = 14; // CSS pixels between tiles, as in style.css
+export const CAPTION_HEIGHT = 52; // CSS pixels below the picture
+const [LEAST, MOST] = [96, 480]; // CSS pixels of a tile's width
+const COLUMN = /** @type {const} */ ([128, 240]); // the same, where each stands below its column's head
+const READABLE = 144; // tiles that cannot all be in sight are not made smaller than this
+
+/**
+ * @param {object} room
+ * @param {number} room.width CSS pixels
+ * @param {number} room.height
+ * @param {number} room.count tiles
+ * @param {number} room.aspect width over height of a picture
+ * @param {number | null} room.columns where there are as many as that; null: as many as fit
+ */
+export function fittingSize({ width, height, count, aspect, columns }) {
+  const widthOf = (/** @type {number} */ n) => Math.floor((width + GAP) / n) - GAP;
+  if (columns) return clamp(widthOf(columns), ...COLUMN);
+  const heightFor = (/** @type {number} */ n) => Math.floor(((height + GAP) / Math.ceil(count / n) - CAPTION_HEIGHT - GAP) * aspect);
+  let best = 0; // with all in sight
+  for (let n = 1; n === 1 || widthOf(n) >= READABLE; n++) best = Math.max(best, Math.min(widthOf(n), heightFor(n), MOST));
+  if (best >= READABLE) return best;
+  const most = Math.max(1, Math.floor((width + GAP) / (READABLE + GAP)));
+  return clamp(widthOf(most), LEAST, MOST);
+}
+
+/**
+ * @param {number} value
+ * @param {number} low
+ * @param {number} high
+ */
+function clamp(value, low, high) {
+  return Math.max(low, Math.min(high, value));
+}
