@@ -59,7 +59,7 @@ def test_a_long_record_is_thinned_to_what_a_notebook_passes_on(tmp_path, monkeyp
     assert len(shown) < whole < 1e6
     page = open_page("about:blank", offline=True)
     cell(page, shown)
-    note = page.frame_locator("iframe").locator("[role=note]").inner_text()
+    note = page.frame_locator("iframe").locator("aside.note").inner_text()
     assert re.search(r"cam\.lcam: [2-8] of 9 looks, evenly chosen", note)
     assert caplog.messages == []
 
