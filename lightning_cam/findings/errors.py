@@ -87,7 +87,7 @@ def confusions(labels: np.ndarray, predictions: np.ndarray) -> Iterator[Confusio
     Example:
         >>> labels, predictions = np.arange(60) % 3, np.arange(60) % 3
         >>> predictions[:24:3] = 2
-        >>> [(pair.label, pair.taken, pair.rows.sum(), pair.of) for pair in confusions(labels, predictions)]
+        >>> [(pair.label, pair.taken, int(pair.rows.sum()), pair.of) for pair in confusions(labels, predictions)]
         [(0, 2, 8, 20)]
     """
     wrong = (labels >= 0) & (predictions != labels)
