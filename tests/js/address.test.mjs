@@ -14,7 +14,8 @@ test("what is shown comes back from its address, whatever runs are called", () =
     { view: "grid", label: 3, show: "wrong", sort: "drift" },
     { view: "film", image: 7 },
     { view: "diff", reference: -1 },
-    { view: "runs", runs: ["a", HOSTILE] },
+    { view: "runs", runs: ["a", HOSTILE], align: "epoch" },
+    { view: "pair", otherRun: HOSTILE, otherMethod: "gae", otherStep: 20, swipe: true },
   ]) {
     const state = { ...DEFAULTS, ...shown, ...patch };
     const text = encodeState(state);

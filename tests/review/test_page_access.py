@@ -16,7 +16,7 @@ from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, place, set_range, settle, tiles, view
 from tests.review.records import CLASSES, Run
 
-VIEWS = ("overview", "grid", "film", "diff", "runs", "methods")
+VIEWS = ("overview", "grid", "film", "diff", "runs", "methods", "pair")
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def test_tabs_are_one_stop_and_arrows_open_them(report, open_page):
     page.wait_for_selector(".tile")
     before = place(page)
     page.focus("[data-view=grid]")
-    for key, expected in (("ArrowRight", "film"), ("ArrowLeft", "grid"), ("ArrowLeft", "overview"), ("End", "methods")):
+    for key, expected in (("ArrowRight", "film"), ("ArrowLeft", "grid"), ("ArrowLeft", "overview"), ("End", "pair")):
         page.keyboard.press(key)
         settle(page)
         assert page.get_attribute(f"[data-view={expected}]", "aria-selected") == "true"

@@ -1,7 +1,7 @@
 // What is shown, in the fragment of the page's address: a link leads to it, and Back goes to what was shown before.
 
 import { html, setText } from "./dom.js";
-import { DEFAULTS, SCALES, SHOWN, SORTS } from "./state.js";
+import { ALIGNED, DEFAULTS, SCALES, SHOWN, SORTS } from "./state.js";
 import { VIEWS } from "./views.js";
 
 /** @typedef {import("./state.js").State} State */
@@ -34,6 +34,11 @@ const FIELDS = [
   ["step", "step", asNumber],
   ["image", "image", asCount, ["film"]],
   ["versus", "reference", asNumber, ["diff"]],
+  ["b-run", "otherRun", asText, ["pair"]],
+  ["b-method", "otherMethod", asText, ["pair"]],
+  ["b-step", "otherStep", asNumber, ["pair"]],
+  ["swipe", "swipe", asSwitch, ["pair"]],
+  ["align", "align", oneOf(ALIGNED), ["runs"]],
   ["class", "label", asCount],
   ["predicted", "predicted", asCount],
   ["show", "show", oneOf(SHOWN)],

@@ -28,8 +28,10 @@ export function captionOf(state, timelines, allSteps = false) {
   const film = allSteps || state.view === "film" || state.view === "overview";
   const place = film ? `steps ${formatNumber(first.looks[0].step)} to ${formatNumber(last.step)}` : `step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`;
   const versus = state.view === "diff" ? ` · change since step ${formatNumber(first.looks[first.lookAt(state.reference ?? -Infinity)].step)}` : "";
+  const other = timelines[timelines.length - 1];
+  const beside = state.view === "pair" ? ` · B: ${other.fullName}, ${readable(state.otherMethod ?? state.method ?? "")}${state.otherStep === null ? "" : `, step ${formatNumber(state.otherStep)}`}` : "";
   const scale = `scale ${SCALES[state.scale]}${state.squareRoot ? ", square root" : ""}${state.signed ? ", signed" : ""}`;
-  return `${runs} · ${method} · ${place}${versus} · ${scale}`;
+  return `${runs} · ${method} · ${place}${versus}${beside} · ${scale}`;
 }
 
 /**

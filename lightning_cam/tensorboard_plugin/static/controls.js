@@ -7,7 +7,7 @@ import { chosenImages, confusions, quarterCount } from "./filters.js";
 import { fullScale } from "./fullscale.js";
 import { rove } from "./roving.js";
 import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
-import { SCALES, SHOWN, SORTS } from "./state.js";
+import { ALIGNED, SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
 import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
 
@@ -69,7 +69,9 @@ export class Controls {
     this.fields = makeFields(app);
     this.choices.timeline.element.classList.add("wide");
     this.runs = html("div", { class: "runs" });
-    this.runsGroup = group("Runs", this.runs);
+    this.runsGroup = group("Runs", this.runs, this.choices.align);
+    const { otherRun, otherMethod, otherStep } = this.choices;
+    this.pairGroup = group("B", otherRun, otherMethod, otherStep, this.fields.swipe, this.fields.swipeAt);
     this.thumbs = html("div", { class: "thumbs", role: "group", "aria-label": "images" });
     this.keepThumb = rove(this.thumbs, "button");
     this.imageName = hint();
@@ -86,6 +88,7 @@ export class Controls {
     const groups = [
       group("Maps", this.choices.timeline, this.choices.method, this.choices.reference),
       this.runsGroup,
+      this.pairGroup,
       this.imageGroup,
       this.filterGroup,
       this.#overlayGroup(),
@@ -133,6 +136,16 @@ export class Controls {
     const predicted = known ? [...new Set(known.probe.labels.map((_, i) => known.prediction(lookIndex, i).predicted))].flatMap((c) => c ?? []) : [];
     if (state.predicted !== null && !predicted.includes(state.predicted)) predicted.push(state.predicted);
     choices.timeline.show(app.listedTimelines.map(({ id, shortName, fullName }) => [id, shortName, fullName]), state.timeline);
+    const other = app.timelines.get(state.otherRun ?? "") ?? shown;
+    const otherLooks = state.view === "pair" ? (other?.looks ?? []) : [];
+    const kept = thinned(otherLooks.length, other?.lookAt(state.otherStep ?? -Infinity) ?? 0, MAX_OPTIONS).flatMap((t) => otherLooks[t] ?? []);
+    choices.align.show(Object.entries(ALIGNED), state.align);
+    choices.otherRun.show([[null, "A's run"], ...app.listedTimelines.map(({ id, shortName, fullName }) => /** @type {const} */ ([id, shortName, fullName]))], state.otherRun);
+    choices.otherMethod.show([[null, "A's method"], ...(other?.methods ?? []).map((method) => /** @type {const} */ ([method, readable(method)]))], state.otherMethod);
+    choices.otherStep.show(
+      [[null, "where A is, by epoch"], ...kept.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · ${formatEpoch(epoch)}`]))],
+      state.otherStep,
+    );
     choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
     choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
     choices.scale.show(Object.entries(SCALES), state.scale);
@@ -168,6 +181,8 @@ export class Controls {
     this.fields.signed.element.hidden = view === "diff";
     this.fields.outlines.element.hidden = view === "overview" || !shown?.outlines.length;
     this.runsGroup.hidden = view !== "runs";
+    this.pairGroup.hidden = view !== "pair";
+    this.fields.swipeAt.element.hidden = !this.app.state.swipe;
     this.imageGroup.hidden = view !== "film";
     this.filterGroup.hidden = view === "film";
     this.fields.size.element.hidden = this.fields.fit.element.hidden = view === "overview";
@@ -257,6 +272,10 @@ function makeChoices(app) {
     timeline: choice("timeline", "Run", (timeline) => app.change({ timeline })),
     method: choice("method", "Method", (method) => app.change({ method })),
     reference: choice("reference", "Versus", (reference) => app.change({ reference })),
+    align: choice("align", "Align by", (align) => app.change({ align })),
+    otherRun: choice("otherRun", "Run", (otherRun) => app.change({ otherRun })),
+    otherMethod: choice("otherMethod", "Method", (otherMethod) => app.change({ otherMethod })),
+    otherStep: choice("otherStep", "Step", (otherStep) => app.change({ otherStep })),
     colormap: choice("colormap", "Colors", (name) => app.change({ [isDiverging(name) ? "diverging" : "sequential"]: name })),
     scale: choice("scale", "Scale", (scale) => app.change({ scale })),
     label: choice("label", "Class", (label) => app.change({ label })),
@@ -272,6 +291,8 @@ function makeFields(app) {
   const share = { min: 0, max: 1, step: 0.01 };
   const percent = (/** @type {number} */ value) => `${Math.round(100 * value)} %`;
   return {
+    swipe: checkbox(app, "swipe", "swipe: B over A"),
+    swipeAt: slider(app, "swipeAt", "B begins at", share, percent),
     opacity: slider(app, "opacity", "Opacity", share, percent),
     threshold: slider(app, "threshold", "Threshold", share, percent),
     squareRoot: checkbox(app, "squareRoot", "bring out weak evidence"),

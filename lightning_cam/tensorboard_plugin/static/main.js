@@ -22,7 +22,7 @@ import { fittingSize } from "./tilesize.js";
 import { TileBoard, drawingStyle } from "./tiles.js";
 import { Timeline } from "./timeline.js";
 import { readable } from "./text.js";
-import { allSteps, arrange, countUntil, shownTimelines } from "./views.js";
+import { arrange, countUntil, shownTimelines, slideSteps } from "./views.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./source.js").Source} Source */
@@ -34,7 +34,7 @@ const POLL_INTERVAL = 2000; // milliseconds between two looks for news while the
 /** @type {import("./marks.js").Mark[]} */
 const NO_MARKS = [];
 /** What Back goes back over: not each step of the slider. @type {(keyof State)[]} */
-const PLACES = ["view", "timeline", "runs", "method", "reference", "image", "label", "predicted", "show", "sort"];
+const PLACES = ["view", "timeline", "runs", "method", "otherRun", "otherMethod", "otherStep", "reference", "image", "label", "predicted", "show", "sort"];
 
 /** Called by TensorBoard, which loads nothing but this module. */
 export async function render() {
@@ -142,7 +142,7 @@ export class App {
     this.#settle();
     if (this.storageKey) saveState(this.storageKey, this.state);
     this.pendingRedraw ??= requestAnimationFrame(() => this.redraw());
-    if (patch.timeline || patch.runs || patch.view) this.load();
+    if (patch.timeline || patch.runs || patch.otherRun || patch.view) this.load();
   }
 
   /** Ask for news: new records, new looks. One after the other, so that no record is read twice at a time. */
@@ -222,7 +222,7 @@ export class App {
     const timelines = shownTimelines(this);
     const methods = timelines[0]?.methods ?? [];
     if (methods.length && !methods.includes(state.method ?? "")) state.method = methods[0];
-    const steps = allSteps(timelines);
+    const steps = slideSteps(state, timelines);
     if (steps.length && (state.step === null || state.follow)) state.step = steps[steps.length - 1];
     if (state.follow && this.player.playing) state.follow = false;
   }
@@ -235,7 +235,7 @@ export class App {
     const arrangement = arrange(this);
     const { timelines } = arrangement;
     const [first] = timelines;
-    const steps = allSteps(timelines);
+    const steps = slideSteps(state, timelines);
     if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, columns: arrangement.headings?.length ?? null });
     this.#showMessage();
     this.findings.show(timelines, state.step);

@@ -17,7 +17,9 @@ const ONE_METHOD = 'Only one method here. The callback takes several: methods=["
  * @param {App} app
  */
 export function wantedRecords(app) {
-  return app.state.view === "runs" ? comparedRuns(app).slice(0, MAX_RUNS) : [app.state.timeline];
+  const { view, timeline, otherRun } = app.state;
+  if (view === "runs") return comparedRuns(app).slice(0, MAX_RUNS);
+  return view === "pair" && otherRun ? [timeline, otherRun] : [timeline];
 }
 
 /**

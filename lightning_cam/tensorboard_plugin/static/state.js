@@ -6,6 +6,12 @@
  * @property {string | null} timeline id of the record shown
  * @property {string[] | null} runs ids compared in the view "runs"; null: the newest four
  * @property {string | null} method
+ * @property {string | null} otherRun id of B's record in the view "pair", whose A is what is shown; null: A's
+ * @property {string | null} otherMethod B's method; null: A's
+ * @property {number | null} otherStep B's step; null: where A is, in another run by its epoch
+ * @property {boolean} swipe B lies over A, up to where `swipeAt` says
+ * @property {number} swipeAt 0 to 1, the part of a tile's width at which B begins
+ * @property {"step" | "epoch"} align by which runs are held together
  * @property {number | null} step
  * @property {number | null} reference step that the view "diff" compares with; null: the first
  * @property {number} image index of the filmstrip's image
@@ -35,6 +41,8 @@
 // The values of what is chosen from a few, with their texts.
 /** @type {Record<State["scale"], string>} */
 export const SCALES = { image: "per image", row: "over time", common: "common" };
+/** @type {Record<State["align"], string>} */
+export const ALIGNED = { step: "step", epoch: "epoch" };
 /** @type {Record<State["sort"], string>} */
 export const SORTS = { index: "probe order", drift: "drift", probability: "probability", evidence: "evidence" };
 /** @type {Record<State["show"], string>} */
@@ -46,6 +54,12 @@ export const DEFAULTS = {
   timeline: null,
   runs: null,
   method: null,
+  otherRun: null,
+  otherMethod: null,
+  otherStep: null,
+  swipe: false,
+  swipeAt: 0.5,
+  align: "step",
   step: null,
   reference: null,
   image: 0,

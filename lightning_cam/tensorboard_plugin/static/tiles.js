@@ -1,7 +1,7 @@
 // The tiles on the page: kept and redrawn rather than made anew, and drawn only while they can be seen.
 
 import { overlayTable } from "./colors.js";
-import { html, setText, textRuler } from "./dom.js";
+import { context2d, html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
 import { rove } from "./roving.js";
@@ -70,8 +70,28 @@ export function drawTile(canvas, state, timelines, tile, style) {
   const map = tile.method === null ? null : tileMap(state, timelines, tile);
   if (map && "missing" in map) drawMissing(canvas, map.missing, map.reason);
   else if (map) drawMap(canvas, map, style);
+  if (tile.over) drawOver(canvas, state, timelines, tile.over, style);
   if (state.outlines && timeline.outlines[imageIndex]) drawOutline(canvas, timeline.outlines[imageIndex]);
   return map;
+}
+
+/**
+ * Draw another tile over the right part of the canvas.
+ * @param {HTMLCanvasElement} canvas
+ * @param {State} state
+ * @param {Timeline[]} timelines
+ * @param {Tile} tile
+ * @param {DrawingStyle} style
+ */
+function drawOver(canvas, state, timelines, tile, style) {
+  const { width, height } = canvas;
+  const other = html("canvas", { width, height });
+  drawTile(other, state, timelines, tile, style);
+  const from = Math.round(width * state.swipeAt);
+  const context = context2d(canvas);
+  if (from < width) context.drawImage(other, from, 0, width - from, height, from, 0, width - from, height);
+  context.fillStyle = "#fff";
+  context.fillRect(from - 1, 0, 2, height);
 }
 
 export class TileBoard {

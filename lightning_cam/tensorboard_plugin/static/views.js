@@ -7,7 +7,7 @@ import { readable } from "./text.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-/** @typedef {"overview" | "grid" | "film" | "diff" | "runs" | "methods"} View */
+/** @typedef {"overview" | "grid" | "film" | "diff" | "runs" | "methods" | "pair"} View */
 
 /** @type {Record<View, string>} */
 export const VIEWS = {
@@ -17,6 +17,7 @@ export const VIEWS = {
   diff: "Difference",
   runs: "Compare runs",
   methods: "Compare methods",
+  pair: "A and B",
 };
 
 /**
@@ -36,6 +37,7 @@ export const VIEWS = {
  * @property {string | null} method whose map is shown; null: the image alone
  * @property {number | null} referenceIndex index of the look that the map is compared with
  * @property {"class" | "label" | "step"} caption the first line: the label and below it what was predicted, the label alone, the step
+ * @property {Tile} [over] lies over it, from `swipeAt` on
  * @property {boolean} [current] whether it is to be marked as the current look
  */
 
@@ -62,7 +64,8 @@ const MAX_FILMSTRIP = 60; // looks in a filmstrip; more are thinned out evenly
  */
 export function shownTimelines(content) {
   const { state, timelines } = content;
-  const ids = state.view === "runs" ? comparedRuns(content).slice(0, MAX_RUNS) : [state.timeline ?? ""];
+  const alone = state.view === "pair" && state.otherRun && timelines.has(state.otherRun) ? [state.timeline ?? "", state.otherRun] : [state.timeline ?? ""];
+  const ids = state.view === "runs" ? comparedRuns(content).slice(0, MAX_RUNS) : [...new Set(alone)];
   return ids.flatMap((id) => timelines.get(id) ?? []).filter(({ count, looks }) => count && looks.length);
 }
 
@@ -94,6 +97,17 @@ export function allSteps(timelines) {
     stepsOfSeveral = { key, steps: [...all].sort((a, b) => a - b) };
   }
   return stepsOfSeveral.steps;
+}
+
+/**
+ * The steps that the slider goes over: those of all records, of A alone where B follows it, of the first run where the
+ * others follow its epochs.
+ * @param {State} state
+ * @param {Timeline[]} timelines
+ */
+export function slideSteps(state, timelines) {
+  const ofFirst = state.view === "pair" || (state.view === "runs" && state.align === "epoch");
+  return ofFirst ? (timelines[0]?.steps ?? []) : allSteps(timelines);
 }
 
 /**
@@ -129,6 +143,7 @@ export function arrange(content) {
     const cut = ticked > MAX_RUNS ? `The first ${MAX_RUNS} of ${ticked} runs that are ticked.` : "";
     return { timelines, ...runColumns(state, timelines, images), note: note || cut };
   }
+  if (state.view === "pair") return { timelines, ...pairColumns(content, timelines, images), note };
   if (state.view === "methods") return { timelines, ...methodColumns(state, timelines[0], images), note };
   return { timelines, headings: null, tiles: plainGrid(state, timelines[0], images), note };
 }
@@ -155,6 +170,52 @@ function currentLook(state, timeline) {
 }
 
 /**
+ * A record's look that goes with the one of the first record: at the step shown, or at its epoch.
+ * @param {State} state
+ * @param {Timeline} timeline
+ * @param {Timeline} first
+ * @param {boolean} byEpoch
+ */
+function lookBeside(state, timeline, first, byEpoch) {
+  if (!byEpoch || timeline === first) return currentLook(state, timeline);
+  const { epoch } = first.looks[currentLook(state, first)];
+  let at = 0;
+  timeline.looks.forEach((look, t) => (at = look.epoch <= epoch ? t : at));
+  return at;
+}
+
+/**
+ * One row per image: the image, A and B; with a swipe B lies over A.
+ * @param {Content} content
+ * @param {Timeline[]} timelines
+ * @param {number[]} images of A
+ */
+function pairColumns({ state }, [first, other = first], images) {
+  const now = currentLook(state, first);
+  const beside = state.otherStep === null ? lookBeside(state, other, first, true) : other.lookAt(state.otherStep);
+  const method = state.otherMethod ?? state.method;
+  const headOf = (/** @type {string} */ name, /** @type {Timeline} */ timeline, /** @type {number} */ t, /** @type {string | null} */ own) => ({
+    title: `${name}: ${timeline.label} · ${readable(own ?? "")}`,
+    fullName: `${name}: ${timeline.fullName} · ${readable(own ?? "")}`,
+    step: timeline.looks[t].step,
+  });
+  const [a, b] = [headOf("A", first, now, state.method), headOf("B", other, beside, method)];
+  const tilesOf = (/** @type {number} */ i) => {
+    const same = other === first ? i : other.probe.hashes.indexOf(first.probe.hashes[i]);
+    return [tileOf(first, now, i, state.method), same < 0 ? null : tileOf(other, beside, same, method)];
+  };
+  if (!state.swipe) {
+    const tiles = images.flatMap((i) => [tileOf(first, now, i, null, { caption: "label" }), ...tilesOf(i)]);
+    return { headings: [{ title: "image" }, a, b], tiles };
+  }
+  const tiles = images.map((i) => {
+    const [under, over] = tilesOf(i);
+    return under && { ...under, over: over ?? undefined };
+  });
+  return { headings: null, tiles };
+}
+
+/**
  * One image at all looks.
  * @param {State} state
  * @param {Timeline} timeline
@@ -178,17 +239,18 @@ function filmstrip(state, timeline) {
 function runColumns(state, timelines, images) {
   const [first] = timelines;
   const now = currentLook(state, first);
+  const lookOf = (/** @type {Timeline} */ timeline) => lookBeside(state, timeline, first, state.align === "epoch");
   /** @type {Heading[]} */
   const headings = [{ title: "image" }];
   for (const timeline of timelines) {
-    const { step } = timeline.looks[currentLook(state, timeline)];
+    const { step } = timeline.looks[lookOf(timeline)];
     headings.push({ title: timeline.label, fullName: timeline.fullName, step });
   }
   const tiles = images.flatMap((i) => [
     tileOf(first, now, i, null, { caption: "label" }),
     ...timelines.map((timeline) => {
       const same = timeline.probe.hashes.indexOf(first.probe.hashes[i]);
-      return same < 0 ? null : tileOf(timeline, currentLook(state, timeline), same, state.method);
+      return same < 0 ? null : tileOf(timeline, lookOf(timeline), same, state.method);
     }),
   ]);
   return { headings, tiles };
