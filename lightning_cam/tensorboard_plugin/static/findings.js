@@ -55,7 +55,7 @@ export class Findings {
  * @param {App} app
  * @param {Timeline} timeline
  * @param {Finding} finding
- * @param {import("./record.js").FoundMaps} [maps] of validation images
+ * @param {import("./foundmaps.js").FoundMaps} [maps] of validation images
  */
 export function findingItem(app, timeline, finding, maps) {
   const { status, since, classes, images } = finding;
@@ -84,7 +84,7 @@ export function findingItem(app, timeline, finding, maps) {
 /**
  * The validation images that show a finding, with their pictures and maps where the record has them.
  * @param {number[]} images
- * @param {import("./record.js").FoundMaps | undefined} maps
+ * @param {import("./foundmaps.js").FoundMaps | undefined} maps
  * @param {Map<number, Uint8Array>} pictures WebP
  */
 function imagesOf(images, maps, pictures) {

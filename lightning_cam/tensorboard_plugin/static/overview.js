@@ -143,7 +143,7 @@ export class Overview {
     const looks = timeline.looks.flatMap(({ means }, t) => (means?.keys.length ? [t] : []));
     this.meansSection.hidden = !looks.length;
     if (!looks.length) return;
-    const newest = /** @type {import("./record.js").FoundMaps} */ (timeline.looks[looks[looks.length - 1]].means);
+    const newest = /** @type {import("./foundmaps.js").FoundMaps} */ (timeline.looks[looks[looks.length - 1]].means);
     const classes = timeline.cached("standing out", () => standingOut(newest, MOST_CLASSES));
     const layout = matrixLayout(this.element.clientWidth, looks.length, classes.length);
     const columns = columnsOf(looks.length, layout.columns);

@@ -114,7 +114,7 @@ export function lookOfColumn([from, to], turned) {
 
 /**
  * The classes whose mean map differs most from that of all, in the order of that.
- * @param {import("./record.js").FoundMaps} means
+ * @param {import("./foundmaps.js").FoundMaps} means
  * @param {number} most
  */
 export function standingOut(means, most) {

@@ -1,12 +1,13 @@
 // The tiles on the page: kept and redrawn rather than made anew, and drawn only while they can be seen.
 
+import { writeCaption } from "./caption.js";
 import { overlayTable } from "./colors.js";
 import { context2d, html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
 import { rove } from "./roving.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
-import { formatEpoch, formatNumber, formatPercent } from "./text.js";
+import { formatNumber } from "./text.js";
 
 /** @typedef {import("./draw.js").DrawingStyle} DrawingStyle */
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
@@ -31,10 +32,7 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @property {boolean} stale the canvas is to be drawn when it comes into sight
  */
 
-/**
- * Class names as they fit into each line, and of several texts the first that fits into the first one.
- * @typedef {{ first: (name: string) => string, second: (name: string) => string, fitting: (texts: string[]) => string }} ShortNames
- */
+/** @typedef {import("./caption.js").ShortNames} ShortNames */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
 // Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
@@ -298,56 +296,4 @@ export function showTip(tip, state, canvas, tile, map, event) {
 export function cellText(state, tile, map, row, column) {
   const { value, text } = describeValue(state, tile, map, row, column);
   return `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`;
-}
-
-/**
- * Write a caption's two lines, with short names, and its title, with whole ones; and what else tells of the prediction.
- * @param {Slot} slot
- * @param {Tile} tile
- * @param {ShortNames} shortNames
- * @param {boolean} narrow
- */
-function writeCaption(slot, tile, shortNames, narrow) {
-  const { timeline, lookIndex, imageIndex } = tile;
-  const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
-  const { step, epoch } = timeline.looks[lookIndex];
-  const name = timeline.nameOf(imageIndex);
-  if (tile.caption === "step") {
-    const placeText = `step ${formatNumber(step)} · ${formatEpoch(epoch)}`;
-    const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
-    setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
-  }
-  else setLine(slot.first, shortNames.first(name), name);
-
-  const plain = tile.caption === "label";
-  let prediction = timeline.valueOf(lookIndex, imageIndex);
-  if (predicted !== null && probability !== null) {
-    const mark = correct === null ? "" : correct ? "✓ " : "✗ ";
-    const predictedName = timeline.className(predicted);
-    const percent = formatPercent(probability);
-    prediction = `${mark}${predictedName} · ${percent}`;
-    if (!plain) {
-      const shortName = shortNames.second(predictedName);
-      setLine(slot.second, `${mark}${shortName}${narrow ? "" : ` · ${percent}`}`, prediction);
-    }
-  }
-  if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
-  else if (predicted === null) setLine(slot.second, prediction, prediction);
-
-  slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
-  slot.figure.classList.toggle("current", Boolean(tile.current));
-  slot.figure.setAttribute("aria-current", String(Boolean(tile.current)));
-  slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
-  const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
-  if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
-}
-
-/**
- * @param {HTMLElement} element
- * @param {string} text
- * @param {string} full
- */
-function setLine(element, text, full) {
-  setText(element, text);
-  if (element.title !== full) element.title = full;
 }

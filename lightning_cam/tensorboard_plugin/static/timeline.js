@@ -1,7 +1,8 @@
 // One run's record, and what the page wants to know of it.
 
+import { decodeFound } from "./foundmaps.js";
 import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
-import { FILE_HEADER_BYTES, decodeFound, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
+import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
