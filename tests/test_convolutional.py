@@ -37,6 +37,12 @@ def test_the_last_map_is_found(model, name, grid):
     assert find_embedding(made, images).name == PIXELS
 
 
+def test_images_so_small_that_the_last_map_is_one_cell():
+    """The one before it is taken, whatever comes behind."""
+    (layer,) = find_target_layers(timm.create_model("resnet18", num_classes=3), torch.zeros(1, 3, 32, 32))
+    assert (layer.name, layer.layout.format, layer.layout.grid_size) == ("layer3.1.act2", "NCHW", (2, 2))
+
+
 def test_a_transformer_whose_mixing_is_not_seen_is_no_such_network():
     class Rolled(nn.Module):
         def __init__(self):

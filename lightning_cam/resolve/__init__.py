@@ -162,7 +162,7 @@ def _searches(
     if not any(mixing.output.requires_grad for mixing in trace.mixings):
         last_map = last_map_of_convolutions(trace, images)
         if last_map is not None:
-            return layouts(model, run, images, trace, [last_map])
+            return [_as_map(layouts(model, run, images, trace, [last_map])[0])]
     last: list[LayoutSearch] = []
     for tried, block in enumerate(final_blocks(trace, len(images))):
         others = block.norms[1:] if which == "all" else [block.before] if block.before else []
@@ -175,6 +175,13 @@ def _searches(
         if tried == _MOST_BLOCKS:
             break
     return last
+
+
+def _as_map(search: LayoutSearch) -> LayoutSearch:
+    """A map of convolutions lies as they return it, also where it is so deep or small that no pattern reaches it."""
+    if search.answer is None and search.refuted is None:
+        search.answer = TokenLayout("NCHW", (search.shape[2], search.shape[3]))
+    return search
 
 
 def _settled(search: LayoutSearch, found: Search) -> TargetLayer:

@@ -1,10 +1,8 @@
 """Layers through which all goes that a model knows of an image: where relevance is read, and a CNN's last map."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
-
-_MOST_IN_A_HEAD = 8  # layers with parameters
 
 
 def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Call]:
@@ -26,8 +24,8 @@ def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Ca
 def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
     """The last feature map of a convolutional network; None if the model is none.
 
-    Behind it there is a head and no more: in a transformer whose mixing of tokens is not recognized, the last map is
-    that of its patch embedding, and most of the model comes after it.
+    Layers behind it make one vector of each image: in a transformer whose mixing of tokens is not recognized, the last
+    map is that of its patch embedding, and layers with many tokens come after it.
 
     Args:
         trace: What one forward showed.
@@ -37,18 +35,16 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
     if not maps or trace.hidden:
         return None
     last = max(maps, key=lambda call: call.end)
-    behind = [call for call in trace.calls if call.start > last.end]
-    if any(isinstance(call.module, nn.Conv2d) and _has_places(call) for call in behind):
-        return None  # maps of another form
-    parts = {call.module for call in behind if next(call.module.parameters(recurse=False), None) is not None}
-    if len(parts) > _MOST_IN_A_HEAD:
+    behind = [call for call in trace.calls if call.start > last.end and _has_places(call)]
+    if any(next(call.module.parameters(recurse=False), None) is not None for call in behind):
         return None
     # Of the modules that return it the innermost.
     return min((call for call in maps if same(call.output_print, last.output_print)), key=lambda call: call.end)
 
 
 def _has_places(call: Call) -> bool:
-    return call.output is not None and call.output.ndim == 4 and call.output[0, 0].numel() > 1
+    """Whether an output holds more than one vector for each image."""
+    return call.output is not None and sum(side > 1 for side in call.output.shape[1:]) > 1
 
 
 def is_map(call: Call, trace: Trace, batch_size: int) -> bool:
