@@ -105,11 +105,14 @@ def told():
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: messages.append((record.levelname, record.getMessage()))
     logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.INFO)  # the demo, tried in the same process, makes it quieter
     logger.addHandler(handler)
     try:
         yield messages
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class MemoryLogger(Logger):
