@@ -105,3 +105,16 @@ def test_an_address_that_cannot_be_so_opens_the_page_as_ever(places, open_page):
     inside(page, "tab")
     view(page, "grid")
     assert tiles(page).count() == 8 and place(page) == 50
+
+
+def test_what_is_chosen_before_the_records_are_listed_stays(places, open_page):
+    """The answer to the first request is held back until another view was chosen."""
+    page, held = open_page("about:blank"), []
+    page.route("**/timelines*", lambda route: route.continue_() if held and held[-1] is None else held.append(route))
+    page.goto(places["tab"] + "#view=grid")
+    page.click("[data-view=diff]")
+    for route in [*held]:
+        route.continue_()
+    held.append(None)
+    page.wait_for_selector(".tile")
+    assert page.get_attribute("[data-view=diff]", "aria-selected") == "true"

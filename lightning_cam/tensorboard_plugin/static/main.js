@@ -85,6 +85,8 @@ export class App {
     this.drawn = false;
     /** @type {number | null} the redraw that is due with the next frame of the screen */
     this.pendingRedraw = null;
+    /** @type {Partial<State>} what was chosen before the first list of records was there */
+    this.early = {};
     this.address = new Address((state) => this.#take(state));
     this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
@@ -139,6 +141,7 @@ export class App {
   /** @param {Partial<State>} patch */
   #take(patch) {
     Object.assign(this.state, patch);
+    if (!this.storageKey) Object.assign(this.early, patch);
     this.#settle();
     if (this.storageKey) saveState(this.storageKey, this.state);
     this.pendingRedraw ??= requestAnimationFrame(() => this.redraw());
@@ -157,7 +160,7 @@ export class App {
       if (!this.storageKey) {
         this.storageKey = `lightning-cam ${logdir}`;
         this.annotations.restore(this.storageKey);
-        this.state = { ...restoreState(this.storageKey), ...this.address.read() };
+        this.state = { ...restoreState(this.storageKey), ...this.address.read(), ...this.early };
       }
       const listing = () => JSON.stringify([this.notes, this.listed.map(({ id, empty }) => [id, empty])]);
       const before = listing();
