@@ -104,15 +104,18 @@ def told():
     messages = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: messages.append((record.levelname, record.getMessage()))
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.INFO)  # the demo, tried in the same process, makes it quieter
-    logger.addHandler(handler)
+    # Of the two packages the one that was imported last speaks for both; the demo, if tried here, makes them quieter.
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
     try:
         yield messages
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 class MemoryLogger(Logger):
