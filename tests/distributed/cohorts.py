@@ -247,7 +247,7 @@ def trainings(folder):
 def _monitored(folder):
     tag = "cam/cohort/spread"
     return [
-        EarlyStopping(tag, patience=3, min_delta=1e-9, mode="max"),
+        EarlyStopping(tag, patience=3, min_delta=1, mode="max"),  # more than a spread can rise: it always stops
         look(cohort=8, log_metrics=True, every_n_epochs=2),
         ModelCheckpoint(folder / "best", "{epoch}", tag, save_top_k=1, mode="min"),
     ]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.review.driving import ENTRY
+from lightning_cam.timeline.report import write_report
+from tests.review.driving import ENTRY, IN_TENSORBOARD
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
@@ -47,6 +48,14 @@ def tensorboard(logdir: Path, *arguments: str) -> Iterator[str]:
     finally:
         process.kill()
         process.communicate()
+
+
+@contextlib.contextmanager
+def everywhere(logdir: Path) -> Iterator[dict[str, str]]:
+    """The page alone, TensorBoard with the page in its frame, and the report from disk, as addresses."""
+    with tensorboard(logdir) as address:
+        report = write_report(logdir, logdir / "report.html").as_uri()
+        yield {"tab": address + ENTRY, "tensorboard": address + IN_TENSORBOARD, "report": report}
 
 
 def chromium() -> str | None:

@@ -12,6 +12,16 @@ from tests.review.records import GRID
 ENTRY = "/data/plugin_entry.html?name=cam_timeline"
 
 
+IN_TENSORBOARD = "/#cam_timeline"
+
+
+def frame_of(page, where="tensorboard"):
+    """What the page of CAM Timeline is in: TensorBoard's frame, once it is there, or the page itself."""
+    if where != "tensorboard":
+        return page
+    return page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+
+
 def tiles(page):
     return page.locator(".tile:visible")
 

@@ -13,7 +13,7 @@ import pytest
 from lightning_cam.timeline.found import Found, FoundEntry
 from lightning_cam.timeline.report import write_report
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, place, set_range, settle, tiles, view
+from tests.review.driving import ENTRY, IN_TENSORBOARD, frame_of, place, set_range, settle, tiles, view
 from tests.review.records import CLASSES, Run
 
 VIEWS = ("overview", "grid", "film", "diff", "runs", "methods", "pair")
@@ -162,8 +162,8 @@ def test_values_of_cells_are_said_without_a_mouse(report, open_page, run):
 
 
 def test_keys_work_as_soon_as_the_tab_is_there(server, open_page):
-    page = open_page(f"{server}/#cam_timeline")
-    frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    page = open_page(server + IN_TENSORBOARD)
+    frame = frame_of(page)
     frame.wait_for_selector(".overview canvas")
     page.keyboard.press("ArrowLeft")
     settle(frame)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_cam.timeline.report import write_report
-from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, go, place, settle, texts, tiles, view
+from tests.review.conftest import everywhere
+from tests.review.driving import frame_of, go, place, settle, texts, tiles, view
 from tests.review.records import Run
 
 HOSTILE = "a&step=0#<b>"
@@ -23,20 +22,13 @@ def logdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(logdir):
-    """The page alone, TensorBoard with the page in its frame, and the report, as addresses."""
-    with tensorboard(logdir) as address:
-        yield {
-            "tab": address + ENTRY,
-            "tensorboard": address + "/#cam_timeline",
-            "report": write_report(logdir, logdir / "report.html").as_uri(),
-        }
+    with everywhere(logdir) as addresses:
+        yield addresses
 
 
 def inside(page, where):
     """The frame that the page of CAM Timeline is in, once it shows something."""
-    frame = page
-    if where == "tensorboard":
-        frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    frame = frame_of(page, where)
     frame.wait_for_function("() => document.querySelector('.lead')?.innerText || document.querySelector('.tile')")
     return frame
 

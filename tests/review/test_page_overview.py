@@ -7,8 +7,8 @@ import pytest
 
 from lightning_cam.timeline.found import Found
 from lightning_cam.timeline.report import write_report
-from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, place, settle, texts
+from tests.review.conftest import everywhere
+from tests.review.driving import IN_TENSORBOARD, frame_of, place, settle, texts
 from tests.review.records import CLASSES, Run
 
 LOOKS = 10
@@ -28,20 +28,13 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(run):
-    logdir = run.folder.parent
-    with tensorboard(logdir) as address:
-        yield {
-            "tab": address + ENTRY + "#",
-            "tensorboard": address + "/#cam_timeline",
-            "report": write_report(logdir, logdir / "report.html").as_uri() + "#",
-        }
+    with everywhere(run.folder.parent) as addresses:  # an empty fragment is the first view
+        yield {where: address if "#" in address else f"{address}#" for where, address in addresses.items()}
 
 
 def overview(open_page, address):
     page = open_page(address)
-    frame = page
-    if address.endswith("#cam_timeline"):
-        frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    frame = frame_of(page, "tensorboard" if address.endswith(IN_TENSORBOARD) else "")
     frame.wait_for_selector(f"{MATRIX} canvas")
     settle(frame)
     return frame

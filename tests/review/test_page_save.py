@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cam.timeline.report import write_report
-from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, go, inferno, set_range, settle, view
+from tests.review.conftest import everywhere
+from tests.review.driving import frame_of, go, inferno, set_range, settle, view
 from tests.review.records import Run
 
 HOSTILE = '=HYPERLINK("x"),<b>'
@@ -27,19 +26,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def places(run):
-    logdir = run.folder.parent
-    with tensorboard(logdir) as address:
-        yield {
-            "tab": address + ENTRY,
-            "tensorboard": address + "/#cam_timeline",
-            "report": write_report(logdir, logdir / "report.html").as_uri(),
-        }
+    with everywhere(run.folder.parent) as addresses:
+        yield addresses
 
 
 def inside(page, where):
-    frame = page
-    if where == "tensorboard":
-        frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    frame = frame_of(page, where)
     frame.click("[data-view=grid]")
     frame.wait_for_selector(".tile")
     return frame

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.review.conftest import tensorboard
-from tests.review.driving import ENTRY, message, pixels, place, settle, texts, tiles, view
+from tests.review.driving import ENTRY, IN_TENSORBOARD, frame_of, message, pixels, place, settle, texts, tiles, view
 from tests.review.records import GRID, Run
 
 
@@ -27,8 +27,8 @@ def special(tmp_path_factory):
 
 def test_opens_as_a_tab_and_follows_the_theme(special, open_page):
     address, _ = special
-    page = open_page(address + "/#cam_timeline")
-    frame = page.wait_for_selector("iframe[src*=plugin_entry]", state="attached", timeout=60_000).content_frame()
+    page = open_page(address + IN_TENSORBOARD)
+    frame = frame_of(page)
     frame.click("[data-view=grid]")
     frame.wait_for_selector(".tile")
     assert frame.evaluate("document.documentElement.dataset.theme") == "light"
