@@ -29,5 +29,10 @@ test("tiles that cannot all be in sight stay readable and fill the width", () =>
 
 test("columns share the width, within bounds", () => {
   const size = (columns, width) => fittingSize({ width, height: 600, count: 4 * columns, aspect: 1, columns });
-  assert.deepEqual([size(3, 600), size(30, 600), size(2, 2000)], [Math.floor(614 / 3) - GAP, 128, 240]);
+  assert.deepEqual([size(3, 600), size(30, 600), size(2, 2000)], [Math.floor(614 / 3) - GAP, 104, 241]);
+});
+
+test("columns of a large window are as wide as lets two rows be in sight", () => {
+  assert.equal(fittingSize({ width: 2300, height: 960, count: 24, aspect: 1, columns: 3 }), (960 + GAP) / 2 - CAPTION_HEIGHT - GAP);
+  assert.equal(fittingSize({ width: 2300, height: 2000, count: 24, aspect: 1, columns: 3 }), 480);
 });

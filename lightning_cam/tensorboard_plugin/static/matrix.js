@@ -23,7 +23,8 @@ const GAP = 2; // CSS pixels between cells
 const HEADING_ROOM = 44; // CSS pixels that a heading takes
 const [NAME_WIDTH, SMALL_NAME_WIDTH] = [132, 84]; // CSS pixels of a row's head
 const NARROW = 620; // CSS pixels of a matrix with small heads
-const [MOST_SIDE, LEAST_SIDE] = [64, 22]; // CSS pixels of a cell
+const LEAST_SIDE = 22; // CSS pixels of a cell
+const [LARGE_SIDE, LARGEST_SIDE] = [64, 128]; // that few looks get: the second in a window of twenty such cells
 const MANY_ROWS = 24; // more of them get cells of at most
 const SIDE_OF_MANY = 32;
 
@@ -36,7 +37,7 @@ const SIDE_OF_MANY = 32;
 export function matrixLayout(width, looks, rows) {
   const names = width < NARROW ? SMALL_NAME_WIDTH : NAME_WIDTH;
   const room = Math.max(LEAST_SIDE, width - names);
-  const most = rows > MANY_ROWS ? SIDE_OF_MANY : MOST_SIDE;
+  const most = rows > MANY_ROWS ? SIDE_OF_MANY : Math.max(LARGE_SIDE, Math.min(LARGEST_SIDE, Math.floor(width / 20)));
   const side = Math.max(LEAST_SIDE, Math.min(most, Math.floor(room / Math.max(1, looks)) - GAP));
   return { names, side, columns: Math.max(1, Math.floor(room / (side + GAP))) };
 }
@@ -108,7 +109,7 @@ export class Matrix {
   #head({ name, picture }) {
     const head = html("div", { title: name, style: `height: ${this.height + GAP}px` });
     if (picture) {
-      const canvas = html("canvas", { width: 2 * this.side, height: 2 * this.height, style: `width: ${this.side}px` });
+      const canvas = html("canvas", { width: 2 * this.side, height: 2 * this.height, style: `width: ${Math.min(this.side, LARGE_SIDE)}px` });
       context2d(canvas).drawImage(picture, 0, 0, canvas.width, canvas.height);
       head.append(canvas);
     }

@@ -3,7 +3,7 @@
 export const GAP = 14; // CSS pixels between tiles, as in style.css
 export const CAPTION_HEIGHT = 52; // CSS pixels below the picture
 const [LEAST, MOST] = [96, 480]; // CSS pixels of a tile's width
-const COLUMN = /** @type {const} */ ([128, 240]); // the same, where each stands below its column's head
+const COLUMN = /** @type {const} */ ([104, 240]); // the same, where each stands below its column's head: three fit a phone
 const READABLE = 144; // tiles that cannot all be in sight are not made smaller than this
 
 /**
@@ -16,8 +16,9 @@ const READABLE = 144; // tiles that cannot all be in sight are not made smaller 
  */
 export function fittingSize({ width, height, count, aspect, columns }) {
   const widthOf = (/** @type {number} */ n) => Math.floor((width + GAP) / n) - GAP;
-  if (columns) return clamp(widthOf(columns), ...COLUMN);
-  const heightFor = (/** @type {number} */ n) => Math.floor(((height + GAP) / Math.ceil(count / n) - CAPTION_HEIGHT - GAP) * aspect);
+  const heightOf = (/** @type {number} */ rows) => Math.floor(((height + GAP) / rows - CAPTION_HEIGHT - GAP) * aspect);
+  if (columns) return clamp(widthOf(columns), COLUMN[0], clamp(heightOf(2), COLUMN[1], MOST)); // two rows in sight
+  const heightFor = (/** @type {number} */ n) => heightOf(Math.ceil(count / n));
   let best = 0; // with all in sight
   for (let n = 1; n === 1 || widthOf(n) >= READABLE; n++) best = Math.max(best, Math.min(widthOf(n), heightFor(n), MOST));
   if (best >= READABLE) return best;
