@@ -44,7 +44,7 @@ class Finer:
         logits = logits_of(output).float()
         count = logits.shape[1]
         if not 0 <= (self.class_idx or 0) < count:
-            raise ValueError(f"score: Finer(class_idx={self.class_idx}) is none of the model's {count} classes")
+            raise ValueError(f"score: Finer(class_idx={self.class_idx}) is not one of the model's {count} classes")
         own = logits.max(1).values if self.class_idx is None else logits[:, self.class_idx]
         with torch.no_grad():  # which classes are similar is not itself explained
             nearest = (logits - own[:, None]).abs().argsort(dim=1, stable=True)

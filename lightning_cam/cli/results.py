@@ -115,7 +115,7 @@ class Results:
         if differing:
             key = differing[0]
             raise UsageError(
-                f"--output: {self._folder} holds results with another {key} ({earlier.get(key)}, now "
+                f"--output: {self._folder} contains results with a different {key} ({earlier.get(key)}, now "
                 f"{self._options.get(key)}); give another --output or --modelname, or delete that folder"
             )
 

@@ -32,5 +32,5 @@ def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explana
         others = {**explain_by(NEXT_BEST).layer_maps, **others}
     except DoesNotApply as error:
         _log.info("%s", error)
-    _log.warning("%s %s stands in its place.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
+    _log.warning("%s %s is used instead.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
     return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset())

@@ -92,7 +92,7 @@ class Explanation:
             ValueError: `method` was not computed.
         """
         if method not in self.layer_maps:
-            raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
+            raise ValueError(f"method: {method!r} was not computed; available: {', '.join(self.layer_maps)}")
         size = size or self.image_size
         layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
         return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
@@ -104,7 +104,7 @@ class Explanation:
         if notebook is not None and hasattr(shell, "kernel"):  # a terminal has none, and shows no pictures
             notebook.display.display(self)
         elif not ImageShow.show(self._picture()):
-            _log.warning('There is no viewer of pictures here: explanation.save("x.png") writes it to a file.')
+            _log.warning('No image viewer is available: write a file with explanation.save("x.png").')
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write images and heatmaps as one picture, a row for each of the first images.
@@ -132,7 +132,7 @@ class Explanation:
 
     def _picture(self) -> Image.Image:
         if self.images is None:
-            raise ValueError("images: this explanation was put together without images to draw")
+            raise ValueError("images: this explanation was created without images, so it cannot be drawn")
         heatmaps = {method: self.heatmap(method) for method in self.layer_maps}
         return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
 

@@ -30,8 +30,8 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
     known = [method.name for method in chosen]
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice or not chosen:
-        came = f"{', '.join(twice)} stands twice" if twice else "got none"
-        raise ValueError(f"methods: expected one or more, each of a name of its own in lower case; {came}")
+        came = f"{', '.join(twice)} is given twice" if twice else "got none"
+        raise ValueError(f"methods: expected one or more, each with a unique lower-case name; {came}")
     return chosen
 
 
@@ -41,11 +41,11 @@ def _find_method(name: str | type) -> Method:
     if isinstance(name, type) or "." in str(name):
         return grad_cam_method(name)
     if name in ("all", DEFAULT):
-        raise ValueError(f"methods: {name!r} stands alone, in place of a list")
+        raise ValueError(f"methods: give {name!r} alone, not in a list")
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', 'default', "
+        f"methods: unknown method {name!r}{hint} (available: {', '.join(METHODS)}, 'all', 'default', "
         "and classes of pytorch_grad_cam)"
     )
 

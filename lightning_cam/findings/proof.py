@@ -84,7 +84,7 @@ def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndar
     """
     own, others = rows
     if len(own) < _LEAST_IMAGES or len(others) < _LEAST_IMAGES:
-        few = "of the class with the mark are right" if len(own) < _LEAST_IMAGES else "of other classes are without it"
+        few = "of the class with the mark are correct" if len(own) < _LEAST_IMAGES else "of other classes lack the mark"
         return Proof(
             "not testable", images=len(own), others=len(others), why=f"fewer than {_LEAST_IMAGES} images {few}"
         )
@@ -112,7 +112,7 @@ def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndar
     verdict = "confirmed" if confirmed else "not confirmed"
     if before < _SURE:
         verdict = "not testable"
-    why = "the model is not sure of the class yet" if verdict == "not testable" else ""
+    why = "the model is not confident in the class yet" if verdict == "not testable" else ""
     return Proof(verdict, before, painted, other_painted, start, added, other_added, taken, len(own), len(others), why)
 
 

@@ -260,7 +260,7 @@ def _suspect(
 def _places(masks: np.ndarray) -> str:
     """Where marks (k, rows, columns) lie that have no fixed place."""
     inner = masks[:, 1:-1, 1:-1].sum() / masks.sum()
-    return "changing places at the border" if inner < 0.1 else "changing places"
+    return "varying positions at the border" if inner < 0.1 else "varying positions"
 
 
 def _is_double(suspect: Suspect, other: Suspect) -> bool:

@@ -33,7 +33,7 @@ def fem(*, activations: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1)
 
 
-@register_method("random", needs={"activations"}, paper="none: chance")
+@register_method("random", needs={"activations"}, paper="none (random baseline)")
 def random(*, activations: Tensor) -> Tensor:
     """The control: relevance that knows nothing. What it scores, a method has to beat.
 

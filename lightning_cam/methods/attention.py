@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @register_method(
     "attention_rollout",
     needs={"attentions", "readout", "token_layout"},
-    cost="0, and attention recomputed where it is fused",
+    cost="0, plus attention recomputed where it is fused",
     paper="Abnar & Zuidema 2020, arXiv:2005.00928",
 )
 def attention_rollout(*, attentions: list[Tensor], readout: Tensor, token_layout: "TokenLayout") -> Tensor:
@@ -41,7 +41,7 @@ def attention_rollout(*, attentions: list[Tensor], readout: Tensor, token_layout
 @register_method(
     "gae",
     needs={"attentions", "attention_gradients", "readout", "token_layout"},
-    cost="0, and a backward through the whole model",
+    cost="0, plus one backward pass through the whole model",
     paper="Chefer et al. 2021, ICCV, arXiv:2103.15679",
 )
 def gae(
@@ -63,7 +63,7 @@ def gae(
 @register_method(
     "legrad",
     needs={"block_attention_gradients", "token_layout"},
-    cost="0, and a backward through each block with the head",
+    cost="0, plus one backward pass through each block with the head",
     paper="Bousselham et al. 2025, ICCV, arXiv:2404.03214",
 )
 def legrad(*, block_attention_gradients: list[Tensor], token_layout: "TokenLayout") -> Tensor:

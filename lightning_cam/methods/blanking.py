@@ -51,7 +51,7 @@ def occlusion(
 @register_method(
     "integrated_gradients",
     needs={"images", "gradient_images", "token_layout"},
-    cost=f"{STEPS}, and as many backwards through the whole model",
+    cost=f"{STEPS}, plus as many backward passes through the whole model",
     paper="Sundararajan et al. 2017, ICML, arXiv:1703.01365",
 )
 def integrated_gradients(

@@ -122,7 +122,7 @@ def xgradcam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel
 @register_method(
     "shapleycam",
     needs={"activations", "gradients", "hvp"},
-    cost="0, and a second backward through what follows the target layer",
+    cost="0, plus a second backward pass through what follows the target layer",
     paper="Cai 2025, arXiv:2501.06261",
 )
 def shapleycam(*, activations: Tensor, gradients: Tensor, hvp: Tensor, reduce: Reduce = channel_sum) -> Tensor:

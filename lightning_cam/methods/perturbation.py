@@ -25,7 +25,7 @@ _FAR_BELOW = 1e7
 @register_method(
     "ablationcam",
     needs={"activations", "layer_output", "channel_axis", "scores", "score_outputs"},
-    cost="C times what follows the target layer",
+    cost="C through what follows the target layer",
     paper="Desai & Ramaswamy 2020, WACV",
 )
 def ablationcam(
@@ -103,7 +103,7 @@ def rows_of(images: int, channels: int, size: int, device: torch.device) -> Iter
 @register_method(
     "fullgrad",
     needs={"images", "input_gradients", "bias_gradients"},
-    cost="0, and a backward through the whole model",
+    cost="0, plus one backward pass through the whole model",
     paper="Srinivas & Fleuret 2019, NeurIPS, arXiv:1905.00780",
 )
 def fullgrad(*, images: Tensor, input_gradients: Tensor, bias_gradients: list[Tensor]) -> Tensor:

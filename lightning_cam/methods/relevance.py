@@ -16,7 +16,7 @@ from lightning_cam.methods.cells import shared_out
 from lightning_cam.methods.registry import register_method
 
 _MOST_CELLS = 28  # along each side
-_COST = "0, and a backward through the whole model"
+_COST = "0, plus one backward pass through the whole model"
 
 
 @register_method(

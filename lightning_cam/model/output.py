@@ -68,7 +68,7 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
         if batch_size in (None, len(tensor)):
             return tensor
     raise ValueError(
-        f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
+        f"the model returned {_describe(output)}, which contains no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"
     )
 

@@ -67,7 +67,7 @@ class FromProbabilities(Task):
 class OneLogit(Task):
     """Two classes of which one logit (B,) or (B, 1) tells: sigmoid(z) is the probability of the second."""
 
-    words = "two classes of one logit"
+    words = "two classes from one logit"
 
     @override
     def logits(self, output: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class LogValues(Values):
 class Pairs(Values):
     """Similarities (B, B) of each image to all texts of a batch: that to its own is explained."""
 
-    words = "similarities to the own text"
+    words = "similarity to the image's own text"
 
     @override
     def logits(self, output: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def task_of(kind: str, output: Tensor) -> Task:
     """
     if kind == "embeddings":
         raise ValueError(
-            "validation compares embeddings of images, which hold no class to explain; give forward=, the part that "
+            "validation compares image embeddings, which have no classes to explain; give forward=, the part that "
             "returns the embeddings, and score=, such as lightning_cam.scores.EmbeddingSimilarity(reference)"
         )
     task = TASKS[kind](output)

@@ -212,7 +212,7 @@ def _by_rules(
             retain_graph = index + 1 < len(rules)
             (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
-            raise DoesNotApply(f"no gradient of the score reaches {embedding.name or 'the images'}")
+            raise DoesNotApply(f"the gradient of the score does not reach {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
     activations = _grid(embedding, output.detach())
     if blank is not None:
@@ -300,8 +300,8 @@ def _recorder(tensors: dict[int, Tensor], index: int, begin: Callable[[], None] 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             raise ValueError(
-                f"target_layers: {type(module).__name__} returns a {type(output).__name__}, "
-                "a layer whose output is one tensor is needed"
+                f"target_layers: {type(module).__name__} returns a {type(output).__name__}; "
+                "expected a layer whose output is one tensor"
             )
         if begin is None:
             # A later in-place operation must not reach the record.
@@ -330,6 +330,6 @@ def _gradients(
 
 def _no_gradient(where: str) -> str:
     return (
-        f"target_layers: no gradient of the score reaches {where}, because the score does not depend on it or what is "
-        'behind it lets none through, as quantized layers; take a method without gradients, methods="eigencam"'
+        f"target_layers: the gradient of the score does not reach {where}: the score does not depend on it, or later "
+        'layers block the gradient, as quantized ones do; use a method without gradients, methods="eigencam"'
     )

@@ -46,12 +46,12 @@ def grad_cam_method(cls: type | str) -> Method:
     """
     found = _imported(cls) if isinstance(cls, str) else cls
     if not isinstance(found, type) or not inspect.signature(found).parameters.keys() >= _ARGUMENTS:
-        raise ValueError(f"methods: {cls!r} is no class that is built from {', '.join(sorted(_ARGUMENTS))}")
+        raise ValueError(f"methods: {cls!r} is not a class that is constructed from {', '.join(sorted(_ARGUMENTS))}")
     return Method(
         name=found.__name__.lower(),
         function=partial(_run, found),
         needs=frozenset({"grad_cam"}),
-        cost="those of grad-cam: about 3 of the whole model with gradients, or many without",
+        cost="as in grad-cam: about 3 through the whole model with gradients, or many without",
         paper=f"see {found.__module__}.{found.__name__}",
     )
 

@@ -98,7 +98,7 @@ class MethodInputs:
     def _score_outputs(self, index: int) -> Callable[[Tensor, Tensor], Tensor]:
         layer = self.layers[index]
         if layer.layout.axes[0] != "B":
-            raise DoesNotApply(f"{layer.name} is of layout {layer.layout}, one that begins with the batch is needed")
+            raise DoesNotApply(f"{layer.name} has layout {layer.layout}; expected one that begins with the batch")
         rerun = Rerun(self._model, self._forward, self.images, layer.module)
         return self._scorer(rerun)
 
@@ -116,7 +116,7 @@ class MethodInputs:
             scores = self._scores(output, image).sum()
             (gradients,) = torch.autograd.grad(scores, images, allow_unused=True) if scores.requires_grad else (None,)
         if gradients is None:
-            raise DoesNotApply("no gradient of the score reaches the images, as behind quantized layers")
+            raise DoesNotApply("the gradient of the score does not reach the images, as behind quantized layers")
         return gradients.float()
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:

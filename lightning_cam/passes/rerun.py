@@ -66,8 +66,8 @@ class Rerun:
         self._record: Any = _detached(last.output) if len(own) == 1 and _begins_with(last.output, len(images)) else None
         if len(output) != len(images):
             raise ValueError(
-                f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
-                f"batch axis of {len(images)}, so it cannot be replaced image by image"
+                f"the output of {type(module).__name__} has shape {tuple(output.shape)}, which does not begin with the "
+                f"batch size {len(images)}, so it cannot be replaced image by image"
             )
         given = {call.module: call.output for call in calls}
         done = _modules_done_before(calls, last.start, len(images))

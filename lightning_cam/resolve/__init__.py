@@ -125,7 +125,7 @@ def find_layers_and_views(
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
     if layout is not None:
         if named is None:
-            raise ValueError("layout: says how given layers lie; name them with target_layers=")
+            raise ValueError("layout: describes given target layers; name them with target_layers=")
         if isinstance(layout, str):
             raise ValueError(
                 f"layout: expected a TokenLayout, such as TokenLayout({layout!r}, (14, 14)), got {layout!r}"
@@ -146,7 +146,7 @@ def find_layers_and_views(
         first = _settled(searches[0], found)
         if found.trace.quantized:
             _log.warning(
-                "No gradient flows through %s, which is quantized: what it does is missing in maps by gradients.",
+                "No gradient flows through %s, which is quantized: gradient-based maps leave out what it does.",
                 found.trace.quantized[0],
             )
         more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
@@ -192,24 +192,24 @@ def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(
-            f"{looked} for {BATCH} images, which is no grid of patches that this image size can give; "
-            "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
+            f"{looked} for {BATCH} images, which is not a patch grid that this image size can give; "
+            "name another layer with target_layers=, or describe this one with target_layers= and layout="
         )
     best, option = search.seen[0]
     if search.refuted is not None:
-        why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
+        why = f"some of its tokens are elsewhere in the image than {search.refuted} implies"
     elif best < 0.6:
         why = (
-            f"its tokens are in none of the orders that were tried (best: {option}, correlation {best:.2f}): "
-            "latents, or patches in another order"
+            f"its tokens match none of the orders that were tried (best: {option}, correlation {best:.2f}): "
+            "they are latents, or patches in another order"
         )
     elif search.may_be_chance:
         cells = option.grid_size[0] * option.grid_size[1]
-        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can do so by chance, too"
+        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can also fit by chance"
     else:
-        why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
+        why = f"it could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
     raise ValueError(
-        f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=, or name a layer before it"
+        f"{looked}, and {why}; describe it with target_layers=[{call.name!r}] and layout=, or name an earlier layer"
     )
 
 
@@ -225,8 +225,10 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
         if module is layer:
             return name, module
     strangers = strangers_in(model)
-    where = f"; those in {strangers[0]} are not, because it is a plain list or dictionary" if strangers else ""
-    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model{where}")
+    where = (
+        f"; those in {strangers[0]} are not registered, because it is a plain list or dictionary" if strangers else ""
+    )
+    raise ValueError(f"target_layers: this {type(layer).__name__} is not a module of the model{where}")
 
 
 def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:

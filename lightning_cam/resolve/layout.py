@@ -61,13 +61,9 @@ class TokenLayout:
                 f"with each of B, C, H, W (and h, w for windows) once, got {self.format!r}"
             )
         if windowed != (self.window_size is not None):
-            raise ValueError(
-                f"window_size: expected with a format that has h and w, and only there; format is {self.format!r}"
-            )
+            raise ValueError(f"window_size: expected if and only if the format has h and w; format is {self.format!r}")
         if self._num_special and self.token_axis is None:
-            raise ValueError(
-                f"format: expected a single axis of tokens, where special tokens could be, got {self.format!r}"
-            )
+            raise ValueError(f"format: special tokens need a single axis of tokens, got {self.format!r}")
 
     @property
     def channel_axis(self) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_cam.resolve.watch import Trace
 
-_WITHOUT_GRADIENTS = 'take a method without gradients, methods="eigencam", at layers named with target_layers='
+_WITHOUT_GRADIENTS = 'use a method without gradients, methods="eigencam", at layers named with target_layers='
 
 
 class NoGradient(ValueError):
@@ -21,8 +21,8 @@ def nothing_seen(trace: Trace) -> str:
         return _unseen(trace.hidden[0])
     if trace.strangers:
         return (
-            f"target_layers: the modules in {trace.strangers[0]} are none of the model's, because it is a plain list "
-            "or dictionary; make it an nn.ModuleList or nn.ModuleDict"
+            f"target_layers: the modules in {trace.strangers[0]} are not registered with the model, because it is a "
+            "plain list or dictionary; make it an nn.ModuleList or nn.ModuleDict"
         )
     if trace.quantized:
         return (
@@ -46,8 +46,8 @@ def check_model(model: object) -> None:
         raise ValueError(_unseen(""))
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"model: expected an nn.Module, got {type(model).__name__}; of an exported program take what "
-            "torch.export.unflatten makes of it"
+            f"model: expected an nn.Module, got {type(model).__name__}; for an exported program, use the result of "
+            "torch.export.unflatten"
         )
 
 
@@ -63,8 +63,8 @@ def said_in_words(model: nn.Module) -> Iterator[None]:
         if part is None:
             raise
         raise ValueError(
-            f"methods: {part}, and does not do all that was asked of it, such as other numbers of images or gradients; "
-            'take other methods, such as methods="hirescam" or "eigencam", or the model that it was made of'
+            f"methods: {part} and does not support everything these methods need, such as other batch sizes or "
+            'gradients; use other methods, such as methods="hirescam" or "eigencam", or the original model'
         ) from error
 
 
@@ -84,14 +84,14 @@ def _special_part(model: nn.Module) -> str | None:
 
 def _unseen(name: str) -> str:
     return (
-        f"target_layers: no module calls can be seen inside of {name or 'the model'}, which is scripted, traced or "
-        "exported; use the module that it was made of"
+        f"target_layers: no module calls can be seen inside {name or 'the model'}, which is scripted, traced or "
+        "exported; use the original module"
     )
 
 
 def without_graph_only() -> str:
     """Why a model cannot be looked into whose forward fails as soon as all of it keeps gradients."""
     return (
-        "the model's forward does not work where all of it keeps gradients; give forward=, a function from images to "
-        "logits that does"
+        "the model's forward fails when all of it keeps gradients; give forward=, a function from images to logits "
+        "that works with gradients"
     )

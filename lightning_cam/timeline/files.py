@@ -59,7 +59,7 @@ class RecordFile:
             OSError: It could not be written, or the file is no longer where it was.
         """
         if not self._is_in_place():
-            raise FileNotFoundError(errno.ENOENT, "the record is gone", str(self.path))
+            raise FileNotFoundError(errno.ENOENT, "the record no longer exists", str(self.path))
         end = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.write(data) != len(data):

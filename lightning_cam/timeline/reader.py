@@ -119,7 +119,7 @@ def find_timeline(logdir: str | os.PathLike[str]) -> Path:
     if not found:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) in {logdir}")
     if len(found) > 1:
-        raise ValueError(f"{len(found)} CAM timelines in {logdir}, pass one: " + ", ".join(map(str, found)))
+        raise ValueError(f"{len(found)} CAM timelines in {logdir}; pass one of them: " + ", ".join(map(str, found)))
     return found[0]
 
 
@@ -157,7 +157,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
     file = io.BytesIO(data)
     index = Index(file, path)
     if index.gaps:
-        _log.warning("%s is damaged in %d place(s), left out.", path, index.gaps)
+        _log.warning("%s is damaged in %d place(s), which are skipped.", path, index.gaps)
     predicted = read_predictions(index, file)
     images, regions = read_images(index, file)
     return Timeline(

@@ -41,7 +41,7 @@ def local_copy(logdir: str | os.PathLike[str]) -> Path:
         return Path(str(logdir).removeprefix("file://"))
     files, root = _opened(str(logdir))
     if not files.exists(root):
-        raise FileNotFoundError(f"there is nothing at {logdir}")
+        raise FileNotFoundError(f"{logdir} does not exist")
     folder = _folder()
     if files.isfile(root):
         return _get(files, root, folder / PurePosixPath(root).name)

@@ -58,23 +58,23 @@ def write_timelapse(
     """
     pace = pace or Pace()
     if is_remote(logdir) and path is None:
-        raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
+        raise ValueError(f"path: expected a file to write, because {logdir} is not on this machine")
     record = find_timeline(logdir)
     with record.open("rb") as file:
         index = Index(file, record, lambda more: pace.advance(more))
         if not len(index):
-            raise ValueError(f"{record} holds no look yet")
+            raise ValueError(f"{record} contains no looks yet")
         maps = find_maps(index)
         method = next(iter(maps), None) if method is None else method
         if method is None or method not in maps:
-            raise ValueError(f"method: {method!r} is not in {record}, there are {', '.join(maps)}")
+            raise ValueError(f"method: {method!r} is not in {record}; available: {', '.join(maps)}")
         drawing = _Drawing(file, index, maps[method], method)
         wanted = evenly(len(index), _FRAMES).tolist()
         frames = _draw(drawing, wanted, file_format, pace)
     path = record.with_name(f"cam_timelapse.{file_format}") if path is None else Path(path)
     path.write_bytes(_encode(frames, file_format))
     if len(frames) < len(wanted):
-        pace.note(f"{path} has {len(frames)} looks, as {len(wanted)} take longer")
+        pace.note(f"{path} shows {len(frames)} looks, because {len(wanted)} take too long")
     return path
 
 

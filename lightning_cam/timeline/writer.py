@@ -101,7 +101,7 @@ class TimelineWriter:
         self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
         for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
-                raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
+                raise ValueError(f"{what} must have one entry per image: got {len(given)} for {count} images")
         pictures = [_encode(image.transpose(1, 2, 0), "WEBP", longest_side, quality=85) for image in images]
         outlines = [
             _encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)
@@ -158,7 +158,7 @@ class TimelineWriter:
         arrays = {**maps, "probabilities": probabilities, "class_idx": class_idx, "values": values}
         for what, given in arrays.items():
             if given is not None and len(given) != count:
-                raise ValueError(f"{what} must be one per probe image: got {len(given)} for {count} images")
+                raise ValueError(f"{what} must have one entry per probe image: got {len(given)} for {count} images")
         body, shapes = [], {}
         for method, relevance in maps.items():
             codes, scales = quantize(relevance)
@@ -241,7 +241,7 @@ class TimelineWriter:
             number += 1
         self._file, end = found or (self._begin(stem, number, faults), 0)
         if faults:
-            _log.warning("%s; this record goes to %s.", "; ".join(faults), self._file.path)
+            _log.warning("%s; the looks are recorded in %s instead.", "; ".join(faults), self._file.path)
         self._file.truncate(end)
         if end == 0:
             self._file.write(FILE_HEADER.pack(MAGIC, VERSION, os.urandom(8)) + encode_record(head, pictures))

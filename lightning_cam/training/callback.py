@@ -157,7 +157,7 @@ class TransformerCAMCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation and trainer.is_global_zero:
-            _log.warning("TransformerCAMCallback shows nothing in this run: it looks at validation, and there is none.")
+            _log.warning("TransformerCAMCallback is inactive: this run has no validation loop.")
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,7 +247,7 @@ class TransformerCAMCallback(Callback):
             self._switch_off(str(error) or type(error).__name__)
             if self.settings.on_error == "raise":
                 raise
-            _log.debug("The fault:", exc_info=True)
+            _log.debug("The error:", exc_info=True)
 
     def _switch_off(self, reason: str) -> None:
         self._off = True
@@ -256,7 +256,7 @@ class TransformerCAMCallback(Callback):
         try:
             self._session.close()  # what was looked at before is still written
         except Exception as error:
-            _log.debug("Could not be written either: %s", error)
+            _log.debug("Closing failed as well: %s", error)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         self._session.look(trainer, module)
@@ -289,7 +289,7 @@ class TransformerCAMCallback(Callback):
         if trainer.sanity_checking:  # of a training that begins, and is not resumed
             return step == 0 and not self._session.history.steps
         if step <= last:
-            _log.info("No look at step %d: there is one at step %d already.", step, last)
+            _log.info("No look at step %d: there already is one at step %d.", step, last)
         return step > last
 
     def _is_ready(self, trainer: Trainer) -> bool:
@@ -300,7 +300,7 @@ class TransformerCAMCallback(Callback):
             return False
         self._all_off = not all_agree(trainer, not self._off)
         if self._all_off and not self._off:
-            self._switch_off("it did so on another rank")
+            self._switch_off("it was switched off on another rank")
         return not self._all_off
 
 

@@ -132,7 +132,7 @@ class CohortLooker:
         facts: list[Facts | None] = ask("facts")
         there = [fact for fact in facts if fact is not None and fact.keys]
         if any(fact.form != there[0].form for fact in there):
-            raise ValueError(f"the ranks validate images of several forms, {there[0].form[0]} and others")
+            raise ValueError(f"the ranks validate images of different shapes, {there[0].form[0]} and others")
         self._sizes = [0 if fact is None else len(fact.keys) for fact in facts]
         seen = [0 if fact is None else fact.seen for fact in facts]
         places = [
@@ -189,7 +189,7 @@ class CohortLooker:
     def _explained(self, ask: Ask, step: int, epoch: int) -> CohortLook:
         parts = [part for part in ask("explain") if part is not None]
         if any(part.keys() != parts[0].keys() for part in parts):
-            raise ValueError("the ranks explain their images by different methods")
+            raise ValueError("the ranks explain their images with different methods")
         whole = {name: np.concatenate([part[name] for part in parts])[self._order] for name in parts[0]}
         like = torch.empty(len(self._keys), 1, *whole["maps"].shape[1:])
         errors = np.array(

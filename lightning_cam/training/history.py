@@ -88,7 +88,7 @@ class History:
         looks = {(len(steps), *looked.shape[1:2]) for looked in maps.values()}
         shapes = {(*looked.shape[:2],) for looked in (*maps.values(), *(() if preds is None else (preds, probs)))}
         if shapes != looks or len(epochs) != len(steps) or bool(steps) != bool(maps) or sorted(set(steps)) != steps:
-            raise ValueError(f"history: {len(steps)} looks do not fit arrays of {sorted(shapes)} looks and images")
+            raise ValueError(f"history: {len(steps)} looks do not match arrays of {sorted(shapes)} looks and images")
         self.steps, self.epochs, self.maps, self.preds, self.probs = steps, epochs, maps, preds, probs
 
 

@@ -57,9 +57,9 @@ class InputComparison:
         largest = self._images.abs().max()
         if bool((seen - self._images).abs().max() > _ROUNDING * largest):
             _log.warning(
-                "In validation the model computed something else of the probe's images than the callback does, so "
-                "the maps are not of what is validated. If validation_step changes the images before the model "
-                "sees them (normalizes them, say), give forward=, a function that does the same."
+                "During validation the network got a different input for the probe's images than in a look, so the "
+                "maps do not explain what is validated. If validation_step changes the images before the model sees "
+                "them (normalizes them, say), give forward=, a function that does the same."
             )
 
     def stop(self) -> None:

@@ -21,5 +21,5 @@ def leave_room(folder: str | Path, size: int = 0) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + RESERVE:
         raise OSError(
-            f"only {free / 2**20:.1f} MiB are free under {folder}, and {RESERVE >> 20} MiB are left to others"
+            f"only {free / 2**20:.1f} MiB are free in {folder}, and {RESERVE >> 20} MiB are kept free for others"
         )
