@@ -44,7 +44,7 @@ def test_blank_maps(caplog):
 def test_blank_maps_of_the_whole_depth(caplog):
     dead, sums = {"attnlrp": torch.zeros(3, 4, 4)}, {"attnlrp": torch.ones(3)}
     (words,) = said(caplog, dead, conservation=sums)
-    assert "nothing in the images speaks for the class" in words and "target_layers=" not in words
+    assert "no positive evidence for the class in the images" in words and "target_layers=" not in words
 
 
 def test_one_blank_map_among_others_is_no_fault(caplog):

@@ -100,11 +100,13 @@ def test_a_store_that_fails_loses_no_look(url, monkeypatch):
 
 
 def test_what_is_not_there_and_where_to_write_are_said(url, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is nothing at memory://logs/run"):
+    with pytest.raises(FileNotFoundError, match="memory://logs/run does not exist"):
         read_timeline(url)
     sink_with(url, range(1), report=False).close()
     for write in (write_report, write_timelapse):
-        with pytest.raises(ValueError, match="path: expected a file to write, as memory://logs/run is not on this"):
+        with pytest.raises(
+            ValueError, match="path: expected a file to write, because memory://logs/run is not on this"
+        ):
             write(url)
 
 
