@@ -14,7 +14,7 @@ from tests.review.records import Run
 SENTENCE = (
     "Class <b>cat</b>: 82 % of the evidence lies at the lower border. The model uses this mark: it is a shortcut."
 )
-CONFUSED = "owl is taken for dog in 5 of 9 images at step 20."
+CONFUSED = "owl is mistaken for dog in 5 of 9 images at step 20."
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_damaged_look_is_left_out_and_said(tmp_path, open_page):
     with tensorboard(tmp_path) as address:
         page = open_page(address + ENTRY)
         page.wait_for_selector(".tile")
-        assert "1 look is damaged and left out" in message(page, "damaged")
+        assert "1 look is damaged and skipped" in message(page, "damaged")
         assert "of 3" in page.inner_text(".place")
 
 
