@@ -1,4 +1,4 @@
-"""What is done where the leading method loses relevance."""
+"""What happens when the leading method loses relevance: the next best one is used."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a user asks for, checked."""
+"""Checks of the arguments of `explain`."""
 
 import difflib
 from collections.abc import Callable, Sequence

@@ -68,9 +68,8 @@ def test_without_evidence_says_why_and_what_another_method_shows(page, run):
     choose(page, "show", "without evidence")
     assert shown(page) == [CLASSES[run.labels[2]]]
     described = tiles(page).first.get_attribute("aria-description")
-    assert (
-        described == f"No positive evidence for {CLASSES[run.shares[4][2].argmax()]}. Methods with evidence: gradcam."
-    )
+    explained = CLASSES[run.shares[4][2].argmax()]
+    assert described == f"No positive evidence for {explained}. Methods with evidence: gradcam."
     tiles(page).first.locator("canvas").hover()
     assert page.inner_text(".tiles .tip") == described
 
