@@ -31,7 +31,7 @@ def test_layers_names_the_norms_that_live_too(capsys):
     assert [line for line in out.splitlines() if ":" in line] == [
         "target layer: blocks.1.norm1 (LayerNorm): NLC 4×4",
         "target layer: blocks.2.norm1 (LayerNorm): NLC 4×4",
-        "also has a gradient:  blocks.2.norm2 (LayerNorm): NLC 4×4",
+        "also has a gradient: blocks.2.norm2 (LayerNorm): NLC 4×4",
         "left out, no patch-specific gradient: fc_norm",
     ]
 

@@ -242,7 +242,7 @@ def test_a_binary_classifier_of_one_logit(squeezed):
     [
         (dict(methods="gradcm"), r"methods: unknown method 'gradcm'; did you mean 'gradcam'\?"),
         (dict(methods=[]), "methods: expected one or more, .* got none"),
-        (dict(methods=["all", "gradcam"]), "methods: 'all' stands alone"),
+        (dict(methods=["all", "gradcam"]), "methods: give 'all' alone"),
         (dict(class_idx=7), "class_idx: .* from 0 to 4"),
         (dict(class_idx=torch.tensor([1])), r"class_idx: expected an int or one .* \(2,\), got torch.int64 \(1,\)"),
         (dict(class_idx=torch.tensor([1, 2, 3])), r"class_idx: .* \(2,\), got torch.int64 \(3,\)"),

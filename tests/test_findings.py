@@ -255,7 +255,7 @@ def test_confused_classes_and_a_cell_that_is_always_hottest():
     tracker = Tracker(cohort)
     look = CohortLook(1, 0, maps, maps, predictions, sure, sure)
     said = {f.kind: f for f in findings(tracker.add(look, lambda rows: np.empty(0), lambda images, rows: np.empty(0)))}
-    assert "cat is taken for owl in 8 of 20 images" in said["confused"].text
+    assert "cat is mistaken for owl in 8 of 20 images" in said["confused"].text
     assert said["confused"].images == [0, 3, 6, 9, 12, 15, 18, 21]
     assert "The same cell is hottest" in said["same_cell"].text and said["same_cell"].numbers["images"] >= 40
 
@@ -293,7 +293,7 @@ def test_a_contrast_that_chance_would_give_is_not_said():
     everywhere = np.random.default_rng(1).random((20, 14, 14))
     assert _confused(everywhere)[0].text == "four is mistaken for nine in 20 of 40 images at step 1."
     for_wrong = everywhere + np.where(np.arange(14) < 7, 4, 0)[:, None]
-    assert _confused(for_wrong, count=8)[0].text == "four is taken for nine in 8 of 40 images at step 1."
+    assert _confused(for_wrong, count=8)[0].text == "four is mistaken for nine in 8 of 40 images at step 1."
 
 
 def test_statistics_of_groups_are_means_over_their_images():

@@ -173,7 +173,7 @@ def test_a_broken_file_is_left_out(tmp_path, caplog):
         Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
     probe = images_of_folder(tmp_path, 1)
     torch.testing.assert_close(probe.images, torch.full((1, 3, 8, 8), 100 / 255))
-    assert "a.png is left out" in caplog.text
+    assert "a.png is skipped" in caplog.text
 
 
 @pytest.mark.parametrize(("folder", "message"), [("empty", "contains no images"), ("nowhere", "is not a folder")])
@@ -267,7 +267,7 @@ def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
     assert len(images_of_folder(tmp_path).images) == 1
-    assert sum("is left out" in message for message in caplog.messages) == 2
+    assert sum("is skipped" in message for message in caplog.messages) == 2
 
 
 class Lazy:

@@ -1,4 +1,4 @@
-"""Methods of the transformer itself: they read attention, not a layer's activations.
+"""Methods specific to transformers: they read attention, not a layer's activations.
 
 Symbols: `A_l` the attention of block `l` after the softmax, `(B, heads, N, N)` with queries in rows, `E_h`
 the mean over heads, `r` the share `(B, N)` of each token in what the head reads (all on the class token, or
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     paper="Abnar & Zuidema 2020, arXiv:2005.00928",
 )
 def attention_rollout(*, attentions: list[Tensor], readout: Tensor, token_layout: "TokenLayout") -> Tensor:
-    """Attention followed through all blocks, half of each step staying where it is.
+    """Attention multiplied through all blocks, with half of each token's weight staying on the token.
 
     `R = prod_l (E_h A_l + I) / 2`, last block leftmost; the map is `r R` at the patches. The same for every
     class, and blind to what the values and the MLPs do with what is attended. Not for telling why a class

@@ -1,4 +1,4 @@
-"""Methods that compare the image with a blank one, all at once or cell by cell: slow, but what others are held against.
+"""Methods that compare the image with a blank one, at once or cell by cell: slow references for the other methods.
 
 Symbols: `x` the image, `x0` the blank one (0, the mean color of normalized images), `s` the score, `i` a cell of the
 token grid. They return `(B, h, w)`, raw and signed, on the grid of the last target layer.
@@ -34,7 +34,7 @@ def occlusion(
     token_layout: "TokenLayout",
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
-    """How much of the score is lost without a cell.
+    """How much the score drops when a cell is blanked.
 
     `map[i] = s(x) - s(x with cell i blank)`. Says what one cell is worth as long as all others are there: not for
     evidence that several cells hold alike, each of which can be missed.

@@ -30,15 +30,14 @@ _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the imag
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A layer to explain at, and how its output lies.
+    """A layer to explain at, and the layout of its output.
 
     Args:
         name: Qualified name in the model.
         module: The layer.
-        layout: Where the patches stand in its output.
-        extent: What its grid covers, where that is more or less than the image; None for the image.
-        beside: Names of other networks whose answers the model puts together with that of this layer's, as those of an
-            ensemble.
+        layout: Where the patches are in its output.
+        extent: The area that its grid covers, if that is more or less than the image; None for the image.
+        beside: Names of other networks whose outputs the model combines with the one of this layer, as in an ensemble.
     """
 
     name: str
@@ -48,7 +47,7 @@ class TargetLayer:
     beside: tuple[str, ...] = ()
 
     def on_image(self, maps: Tensor) -> Tensor:
-        """Maps (..., h, w) of its grid as maps of the image."""
+        """Maps (..., h, w) on its grid as maps of the image."""
         return maps if self.extent is None else self.extent.on_image(maps)
 
     def __str__(self) -> str:
@@ -64,30 +63,29 @@ def find_target_layers(
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
 ) -> list[TargetLayer]:
-    """Find the layers at which a vision transformer is explained, and how their outputs lie.
+    """Find the layers at which a vision transformer is explained, and the layouts of their outputs.
 
     One forward and one backward of two noise images (after another forward if there are batch norms without
-    statistics) show which norms of the final block the logits feel at the patches. Three more prove the layout that is
-    likely, as stated by the model, by masks over its cells, each token attending to itself alone. Where they do not, 5
-    more with patterns over the image settle the layout, and further ones as the model is where that shows nothing.
-    Of a convolutional network, in which no mixing of tokens is seen, it is the last map before the head.
+    statistics) show at which norms of the final block the logits have a gradient at the patches. Three more forwards,
+    with masks over the cells and each token attending to itself alone, prove the likely layout, such as the one the
+    model states. If they do not, 5 more with patterns over the image decide, and further ones with the attention as it
+    is if those show nothing. For a convolutional network, which mixes no tokens, it is the last map before the head.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
         images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
-        target_layers: One or several names or modules to take instead of those found.
-        layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
-        which: "first" for the norm before the last token mixing (where a block normalizes later: the first norm
-            after it), and ahead of it the same norm of the block before, if that has one of the same shape; "all" for
-            every norm of the final block that lives at the patches, the first in front.
+        target_layers: One or several names or modules to use instead of those found.
+        layout: Layouts of the outputs of `target_layers`, one for all or one each; by default found.
+        which: "first" for the norm before the last token mixing (if a block normalizes later: the first norm after
+            it), preceded by the same norm one block earlier, if that block has one of the same shape; "all" for every
+            norm of the final block with a gradient at the patches, the first in front.
 
     Returns:
         The target layers, in the order described.
 
     Raises:
-        ValueError: No layer or no layout is certain; the sentence says what was looked at and which argument
-            settles it.
+        ValueError: No layer or no layout is certain; the message says what was tried and which argument to give.
 
     Example:
         >>> import timm

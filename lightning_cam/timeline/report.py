@@ -71,13 +71,13 @@ def write_report(
 ) -> Path:
     """Write the CAM Timeline page of one or several runs as one HTML file.
 
-    Of a long run at most 1,000 looks go into it, and 32 MiB of all runs: evenly, with the first and the newest. That
-    is said, on the page too. A file that is no record or a damaged one is left out, which is said as well.
+    It holds at most 1,000 looks of a run and 32 MiB of all runs, evenly spaced, with the first and the newest; if looks
+    are missing, the log and the page say so. A file that is not a record, or is damaged, is skipped with a warning.
 
     Args:
         logdir: A record, or a directory; all records in it and below that hold a look go into the report.
         path: The file to write; by default `cam_report.html` in that directory.
-        pace: Limits the time and says what is left out; by default there is no limit.
+        pace: Limits the time and logs what is skipped; by default there is no limit.
 
     Returns:
         The file written.

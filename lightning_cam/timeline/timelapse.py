@@ -1,4 +1,4 @@
-"""The whole training as one animated picture."""
+"""The whole training run as an animation."""
 
 import io
 import os
@@ -36,15 +36,15 @@ def write_timelapse(
     file_format: Literal["webp", "gif"] = "webp",
     pace: Pace | None = None,
 ) -> Path:
-    """Write how the maps of the probe images evolve as an animated picture.
+    """Write how the maps of the probe images evolve as an animation.
 
-    The maps of an image share one scale over time, so that it grows hotter as its evidence grows. Drawn is the square
-    root of the value on that scale, as in the filmstrip.
+    The maps of an image share one color scale over time, so it gets hotter as its evidence grows. The color shows the
+    square root of the value on that scale, as in the filmstrip.
 
     Args:
         logdir: A record, or a directory with exactly one record in it or below.
         path: The file to write; by default `cam_timelapse` with the format's suffix, next to the record.
-        method: Whose maps; by default the first.
+        method: The method whose maps are drawn; by default the first.
         file_format: WebP is a fraction of GIF's size and has all colors.
         pace: Limits the time, by drawing fewer looks; by default there is no limit.
 

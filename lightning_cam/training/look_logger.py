@@ -34,7 +34,7 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Class activation maps of fixed validation images: {depth}at `{layers}`.
+_ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}`.
 
 {taken}{beside} {holds}
 
@@ -167,7 +167,7 @@ class LookLogger:
             layers="`, `".join(layer.name for layer in layers),
             depth=""
             if embedding is None
-            else f"methods of the whole depth at `{embedding.name or 'the image'}`, others ",
+            else f": methods of the whole depth at `{embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._target(),
             report=f", and `{report.name}` after the run" if report else "",

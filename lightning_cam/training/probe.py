@@ -13,19 +13,18 @@ from lightning_cam.training.batch import form_of, images_in, labels_in, regions_
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """Images that are looked at again and again, and what is known about them.
+    """The fixed images that every look explains, and what is known about them.
 
     Args:
-        images: (N, C, H, W) floating, as what is explained takes them.
+        images: (N, C, H, W) floating, as the explained network takes them.
         labels: (N,) int64, -1 where an image has none; or None.
         regions: (N, H, W) bool, where the object is, or None.
         num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask
             the device.
-        shown: (N, C', H', W') what stands for the images on pictures, as the batch held them; None if they are the
-            same.
-        inputs: What the model is given per image besides, (N, ...) by place.
+        shown: (N, C', H', W') what pictures show for the images, as the batch held them; None if they are the same.
+        inputs: Further inputs of the model per image, (N, ...) by position.
         targets: What the outputs are compared with, (N, ...) by head.
-        names: Of the images' files, or none.
+        names: Names of the image files, or none.
     """
 
     images: Tensor
@@ -47,7 +46,7 @@ class ProbeBatch:
                 Labels are (B,) or (B, 1) integers, or floating zeros and ones; or (B, classes) that add up to one
                 per image, of which the largest counts. Objects are under `boxes`,
                 (B, 4) or per image (n, 4), as x1, y1, x2, y2 in pixels, or under `masks`, (B, H, W), (B, 1, H, W).
-            num_samples: How many images at most.
+            num_samples: Maximum number of images.
 
         Raises:
             ValueError: The batch holds no images.
