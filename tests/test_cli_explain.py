@@ -400,7 +400,7 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has no callable"),
         (["--path", "{photos}", *MODEL, "--target-layers", "head"], "; name another layer with --target-layers, or"),
         (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg'; quote a pattern, or the shell"),
-        (["--path", "{photos}", *MODEL, "--device", "gpu"], "unknown device 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
+        (["--path", "{photos}", *MODEL, "--device", "gpu"], "device 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
         (["--path", "{photos}", *PLAIN, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
         (["--path", "{photos}", *PLAIN, "--image-size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
         (["--path", "{photos}", *PLAIN, "--image-size", "48"], "what it takes with --image-size, --mean and --std\n"),

@@ -1,4 +1,4 @@
-"""Weights from files of any usual form into a model."""
+"""Load weights from files in any common format into a model."""
 
 import os
 import pickle

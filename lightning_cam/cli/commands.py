@@ -1,4 +1,4 @@
-"""The commands: what each takes, in words for `--help`. What they do is imported when they run."""
+"""The commands and their options, with the texts of `--help`. Their code is imported when they run."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What ends a command with one line instead of a traceback."""
+"""Errors that end a command with one line instead of a traceback."""
 
 from collections.abc import Collection
 

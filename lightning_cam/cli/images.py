@@ -1,4 +1,4 @@
-"""Finding the images that the command line is given, and reading them in worker processes."""
+"""Find the images given on the command line, and read them in worker processes."""
 
 import glob
 import os

@@ -1,4 +1,4 @@
-"""What the command line's options are read as, and those that several commands have, each with its help."""
+"""Converters of the command line's options, and the options that several commands share, with their help."""
 
 import json
 import math

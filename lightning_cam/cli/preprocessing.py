@@ -1,4 +1,4 @@
-"""From a picture to what the model takes, and where in the picture that was."""
+"""From a picture to the model's input, and the part of the picture that it shows."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`lightning-cam replay`: from existing Lightning checkpoints what the callback would have shown."""
+"""`lightning-cam replay`: what the callback would have shown, from existing Lightning checkpoints."""
 
 import inspect
 import logging

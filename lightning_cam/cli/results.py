@@ -1,4 +1,4 @@
-"""What a run has done so far, kept so that a run that was cut off goes on; and `results.json` at its end."""
+"""The progress of a run, kept so that an interrupted run can continue; and `results.json` at its end."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""YAML from a file or the command line, whatever it holds."""
+"""Parse YAML from a file or the command line, whatever it contains."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The cohort: what is known of its images, and what one look found out about them."""
+"""The cohort: what is known about its images, and the results of one look at them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors: which images of which classes are taken for which others, and where the evidence for either lies."""
+"""Errors: which classes are mistaken for which others, and where the evidence for either is."""
 
 from __future__ import annotations
 

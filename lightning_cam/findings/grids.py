@@ -1,4 +1,4 @@
-"""Maps and pictures on grids of the image: shares of evidence, what cells look like, what places are called."""
+"""Maps and pictures on grids of the image: shares of evidence, appearance of cells, names of places."""
 
 from __future__ import annotations
 

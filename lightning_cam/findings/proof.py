@@ -1,8 +1,8 @@
 """The proof of a suspicion: the mark is painted over in images of the class, and pasted into images of others.
 
-Both are held against the same with as many other cells. A model that goes by the mark loses the class when it is gone,
-and finds it where it is added. For a mark that only a part of the class has, the second counts alone: the rest of such
-an image may speak for the class as well.
+The control does the same with as many other cells. A model that uses the mark loses the class when the mark is gone,
+and predicts it where the mark is added. For a mark that only a part of the class has, only the second counts: the rest
+of such an image may be evidence for the class as well.
 """
 
 from __future__ import annotations

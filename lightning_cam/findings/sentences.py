@@ -1,7 +1,7 @@
-"""What is said of a cohort: a fixed set of sentences, each with the condition that it stands for.
+"""The findings of a cohort: a fixed set of sentences, each with its condition.
 
-One finding is one function under `@register_finding`: from all that is known to the findings of its kind. The table in
-docs/findings.md lists them.
+One finding is one function under `@register_finding`: from the state of the run to the findings of its kind. The table
+in docs/findings.md lists them.
 """
 
 from __future__ import annotations

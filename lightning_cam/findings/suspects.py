@@ -1,4 +1,4 @@
-"""Suspicions: what the evidence of a class has in common that the evidence of other classes has not.
+"""Suspicions: what the evidence of a class has in common and the evidence of other classes has not.
 
 Each searcher proposes marks for a class, from one half of its images (and from the other half likewise), and they are
 counted on the half that they were not chosen from. Those that stand out by the rule in `significance` are suspicions.

@@ -1,4 +1,4 @@
-"""The findings of a run: looks come in, suspicions that two looks in a row have are tried, sentences come out."""
+"""The findings of a run: looks in, sentences out; suspicions that two looks in a row share are tested."""
 
 from __future__ import annotations
 

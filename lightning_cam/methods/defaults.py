@@ -1,4 +1,4 @@
-"""Which methods are shown if none is named, and what is said of their maps."""
+"""The default methods, and the warnings about their maps."""
 
 from collections.abc import Iterable
 

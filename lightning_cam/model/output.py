@@ -1,4 +1,4 @@
-"""Where the logits stand in what a model returns."""
+"""Find the logits in a model's output."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy

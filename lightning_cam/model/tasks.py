@@ -1,4 +1,4 @@
-"""Kinds of tasks: what an output says, what is explained of it, and what it was compared with.
+"""Kinds of tasks: what an output means, what is explained of it, and what it was compared with.
 
 To serve another kind, write a `Task` and register it under what a consumer reads (see `lightning_cam.observe`).
 """

@@ -1,4 +1,4 @@
-"""Who reads a model's output, and what that says of the task."""
+"""Which loss or metric reads a model's output, and what that says about the task."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

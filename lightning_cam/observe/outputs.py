@@ -1,4 +1,4 @@
-"""Which of several things that a model returns are its logits."""
+"""Which of several outputs of a model are its logits."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where in the image the cells of a network's grid lie, if it was given the image flipped, turned, cut or padded."""
+"""Where in the image the cells of a network's grid are, if it got the image flipped, rotated, cropped or padded."""
 
 from collections.abc import Callable
 from math import gcd

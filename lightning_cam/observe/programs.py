@@ -1,4 +1,4 @@
-"""What was validated, to be run again on chosen rows: a network's call, or the step up to where its output is read."""
+"""Rerun what was validated on chosen rows: a network's call, or the step up to where its output is read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""A pass through the whole model for methods that need its attention. To be used inside `looking(model)`."""
+"""A pass through the whole model for methods that need its attention. Use it inside `looking(model)`."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,4 @@
-"""What the model makes of an image that shows nothing. To be used inside `looking(model)`."""
+"""The model's output for a blank image. Use it inside `looking(model)`."""
 
 from contextlib import ExitStack
 from typing import Any, NamedTuple

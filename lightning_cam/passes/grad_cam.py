@@ -1,4 +1,4 @@
-"""Classes of `pytorch_grad_cam` as methods: run as they are, on a model that is left untouched."""
+"""Classes of `pytorch_grad_cam` as methods: run unchanged, on a model that is left untouched."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A pass through the whole model for the gradient at the image and at biases. To be used inside `looking(model)`."""
+"""A pass through the whole model for the gradient at the image and at biases. Use it inside `looking(model)`."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass

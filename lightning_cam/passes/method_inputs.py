@@ -1,4 +1,4 @@
-"""What methods may need of one batch; each thing is worked out once, when a method first asks for it."""
+"""The inputs that methods may need for one batch; each is computed once, when a method first asks for it."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property

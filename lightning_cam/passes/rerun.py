@@ -1,4 +1,4 @@
-"""Run again only what follows a module, with another output in its place: what is before it runs once."""
+"""Rerun only what follows a module, with a replaced output: what comes before it runs once."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,8 +1,8 @@
-"""Rules of relevance: how a backward treats operations in which plain gradients lose what the score is made of.
+"""Relevance rules: how a backward treats operations in which plain gradients do not conserve the score.
 
-A normalization takes the scale of its input away, so that input times gradient sums up to nothing behind it; a product
-of two activations counts its value once for each factor. Under a rule the forward's numbers are the same, and only what
-flows back is another.
+A normalization removes the scale of its input, so input times gradient sums to zero through it; a product of two
+activations counts its value once for each factor. A rule leaves the forward's numbers unchanged, and changes only what
+flows back.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a pass is about: the classes explained, and the scores that are differentiated."""
+"""The explained classes, and the scores that a pass differentiates."""
 
 from typing import Any
 

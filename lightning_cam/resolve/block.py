@@ -1,4 +1,4 @@
-"""Which norms a model should be explained at: those of its final block that the logits feel."""
+"""Which norms a model should be explained at: those of its final block with a gradient of the logits."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Where tokens begin: the place at which relevance that has come through the whole depth is read."""
+"""Where tokens begin: the layer at which relevance through the whole depth is read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

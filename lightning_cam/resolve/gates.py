@@ -1,4 +1,4 @@
-"""Layers through which all goes that a model knows of an image: where relevance is read, and a CNN's last map."""
+"""Layers that all information about an image passes through: where relevance is read, and a CNN's last map."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""What the autograd graph of a forward pass tells of where tensors come from; it is read, not run."""
+"""Where tensors come from, according to the autograd graph of a forward pass; it is read, not run."""
 
 from typing import Any
 

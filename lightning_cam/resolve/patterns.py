@@ -1,4 +1,4 @@
-"""Structured light: patterns over the image tell where each token of a layer lies."""
+"""Structured light: patterns over the image show where each token of a layer is."""
 
 from collections import deque
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Why a model or a layer is refused, in a sentence each that says what helps."""
+"""Messages for models and layers that are refused: the reason, and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What all searches in a model begin with: one forward of noise, and what it showed."""
+"""The first step of every search in a model: one forward of noise, and what it showed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The server's side of the tab: it lists the records under the log directory and hands out their bytes.
+"""The server side of the tab: it lists the records under the log directory and serves their bytes.
 
 The page reads the records itself (`static/record.js`), so that it works the same on a live run, where it asks
 only for what was appended, and in the report, which has the bytes inside.

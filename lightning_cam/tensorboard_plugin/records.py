@@ -1,7 +1,7 @@
 """The records under the log directory, and nothing else: other files are neither listed nor opened for the page.
 
-A record is a regular file that is named as one, begins as one and lies in the log directory after all links on the way
-to it are resolved. Whoever can write into the log directory could else hand out any file of whoever runs TensorBoard.
+A record is a regular file with the right name and first bytes that lies in the log directory after all links are
+resolved. Otherwise anyone who can write to the log directory could expose any file of the user who runs TensorBoard.
 """
 
 import logging

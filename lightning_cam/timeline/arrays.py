@@ -1,4 +1,4 @@
-"""From the bytes of a record to arrays: those of looks alike in one go, and none that is much larger than the file."""
+"""From the bytes of a record to arrays: equal looks at once, and no array much larger than the file."""
 
 import io
 import logging

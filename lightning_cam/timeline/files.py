@@ -1,4 +1,4 @@
-"""A record as a file that one process writes to: its name, its lock, writes that are whole or not there."""
+"""A record as a file that one process writes to: its name, its lock, atomic writes."""
 
 import contextlib
 import errno

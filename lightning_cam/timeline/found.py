@@ -1,4 +1,4 @@
-"""What was found of a cohort, as it stands in a record: sentences, statistics, maps and small pictures of images.
+"""The findings of a cohort as stored in a record: sentences, statistics, maps and small pictures of images.
 
 A record of the kind `findings` belongs to the look of its step. Its JSON has `findings` (see `FoundEntry`),
 `statistics` (see `Found`), `classes` (of the mean maps), `images` (which validation images the maps are of),

@@ -1,4 +1,4 @@
-"""What a record holds, and where: found in one pass that keeps no arrays, so that a long record costs little."""
+"""The contents of a record and their positions, found in one pass that keeps no arrays: cheap for long records."""
 
 from array import array
 from bisect import bisect_left

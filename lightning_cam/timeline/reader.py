@@ -1,4 +1,4 @@
-"""Reading a timeline as arrays."""
+"""Read a timeline as arrays."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Writing a timeline while a training runs."""
+"""Write a timeline while a training runs."""
 
 import io
 import logging

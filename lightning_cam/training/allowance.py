@@ -1,4 +1,4 @@
-"""What looks at the cohort may cost: a tenth of the validation's own time, from the first one on."""
+"""The time budget of looks at the cohort: a tenth of the validation's own time, from the first one on."""
 
 import time
 from collections.abc import Iterator

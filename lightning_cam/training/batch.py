@@ -1,4 +1,4 @@
-"""What a validation batch holds, guessed from names and shapes where it was not seen what the network got."""
+"""The contents of a validation batch, guessed from names and shapes if the network's input was not observed."""
 
 import logging
 from collections.abc import Callable, Sequence

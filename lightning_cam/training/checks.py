@@ -1,4 +1,4 @@
-"""Is a map worth anything? The random control, the faithfulness to the model, the dependence on the class."""
+"""Checks of the maps: the random control, the faithfulness to the model, the dependence on the class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

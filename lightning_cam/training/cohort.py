@@ -1,4 +1,4 @@
-"""The cohort in a training: which images, how many, how often, and what a look at them finds."""
+"""The cohort in a training run: which images, how many, how often, and the findings of a look at them."""
 
 import time
 from collections.abc import Callable, Sequence

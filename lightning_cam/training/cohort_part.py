@@ -1,4 +1,4 @@
-"""The part of the cohort that one process validates: its images, on the host, and what it finds out about them."""
+"""The part of the cohort that one process validates: its images, on the host, and their explanations."""
 
 import time
 from collections.abc import Callable

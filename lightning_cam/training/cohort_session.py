@@ -1,4 +1,4 @@
-"""The cohort's part of a run: whether there is one, its images as their batches pass, and the looks at it."""
+"""The cohort of a run: whether there is one, collecting its images from the batches, and the looks at it."""
 
 import logging
 from collections.abc import Callable

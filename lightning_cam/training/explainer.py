@@ -1,4 +1,4 @@
-"""The model's side of a look: which layers, which methods, through which part of the module."""
+"""The model side of a look: which layers, which methods, through which part of the module."""
 
 import logging
 from collections.abc import Callable

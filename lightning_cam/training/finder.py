@@ -1,4 +1,4 @@
-"""Finds the probe and what is explained, in the first validation batches."""
+"""Finds the probe and the output to explain, in the first validation batches."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The looks so far, as far as a filmstrip and a comparison with earlier ones need them."""
+"""The looks so far, as needed for the filmstrip and the comparison with earlier ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Image files of any kind as 8-bit RGB: what the probe's folder and the command line read."""
+"""Read image files of any kind as 8-bit RGB, for the probe's folder and the command line."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The user's side of a look: its pictures and numbers, handed to the trainer's loggers."""
+"""The logging side of a look: its pictures and numbers, passed to the trainer's loggers."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What all ranks do together at the end of a validation: the first one leads, and none waits for one that fails."""
+"""What all ranks do together at the end of a validation: the first one leads, and none waits for a failed one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

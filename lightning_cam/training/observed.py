@@ -1,4 +1,4 @@
-"""One validation batch as it was seen: what is run again, on what, and what of it is explained."""
+"""One observed validation batch: what is rerun, on which input, and which outputs are explained."""
 
 import logging
 from collections.abc import Callable, Sequence

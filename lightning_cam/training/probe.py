@@ -1,4 +1,4 @@
-"""The fixed images that every look of a training looks at."""
+"""The fixed images that every look of a training run explains."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace

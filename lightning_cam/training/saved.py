@@ -1,4 +1,4 @@
-"""What of the looks of a run travels in a checkpoint, and what of that fits the run that takes it."""
+"""What a checkpoint keeps of the looks of a run, and what of that fits the run that resumes from it."""
 
 import logging
 from dataclasses import dataclass, field

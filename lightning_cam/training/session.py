@@ -1,4 +1,4 @@
-"""The looks of one run: the fixed images, what was seen of them so far, and who explains and logs them."""
+"""The looks of one run: the fixed images, their history, and who explains and logs them."""
 
 import logging
 import weakref

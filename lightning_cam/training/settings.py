@@ -1,4 +1,4 @@
-"""What the user asked of the callback, checked."""
+"""The arguments of the callback, checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

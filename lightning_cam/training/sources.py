@@ -1,4 +1,4 @@
-"""The images that a user names with `probe=`: a folder, indices into the validation dataset, a tensor or a batch."""
+"""The images given with `probe=`: a folder, indices into the validation dataset, a tensor or a batch."""
 
 import logging
 from collections.abc import Callable, Sequence

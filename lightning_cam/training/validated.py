@@ -1,4 +1,4 @@
-"""Whether validation gives the network what a look gives it."""
+"""Check that validation gives the network the same input as a look."""
 
 import logging
 from collections.abc import Callable

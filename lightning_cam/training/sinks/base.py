@@ -1,4 +1,4 @@
-"""What a sink is, and which sink serves which logger."""
+"""The base class of sinks, and which sink serves which logger."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The last of a disk is the trainer's."""
+"""Keep the last free space of a disk for the trainer."""
 
 import shutil
 from pathlib import Path

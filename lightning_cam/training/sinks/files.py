@@ -1,4 +1,4 @@
-"""Plain files: for loggers that cannot take pictures."""
+"""Plain files, for loggers that can't log images."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Says once, in the log, what is wrong with maps: blank, not finite, blind to the class, frozen, not adding up."""
+"""Warns once about each fault of maps: blank, not finite, the same for all classes, frozen, not adding up."""
 
 import logging
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The record that the CAM Timeline reads, and at the end the report and the timelapse made of it."""
+"""The record that the CAM Timeline reads, and at the end the report and the timelapse made from it."""
 
 import logging
 import os

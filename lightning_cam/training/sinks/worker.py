@@ -1,4 +1,4 @@
-"""The thread that draws, encodes and writes, so that the training need not wait for it."""
+"""The thread that draws, encodes and writes, so that training does not wait for it."""
 
 import logging
 import threading
