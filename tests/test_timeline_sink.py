@@ -49,7 +49,7 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path, caplog):
     assert timeline.steps.tolist() == [2, 3] and (timeline.metrics["val_acc"] == 0.5).all()
     assert (folder / "cam_report.html").is_file()
     (message,) = warned(caplog)
-    assert message.startswith("cam: ") and "the record no longer exists" in message and "from step 2" in message
+    assert message.startswith("cam: ") and "the record no longer exists" in message and "continues at step 2" in message
 
 
 def test_a_directory_that_vanishes_and_cannot_be_made_again(tmp_path, caplog):
@@ -165,7 +165,7 @@ def test_what_takes_longer_than_a_training_should_wait_is_left_out_and_said_once
         sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [record.name]
     (message,) = warned(caplog)
-    assert "cam_report.html is left out" in message and "cam_timelapse.webp is left out" in message
+    assert "cam_report.html was not written" in message and "cam_timelapse.webp was not written" in message
 
 
 def test_the_end_of_fit_says_in_one_line_where_report_and_timelapse_are(tmp_path):
