@@ -118,9 +118,7 @@ def test_a_training_with_a_remote_log_directory(url, tmp_path):
     trainer = Trainer(callbacks=[TransformerCAMCallback(on_error="raise")], **options(tmp_path, logger=logger))
     with told() as messages:
         trainer.fit(Lit(), loader(), loader(6))
-    assert [f"this run in {url}/cam_report.html (" in message for _, message in messages if "report" in message] == [
-        True
-    ]
+    assert [f"in {url}/cam_report.html (" in message for _, message in messages if "report" in message] == [True]
     assert list(read_timeline(url).steps) == [0, 2, 5] and not (tmp_path / "memory:").exists()
     assert STORE.exists("logs/run/cam_report.html")
 
