@@ -19,7 +19,7 @@ def test_layers_says_once_what_is_looked_at_and_what_was_left_out(capsys, caplog
         "images of 224×224",
         "target layer: blocks.0.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
         "target layer: blocks.1.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
-        "  the last norm before tokens mix at which the logits have a gradient at the patches",
+        "  the norm before the last token mixing where the logits still depend on the patches",
         "  and the same norm one block earlier",
     ]
     assert left_out.startswith("left out, ") and left_out.endswith(": blocks.1.norm2, norm")

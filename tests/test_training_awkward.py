@@ -140,7 +140,7 @@ def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
         outcome = train(tmp_path, TransformerCAMCallback(), Reads)
     assert len(outcome.looks) == 2  # what cannot be read for the cohort is said, and looks go on
     assert [message for message in said if "nobody reads me" in message] == [
-        "cam: no further findings: nobody reads me"
+        "cam: findings are switched off: nobody reads me"
     ]
     Reads.on_train_start = lambda lit: None
     Reads.kind = Closed

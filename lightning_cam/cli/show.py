@@ -44,7 +44,7 @@ def describe_layers(
         looked_at = search()
     lines = [f"images of {height}×{width}", *(f"target layer: {layer}" for layer in looked_at)]
     if not target_layers:
-        lines += ["  the last norm before tokens mix at which the logits have a gradient at the patches"]
+        lines += ["  the norm before the last token mixing where the logits still depend on the patches"]
         lines += ["  and the same norm one block earlier"] if len(looked_at) > 1 else []
         lines += [f"also has a gradient: {layer}" for layer in search(which="all") if layer not in looked_at]
     return "\n".join([*lines, *reasons])

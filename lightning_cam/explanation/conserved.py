@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
-    """Whether nothing of a method's relevance is lost in operations that its rules do not know.
+    """Whether a method loses no relevance in operations that its rules do not cover.
 
     Waits for the device if there are such. Without, relevance need not add up either: that of an untrained model goes
     to biases and position embeddings.
@@ -21,7 +21,7 @@ def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
 
 
 def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explanation]) -> Explanation:
-    """The explanation with the next best method in the place of the leading one, or without; says so.
+    """The explanation with the next best method instead of the leading one, or without it, and a warning.
 
     Args:
         explanation: Whose leading method does not add up.

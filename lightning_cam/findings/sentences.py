@@ -64,7 +64,7 @@ S = TypeVar("S", bound=Speaker)
 
 
 def register_finding(kind: str) -> Callable[[S], S]:
-    """Enter a finding.
+    """Register a finding.
 
     Args:
         kind: Its name.

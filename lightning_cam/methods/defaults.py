@@ -24,7 +24,7 @@ _ADDS_UP = (0.1, 10.0)
 
 
 def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
-    """Say that relevance is lost."""
+    """The warning that relevance is lost."""
     return (
         f"The maps of {', '.join(methods)} do not add up to the part of the score that comes from the image: the "
         f"relevance rules do not cover, or cannot see, some of the model's operations ({', '.join(sorted(unknown))}), "
@@ -33,5 +33,5 @@ def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
 
 
 def is_conserved(conservation: Tensor) -> bool:
-    """Whether relevance makes up the scores of most images (B,); waits for the device."""
+    """Whether relevance adds up to the scores of most images (B,); waits for the device."""
     return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]

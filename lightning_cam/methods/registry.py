@@ -61,7 +61,7 @@ NEEDS = LAYER_NEEDS | MODEL_NEEDS
 
 @dataclass(frozen=True)
 class Method:
-    """One entry of `METHODS`.
+    """An entry of `METHODS`.
 
     Attributes:
         name: the name a user writes, in lower case.
@@ -84,7 +84,7 @@ class Method:
 
     @property
     def per_layer(self) -> bool:
-        """Whether it is called once for each target layer, or else once for the model."""
+        """Whether it is called once per target layer, or otherwise once for the model."""
         return not self.needs.isdisjoint(LAYER_NEEDS)
 
     @property

@@ -10,7 +10,7 @@ _USUAL_NAMES = ("model", "net", "network", "classifier", "module")
 
 
 def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Find what to call with images.
+    """Find the part of a module to call with images.
 
     Args:
         module: A LightningModule, or any module.
@@ -20,7 +20,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
             trained.
 
     Raises:
-        ValueError: There is nothing by that name, or several submodules come into question.
+        ValueError: Nothing has that name, or several submodules are possible.
 
     Example:
         >>> lit = nn.Module()

@@ -38,7 +38,7 @@ def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
 
 
 def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
-    """Return what a model puts out per image.
+    """Return a model's output per image.
 
     An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first two-dimensional
     floating tensor found in nested tuples, lists and mappings; else, as (B, 1), a first tensor (B,). Of one image,

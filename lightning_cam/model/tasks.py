@@ -14,12 +14,12 @@ from typing_extensions import override
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of task; this one has softmax classes.
+    """A kind of task; this base class has softmax classes.
 
     Attributes:
-        words: What it is called in sentences.
-        has_classes: Whether an output says something of each of several classes.
-        is_exclusive: Whether one of them is right.
+        words: Its name in sentences.
+        has_classes: Whether an output has a value for each of several classes.
+        is_exclusive: Whether exactly one of them is right.
     """
 
     words: ClassVar[str] = "softmax classes"
@@ -27,10 +27,10 @@ class Task:
     is_exclusive: ClassVar[bool] = True
 
     def logits(self, output: Tensor) -> Tensor:
-        """Logits (B, classes) of what was read (B, ...).
+        """Logits (B, classes) of the output (B, ...) that was read.
 
         Raises:
-            ValueError: It is not of that form.
+            ValueError: The output does not have this form.
         """
         if output.ndim > 2 and output[0, 0].numel() == 1:  # as metrics want it, (B, classes, 1)
             output = output.flatten(1)
@@ -187,7 +187,7 @@ def task_of(kind: str, output: Tensor) -> Task:
         output: (B, ...).
 
     Raises:
-        ValueError: Nothing per image can be explained of it; the sentence says what to give.
+        ValueError: It has nothing per image to explain; the message says which argument to give.
 
     Example:
         >>> task_of("label logits", torch.zeros(2, 5)).words

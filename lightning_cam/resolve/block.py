@@ -25,8 +25,8 @@ class FinalBlock:
 
     Args:
         name: Of the module that is the block.
-        norms: Its living norms: first the default one, then the others in order of execution.
-        before: The default one's like in the block before, if there is one.
+        norms: Its norms with a gradient at the patches: first the default one, then the others in order of execution.
+        before: The same norm as the default one, one block earlier, if there is one.
     """
 
     name: str
@@ -35,7 +35,7 @@ class FinalBlock:
 
 
 def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
-    """Find the last module that mixes tokens and holds norms which the logits feel at the patches, and those before.
+    """Find the last module that mixes tokens and has norms where the logits depend on the patches, and earlier ones.
 
     Those before count where the last one's tokens are no image, as those of a decoder; their tokens attend to
     themselves.
@@ -83,7 +83,7 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
         return
     raise ValueError(
         reason
-        or f"tokens last mix in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
+        or f"the last token mixing is in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
     )
 

@@ -6,7 +6,7 @@ from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
 
 
 def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Call]:
-    """Layers that are called once, make something of their input, and are past by no path of the graph; last first.
+    """Layers that are called once, transform their input, and are bypassed by no path of the graph; last first.
 
     Args:
         trace: What one forward showed.

@@ -16,7 +16,7 @@ class NoGradient(ValueError):
 
 
 def nothing_seen(trace: Trace) -> str:
-    """Why no block was found, where the reason is that the model cannot be looked into; "" otherwise."""
+    """Why no block was found, if the reason is that the model's inside is hidden; otherwise ""."""
     if trace.hidden:
         return _unseen(trace.hidden[0])
     if trace.strangers:
@@ -41,7 +41,7 @@ def no_gradient() -> str:
 
 
 def check_model(model: object) -> None:
-    """Raise a ValueError for what is no module, and for a scripted one, whose parts cannot be called one by one."""
+    """Raise a ValueError if it is not a module, or a scripted one, whose parts cannot be called one by one."""
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(_unseen(""))
     if not isinstance(model, nn.Module):
@@ -53,7 +53,7 @@ def check_model(model: object) -> None:
 
 @contextmanager
 def said_in_words(model: nn.Module) -> Iterator[None]:
-    """Raise a ValueError where the body asks of a program, or of parameters without values, what they do not do."""
+    """Raise a ValueError where the body needs what a program, or parameters without values, cannot do."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -90,7 +90,7 @@ def _unseen(name: str) -> str:
 
 
 def without_graph_only() -> str:
-    """Why a model cannot be looked into whose forward fails as soon as all of it keeps gradients."""
+    """Why a model is refused whose forward fails when all of it keeps gradients."""
     return (
         "the model's forward fails when all of it keeps gradients; give forward=, a function from images to logits "
         "that works with gradients"

@@ -111,7 +111,7 @@ def write_report(
 
 
 def inline_page(record: Path) -> str:
-    """The page of one record as HTML that a notebook shows under a cell, offline.
+    """The page of one record as HTML that a notebook shows below a cell, offline.
 
     It stands in a frame of its own, that has no part in the notebook's page: names of runs and classes are not trusted.
     Of a long run as many looks are taken, evenly, as a notebook's server passes on at once.

@@ -40,12 +40,12 @@ _TOP = 3  # classes kept per image and look: what a caption and an enlarged tile
 class TimelineWriter:
     """Append looks to the record of one callback in one run.
 
-    Nothing is written before :meth:`probe`. A record of the same probe images that is already there is
-    continued, of several the newest. One of other images, one that another process is writing to, and a file that is
-    no record or a damaged one are kept, and the new one gets a number (`cam.2.lcam`).
+    Nothing is written before :meth:`probe`. An existing record of the same probe images is continued, of several the
+    newest. A record of other images, one that another process is writing to, and a damaged file or one that is not a
+    record are kept, and the new record gets a number (`cam.2.lcam`).
 
     Args:
-        directory: The run's directory, where the event file lies. Made where missing.
+        directory: The run's directory, which holds the event file. Created if missing.
         name: The callback's name; several callbacks of one run need different ones.
 
     Example:
@@ -85,7 +85,7 @@ class TimelineWriter:
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
             regions: (B, H, W) bool, where the object is.
-            texts: What is true of each image, in words, where that is more than a label.
+            texts: The ground truth of each image in words, if it is more than a label.
             longest_side: Pixels of a stored image's longer side, at most; at most 2048.
 
         Returns:

@@ -21,7 +21,7 @@ _STEPS = 5
 
 @dataclass(frozen=True)
 class Checks:
-    """What only some looks find out, by method.
+    """Results that only some looks compute, by method.
 
     Args:
         faithfulness: By metric, (B,) float32.
@@ -109,7 +109,7 @@ def gain_over_chance(
     *,
     is_exclusive: bool = True,
 ) -> Tensor:
-    """How much better than maps of chance one method's tell what the model uses, on the first images.
+    """How much better than random maps one method's maps show what the model uses, on the first images.
 
     Insertion AUC less deletion AUC, less the same of the random control, in 5 steps. Cost: 24 forwards of `FEW` images.
 

@@ -29,7 +29,7 @@ _ERRORS = 8  # images of the cohort for one that is explained for its wrong pred
 
 @dataclass(frozen=True)
 class FoundLook:
-    """What a look at the cohort has to show, on the host.
+    """The results of a look at the cohort, on the host.
 
     Args:
         step: Step of the validation metrics.
@@ -66,7 +66,7 @@ class Ask(Protocol):
 
 
 class CohortLooker:
-    """Looks at a cohort with the model of a run, on the rank that says what is found.
+    """Looks at a cohort with the model of a run, on the rank that reports the findings.
 
     Args:
         ask: Asks the parts.
@@ -99,7 +99,7 @@ class CohortLooker:
             self._keep(ask, balanced(self._keys, most))
 
     def look(self, ask: Ask, step: int, epoch: int, seconds: float) -> FoundLook | None:
-        """Explain the cohort and say what is found; None where time has first to be saved up.
+        """Explain the cohort and return its findings; None if the time budget does not cover it yet.
 
         Args:
             ask: Asks the parts.

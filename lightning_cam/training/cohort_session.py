@@ -95,7 +95,7 @@ class CohortSession:
         self.end()
         if self._settings.on_error == "raise":
             raise error
-        _log.warning("%s: no further findings: %s", self._settings.name, error)
+        _log.warning("%s: findings are switched off: %s", self._settings.name, error)
 
     def end(self) -> None:
         """Have no part in it any more. Other ranks learn that when they meet."""

@@ -74,7 +74,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look has to show, on the device where it was computed until a sink gets it.
+    """The results of one look, on the device where it was computed until a sink gets it.
 
     Args:
         step: Step of the validation metrics.
@@ -122,7 +122,7 @@ class Look:
 
     @property
     def unseen(self) -> Tensor | None:
-        """(B,) bool, where the last block no longer sees at its place what speaks for a class; None if not known.
+        """(B,) bool, where the last block no longer sees the evidence for a class in its place; None if not known.
 
         Only where the model is sure: before that there is little to see.
         """

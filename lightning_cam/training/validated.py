@@ -16,7 +16,7 @@ _ROUNDING = 1e-3  # of a tensor that went through a cast to half precision and b
 
 
 class InputComparison:
-    """Compares once what the network is given in validation with the probe's images, and says if they differ.
+    """Compares once the network's input in validation with the probe's images, and warns if they differ.
 
     It listens to the network during a validation batch that begins with the probe's images. What the batch goes through
     is not changed. Compiled code is left alone: a hook that comes and goes would have it compiled again.
@@ -48,7 +48,7 @@ class InputComparison:
             self._hook = self._network.register_forward_pre_hook(_Listener(self._note), with_kwargs=True)
 
     def end(self) -> None:
-        """Take the hook away; say once if the network was given something else."""
+        """Remove the hook; warn once if the network got a different input."""
         self.stop()
         if not self._seen:  # the step calls something else, or nothing
             return
@@ -63,7 +63,7 @@ class InputComparison:
             )
 
     def stop(self) -> None:
-        """Take the hook away."""
+        """Remove the hook."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None

@@ -7,7 +7,7 @@ RESERVE = 16 * 2**20  # bytes
 
 
 def leave_room(folder: str | Path, size: int = 0) -> None:
-    """Refuse to fill the disk: a failed write would break the event file for the trainer's own metrics, and the run.
+    """Refuse to fill the disk: a failed write would break the trainer's event file, and the run.
 
     Args:
         folder: Where something shall be written; one that is not on this machine, or not there yet, is not looked at.

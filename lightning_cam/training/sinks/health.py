@@ -30,9 +30,9 @@ _WORDS = {
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees the evidence in its place: "
     "the maps of {methods} differ there from those of " + repr(LEADING) + ", which follow the score through the whole "
     "depth. Rely on " + repr(LEADING) + " for these images.",
-    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to almost only one other, so "
-    "tokens hardly mix and the attention scores get no gradient. A lower learning rate, a longer warm-up or normalized "
-    "queries and keys prevent it.",
+    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to hardly more than one, "
+    "so tokens barely mix and the attention scores get no gradient. A lower learning rate, a longer warm-up or "
+    "normalized queries and keys prevent it.",
     "takes over": "one patch gets more than half of all attention in {methods} at step {step}, whatever the query: "
     "maps based on attention show that patch, not evidence for a class. Registers (reg_tokens= in timm) prevent it.",
     "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model stores global "
@@ -59,7 +59,7 @@ _OF_BLOCKS: list[tuple[str, str, Callable[[float], bool]]] = [
 class Health(Sink):
     """A sink that writes nothing but warnings; it runs where looks have arrived on the host, so that none waits.
 
-    Each fault is said once for each method. The `random` control is blank, frozen and blind to the class by right.
+    Each fault is reported once per method. The `random` control may be blank, frozen and the same for all classes.
     """
 
     def __init__(self) -> None:
