@@ -242,7 +242,7 @@ def show_layers(
     target_layers: options.TargetLayers = None,
     image_size: options.ImageSize = None,
 ) -> None:
-    """Show which layers of a model would be looked at, and why."""
+    """Show which layers of a model would be explained, and why."""
     from lightning_cam.cli.models import create_model
     from lightning_cam.cli.show import describe_layers
 

@@ -130,7 +130,7 @@ Method = Annotated[
     Parameter(
         converter=names,
         show_default=",".join,
-        help="One method, several as a,b,c, or 'all' for all that apply to the model.",
+        help="One method, several as a,b,c, 'default', or 'all' for all that apply to the model.",
     ),
 ]
 Model = Annotated[

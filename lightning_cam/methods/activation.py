@@ -15,7 +15,7 @@ _SEED = 0
 
 @register_method("fem", needs={"activations"}, paper="Fuad et al. 2020, IPTA, hal-02963298")
 def fem(*, activations: Tensor) -> Tensor:
-    """Channels weighted by how many cells are rare in them: two standard deviations above their mean.
+    """Channels weighted by their number of outlier cells, more than two standard deviations above the mean.
 
     `w[k] = 1/Z #{i : A[k, i] > mean_k + 2 std_k}`, `map[i] = sum_k w[k] * A[k, i]` (`std` with divisor
     `Z`). The same for every class: the map does not show which of two objects is evidence for it (of the relevance

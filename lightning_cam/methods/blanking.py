@@ -61,7 +61,7 @@ def integrated_gradients(
     token_layout: "TokenLayout",
     steps: int = STEPS,
 ) -> Tensor:
-    """The gradient on the way from a blank image to the image, which adds up to the difference of their scores.
+    """The gradient along the path from a blank image to the image, which adds up to the difference of their scores.
 
     `(x - x0) * mean_t ds/dx(x0 + t (x - x0))`, `t` in the middle of each of `steps` parts of [0, 1], summed over
     channels and the pixels of each cell. Not for saturated models with few steps: what happens between two of them is
