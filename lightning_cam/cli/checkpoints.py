@@ -27,7 +27,7 @@ class Loaded:
     """What did not match when weights were loaded.
 
     Args:
-        prefix: What stood before the model's names in the file.
+        prefix: The prefix of the model's names in the file.
         missing: Names of the model that the file does not have.
         unexpected: Names in the file that the model does not have.
     """
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
 
     Raises:
         UsageError: There is no such file, or it can only be read with `trust`.
-        CommandError: The file is broken, or no checkpoint.
+        CommandError: The file is corrupt, or not a checkpoint.
     """
     file = Path(os.path.expanduser(path))
     if not os.path.isfile(file):
@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
 
 
 def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[str, Tensor]:
-    """Find the weights in what a checkpoint holds, under a usual key or one within another.
+    """Find the weights in a checkpoint, under a usual key or a nested one.
 
     Args:
         content: From `read_checkpoint`.

@@ -15,7 +15,7 @@ _MAX_BYTES = 2**20  # of a file of options; a device such as /dev/zero never end
 
 
 def options_of(file: Path, command: str) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
-    """Read a YAML file with the options of a command, for `App.config`; what is typed wins over it.
+    """Read a YAML file with the options of a command, for `App.config`; the command line overrides it.
 
     Args:
         file: The file.

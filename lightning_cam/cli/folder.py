@@ -123,7 +123,7 @@ def explain_files(
         folder: Where pictures go, one folder per image.
         results: Where results go; files that it has already are left out.
         layers: The target layers.
-        batch_size: Images that go through the model at once.
+        batch_size: Images per forward pass.
         workers: Processes that read, and threads that draw.
 
     Returns:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model and what its library knows of it.
+    """A model and what its library states about it.
 
     Args:
         module: The model.
@@ -164,11 +164,11 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def first_run(images: Tensor, options: str) -> Iterator[None]:
-    """Run the model for the first time: that it fails is mostly due to the images' size or channels.
+    """Run the model for the first time: if it fails, mostly the images' size or channels are wrong.
 
     Args:
         images: (B, C, H, W), what it runs on.
-        options: Those that say so, in words.
+        options: The options that set what the model takes, in words.
 
     Raises:
         UsageError: The model fails.

@@ -147,11 +147,11 @@ def first_batches(data: LightningDataModule, count: int) -> tuple[list[Any], lis
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """See to it that the looks of two replays do not mix.
+    """Make sure that the looks of two replays do not mix.
 
     Args:
         folder: Log directory.
-        name: First part of all tags.
+        name: Prefix of all tags.
 
     Raises:
         UsageError: There are looks of this name in the folder.
@@ -169,7 +169,7 @@ def nothing_left_of_a_failure(folder: Path, name: str) -> Iterator[None]:
 
     Args:
         folder: Log directory.
-        name: First part of all tags.
+        name: Prefix of all tags.
     """
 
     def written() -> set[Path]:

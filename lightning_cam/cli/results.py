@@ -30,11 +30,11 @@ class Results:
     """The results of a run, one line per image in `progress.jsonl`; the line comes after the pictures are written.
 
     Args:
-        folder: Where pictures and results go; made where missing.
-        options: What the pictures depend on. A folder with results of other options is not gone on with.
+        folder: Where pictures and results go; created if missing.
+        options: What the pictures depend on. A folder with results of other options is not continued.
 
     Attributes:
-        added: How many results came in since.
+        added: How many results were added in this run.
 
     Raises:
         UsageError: The folder holds results of other options.

@@ -21,7 +21,7 @@ def describe_layers(
     target_layers: Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
 ) -> str:
-    """Say which layers would be looked at, how their outputs lie, and which were left out.
+    """Describe which layers would be explained, the layouts of their outputs, and which were left out.
 
     Args:
         model: The model.

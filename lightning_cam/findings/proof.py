@@ -28,7 +28,7 @@ Classify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of it; probabilities of the class, means over the images.
+    """The result of a test; probabilities of the class, means over the images.
 
     Args:
         verdict: "confirmed", "not confirmed" or "not testable".
@@ -38,7 +38,7 @@ class Proof:
         without: Of images of other classes.
         added: Of the same with the mark.
         other_added: Of the same with other cells.
-        taken: How many of the images with the mark added are predicted as the class.
+        taken: The share of the images with the mark added that are predicted as the class.
         images: How many images of the class.
         others: How many of others.
         why: Why it could not be tested.
@@ -58,7 +58,7 @@ class Proof:
 
 
 def rows_of(suspect: Suspect, predictions: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are tried: of the class, right and with the mark; of others, spread over classes, without it.
+    """Which images are tested: of the class, correct and with the mark; of others, spread over classes, without it.
 
     Args:
         suspect: The suspicion.
@@ -74,7 +74,7 @@ def rows_of(suspect: Suspect, predictions: np.ndarray, groups: np.ndarray) -> tu
 
 
 def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndarray, classify: Classify) -> Proof:
-    """Try a suspicion on the model.
+    """Test a suspicion on the model.
 
     Args:
         suspect: The suspicion.
@@ -144,7 +144,7 @@ def elsewhere(masks: np.ndarray) -> np.ndarray:
 
 
 def painted_over(images: np.ndarray, masks: np.ndarray, cell: float) -> np.ndarray:
-    """Images (b, C, H, W) in which what lies under the masks (b, H, W) is replaced by a blur of what lies around.
+    """Images (b, C, H, W) in which the pixels under the masks (b, H, W) are replaced by a blur of their surroundings.
 
     The blur does not see what it replaces: with a mark left in it, a model would find it still. It is as wide as a
     cell, and twice as wide wherever that reaches nothing, until all is filled.

@@ -30,7 +30,7 @@ _SURE = 0.8
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and what it rests on.
+    """One sentence, and the data behind it.
 
     Args:
         kind: Name of the finding.
@@ -87,7 +87,7 @@ def findings(state: State) -> list[Finding]:
 
 
 def as_markdown(found: Sequence[Finding]) -> str:
-    """Findings as a list in Markdown, in which names of classes mean nothing but themselves."""
+    """Findings as a list in Markdown, with the special characters of class names escaped."""
     return "\n".join(f"- {_escaped(finding.text)}" for finding in found)
 
 
@@ -184,7 +184,7 @@ def left(state: State) -> Iterator[Finding]:
 
 @register_finding("confused")
 def confused(state: State) -> Iterator[Finding]:
-    """One class is taken for another, and where what speaks for that one lies; see `errors`."""
+    """One class is mistaken for another, and where the evidence for that one is; see `errors`."""
     cohort, look = state.cohort, state.look
     for pair in confusions(cohort.labels, look.predictions):
         label, taken, count = cohort.name(pair.label), cohort.name(pair.taken), int(pair.rows.sum())
@@ -231,7 +231,7 @@ def outside(state: State) -> Iterator[Finding]:
 
 @register_finding("same_cell")
 def same_cell(state: State) -> Iterator[Finding]:
-    """In half of the images, of three classes and more, the same cell is hottest: a token that stands out."""
+    """The same cell is hottest in half of the images, of three or more classes: an outlier token."""
     evidence = state.look.evidence
     there = has_evidence(evidence)
     if there.sum() < 8:

@@ -32,7 +32,7 @@ S = TypeVar("S", bound=Searcher)
 
 
 def register_searcher(kind: str) -> Callable[[S], S]:
-    """Enter a searcher for one kind of marks.
+    """Register a searcher for one kind of marks.
 
     Args:
         kind: Name of the kind.
@@ -47,7 +47,7 @@ def register_searcher(kind: str) -> Callable[[S], S]:
 
 @dataclass(frozen=True)
 class Mark:
-    """What evidence may have in common.
+    """What the evidence of several images may have in common.
 
     Args:
         cells: (rows, columns) bool, a place; None if it may be anywhere.

@@ -45,7 +45,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What one step said.
+    """The result of observing one step.
 
     Args:
         outputs: The outputs that count, one per head; none if nothing was seen to read one.

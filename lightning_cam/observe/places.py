@@ -23,7 +23,7 @@ _RESIZING = {"interpolate", "upsample", "adaptive_avg_pool2d", "avg_pool2d"}
 
 
 def in_place(maps: Tensor) -> Tensor:
-    """Maps whose cells lie where they seem to."""
+    """Maps whose cells already are at their place in the image."""
     return maps
 
 

@@ -40,7 +40,7 @@ class View:
 
 
 def views_of(model: nn.Module, images: Tensor, forward: Forward) -> list[View]:
-    """Find the calls of a network that are given the image as it is, or changed in a way that can be undone.
+    """Find the calls of a network that get the image unchanged, or changed in a way that can be undone.
 
     Those as it is come first. One forward of two images shows them.
 

@@ -83,7 +83,7 @@ def run_grad_cam(
     *,
     eigen_smooth: bool,
 ) -> Tensor:
-    """Run a class of `pytorch_grad_cam`. To be called inside `looking(model)`.
+    """Run a class of `pytorch_grad_cam`. Call it inside `looking(model)`.
 
     Args:
         cls: The class.
@@ -92,7 +92,7 @@ def run_grad_cam(
         images: (B, C, H, W).
         layers: The target layers.
         captured: The pass that says which classes are explained.
-        score: In place of a class: from the model's output to (B,) scalars.
+        score: Instead of a class: from the model's output to (B,) scalars.
         eigen_smooth: Passed on to the class.
 
     Returns:

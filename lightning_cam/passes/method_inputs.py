@@ -23,7 +23,7 @@ from lightning_cam.resolve import TargetLayer
 
 
 class MethodInputs:
-    """One batch and all that can be known of it. To be used inside `looking(model)`.
+    """One batch and all data that methods may need of it. Use it inside `looking(model)`.
 
     Args:
         model: The module that holds the layers.
@@ -31,7 +31,7 @@ class MethodInputs:
         images: (B, C, H, W).
         layers: The target layers.
         class_idx: Explained class, an int or (B,); None for the predicted one.
-        score: From the model's output to (B,) scalars, in place of a class.
+        score: From the model's output to (B,) scalars, instead of a class.
         needs: All that any method will ask for.
         embedding: From `find_embedding`, if any method asks for it.
         blank_embedding: What it makes of nothing, (1, ...).

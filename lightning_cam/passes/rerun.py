@@ -29,7 +29,7 @@ class Rerun:
     record and the given one what it is to return, so that only its successors (and cheap operations outside of modules)
     run. Records are taken
     only of modules whose outputs begin with the batch axis; if they turn out to lie otherwise, the whole model runs.
-    To be used inside `looking(model)`.
+    Use it inside `looking(model)`.
 
     Args:
         model: The module that holds `module`.

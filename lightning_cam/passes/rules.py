@@ -23,7 +23,7 @@ from lightning_cam.passes.blocks import BlockStatistics
 
 @dataclass(frozen=True)
 class Rules:
-    """What is treated otherwise than by the plain gradient.
+    """Which operations are treated differently from the plain gradient.
 
     Args:
         norms: Statistics of normalizations are held fixed (LN-rule, Ali et al. 2022), and so are divisors.
@@ -269,7 +269,7 @@ _RULED: dict[Any, Callable[..., Any]] = {}
 
 
 def rule_of(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enter a rule for functions: called with the mode, the function and what it was called with."""
+    """Register a rule for functions: called with the mode, the function and what it was called with."""
 
     def register(rule: Callable[..., Any]) -> Callable[..., Any]:
         _RULED.update(dict.fromkeys(functions, rule))

@@ -33,7 +33,7 @@ class RecordFile:
     """A file that is open for appending, and locked where the file system can.
 
     Args:
-        path: The file; made where missing, with the directories above it.
+        path: The file; created if missing, with the directories above it.
 
     Raises:
         BlockingIOError: Another writer has it open.

@@ -71,7 +71,7 @@ def faithfulness(
         forward: What to call with the images.
         images: (B, C, H, W), those explained.
         explanation: Of classes, not of a score.
-        batch_size: Images that go through the model at once; by default all.
+        batch_size: Images per forward pass; by default all.
         is_exclusive: Whether one class is right; otherwise each has a sigmoid of its own.
 
     Returns:

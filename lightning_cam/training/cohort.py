@@ -75,7 +75,7 @@ class CohortLooker:
         most: How many images there are at most.
         batches: How many batches a validation has.
         allowance: What a look may cost; where it is bounded the number of images is chosen by it.
-        name: First part of all tags.
+        name: Prefix of all tags.
     """
 
     def __init__(

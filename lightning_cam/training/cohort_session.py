@@ -91,14 +91,14 @@ class CohortSession:
             return None
 
     def fail(self, error: Exception) -> None:
-        """End the cohort and say why."""
+        """Switch the cohort off and log why."""
         self.end()
         if self._settings.on_error == "raise":
             raise error
         _log.warning("%s: findings are switched off: %s", self._settings.name, error)
 
     def end(self) -> None:
-        """Have no part in it any more. Other ranks learn that when they meet."""
+        """Leave the cohort. Other ranks learn of it when they meet."""
         self.is_on = False
         self._forget()
 

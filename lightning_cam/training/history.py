@@ -93,7 +93,7 @@ class History:
 
 
 def thin(steps: Sequence[int], limit: int) -> list[int]:
-    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
+    """Choose which looks to keep as the history grows: the first, the newest, and evenly spaced ones between.
 
     What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
     and the newest, keeps the same ones.

@@ -29,7 +29,7 @@ class RunInfo:
     """What stays the same over all looks of a callback.
 
     Args:
-        name: First part of all tags.
+        name: Prefix of all tags.
         methods: Names of the methods.
         text: A short description in Markdown of what is shown.
         images: (B, 3, H, W) uint8, the probe's images as a person would see them.
@@ -157,7 +157,7 @@ def measure(
         explanation: Of the probe's images.
         probe: The fixed images and what is known about them.
         history: The looks before this one.
-        name: First part of all tags.
+        name: Prefix of all tags.
         step: Step of the validation metrics.
         epoch: The epoch.
         checks: What this look has found out besides, if it has.

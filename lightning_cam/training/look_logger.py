@@ -48,7 +48,7 @@ _ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}
 
 
 class LookLogger:
-    """Measures each look, and hands it to the thread that draws and logs it.
+    """Measures each look, and passes it to the thread that draws and logs it.
 
     Args:
         settings: What the user asked for.
@@ -144,7 +144,7 @@ class LookLogger:
         self._worker.flush()
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write all looks that are still queued."""
         self._worker.close()
 
     def _check_names(self, explanation: Explanation) -> None:
@@ -216,7 +216,7 @@ class LookLogger:
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:
-    """Which network of several is shown, in a sentence."""
+    """Which of several networks is shown, in a sentence."""
     last = layers[-1]
     if not last.beside:
         return ""

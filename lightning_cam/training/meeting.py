@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 @dataclass(frozen=True)
 class LastWord:
-    """What the first rank ends a meeting with.
+    """The result with which the first rank ends a meeting.
 
     Args:
         cohort: Whether there are further looks at the cohort.

@@ -35,7 +35,7 @@ _SECONDS = 10.0  # that the end of a training may wait for the report and the ti
 class TimelineSink(Sink):
     """Writes the record of raw maps into the run's directory.
 
-    A look that cannot be written is lost: that is said once, and the next one is tried again.
+    A look that cannot be written is lost, with one warning; the next one is tried again.
 
     Args:
         directory: Where the run's event file lies, a path or an address that fsspec knows.
@@ -143,7 +143,7 @@ class TimelineSink(Sink):
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look, and say where they are.
 
-        What takes longer than ten seconds is thinned or left out, and that is said.
+        What takes longer than ten seconds is thinned or skipped, with a warning.
 
         Raises:
             RuntimeError: One of the files could not be written; the other one was tried all the same.
