@@ -37,10 +37,10 @@ class Explanation:
         scores: (B,) float32, what was explained: the logit of the class, or the `score`.
         conservation: For each method that follows the score through the whole depth (B,) float32: the sum of its map as
             a fraction of the difference between the score and that of a blank image.
-        unknown: Operations that the rules of these methods do not cover, in which relevance may be lost.
-        blocks: With these methods, statistics of the model's attention on the first images: by name (L,) float32, one
-            number per attention, see `BlockStatistics`.
-        images: (B, C, H, W), the explained images, drawn under the maps.
+        unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
+        blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
+            per attention, see `BlockStatistics`.
+        images: (B, C, H, W), what was explained, to be drawn under the maps.
         normalizations: What they may have been normalized with: means and standard deviations.
     """
 

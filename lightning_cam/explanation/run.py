@@ -75,8 +75,8 @@ def explain(
             is that of the plain view.
         eigen_smooth: Use the first principal component of the weighted activations instead of their sum, in
             methods that weight activations.
-        embedding: Where methods of the whole depth read relevance; by default the result of `find_embedding`.
-        preprocess: From a PIL image to the model's input (C, H, W), such as torchvision's `weights.transforms()`.
+        embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
+        preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
 
     Returns:
         The maps, on the device of `images`.

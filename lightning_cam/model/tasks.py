@@ -17,9 +17,9 @@ class Task:
     """A kind of task; this base class has softmax classes.
 
     Attributes:
-        words: Its name in sentences.
-        has_classes: Whether an output has a value for each of several classes.
-        is_exclusive: Whether exactly one of them is right.
+        words: What it is called in sentences.
+        has_classes: Whether an output says something of each of several classes.
+        is_exclusive: Whether one of them is right.
     """
 
     words: ClassVar[str] = "softmax classes"

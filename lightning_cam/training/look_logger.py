@@ -165,12 +165,10 @@ class LookLogger:
             beside=_beside(layers),
             holds=holds(self._probe, taken.head.num_classes),
             layers="`, `".join(layer.name for layer in layers),
-            depth=""
-            if embedding is None
-            else f": methods of the whole depth at `{embedding.name or 'the image'}`, others",
+            depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._target(),
-            report=f", and `{report.name}` after the run" if report else "",
+            report=f", and `{report.name}` when the run has ended" if report else "",
         )
 
     def _target(self) -> str:
