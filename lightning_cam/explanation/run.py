@@ -63,7 +63,7 @@ def explain(
             models with operations that `attnlrp` does not cover, `gae` replaces it where it applies, with a warning.
         class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
             class.
-        score: Instead of a class: a function from the model's output to (B,) scalars.
+        score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: One or several names, modules or `TargetLayer`s; by default the last of those that
             `find_target_layers` finds.
         layout: Layout of the outputs of `target_layers`, if it cannot be found automatically.

@@ -50,8 +50,8 @@ class TransformerCAMCallback(Callback):
             or a function of the images. By default the network that validation was seen to run, on the same input.
         mean: Mean that the images were normalized with; by default taken from the validation transforms.
         std: Standard deviation that the images were normalized with; by default as for `mean`.
-        class_names: Names of the classes, or a mapping from class to name; by default taken from the dataset.
-        rgb: Which three bands to show as red, green and blue if images have more or fewer; by default the first.
+        class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
+        rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
         cohort: Number of further validation images, spread over classes, that are explained at each validation run as
             the basis of findings: by default as many as cost at most a tenth of the validation's own time, or, at fewer

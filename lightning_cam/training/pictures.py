@@ -51,7 +51,7 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
     bands = settings.rgb
     if bands is not None:
         if max(bands) >= images.shape[1]:
-            raise ValueError(f"rgb: the images have bands 0 to {images.shape[1] - 1}, got {bands}")
+            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {bands}")
         images, mean, std = images[:, bands], mean[bands], std[bands]
     return to_uint8(unnormalize(images.float(), mean, std))
 

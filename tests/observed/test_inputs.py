@@ -263,4 +263,4 @@ def test_bands_that_are_not_there(tmp_path):
     from lightning_cam import TransformerCAMCallback
 
     result = fit((Plain(vit()), *loaders()), tmp_path, callback=TransformerCAMCallback(rgb=[0, 1, 7]))
-    assert result.off and any("rgb: the images have bands 0 to 2, got [0, 1, 7]" in text for text in result.said)
+    assert result.off and any("rgb: the images have the bands 0 to 2, got [0, 1, 7]" in text for text in result.said)

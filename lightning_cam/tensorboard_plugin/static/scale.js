@@ -107,7 +107,7 @@ function noEvidence(state, { timeline, lookIndex, imageIndex, method }) {
   const { maps } = timeline.looks[lookIndex];
   const own = maps[method ?? ""];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
-  const what = explained === null ? "the explained output" : timeline.className(explained);
+  const what = explained === null ? "what is explained" : timeline.className(explained);
   const others = Object.keys(maps).filter((other) => other !== method);
   const telling = others.filter((other) => largestValue(maps[other], imageIndex, isSigned(state)));
   const where = telling.length ? ` Methods with evidence: ${telling.map(readable).join(", ")}.` : others.length ? " No other method shows any." : "";
