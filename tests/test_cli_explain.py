@@ -325,7 +325,7 @@ def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_pa
 def test_the_preprocessing_is_said(photos, tmp_path, capsys, options, said):
     args = ["--path", photos, "--model", "tests.models:class_token_vit", "--method", "hirescam", "--workers", "0"]
     assert run("explain", *args, *options, "--output", tmp_path / "out") == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"each image: {said}"
+    assert capsys.readouterr().out.splitlines()[0] == f"preprocessing: {said}"
 
 
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
@@ -391,7 +391,7 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--model-args", "3"], "as --model-args.num_classes 10, got '3'\n"),
         (["--path", "{photos}", *MODEL, "--model-args.depth", "{{["], "expected a YAML value, got '{{['\n"),
         (["--config", "nope.yaml"], "--config: 'nope.yaml' cannot be read: No such file or directory\n"),
-        (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "there is no 'gradcamm'; did you mean 'gradcam'?"),
+        (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "unknown method 'gradcamm'; did you mean 'gradcam'?"),
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
         (["--path", "{photos}", *MODEL, "--aug-smooth", "true"], "lightning-cam: unexpected argument 'true'\n"),
         (["--path", "{photos}", *MODEL, "--agu_smooth"], "option: --agu_smooth. Did you mean --aug-smooth?\n"),

@@ -165,7 +165,7 @@ def test_a_folder_whose_timeline_has_no_look_is_taken_over(tmp_path):
     assert writer.probe(np.zeros((2, 3, 16, 16), np.uint8)) == record
     writer.append(0, epoch=0, maps={"hirescam": np.ones((2, 4, 4))})
     writer.close()
-    with pytest.raises(UsageError, match=r"already \(cam.lcam\)"):
+    with pytest.raises(UsageError, match=r"--name cam \(cam.lcam\)"):
         check_folder(tmp_path, "cam")
     check_folder(tmp_path, "other")
 
