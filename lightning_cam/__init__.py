@@ -1,4 +1,4 @@
-"""Class activation maps of vision transformers, followed over a Lightning training.
+"""Class activation maps of vision transformers and convolutional networks during a Lightning training.
 
 Names are imported on first use, so that the TensorBoard plugin of this package loads without torch.
 """

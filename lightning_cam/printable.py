@@ -1,4 +1,4 @@
-"""Names from outside as text that one line can show."""
+"""Make names from outside printable on one line."""
 
 import re
 

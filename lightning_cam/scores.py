@@ -1,4 +1,4 @@
-"""What can be explained in place of a class: callables from the model's output to one number per image."""
+"""Scores to explain instead of a class: callables from the model's output to one number per image."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from lightning_cam.model.output import logits_of
 
 @dataclass(frozen=True)
 class Finer:
-    """What speaks for a class and not for those most like it.
+    """The evidence for a class that its most similar classes do not share.
 
     `s = sum_j p_j (y_c - alpha * y_j) / sum_j p_j` over the `num_similar` classes `j` whose logits `y_j` are nearest to
     that of class `c`, `p` the softmax (Zhang et al. 2025, "Finer-CAM: Spotting the Difference Reveals Finer Details for
@@ -22,8 +22,8 @@ class Finer:
 
     Args:
         class_idx: The class; None for the predicted one of each image.
-        num_similar: How many classes to contrast with; fewer if the model has fewer.
-        alpha: How much of their evidence is taken away.
+        num_similar: Number of classes to contrast with; fewer if the model has fewer.
+        alpha: How much of their evidence is subtracted.
 
     Example:
         >>> logits = torch.tensor([[4.0, 3.0, 3.0, 0.0]])
@@ -44,7 +44,7 @@ class Finer:
         logits = logits_of(output).float()
         count = logits.shape[1]
         if not 0 <= (self.class_idx or 0) < count:
-            raise ValueError(f"score: Finer(class_idx={self.class_idx}) is none of the model's {count} classes")
+            raise ValueError(f"score: Finer(class_idx={self.class_idx}) is not one of the model's {count} classes")
         own = logits.max(1).values if self.class_idx is None else logits[:, self.class_idx]
         with torch.no_grad():  # which classes are similar is not itself explained
             nearest = (logits - own[:, None]).abs().argsort(dim=1, stable=True)
@@ -60,9 +60,9 @@ class Finer:
 
 @dataclass(frozen=True)
 class EmbeddingSimilarity:
-    """How much an image's embedding is like a reference: what makes the model take two images for alike.
+    """How similar an image's embedding is to a reference: why the model sees two images as similar.
 
-    `s = cos(f(image), reference)`, for models (or a `forward`) that put out features in place of logits, as in
+    `s = cos(f(image), reference)`, for models (or a `forward`) that return features instead of logits, as in
     grad-cam's tutorial on embeddings.
 
     Args:

@@ -225,7 +225,7 @@ def _warned(tmp_path, lit=None, callback=None, validation=None, **options):
 
 
 def test_no_logger(tmp_path):
-    assert "a logger is needed" in _warned(tmp_path, logger=False)
+    assert "the maps need a logger" in _warned(tmp_path, logger=False)
 
 
 def test_a_batch_without_images(tmp_path):
@@ -240,7 +240,7 @@ def test_a_batch_without_images(tmp_path):
         def validation_step(self, batch, batch_idx):
             pass
 
-    assert "was not seen to be given images" in _warned(tmp_path, Mlp(), validation=Vectors())
+    assert "no network was seen to receive images" in _warned(tmp_path, Mlp(), validation=Vectors())
 
 
 def test_a_model_without_places(tmp_path):
@@ -308,7 +308,7 @@ def test_a_map_that_is_not_finite_is_marked_and_training_goes_on(tmp_path):
 
 
 def test_on_error_raise(tmp_path):
-    with pytest.raises(ValueError, match="a logger is needed"):
+    with pytest.raises(ValueError, match="the maps need a logger"):
         trainer(tmp_path, TransformerCAMCallback(on_error="raise"), logger=False).fit(Lit(), *loaders())
 
 
@@ -317,7 +317,7 @@ def test_on_error_raise(tmp_path):
     [
         (dict(num_samples=0), "num_samples: expected at least 1, got 0"),
         (dict(every_n_epochs=0), "every_n_epochs: expected at least 1, got 0"),
-        (dict(methods="camcam"), "methods: there is no 'camcam'"),
+        (dict(methods="camcam"), "methods: unknown method 'camcam'"),
         (dict(on_error="ignore"), "on_error: expected 'warn' or 'raise', got 'ignore'"),
         (dict(mean=0.5), "mean, std: give both or neither"),
     ],

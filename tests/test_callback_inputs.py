@@ -89,7 +89,7 @@ def test_class_names_as_a_mapping(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("cat", "class_names: .* the text 'cat'"),
+        ("cat", "class_names: .* the string 'cat'"),
         ({1: "dog", 2: "bird"}, "class_names: expected the keys 0 to 1, got 1, 2"),
     ],
 )
@@ -100,7 +100,7 @@ def test_class_names_that_are_none(names, message):
 
 def test_too_few_class_names_are_said(tmp_path, caplog):
     train(tmp_path, TransformerCAMCallback(class_names=["cat", "dog"], on_error="raise"))
-    assert caplog.text.count("2 class names and 3 classes") == 1
+    assert caplog.text.count("2 class names for 3 classes") == 1
 
 
 def test_a_binary_classifier_of_one_logit(tmp_path):
@@ -156,13 +156,13 @@ def test_a_regression_has_no_classes(tmp_path):
 
 @pytest.mark.parametrize("class_idx", ["3", -1, [1]])
 def test_a_class_that_is_none(class_idx):
-    with pytest.raises(ValueError, match=r"class_idx: expected None or a class from 0 on, got"):
+    with pytest.raises(ValueError, match=r"class_idx: expected None or a class index of at least 0, got"):
         TransformerCAMCallback(class_idx=class_idx)
 
 
 def test_a_run_without_validation_says_so_once(tmp_path, caplog):
     train(tmp_path, TransformerCAMCallback(on_error="raise"), limit_val_batches=0)
-    assert caplog.text.count("it looks at validation, and there is none") == 1
+    assert caplog.text.count("is inactive: this run has no validation loop") == 1
 
 
 def test_a_run_that_never_looked_leaves_no_record(tmp_path):

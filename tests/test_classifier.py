@@ -73,7 +73,7 @@ def test_a_name_or_a_function_decides():
     ("forward", "message"),
     [
         (None, "Lit has no forward.* has the submodules backbone, head; give forward="),
-        ("backbon", r"nothing to call by the name 'backbon' \(it has backbone, head\)"),
+        ("backbon", r"no callable named 'backbon' \(it has backbone, head\)"),
     ],
 )
 def test_what_is_ambiguous_is_asked_for(forward, message):

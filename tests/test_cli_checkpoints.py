@@ -93,7 +93,7 @@ def test_a_key_without_weights_is_refused(tmp_path):
     torch.save({"model": named(), "epoch": 3}, tmp_path / "weights.pt")
     for key in ("epoch", "model.net", "none"):
         with pytest.raises(
-            UsageError, match=f"--state-dict-key: no weights under '{key}'; the file holds model, epoch"
+            UsageError, match=f"--state-dict-key: no weights under '{key}'; the file contains model, epoch"
         ):
             load_file_of_weights(network(), tmp_path / "weights.pt", key)
 
@@ -145,11 +145,11 @@ def test_arrays_that_do_not_fit_are_refused_in_a_sentence(tmp_path):
     np.savez(tmp_path / "ViT.npz", **google_weights())
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     (tmp_path / "broken.npz").write_bytes(b"no archive")
-    with pytest.raises(UsageError, match="is Google's format, and Sequential has no loader for it"):
+    with pytest.raises(UsageError, match="is in Google's format, but Sequential has no loader for it"):
         load_file_of_weights(network(), tmp_path / "ViT.npz")
-    with pytest.raises(UsageError, match=r"other.npz is of another model"):
+    with pytest.raises(UsageError, match=r"other.npz does not fit the model"):
         load_file_of_weights(vit(), tmp_path / "other.npz")
-    with pytest.raises(CommandError, match=r"broken.npz is broken"):
+    with pytest.raises(CommandError, match=r"broken.npz is corrupt"):
         load_file_of_weights(vit(), tmp_path / "broken.npz")
     with pytest.raises(UsageError, match="there is no file"):
         load_file_of_weights(vit(), tmp_path / "none.npz")
@@ -159,7 +159,7 @@ def test_safetensors_load(tmp_path):
     save_file({f"net.{name}": tensor for name, tensor in network().state_dict().items()}, tmp_path / "w.safetensors")
     model, loaded = load(tmp_path / "w.safetensors")
     assert_loaded(model)
-    assert str(loaded) == "the prefix 'net.' taken off"
+    assert str(loaded) == "prefix 'net.' removed"
 
 
 def test_a_lightning_checkpoint_loads(tmp_path):
@@ -201,7 +201,7 @@ def test_a_differing_shape_is_refused_and_nothing_loaded(tmp_path):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     torch.save({"stem.conv": torch.zeros(1)}, tmp_path / "w.pt")
-    with pytest.raises(UsageError, match=r"no name in it is one of the model's; it has stem.conv"):
+    with pytest.raises(UsageError, match=r"none of its names occur in the model; it has stem.conv"):
         load(tmp_path / "w.pt")
 
 
@@ -217,7 +217,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, old_format):
     target = tmp_path / "ran"
     content = {"state_dict": network().state_dict(), "evil": Evil(target)}
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not old_format)
-    with pytest.raises(UsageError, match="is not loaded, because that could run code from it"):
+    with pytest.raises(UsageError, match="was not loaded, because loading it could run code"):
         load(tmp_path / "w.pt")
     assert not target.exists()
 
@@ -233,7 +233,7 @@ def test_a_whole_pickled_model_loads_when_trusted(tmp_path):
 def test_a_broken_file_is_called_broken(tmp_path, name):
     torch.save(network().state_dict(), tmp_path / "whole.pt")
     (tmp_path / name).write_bytes((tmp_path / "whole.pt").read_bytes()[:500])
-    with pytest.raises(CommandError, match="is broken") as caught:
+    with pytest.raises(CommandError, match="is corrupt") as caught:
         load(tmp_path / name)
     assert not isinstance(caught.value, UsageError)
 
@@ -242,7 +242,7 @@ def test_a_broken_file_is_called_broken(tmp_path, name):
 @pytest.mark.parametrize("trust", [False, True])
 def test_what_is_no_checkpoint_is_called_so_and_not_to_be_trusted(tmp_path, content, trust):
     (tmp_path / "w.pt").write_bytes(content)
-    with pytest.raises(CommandError, match=r"w\.pt is no checkpoint that torch can read$") as caught:
+    with pytest.raises(CommandError, match=r"w\.pt is not a checkpoint that torch can read$") as caught:
         load(tmp_path / "w.pt", trust)
     assert not isinstance(caught.value, UsageError)
 

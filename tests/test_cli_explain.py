@@ -160,7 +160,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monke
     options = ("--method", "hirescam", "--batch-size", "1")
     monkeypatch.setattr(folder_module, "explain", interrupted)
     assert explain_photos(photos, tmp_path / "out", *options) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     # The first line holds the options; the last may have been cut off in the middle.
     progress = tmp_path / "out" / "vit" / "progress.jsonl"
     done = len(progress.read_text().splitlines()) - 1
@@ -185,11 +185,11 @@ def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, mon
     )
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == []
-    assert last_line() == "3 of 3 images explained, 3 of them by an earlier run"
+    assert last_line() == "3 of 3 images explained, 3 of them in an earlier run"
     Image.new("RGB", (20, 30), "red").save(photos / "a.png")
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == [1]
-    assert last_line() == "3 of 3 images explained, 2 of them by an earlier run"
+    assert last_line() == "3 of 3 images explained, 2 of them in an earlier run"
     assert Image.open(tmp_path / "out" / "vit" / "a.png" / "hirescam.jpg").size == (20, 30)
 
 
@@ -197,7 +197,7 @@ def test_results_of_other_options_are_not_mixed(photos, tmp_path, capsys):
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     capsys.readouterr()
     assert explain_photos(photos, tmp_path / "out", "--method", "gradcam") == 2
-    assert "holds results with another method (['hirescam'], now ['gradcam'])" in capsys.readouterr().err
+    assert "contains results with a different method (['hirescam'], now ['gradcam'])" in capsys.readouterr().err
 
 
 def test_a_folder_without_any_result_is_taken_over(photos, tmp_path):
@@ -314,18 +314,18 @@ def test_one_value_is_a_list_of_one_and_a_number_for_all_channels(photos, tmp_pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "the shorter side resized to 35, the middle 32×32 cropped, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
-        (["--image-size", "32"], "all of it resized to 32×32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        ([], "shorter side resized to 35, center crop of 32×32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
+        (["--image-size", "32"], "whole image resized to 32×32, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"),
         (
             ["--image-size", "32", "--mean", "0.25", "--std", "[0.1,0.2,0.3]"],
-            "all of it resized to 32×32, mean 0.25 0.25 0.25, std 0.1 0.2 0.3",
+            "whole image resized to 32×32, mean 0.25 0.25 0.25, std 0.1 0.2 0.3",
         ),
     ],
 )
 def test_the_preprocessing_is_said(photos, tmp_path, capsys, options, said):
     args = ["--path", photos, "--model", "tests.models:class_token_vit", "--method", "hirescam", "--workers", "0"]
     assert run("explain", *args, *options, "--output", tmp_path / "out") == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"each image: {said}"
+    assert capsys.readouterr().out.splitlines()[0] == f"preprocessing: {said}"
 
 
 def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
@@ -337,7 +337,7 @@ def test_a_checkpoint_s_weights_are_explained(photos, tmp_path, capsys):
     assert explain_photos(photos, tmp_path / "out", "--checkpoint", tmp_path / "best.ckpt", "--method", "hirescam") == 0
     results = results_of(tmp_path / "out")
     assert {image["class_idx"] for image in results["images"]} == {4}
-    assert results["weights"].endswith("the prefix 'model.' taken off, 1 unexpected (loss.weight)")
+    assert results["weights"].endswith("prefix 'model.' removed, 1 unexpected (loss.weight)")
 
 
 @pytest.mark.parametrize(
@@ -377,8 +377,8 @@ def _small(create, *args, **kwargs):
         (["--pth", "{photos}", *MODEL], "--path requires an argument. Did you mean --path instead of --pth?"),
         (["--path", "{photos}", *MODEL, "--class-id=1"], "option: --class-id. Did you mean --class-idx?\n"),
         (["--path", "{photos}", *MODEL, "--model_arg.depth", "3"], "--model_arg.depth. Did you mean --model-args?\n"),
-        (["{photos}", *MODEL], "parameter --path requires an argument. '{photos}' belongs to no option.\n"),
-        (["--path", "{photos}", "stray", *MODEL], "lightning-cam: 'stray' belongs to no option\n"),
+        (["{photos}", *MODEL], "parameter --path requires an argument. Unexpected argument '{photos}'.\n"),
+        (["--path", "{photos}", "stray", *MODEL], "lightning-cam: unexpected argument 'stray'\n"),
         (["--path", "{photos}", *MODEL, "--class_idx"], ' parameter --class_idx requires an argument.\n'),
         (["--path", "{photos}", *MODEL, "--debug=maybe"], '--debug: unable to convert "maybe" into bool.\n'),
         (["--path", "{photos}", *MODEL, "--class-idx", "red"], " --class-idx: expected a whole number, got 'red'\n"),
@@ -389,21 +389,21 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *PLAIN, "--image-size", "3", "4", "5"], "one or two whole numbers, got '3 4 5'\n"),
         (["--path", "{photos}", *PLAIN, "--image-size"], " --image-size requires at least 1 element. Got 0.\n"),
         (["--path", "{photos}", *MODEL, "--model-args", "3"], "as --model-args.num_classes 10, got '3'\n"),
-        (["--path", "{photos}", *MODEL, "--model-args.depth", "{{["], "expected a value as in YAML, got '{{['\n"),
+        (["--path", "{photos}", *MODEL, "--model-args.depth", "{{["], "expected a YAML value, got '{{['\n"),
         (["--config", "nope.yaml"], "--config: 'nope.yaml' cannot be read: No such file or directory\n"),
-        (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "there is no 'gradcamm'; did you mean 'gradcam'?"),
+        (["--path", "{photos}", *MODEL, "--method", "gradcamm"], "unknown method 'gradcamm'; did you mean 'gradcam'?"),
         (["--path", "{photos}/none", *MODEL], "--path: no image"),
-        (["--path", "{photos}", *MODEL, "--aug-smooth", "true"], "lightning-cam: 'true' belongs to no option\n"),
+        (["--path", "{photos}", *MODEL, "--aug-smooth", "true"], "lightning-cam: unexpected argument 'true'\n"),
         (["--path", "{photos}", *MODEL, "--agu_smooth"], "option: --agu_smooth. Did you mean --aug-smooth?\n"),
         (["--path", "{photos}", *MODEL, "--class-idx", "9"], "class-idx: the model's classes go from 0 to 4, got 9\n"),
         (["--path", "{photos}", *MODEL, "--target-layers", "blocks.9"], ": --target-layers: the model has no module"),
-        (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has nothing"),
+        (["--path", "{photos}", *MODEL, "--forward", "hea"], ": --forward: VisionTransformer has no callable"),
         (["--path", "{photos}", *MODEL, "--target-layers", "head"], "; name another layer with --target-layers, or"),
-        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg' belongs to no option; a pattern must"),
-        (["--path", "{photos}", *MODEL, "--device", "gpu"], "no 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
+        (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg'; quote a pattern, or the shell"),
+        (["--path", "{photos}", *MODEL, "--device", "gpu"], "device 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
         (["--path", "{photos}", *PLAIN, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
         (["--path", "{photos}", *PLAIN, "--image-size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
-        (["--path", "{photos}", *PLAIN, "--image-size", "48"], "; --image-size, --mean and --std say what it takes\n"),
+        (["--path", "{photos}", *PLAIN, "--image-size", "48"], "what it takes with --image-size, --mean and --std\n"),
         (["--path", "{photos}", *SIZED, "--mean", "[0]", "--std", "[1]"], "images of 1×32×32 (RuntimeError: Given gr"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model-args.depht", "3"], "--model-args: tests.models:class_token_vit"),
@@ -428,9 +428,9 @@ def test_a_wrong_value_in_a_file_is_told_like_one_that_was_typed(tmp_path, capsy
         b"class_idx: red": f"Invalid value for [class_idx]: expected a whole number, got 'red' in {config}",
         b"clas_idx: 3": f'Unknown option: "[clas_idx]" from {config}. Did you mean --class-idx?',
         b"methods: gradcam": f'Unknown option: "[methods]" from {config}. Did you mean --method?',
-        b"- path": f"--config: '{config}' holds no options, each as `name: value`",
-        b"path: \xff": f"--config: '{config}' is no UTF-8 text",
-        b"path: [": f"--config: '{config}' is no YAML: while parsing a flow node",
+        b"- path": f"--config: '{config}' contains no options; write each as `name: value`",
+        b"path: \xff": f"--config: '{config}' is not UTF-8 text",
+        b"path: [": f"--config: '{config}' is not valid YAML: while parsing a flow node",
     }.items():
         config.write_bytes(content)
         assert run("explain", "--config", config, "--path", tmp_path, *MODEL) == 2
@@ -448,7 +448,7 @@ def test_labels_that_the_model_has_not_are_told_without_what_no_shell_can_give()
         scores_of(torch.zeros(2, 5), 2, torch.tensor([1, 7]), None)
     assert as_typed(str(error.value), ["class_idx"]) == (
         "--class-idx: the model has 5 logits, so the classes to explain, by default the labels, go from 0 to 4; "
-        "got 7; give --class-idx, or score= (in Python) for an output that is no classes"
+        "got 7; give --class-idx, or score= (in Python) for an output without classes"
     )
 
 
@@ -462,8 +462,8 @@ def test_weights_that_cannot_be_fetched_name_the_options(photos, tmp_path, monke
     args = ["--path", photos, "--model", model, "--output", tmp_path / "out"]
     assert run("explain", *args, "--pretrained") == 1
     assert capsys.readouterr().err == (
-        f"lightning-cam: --pretrained: the weights of {model} cannot be fetched (URLError: <urlopen error no network>)"
-        "; a file of them that is here can be given as --checkpoint FILE\n"
+        f"lightning-cam: --pretrained: the weights of {model} cannot be downloaded (URLError: <urlopen "
+        "error no network>); if you have them in a file, give --checkpoint FILE\n"
     )
 
 
@@ -475,7 +475,7 @@ def test_completion_and_help_know_the_options(tmp_path, monkeypatch, capsys, she
     assert "aug-smooth" in script.read_text()
     assert run("explain", "--help") == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Weights: a state dict, safetensors" in said and "Options of every command" in said
+    assert "File of weights: a state dict, safetensors" in said and "Options for all commands" in said
 
 
 def test_help_and_completion_do_not_import_torch():
@@ -487,7 +487,7 @@ def test_help_and_completion_do_not_import_torch():
 
 def test_memory_that_runs_out_is_not_put_down_to_the_size_of_images():
     images = torch.zeros(2, 3, 8, 8)
-    with pytest.raises(torch.OutOfMemoryError), first_run(images, "--image-size says"):
+    with pytest.raises(torch.OutOfMemoryError), first_run(images, "--image-size"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(UsageError, match="images of 3×8×8"), first_run(images, "--image-size says"):
+    with pytest.raises(UsageError, match="images of 3×8×8"), first_run(images, "--image-size"):
         raise RuntimeError("wrong size")

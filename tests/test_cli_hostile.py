@@ -60,7 +60,7 @@ def test_names_of_any_kind(tmp_path, capsys):
     assert err[-2].startswith(r"bad\n\x1b[31m\udce9.png: UnidentifiedImageError: ")
     assert err[-1] == f"lightning-cam: 1 of {len(NAMES) + 1} images failed, see above"
     assert explain(tmp_path / "in", tmp_path / "out") == 1  # gone on with: all names are found again
-    assert f"{len(NAMES)} of them by an earlier run" in capsys.readouterr().out
+    assert f"{len(NAMES)} of them in an earlier run" in capsys.readouterr().out
 
 
 @pytest.mark.timeout(120)
@@ -177,7 +177,7 @@ def test_patterns_do_not_follow_links_in_circles(tmp_path, pattern):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--path", "{folder}/*/../a.png"], "--path: expected no '..' behind a wildcard"),
+        (["--path", "{folder}/*/../a.png"], "--path: expected no '..' after a wildcard"),
         (["--path", "{folder}/pipe.png"], "--path: no image"),
         (["--path", "/dev/zero"], "--path: no image"),
         (["--path", "{folder}", "--modelname", "../x"], "--modelname: expected the name of a folder in --output"),
@@ -187,7 +187,7 @@ def test_patterns_do_not_follow_links_in_circles(tmp_path, pattern):
         (["--path", "{folder}", "--mean", "nan"], "--mean: expected finite numbers, got '0.5 nan'"),
         (["--path", "{folder}", "--mean", "[0,0]", "--std", "[1,0]"], "--std: expected numbers above 0, got [0.5, 1.0"),
         (["--path", "{folder}", "--class-names", "x" * 300], "--class-names: there is no file 'xxx"),
-        (["--path", "{folder}", "--class-names", "{folder}/a.png"], "a.png' is no UTF-8 text"),
+        (["--path", "{folder}", "--class-names", "{folder}/a.png"], "a.png' is not UTF-8 text"),
         (["--path", "{folder}", "--method", "../x"], "--method: "),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_module_that_ends_the_program_does_not_end_this_one_unsaid(tmp_path, m
     monkeypatch.syspath_prepend(tmp_path)
     assert run("layers", "ends_the_program:net") == 2
     assert capsys.readouterr().err == (
-        "lightning-cam: --model: cannot import 'ends_the_program': it ends the program (SystemExit: 57)\n"
+        "lightning-cam: --model: cannot import 'ends_the_program': it exits the program (SystemExit: 57)\n"
     )
 
 

@@ -152,7 +152,7 @@ def test_a_folder_with_the_same_timeline_is_left_alone(training, replayed, capsy
     folder, _ = replayed
     files = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert replay_data(training[0], folder, "--name", "photos") == 2
-    assert f"{folder} holds a timeline of --name photos already" in capsys.readouterr().err
+    assert f"{folder} already contains a timeline with --name photos" in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == files
 
 
@@ -165,7 +165,7 @@ def test_a_folder_whose_timeline_has_no_look_is_taken_over(tmp_path):
     assert writer.probe(np.zeros((2, 3, 16, 16), np.uint8)) == record
     writer.append(0, epoch=0, maps={"hirescam": np.ones((2, 4, 4))})
     writer.close()
-    with pytest.raises(UsageError, match=r"already \(cam.lcam\)"):
+    with pytest.raises(UsageError, match=r"--name cam \(cam.lcam\)"):
         check_folder(tmp_path, "cam")
     check_folder(tmp_path, "other")
 
@@ -218,11 +218,14 @@ def test_a_data_module_gives_its_first_validation_batch(training, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--checkpoints", "{root}/ckpts"], "--probe, --data: give one of them"),
+        (["--checkpoints", "{root}/ckpts"], "--probe, --data: give exactly one of them"),
         (["--checkpoints", "{root}/ckpts", "--probe", "{root}/none"], "lightning-cam: --probe: no image"),
         (["--checkpoints", "{root}/none/*.ckpt", "--probe", "{root}/photos"], "--checkpoints: there is no file"),
-        (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is no Lightning checkpoint"),
-        (["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module-args.width", "3"], "cannot be made"),
+        (["--checkpoints", "{root}/bare.ckpt", "--probe", "{root}/photos"], "is not a Lightning checkpoint"),
+        (
+            ["--checkpoints", "{root}/ckpts", "--probe", "{root}/photos", "--module-args.width", "3"],
+            "cannot be created",
+        ),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(training, tmp_path, capsys, args, message):
@@ -244,7 +247,7 @@ def test_a_broken_image_is_named_and_left_out(tmp_path, caplog):
     images = folder_probe(str(tmp_path), 2, prepare).images
     assert torch.equal(images, torch.stack([prepare(Image.new("RGB", (8, 8), color)) for color in ("red", "green")]))
     [said] = caplog.messages
-    assert said.startswith("a.png is left out: UnidentifiedImageError: cannot identify image file")
+    assert said.startswith("a.png is skipped: UnidentifiedImageError: cannot identify image file")
 
 
 def test_a_folder_with_nothing_but_broken_images_is_told(tmp_path):
@@ -257,4 +260,4 @@ def test_a_module_must_be_of_lightning(training, tmp_path, capsys):
     root, _ = training
     args = ["--checkpoints", root / "ckpts", "--probe", root / "photos", "--module", "tests.models:swin"]
     assert run("replay", *args) == 2
-    assert "is no LightningModule" in capsys.readouterr().err
+    assert "is not a LightningModule" in capsys.readouterr().err

@@ -17,10 +17,10 @@ def test_layers_says_once_what_is_looked_at_and_what_was_left_out(capsys, caplog
     *lines, left_out = capsys.readouterr().out.splitlines()
     assert lines == [
         "images of 224×224",
-        "looked at: blocks.0.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
-        "looked at: blocks.1.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
-        "  the norm before the last mixing of tokens at whose patches the logits have a gradient",
-        "  and its like in the block before",
+        "target layer: blocks.0.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
+        "target layer: blocks.1.norm1 (LayerNorm): NLC 14×14, 5 prefix tokens",
+        "  the norm before the last token mixing where the logits still depend on the patches",
+        "  and the same norm one block earlier",
     ]
     assert left_out.startswith("left out, ") and left_out.endswith(": blocks.1.norm2, norm")
 
@@ -29,10 +29,10 @@ def test_layers_names_the_norms_that_live_too(capsys):
     assert run("layers", "tests.models:average_pool_vit", "--image-size", "[32,32]") == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if ":" in line] == [
-        "looked at: blocks.1.norm1 (LayerNorm): NLC 4×4",
-        "looked at: blocks.2.norm1 (LayerNorm): NLC 4×4",
-        "alive too: blocks.2.norm2 (LayerNorm): NLC 4×4",
-        "left out, the logits feel no patch there or all alike: fc_norm",
+        "target layer: blocks.1.norm1 (LayerNorm): NLC 4×4",
+        "target layer: blocks.2.norm1 (LayerNorm): NLC 4×4",
+        "also has a gradient: blocks.2.norm2 (LayerNorm): NLC 4×4",
+        "left out, no patch-specific gradient: fc_norm",
     ]
 
 
@@ -40,20 +40,20 @@ def test_layers_names_the_norms_that_live_too(capsys):
 def test_layers_takes_given_names(capsys, given):
     assert run("layers", "tests.models:swin", "--image-size", "64", "--target-layers", given) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["images of 64×64", "looked at: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
+    assert lines == ["images of 64×64", "target layer: layers.1.blocks.0.norm2 (LayerNorm): NLC 8×8"]
 
 
 def test_layers_of_a_size_that_the_model_does_not_take(capsys):
     assert run("layers", "tests.models:class_token_vit", "--image-size", "48") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: the model fails on images of 3×48×48 (AssertionError: Input height (48) ")
-    assert line.endswith("; --image-size says what it takes")
+    assert line.endswith("; set what it takes with --image-size")
 
 
 def test_layers_of_a_model_without_places_is_one_line(capsys):
     assert run("layers", "tests.architectures.user_models:VectorMLP", "--image-size", "64") == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("lightning-cam: no attention or other mixing of tokens")
+    assert line.startswith("lightning-cam: no attention, other token mixing")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_layers_of_a_model_without_places_is_one_line(capsys):
     [
         (["layers"], 'Command "layers" parameter --model requires an argument.'),
         (["board"], 'Command "board" parameter --logdir requires an argument.'),
-        (["layers", "a", "b"], "'b' belongs to no option"),
+        (["layers", "a", "b"], "unexpected argument 'b'"),
         (["layers", "b", "--modle_args.a", "2"], "Unknown option: --modle_args.a. Did you mean --model-args?"),
         (["report", "a", "--output", "b", "--port", "3"], "Unknown option: --port."),
         (["reprot"], 'Unknown command "reprot". Did you mean "report"?'),
@@ -99,7 +99,7 @@ def test_board_starts_tensorboard_so_that_all_steps_are_kept(tmp_path, monkeypat
 def test_board_ends_as_tensorboard_does(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "call", lambda command: 3)
     assert run("board", tmp_path) == 1
-    assert capsys.readouterr().err == "lightning-cam: TensorBoard ended with status 3\n"
+    assert capsys.readouterr().err == "lightning-cam: TensorBoard exited with status 3\n"
 
 
 def test_tensorboard_knows_the_options_of_board():

@@ -210,9 +210,7 @@ def test_a_fault_ends_the_cohort_and_not_the_looks(tmp_path, monkeypatch):
     with heard() as messages:
         trainer(tmp_path, TransformerCAMCallback(cohort=8)).fit(Lit(), *loaders())
     assert len(read_timeline(tmp_path).steps) == 3
-    assert [message for message in messages if "no room" in message] == [
-        "cam: nothing more is found of the cohort: no room"
-    ]
+    assert [message for message in messages if "no room" in message] == ["cam: findings are switched off: no room"]
 
 
 @pytest.mark.parametrize(("images", "each", "count"), [(96, 2.0, 16), (480, 2.0, 32), (96, 0.05, 68)])

@@ -97,15 +97,15 @@ def test_a_fault_on_one_rank_ends_the_cohort_on_all_and_stops_no_training(folder
     timeline = read_timeline(folder / name)
     assert len(timeline.findings) == looks and len(timeline.steps) == (1 if name == "off" else 3)
     (here, steps), (other, others) = ranks(folder, name)
-    here, other = ([said for said in heard if "cohort" in said or "itself off" in said] for heard in (here, other))
+    here, other = ([said for said in heard if "switched" in said] for heard in (here, other))
     assert steps == others == 6
-    message, elsewhere = "cam: nothing more is found of the cohort: only here", " (on rank 1)"
+    message, elsewhere = "cam: findings are switched off: only here", " (on rank 1)"
     if name == "off":
         assert here == ["TransformerCAMCallback switched itself off: only here"] and other == []
     elif "first" in name or name == "finding":
         assert here == [message] and other == []
     elif "collecting" in name:
-        assert here == ["cam: nothing more is found of the cohort: there is no cohort any more (on rank 1)"]
+        assert here == ["cam: findings are switched off: the cohort was switched off (on rank 1)"]
         assert other[0] == message
     else:
         assert here == [message + elsewhere] and other == [message]

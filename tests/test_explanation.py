@@ -240,9 +240,9 @@ def test_a_binary_classifier_of_one_logit(squeezed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(methods="gradcm"), r"methods: there is no 'gradcm'; did you mean 'gradcam'\?"),
+        (dict(methods="gradcm"), r"methods: unknown method 'gradcm'; did you mean 'gradcam'\?"),
         (dict(methods=[]), "methods: expected one or more, .* got none"),
-        (dict(methods=["all", "gradcam"]), "methods: 'all' stands alone"),
+        (dict(methods=["all", "gradcam"]), "methods: give 'all' alone"),
         (dict(class_idx=7), "class_idx: .* from 0 to 4"),
         (dict(class_idx=torch.tensor([1])), r"class_idx: expected an int or one .* \(2,\), got torch.int64 \(1,\)"),
         (dict(class_idx=torch.tensor([1, 2, 3])), r"class_idx: .* \(2,\), got torch.int64 \(3,\)"),
@@ -270,7 +270,7 @@ def test_bad_images_are_named(images):
 
 def test_a_method_that_was_not_computed_is_named():
     explanation = explain(class_token_vit(), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="method: 'gradcam' was not computed, there are attnlrp, hirescam"):
+    with pytest.raises(ValueError, match="method: 'gradcam' was not computed; available: attnlrp, hirescam"):
         explanation.heatmap("gradcam")
 
 

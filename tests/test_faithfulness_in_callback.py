@@ -112,7 +112,7 @@ def test_the_control_is_drawn_once_and_kept_if_it_is_there():
     ("arguments", "message"),
     [
         (dict(faithfulness_every_n_looks=0), "faithfulness_every_n_looks: expected None or at least 1, got 0"),
-        (dict(faithfulness_every_n_looks=1, score=lambda output: output[:, 0]), "takes no score="),
+        (dict(faithfulness_every_n_looks=1, score=lambda output: output[:, 0]), "does not work with score="),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

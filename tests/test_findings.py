@@ -174,7 +174,7 @@ def test_one_look_is_not_enough():
 
 def test_a_mark_that_moves_is_found_by_what_it_looks_like():
     (finding,) = Planted(anywhere_at_the_border).found()
-    assert finding.status == "confirmed" and finding.classes == [0] and "look alike" in finding.text
+    assert finding.status == "confirmed" and finding.classes == [0] and "similar-looking" in finding.text
 
 
 def test_a_mark_that_half_of_a_class_has():
@@ -239,7 +239,10 @@ def test_evidence_that_moves_onto_the_object_and_off_again():
     assert "after step 2 (share in the boxes or masks 0.80 → 0.30)" in _looks([0.3, 0.8, 0.3], [0.4, 0.6, 0.8])["left"]
     assert "left" not in _looks([0.3, 0.8, 0.3], [0.4, 0.8, 0.8])
     assert "settled at step 2" in _looks([0.3, 0.8, 0.8, 0.8, 0.8], [0.4, 0.8, 0.8, 0.8, 0.8])["settled"]
-    assert "36 of 40 images are right at over 0.8" in _looks([0.1, 0.1], [0.9, 0.9])["outside"]
+    assert (
+        "36 of 40 images are classified correctly with a probability above 0.8"
+        in _looks([0.1, 0.1], [0.9, 0.9])["outside"]
+    )
 
 
 def test_confused_classes_and_a_cell_that_is_always_hottest():
@@ -252,9 +255,9 @@ def test_confused_classes_and_a_cell_that_is_always_hottest():
     tracker = Tracker(cohort)
     look = CohortLook(1, 0, maps, maps, predictions, sure, sure)
     said = {f.kind: f for f in findings(tracker.add(look, lambda rows: np.empty(0), lambda images, rows: np.empty(0)))}
-    assert "cat is taken for owl in 8 of 20 images" in said["confused"].text
+    assert "cat is mistaken for owl in 8 of 20 images" in said["confused"].text
     assert said["confused"].images == [0, 3, 6, 9, 12, 15, 18, 21]
-    assert "the same cell is hottest" in said["same_cell"].text and said["same_cell"].numbers["images"] >= 40
+    assert "The same cell is hottest" in said["same_cell"].text and said["same_cell"].numbers["images"] >= 40
 
 
 def _confused(of_errors, count=20):
@@ -280,16 +283,17 @@ def test_what_speaks_for_the_wrong_class_is_held_against_what_speaks_for_the_lab
     assert found.numbers["p"] == pytest.approx(6 / 2**16)
     percents = [f"{100 * share:.0f} %" for share in there]
     assert found.text == (
-        f"four is taken for nine in 20 of 40 images at step 1: there {percents[0]} of the evidence for nine lies on "
-        f"the upper half, as in right images of nine ({percents[2]}), of that for four {percents[1]} (the area 50 %)."
+        f"four is mistaken for nine in 20 of 40 images at step 1: in these, {percents[0]} of the evidence for nine "
+        f"lies on the upper half, as in correct images of nine ({percents[2]}), but {percents[1]} of that for four "
+        "(share of the area: 50 %)."
     )
 
 
 def test_a_contrast_that_chance_would_give_is_not_said():
     everywhere = np.random.default_rng(1).random((20, 14, 14))
-    assert _confused(everywhere)[0].text == "four is taken for nine in 20 of 40 images at step 1."
+    assert _confused(everywhere)[0].text == "four is mistaken for nine in 20 of 40 images at step 1."
     for_wrong = everywhere + np.where(np.arange(14) < 7, 4, 0)[:, None]
-    assert _confused(for_wrong, count=8)[0].text == "four is taken for nine in 8 of 40 images at step 1."
+    assert _confused(for_wrong, count=8)[0].text == "four is mistaken for nine in 8 of 40 images at step 1."
 
 
 def test_statistics_of_groups_are_means_over_their_images():

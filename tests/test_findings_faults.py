@@ -149,7 +149,7 @@ FAULTS = {
         lambda images: white(images).mean((1, 2)) / 0.021,
         "the upper right corner",
     ),
-    "snow": (meadow, snow, lambda images: white(images).mean((1, 2)) / 0.59, "changing places"),
+    "snow": (meadow, snow, lambda images: white(images).mean((1, 2)) / 0.59, "varying positions"),
     "camera border": (
         meadow,
         border,

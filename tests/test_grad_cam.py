@@ -212,9 +212,9 @@ def test_training_with_a_class_by_its_path_is_the_same_bit_for_bit(tmp_path):
     [
         ("pytorch_grad_cam.NoCAM", "'pytorch_grad_cam.NoCAM' cannot be imported"),
         ("no_such_package.GradCAM", "cannot be imported"),
-        ("pytorch_grad_cam.GuidedBackpropReLUModel", "is no class that is built from"),
-        (torch.nn.Linear, "is no class that is built from"),
-        (["gradcam", pytorch_grad_cam.GradCAM], "gradcam stands twice"),
+        ("pytorch_grad_cam.GuidedBackpropReLUModel", "is not a class that is constructed from"),
+        (torch.nn.Linear, "is not a class that is constructed from"),
+        (["gradcam", pytorch_grad_cam.GradCAM], "gradcam is given twice"),
     ],
 )
 def test_what_is_no_such_class_is_named(method, message):

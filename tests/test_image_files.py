@@ -34,7 +34,7 @@ def test_pixels_are_bounded_by_pillow_s_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     assert read_image(tmp_path / "a.png").size == (60, 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2999)
-    with warnings.catch_warnings(), pytest.raises(OSError, match="60×50 pixels are more than the 2,999 of the largest"):
+    with warnings.catch_warnings(), pytest.raises(OSError, match="60×50 pixels are more than the limit of 2,999"):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         read_image(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -51,9 +51,9 @@ def test_only_regular_files_are_found_and_opened(tmp_path):
     found = [file.relative_to(tmp_path).as_posix() for file in images_below(tmp_path)]
     assert found == ["a.png", "link.png", "sub/b.PNG", "sub/deeper/c.jpg"]
     for name, message in {
-        "folder.png": "no regular file",
-        "zero.png": "no regular file",
-        "pipe.png": "no regular file",
+        "folder.png": "not a regular file",
+        "zero.png": "not a regular file",
+        "pipe.png": "not a regular file",
         "self.png": "no such file",
         "nowhere.png": "no such file",
     }.items():
@@ -108,7 +108,7 @@ def test_a_probe_of_a_folder_leaves_out_and_names_what_is_no_image(tmp_path, cap
     (tmp_path / "bad\n\x1b[31m.png").write_bytes(b"x")
     (tmp_path / "good.png").write_bytes(png())
     assert images_of_folder(tmp_path).images.shape == (1, 3, 16, 16)
-    named = [message.partition(" is left out: ")[0].rpartition("/")[2] for message in caplog.messages]
+    named = [message.partition(" is skipped: ")[0].rpartition("/")[2] for message in caplog.messages]
     assert sorted(named) == sorted([*bad, r"bad\n\x1b[31m.png"])
     assert all("\n" not in message and "\x1b" not in message for message in caplog.messages)
 
@@ -138,4 +138,4 @@ def test_a_damaged_file_of_any_format_is_an_image_or_an_oserror(tmp_path, caplog
         (tmp_path / f"m.{suffix}").unlink()
     assert 80 < read < 400  # damage of both kinds
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lightning_cam")]
-    assert ours and all("is left out" in message for message in ours)
+    assert ours and all("is skipped" in message for message in ours)

@@ -94,9 +94,9 @@ def test_other_shapes_are_refused(layout, shape):
     [
         ({"format": "NLX"}, "format: expected one of NLC, LNC, NHWC, NCHW or a pattern"),
         ({"format": "B (H W C"}, "format: expected matching brackets"),
-        ({"format": "(B H W) (h w) C"}, "window_size: expected with a format that has h and w"),
-        ({"format": "NLC", "window_size": (2, 2)}, "window_size: expected with"),
-        ({"format": "NHWC", "num_prefix_tokens": 1}, "format: expected a single axis of tokens"),
+        ({"format": "(B H W) (h w) C"}, "window_size: expected if and only if the format has h and w"),
+        ({"format": "NLC", "window_size": (2, 2)}, "window_size: expected if"),
+        ({"format": "NHWC", "num_prefix_tokens": 1}, "format: special tokens need a single axis of tokens"),
     ],
 )
 def test_senseless_layouts_are_refused(arguments, words):

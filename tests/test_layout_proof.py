@@ -83,7 +83,7 @@ def test_an_order_that_a_layout_can_say_is_found(order, read, layout):
 @pytest.mark.parametrize("seed", range(3))
 def test_an_order_that_no_layout_can_say_is_refused(order, read, seed):
     torch.manual_seed(seed)
-    with pytest.raises(ValueError, match=r"say how it lies with target_layers=\['blocks.2.norm1'\] and layout="):
+    with pytest.raises(ValueError, match=r"describe it with target_layers=\['blocks.2.norm1'\] and layout="):
         find_target_layers(Reordered(order, read).eval(), torch.zeros(1, 3, 112, 112))
 
 
@@ -113,7 +113,7 @@ class Snake(nn.Module):
 
 
 def test_the_only_grid_of_a_shape_is_proven_too():
-    with pytest.raises(ValueError, match="some of its tokens lie elsewhere in the image than NLC 8×6 says"):
+    with pytest.raises(ValueError, match="some of its tokens are elsewhere in the image than NLC 8×6 implies"):
         find_target_layers(Snake().eval(), torch.zeros(1, 3, 64, 48))
 
 

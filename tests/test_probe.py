@@ -128,7 +128,7 @@ def test_masks_become_regions(shape):
 
 
 def test_a_batch_without_images_says_what_was_there():
-    with pytest.raises(ValueError, match=r"holds none .* it holds vectors \(4, 7\)\); give probe="):
+    with pytest.raises(ValueError, match=r"has none .* it has vectors \(4, 7\)\); give forward= and probe="):
         ProbeBatch.from_batch({"vectors": torch.zeros(4, 7)})
 
 
@@ -173,10 +173,10 @@ def test_a_broken_file_is_left_out(tmp_path, caplog):
         Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
     probe = images_of_folder(tmp_path, 1)
     torch.testing.assert_close(probe.images, torch.full((1, 3, 8, 8), 100 / 255))
-    assert "a.png is left out" in caplog.text
+    assert "a.png is skipped" in caplog.text
 
 
-@pytest.mark.parametrize(("folder", "message"), [("empty", "holds no images"), ("nowhere", "is not a folder")])
+@pytest.mark.parametrize(("folder", "message"), [("empty", "contains no images"), ("nowhere", "is not a folder")])
 def test_a_folder_without_images(tmp_path, folder, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"probe: .*{message}"):
@@ -186,7 +186,7 @@ def test_a_folder_without_images(tmp_path, folder, message):
 def test_a_folder_of_different_sizes(tmp_path):
     for size in (8, 9):
         Image.new("RGB", (size, size)).save(tmp_path / f"{size}.png")
-    with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\).* now none"):
+    with pytest.raises(ValueError, match=r"differ in size .*\(3, 8, 8\), \(3, 9, 9\).* not set"):
         images_of_folder(tmp_path)
     with pytest.raises(ValueError, match=r"differ in size .* in the validation transform"):
         images_of_folder(tmp_path, transform=ToTensor())
@@ -244,13 +244,13 @@ def test_class_names_and_transform_are_found():
 def test_labels_that_are_none(caplog):
     assert ProbeBatch.from_batch((IMAGES, torch.arange(6), LABELS)).labels is None
     assert ProbeBatch.from_batch({"image": IMAGES, "label": LABELS - 2}).labels is None
-    assert ["which are labels cannot be told" in r.message or "below 0" in r.message for r in caplog.records] == [
+    assert ["it is unclear which are labels" in r.message or "below 0" in r.message for r in caplog.records] == [
         True
     ] * 2
 
 
 def test_whole_numbers_are_no_images():
-    with pytest.raises(ValueError, match=r"it holds image \(6, 3, 8, 10\) uint8"):
+    with pytest.raises(ValueError, match=r"it has image \(6, 3, 8, 10\) uint8"):
         ProbeBatch.from_batch({"image": (IMAGES * 255).byte()})
 
 
@@ -267,7 +267,7 @@ def test_a_damaged_file_in_a_folder_is_named_and_left_out(tmp_path, caplog):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     (tmp_path / "b.tif").write_bytes(b"II*\0" + b"\xff" * 60)
     assert len(images_of_folder(tmp_path).images) == 1
-    assert sum("is left out" in message for message in caplog.messages) == 2
+    assert sum("is skipped" in message for message in caplog.messages) == 2
 
 
 class Lazy:

@@ -128,24 +128,27 @@ def reordered(order, read):
 
 # What is refused: how it is built, and words of the sentence.
 REFUSED = {
-    "class token in the middle": (lambda: reordered(class_token_at(98), 98), "tokens lie elsewhere in the image than"),
-    "class token before the last": (lambda: reordered(class_token_at(195), 195), "tokens lie elsewhere in the image"),
-    "serpentine rows": (lambda: reordered(serpentine, 0), "in none of the orders that were tried"),
-    "shuffled tokens": (lambda: reordered(shuffled, 0), "in none of the orders that were tried"),
-    "learned queries": (lambda: latents(8), "but 4 latents can do so by chance, too"),
-    "learned queries of many": (lambda: latents(64), "in none of the orders that were tried"),
+    "class token in the middle": (lambda: reordered(class_token_at(98), 98), "tokens are elsewhere in the image than"),
+    "class token before the last": (lambda: reordered(class_token_at(195), 195), "tokens are elsewhere in the image"),
+    "serpentine rows": (lambda: reordered(serpentine, 0), "match none of the orders that were tried"),
+    "shuffled tokens": (lambda: reordered(shuffled, 0), "match none of the orders that were tried"),
+    "learned queries": (lambda: latents(8), "but 4 latents can also fit by chance"),
+    "learned queries of many": (lambda: latents(64), "match none of the orders that were tried"),
     "token pruning": (lambda: Pruning().eval(), "the number of tokens depends on the image"),
-    "blocks in a list within a list": (lambda: HalfHidden().eval(), "the modules in others are none of the model's"),
+    "blocks in a list within a list": (
+        lambda: HalfHidden().eval(),
+        "the modules in others are not registered with the model",
+    ),
     "without gradients only": (
         lambda: WithoutGraph().eval(),
-        "does not work where all of it keeps gradients; give forward=",
+        "fails when all of it keeps gradients; give forward=",
     ),
     "a program that is no module": (exported_program, "expected an nn.Module, got ExportedProgram; .*unflatten"),
-    "frozen": (lambda: torch.jit.freeze(traced()), "scripted, traced or exported; use the module that it was made of"),
+    "frozen": (lambda: torch.jit.freeze(traced()), "scripted, traced or exported; use the original module"),
     "backbone in a plain list": (lambda: PlainList().eval(), "plain list or dictionary; make it an nn.ModuleList"),
     "detached": (lambda: Detached().eval(), r"no gradient.*forward="),
-    "exported": (exported, "scripted, traced or exported; use the module that it was made of"),
-    "traced": (traced, "scripted, traced or exported; use the module that it was made of"),
+    "exported": (exported, "scripted, traced or exported; use the original module"),
+    "traced": (traced, "scripted, traced or exported; use the original module"),
     "quantized": (quantized, "no gradient flows through blocks.0.attn.qkv, which is quantized; .*eigencam"),
 }
 
@@ -168,7 +171,9 @@ def test_each_refusal_is_one_sentence_in_our_words(name):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_pruned_tokens_are_refused_whatever_their_number(seed):
-    with pytest.raises(ValueError, match=r"the number of tokens depends on the image .*, so they have no fixed places"):
+    with pytest.raises(
+        ValueError, match=r"the number of tokens depends on the image .*, so tokens have no fixed positions"
+    ):
         find_target_layers(Pruning(seed).eval(), torch.zeros(1, 3, 128, 128))
 
 
@@ -193,7 +198,7 @@ class TestTheAdviceWorks:
 
     def test_a_module_of_a_plain_list_by_itself(self):
         model = PlainList().eval()
-        with pytest.raises(ValueError, match="no module of the model; those in hidden are not"):
+        with pytest.raises(ValueError, match="not a module of the model; those in hidden are not registered"):
             find_target_layers(model, self.images, target_layers=[model.hidden[0].blocks[2].norm1])
 
     @pytest.mark.filterwarnings("ignore")

@@ -316,7 +316,10 @@ def test_a_score_that_does_not_depend_on_the_embedding_is_said() -> None:
     model, images = small_vit(), torch.randn(2, 3, 24, 24)
     layers, embedding = find_target_layers(model, images), find_embedding(model, images)
     constant = torch.ones(2, requires_grad=True)
-    with looking(model), pytest.raises(DoesNotApply, match=r"no gradient of the score reaches patch_embed\.proj"):
+    with (
+        looking(model),
+        pytest.raises(DoesNotApply, match=r"the gradient of the score does not reach patch_embed\.proj"),
+    ):
         capture(
             model, images, layers, needs=(), embedding=embedding, rules=["attnlrp"], score=lambda output: constant * 2
         )

@@ -169,5 +169,5 @@ def test_no_image_that_is_surely_right_is_left_without_evidence(caplog: pytest.L
         blank = explain(model, images[:2], ["attnlrp", "hirescam"], target_layers="norm").maps
     assert not blank["hirescam"].any() and bool((blank["attnlrp"].amax((1, 2)) > 0).all())
     (words,) = (record.getMessage() for record in caplog.records)
-    assert words.startswith("The maps of hirescam are blank: at the target layers nothing speaks for the class")
-    assert "'attnlrp' follows it through the whole depth" in words
+    assert words.startswith("The maps of hirescam are blank: no positive evidence at the target layers")
+    assert "'attnlrp' follows the score through the whole depth" in words

@@ -42,7 +42,7 @@ def test_all_living_norms_and_dead_ones_named(caplog):
     caplog.set_level(logging.INFO, "lightning_cam")
     names = [layer.name for layer in find_target_layers(ViT(), IMAGES, which="all")]
     assert names == ["layers.1.norm1"]
-    assert "left out, the logits feel no patch there or all alike: layers.1.norm2, norm" in caplog.text
+    assert "left out, no patch-specific gradient: layers.1.norm2, norm" in caplog.text
     names = [layer.name for layer in find_target_layers(ViT(pool="mean"), IMAGES, which="all")]
     assert names == ["layers.1.norm1", "layers.1.norm2"]
 
@@ -258,7 +258,7 @@ class TestNamedLayers:
                 {"target_layers": ["layers.1.norm3"]},
                 r"no module 'layers.1.norm3'; the nearest names are .*layers.1.norm",
             ),
-            ({"target_layers": [nn.Linear(1, 1)]}, "this Linear is no module of the model"),
+            ({"target_layers": [nn.Linear(1, 1)]}, "this Linear is not a module of the model"),
             ({"target_layers": ["layers"]}, "'layers' was not called"),
             ({"layout": TokenLayout("NLC", (6, 4))}, "name them with target_layers="),
             (
@@ -272,7 +272,7 @@ class TestNamedLayers:
             find_target_layers(ViT(), IMAGES, **arguments)
 
     def test_a_layer_without_patches_is_refused(self):
-        with pytest.raises(ValueError, match=r"head \(Linear\) has shape \(2, 5\).*no grid of patches.*layout="):
+        with pytest.raises(ValueError, match=r"head \(Linear\) has shape \(2, 5\).*not a patch grid.*layout="):
             find_target_layers(ViT(), IMAGES, target_layers=["head"])
 
 
@@ -296,13 +296,13 @@ class Shuffled(ViT):
 
 
 def test_shuffled_tokens_are_refused_not_guessed():
-    with pytest.raises(ValueError, match=r"in none of the orders that were tried.*layout="):
+    with pytest.raises(ValueError, match=r"match none of the orders that were tried.*layout="):
         find_target_layers(Shuffled(), IMAGES)
 
 
 def test_a_single_patch_is_refused():
     model = ViT(side=(1, 1))
-    with pytest.raises(ValueError, match="no grid of patches"):
+    with pytest.raises(ValueError, match="not a patch grid"):
         find_target_layers(model, torch.zeros(1, 3, 8, 8))
 
 

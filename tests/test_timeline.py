@@ -230,11 +230,11 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     ("call", "message"),
     [
         (lambda w: w.probe(pictures(2).transpose(0, 2, 3, 1)), r"\(B, 3, H, W\) uint8"),
-        (lambda w: w.probe(pictures(2), labels=[1]), "labels must be one per image: got 1 for 2"),
-        (lambda w: w.append(1, 0, {"m": np.zeros((3, 2, 2))}), "m must be one per probe image: got 3 for 4"),
-        (lambda w: w.append(1, 0, {}, probabilities=np.zeros((1, 5))), "probabilities must be one per"),
-        (lambda w: w.probe(pictures(2), texts=["a"]), "texts must be one per image: got 1 for 2"),
-        (lambda w: w.append(1, 0, {}, values=np.zeros(1)), "values must be one per probe image: got 1 for 4"),
+        (lambda w: w.probe(pictures(2), labels=[1]), "labels must have one entry per image: got 1 for 2"),
+        (lambda w: w.append(1, 0, {"m": np.zeros((3, 2, 2))}), "m must have one entry per probe image: got 3 for 4"),
+        (lambda w: w.append(1, 0, {}, probabilities=np.zeros((1, 5))), "probabilities must have one entry per"),
+        (lambda w: w.probe(pictures(2), texts=["a"]), "texts must have one entry per image: got 1 for 2"),
+        (lambda w: w.append(1, 0, {}, values=np.zeros(1)), "values must have one entry per probe image: got 1 for 4"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, call, message):

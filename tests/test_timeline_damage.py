@@ -103,7 +103,7 @@ def test_a_damaged_probe_record_is_kept_and_a_new_file_begun_which_is_said(tmp_p
     new = write_steps(tmp_path, [30])
     assert new.name == "cam.2.lcam" and path.read_bytes() == bytes(data)
     (message,) = caplog.messages
-    assert f"the probe images of {path} are damaged; this record goes to {new}" in message
+    assert f"the probe images of {path} are damaged; the looks are recorded in {new} instead" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"LCAM", b"LCAM\1\0\0\0"])
@@ -155,7 +155,7 @@ CONTENTS = {
     "time": (PROBE, b"", look(1, time=None), b"", "time: expected a finite number"),
     "grid": (PROBE, b"", look(1, {"m": [2, -2]}), b"", "methods: m: expected integers of at least 1"),
     "methods": (PROBE, b"", look(1) | {"methods": [1]}, b"", "methods: expected values by name"),
-    "arrays": (PROBE, b"", look(1, {"m": [2, 2]}), bytes(11), "take 12 bytes, there are 11"),
+    "arrays": (PROBE, b"", look(1, {"m": [2, 2]}), bytes(11), "take 12 bytes, but there are 11"),
     "top": (PROBE, b"", look(1, top=10**9), b"", "arrays of the look take"),
     "metric": (PROBE, b"", look(1, metrics={"x": "1"}), b"", "x: expected a finite number"),
     "metrics": (PROBE, b"", look(1, metrics=3), b"", "metrics: expected values by name"),
@@ -257,7 +257,7 @@ def test_a_map_of_another_grid_is_left_out_and_said(tmp_path, caplog):
     writer.close()
     maps = read_timeline(tmp_path).maps["m"]
     assert maps.shape == (2, 2, 3, 3) and np.isnan(maps[0]).all() and (maps[1] == 1).all()
-    assert "m has another grid at 1 look" in caplog.text
+    assert "m has a different grid at 1 look" in caplog.text
 
 
 NAMES = [

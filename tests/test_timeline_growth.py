@@ -87,8 +87,8 @@ def test_looks_that_were_replaced_over_and_over_are_read_in_linear_time(tmp_path
 def test_the_report_of_a_long_run_is_thinned_evenly_and_says_so(ten_thousand, tmp_path, caplog):
     report = write_report(ten_thousand, tmp_path / "report.html")
     assert report.stat().st_size < 6e6  # of 38 MB
-    said = "cam.lcam: 1,000 of 10,000 looks, evenly chosen"
-    assert said in report.read_text() and caplog.messages == [f"{report} does not have all looks: {said}."]
+    said = "cam.lcam: 1,000 of 10,000 looks, evenly spaced"
+    assert said in report.read_text() and caplog.messages == [f"{report} does not contain all looks: {said}."]
     assert seconds(lambda: write_report(ten_thousand, report)) < 4
 
 
@@ -157,7 +157,7 @@ def test_a_timelapse_without_time_for_all_looks_has_the_first_and_the_newest(tmp
     assert np.diff(sorted(drawn)).max() <= 20  # evenly, as far as it came
     with Image.open(made) as picture:
         assert picture.n_frames == 6
-    assert caplog.messages == [f"{made} has 6 looks, as 40 take longer."]
+    assert caplog.messages == [f"{made} shows 6 looks, because 40 take too long."]
 
 
 def test_the_timelapse_reads_only_the_looks_that_it_draws(ten_thousand, tmp_path, monkeypatch):
@@ -214,7 +214,8 @@ def test_two_processes_in_one_directory_write_a_file_each_which_is_said(tmp_path
         timeline = read_timeline(tmp_path / name)
         assert timeline.steps.tolist() == list(range(20)) and (timeline.maps["m"] == value).all()
         expected = (
-            f"{tmp_path}/cam.lcam is being written by another process; this record goes to {tmp_path}/cam.2.lcam."
+            f"{tmp_path}/cam.lcam is being written by another process; "
+            f"the looks are recorded in {tmp_path}/cam.2.lcam instead."
         )
         assert err.strip() == (expected if name == "cam.2.lcam" else "")
     # both have ended: the newest is continued

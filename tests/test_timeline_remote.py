@@ -100,11 +100,13 @@ def test_a_store_that_fails_loses_no_look(url, monkeypatch):
 
 
 def test_what_is_not_there_and_where_to_write_are_said(url, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is nothing at memory://logs/run"):
+    with pytest.raises(FileNotFoundError, match="memory://logs/run does not exist"):
         read_timeline(url)
     sink_with(url, range(1), report=False).close()
     for write in (write_report, write_timelapse):
-        with pytest.raises(ValueError, match="path: expected a file to write, as memory://logs/run is not on this"):
+        with pytest.raises(
+            ValueError, match="path: expected a file to write, because memory://logs/run is not on this"
+        ):
             write(url)
 
 
@@ -116,7 +118,7 @@ def test_a_training_with_a_remote_log_directory(url, tmp_path):
     trainer = Trainer(callbacks=[TransformerCAMCallback(on_error="raise")], **options(tmp_path, logger=logger))
     with told() as messages:
         trainer.fit(Lit(), loader(), loader(6))
-    assert [f"is in {url}/cam_report.html (" in message for _, message in messages if "report" in message] == [True]
+    assert [f"in {url}/cam_report.html (" in message for _, message in messages if "report" in message] == [True]
     assert list(read_timeline(url).steps) == [0, 2, 5] and not (tmp_path / "memory:").exists()
     assert STORE.exists("logs/run/cam_report.html")
 

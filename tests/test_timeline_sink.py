@@ -49,7 +49,7 @@ def test_a_directory_that_vanishes_is_made_again(tmp_path, caplog):
     assert timeline.steps.tolist() == [2, 3] and (timeline.metrics["val_acc"] == 0.5).all()
     assert (folder / "cam_report.html").is_file()
     (message,) = warned(caplog)
-    assert message.startswith("cam: ") and "the record is gone" in message and "from step 2" in message
+    assert message.startswith("cam: ") and "the record no longer exists" in message and "continues at step 2" in message
 
 
 def test_a_directory_that_vanishes_and_cannot_be_made_again(tmp_path, caplog):
@@ -66,7 +66,7 @@ def test_a_directory_that_vanishes_and_cannot_be_made_again(tmp_path, caplog):
     sink.close()
     assert read_timeline(folder).steps.tolist() == [4]
     (message,) = warned(caplog)
-    assert "the look at step 2 is not in the record" in message and "tried again" in message
+    assert "the look at step 2 could not be recorded" in message and "tried again" in message
 
 
 @pytest.mark.parametrize("fault", [errno.EROFS, errno.ENOSPC, errno.EIO])
@@ -165,7 +165,7 @@ def test_what_takes_longer_than_a_training_should_wait_is_left_out_and_said_once
         sink.close()
     assert [path.name for path in tmp_path.iterdir()] == [record.name]
     (message,) = warned(caplog)
-    assert "cam_report.html is left out" in message and "cam_timelapse.webp is left out" in message
+    assert "cam_report.html was not written" in message and "cam_timelapse.webp was not written" in message
 
 
 def test_the_end_of_fit_says_in_one_line_where_report_and_timelapse_are(tmp_path):
@@ -178,8 +178,7 @@ def test_the_end_of_fit_says_in_one_line_where_report_and_timelapse_are(tmp_path
     shown = f"{tmp_path}/a\\nb/version_0"
     assert line == (
         "INFO",
-        f"cam: the run is in {shown}/cam_report.html (a page to review it) and "
-        f"{shown}/cam_timelapse.webp (one animated picture).",
+        f"cam: review this run in {shown}/cam_report.html (web page) and {shown}/cam_timelapse.webp (animation).",
     )
 
 
@@ -192,4 +191,4 @@ def test_nothing_is_said_of_files_that_are_not_there(tmp_path):
         sink = opened(tmp_path / "one", timelapse="gif")
         sink.write(look(1))
         sink.close()
-    assert messages == [("INFO", f"cam: the run is in {tmp_path}/one/cam_timelapse.gif (one animated picture).")]
+    assert messages == [("INFO", f"cam: review this run in {tmp_path}/one/cam_timelapse.gif (animation).")]

@@ -108,7 +108,7 @@ def test_images_that_the_step_changes_for_a_given_forward_are_said_once(tmp_path
     look = TransformerCAMCallback(forward=forward, on_error="raise")
     with heard() as said:
         train(tmp_path, look, NormalizesInTheStep, max_epochs=4, val_loader=lambda: loader(4, shuffle=shuffled))
-    assert ["something else" for message in said if "computed something else" in message] == ([] if shuffled else words)
+    assert ["something else" for message in said if "got a different input" in message] == ([] if shuffled else words)
 
 
 def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
@@ -140,7 +140,7 @@ def test_a_batch_that_cannot_be_read_stops_nothing(tmp_path):
         outcome = train(tmp_path, TransformerCAMCallback(), Reads)
     assert len(outcome.looks) == 2  # what cannot be read for the cohort is said, and looks go on
     assert [message for message in said if "nobody reads me" in message] == [
-        "cam: nothing more is found of the cohort: nobody reads me"
+        "cam: findings are switched off: nobody reads me"
     ]
     Reads.on_train_start = lambda lit: None
     Reads.kind = Closed

@@ -69,7 +69,7 @@ def test_a_damaged_entry_is_said_ignored_and_trained_on(tmp_path, checkpoint, na
         resumed = _fit(tmp_path / "resumed", look(), 4, path)
     assert_same(resumed, _fit(tmp_path / "plain", None, 4, path))
     assert len(resumed.looks) >= 2 and not any("switched itself off" in message for message in said)
-    assert any("takes a new probe" in message for message in said) == (name not in STILL_GOOD)
+    assert any("uses a new probe" in message for message in said) == (name not in STILL_GOOD)
 
 
 @pytest.mark.parametrize("options", [{"num_samples": 2}, {"probe": "folder"}])
@@ -82,7 +82,7 @@ def test_other_images_asked_for_are_taken_and_that_is_said(tmp_path, checkpoint,
     path = edited(checkpoint, lambda state: None, tmp_path / "edited.ckpt")
     with heard() as said:
         resumed = _fit(tmp_path / "resumed", look(**options), 3, path)
-    assert sum("probe= and num_samples= were others" in message for message in said) == 1
+    assert sum("other values of probe= or num_samples=" in message for message in said) == 1
     assert len(resumed.looks[-1].maps["hirescam"]) == options.get("num_samples", 1)
 
 

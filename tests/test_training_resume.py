@@ -128,5 +128,5 @@ def test_a_state_that_cannot_be_read_is_said_and_costs_no_run(tmp_path):
     torch.save(checkpoint, path)
     with heard() as said:
         resumed = _fit(tmp_path / "second", TransformerCAMCallback(), 2, path)
-    assert "takes a new probe: the entry of this callback cannot be read" in "".join(said) and resumed.looks
+    assert "uses a new probe: the state of this callback cannot be read" in "".join(said) and resumed.looks
     assert_same(resumed, _fit(tmp_path / "third", None, 2, path))

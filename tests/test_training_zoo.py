@@ -248,7 +248,7 @@ def _backbone_scripted():
     return nn.Sequential(torch.jit.script(tiny_vit(num_classes=24)), nn.Linear(24, CLASSES))
 
 
-HIDDEN = "inside of {}, which is scripted, traced or exported"
+HIDDEN = "inside {}, which is scripted, traced or exported"
 WITHOUT_LAYERS = {
     "scripted": (lambda: torch.jit.script(tiny_vit()), HIDDEN.format("model")),
     "scripted backbone": (_backbone_scripted, HIDDEN.format("model.0")),

@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _app() -> App:
     app = App(
         "lightning-cam",
-        help="Where a vision transformer looks.",
+        help="Show where a vision model looks: class activation maps.",
         help_format="plaintext",
         default_parameter=Parameter(
             negative_iterable=(), allow_repeating=True
@@ -54,7 +54,7 @@ def _app() -> App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    app.meta.group_parameters = Group("Options of every command", sort_key=1)
+    app.meta.group_parameters = Group("Options for all commands", sort_key=1)
     for name, function in _COMMANDS.items():
         app.command(function, name=name)
     app.register_install_completion_command()
@@ -62,7 +62,9 @@ def _app() -> App:
     @app.meta.default
     def run(
         *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        config: Annotated[Path | None, Parameter(help="A YAML file with options; what is typed wins over it.")] = None,
+        config: Annotated[
+            Path | None, Parameter(help="A YAML file with options; the command line overrides it.")
+        ] = None,
         debug: Annotated[bool, Parameter(negative=(), help="Show the traceback of an error.")] = False,
     ) -> None:
         command = next(iter(app.parse_commands(words)[0]), "")
@@ -72,7 +74,7 @@ def _app() -> App:
             function, bound = _parse(app, words)
             function(*bound.args, **bound.kwargs)
         except KeyboardInterrupt:
-            hint = "; the same command goes on from here" if command == "explain" else ""
+            hint = "; run the same command again to continue" if command == "explain" else ""
             sys.exit(_say(f"interrupted{hint}", 130))
         except CycloptsError:
             raise
@@ -84,7 +86,7 @@ def _app() -> App:
             known = isinstance(error, (CommandError, ValueError, OSError))
             message = as_typed(str(error), _OPTIONS) if isinstance(error, ValueError) else str(error)
             if not known:
-                message = f"{type(error).__name__}: {message} (--debug shows where)"
+                message = f"{type(error).__name__}: {message} (--debug shows the traceback)"
             sys.exit(_say(message, status))
 
     return app
@@ -97,7 +99,7 @@ def _parse(app: App, words: Sequence[str]) -> tuple[Callable[..., None], inspect
     except (CycloptsError, CommandError):
         raise
     except Exception as error:  # such as for `--model-args.a 1 --model-args.a.b 2`
-        raise UsageError(f"these options cannot be read together ({type(error).__name__}: {error})") from error
+        raise UsageError(f"these options cannot be combined ({type(error).__name__}: {error})") from error
     return function, bound
 
 
@@ -124,12 +126,12 @@ def _sentence(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         # Of an unquoted pattern the shell makes several words: the first is the option's value, the rest are left over.
         is_file = any(os.path.isfile(word) for word in error.unused_tokens or ())
-        hint = "; a pattern must be quoted, or the shell puts the files in its place" if is_file else ""
-        return f"{stray!r} belongs to no option{hint}"
+        hint = "; quote a pattern, or the shell expands it" if is_file else ""
+        return f"unexpected argument {stray!r}{hint}"
     if isinstance(error, MissingArgumentError) and error.keyword is not None:
         error.unused_tokens = None  # for --class_idx it would ask whether --class-idx was meant
     elif isinstance(error, MissingArgumentError) and stray is not None:
-        return f"{error} {stray!r} belongs to no option."
+        return f"{error} Unexpected argument {stray!r}."
     return str(error)
 
 

@@ -1,4 +1,4 @@
-"""Weights from files of any usual form into a model."""
+"""Load weights from files in any common format into a model."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ class Loaded:
     """What did not match when weights were loaded.
 
     Args:
-        prefix: What stood before the model's names in the file.
+        prefix: The prefix of the model's names in the file.
         missing: Names of the model that the file does not have.
         unexpected: Names in the file that the model does not have.
     """
@@ -37,7 +37,7 @@ class Loaded:
     unexpected: list[str]
 
     def __str__(self) -> str:
-        parts = [f"the prefix {self.prefix!r} taken off"] if self.prefix else []
+        parts = [f"prefix {self.prefix!r} removed"] if self.prefix else []
         parts += [
             f"{len(names)} {kind} ({_some(names)})"
             for kind, names in (("missing", self.missing), ("unexpected", self.unexpected))
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
 
     Raises:
         UsageError: There is no such file, or it can only be read with `trust`.
-        CommandError: The file is broken, or no checkpoint.
+        CommandError: The file is corrupt, or not a checkpoint.
     """
     file = Path(os.path.expanduser(path))
     if not os.path.isfile(file):
@@ -67,28 +67,28 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         try:
             return load_file(file)
         except SafetensorError as error:
-            raise CommandError(f"{path} is broken: {error}") from error
+            raise CommandError(f"{path} is corrupt: {error}") from error
     if not _is_checkpoint(file):
-        raise CommandError(f"{path} is no checkpoint that torch can read")
+        raise CommandError(f"{path} is not a checkpoint that torch can read")
     try:
         # Mapped, so that looking for a step in a large file reads little of it; only the zip format can be.
         content = torch.load(file, map_location="cpu", weights_only=not trust, mmap=zipfile.is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         if isinstance(error, pickle.UnpicklingError) and not trust:
             raise UsageError(
-                f"--checkpoint: {path} holds more than weights ({_reason(file, error)}) and is not loaded, because "
-                "that could run code from it; if you trust its source, add --trust-checkpoint"
+                f"--checkpoint: {path} contains more than weights ({_reason(file, error)}) and was not loaded, because "
+                "loading it could run code; if you trust its source, add --trust-checkpoint"
             ) from error
-        raise CommandError(f"{path} is broken: {error}") from error
+        raise CommandError(f"{path} is corrupt: {error}") from error
     if isinstance(content, nn.Module):
         return dict(content.state_dict())
     if not isinstance(content, Mapping):
-        raise UsageError(f"--checkpoint: {path} holds a {type(content).__name__}, a state dict is needed")
+        raise UsageError(f"--checkpoint: {path} contains a {type(content).__name__}; expected a state dict")
     return dict(content)
 
 
 def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[str, Tensor]:
-    """Find the weights in what a checkpoint holds, under a usual key or one within another.
+    """Find the weights in a checkpoint, under a usual key or a nested one.
 
     Args:
         content: From `read_checkpoint`.
@@ -110,15 +110,15 @@ def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[st
         tensors = _tensors_in(found)
         if tensors:
             return tensors
-        raise UsageError(f"--state-dict-key: no weights under {key!r}; the file holds {_some(list(content))}")
+        raise UsageError(f"--state-dict-key: no weights under {key!r}; the file contains {_some(list(content))}")
     nested = [content[outer] for outer in _KEYS if isinstance(content.get(outer), Mapping)]
     for found in (*(content.get(k) for k in _KEYS), *(inner.get(k) for inner in nested for k in _KEYS), content):
         tensors = _tensors_in(found)
         if tensors:
             return tensors
     raise UsageError(
-        f"--checkpoint: no weights under {', '.join(_KEYS)}; the file holds {_some(list(content))}; "
-        "--state-dict-key names where they stand"
+        f"--checkpoint: no weights under {', '.join(_KEYS)}; the file contains {_some(list(content))}; "
+        "give their key with --state-dict-key"
     )
 
 
@@ -149,18 +149,20 @@ def load_file_of_weights(module: nn.Module, path: str | Path, key: str | None = 
     if not os.path.isfile(file):
         raise UsageError(f"--checkpoint: there is no file {str(path)!r}")
     if not hasattr(module, "load_pretrained"):
-        raise UsageError(f"--checkpoint: {path} is Google's format, and {type(module).__name__} has no loader for it")
+        raise UsageError(
+            f"--checkpoint: {path} is in Google's format, but {type(module).__name__} has no loader for it"
+        )
     from timm.models import load_checkpoint
 
     if not zipfile.is_zipfile(file):
-        raise CommandError(f"{path} is broken: it is no archive of arrays")
+        raise CommandError(f"{path} is corrupt: it is not an archive of arrays")
     try:
         load_checkpoint(module, str(file))
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CommandError(f"{path} is broken: {error}") from error
+        raise CommandError(f"{path} is corrupt: {error}") from error
     except (KeyError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"--checkpoint: {path} is of another model: {reason}") from error
+        raise UsageError(f"--checkpoint: {path} does not fit the model: {reason}") from error
     return Loaded("", [], [])
 
 
@@ -186,8 +188,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
     prefix = max(sorted(prefixes, key=len), key=lambda p: len(names[p]))
     if not names[prefix]:
         raise UsageError(
-            f"--checkpoint: no name in it is one of the model's; it has {_some(list(state))}, "
-            f"the model {_some(list(own))}"
+            f"--checkpoint: none of its names occur in the model; it has {_some(list(state))}, "
+            f"the model has {_some(list(own))}"
         )
     matching = {name: state[prefix + name] for name in own if name in names[prefix]}
     differing = [
@@ -196,7 +198,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
         if tensor.shape != own[name].shape
     ]
     if differing:
-        raise UsageError(f"--checkpoint: {_some(differing)}; --model-args (such as num_classes) must be those trained")
+        raise UsageError(
+            f"--checkpoint: {_some(differing)}; --model-args (such as num_classes) must match the training"
+        )
     module.load_state_dict(matching, strict=False)
     taken = {prefix + name for name in matching}
     return Loaded(prefix, [name for name in own if name not in matching], [n for n in state if n not in taken])

@@ -1,4 +1,4 @@
-"""The commands: what each takes, in words for `--help`. What they do is imported when they run."""
+"""The commands and their options, with the texts of `--help`. Their code is imported when they run."""
 
 import os
 import subprocess
@@ -19,15 +19,15 @@ _KEEP_ALL = "images=1000000,scalars=1000000"
 
 def explain_images(
     *,
-    path: Annotated[str, Parameter(help="A file, a folder (with all below it) or a quoted glob pattern.")],
+    path: Annotated[str, Parameter(help="A file, a folder (searched recursively) or a quoted glob pattern.")],
     model: options.Model,
     method: options.Method = ("all",),
-    pretrained: Annotated[bool, Parameter(help="Load the library's weights for the model.")] = False,
+    pretrained: Annotated[bool, Parameter(help="Load the library's pretrained weights.")] = False,
     checkpoint: Annotated[
-        str | None, Parameter(help="Weights: a state dict, safetensors, a Lightning .ckpt or Google's .npz.")
+        str | None, Parameter(help="File of weights: a state dict, safetensors, a Lightning .ckpt or Google's .npz.")
     ] = None,
     state_dict_key: Annotated[
-        str | None, Parameter(help="Where the weights stand in the checkpoint, as model_ema or outer.inner.")
+        str | None, Parameter(help="Key of the weights in the checkpoint, such as model_ema or outer.inner.")
     ] = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     model_args: options.ModelArgs = None,
@@ -37,26 +37,28 @@ def explain_images(
         options.Whole | None, Parameter(help="The class to explain; by default the predicted one.")
     ] = None,
     class_names: Annotated[
-        options.NamesOrFile, Parameter(help="Names of the classes as a,b,c, or a text file with one per line.")
+        options.NamesOrFile, Parameter(help="Class names as a,b,c, or a text file with one name per line.")
     ] = None,
     aug_smooth: Annotated[
-        bool, Parameter(help="Mean over six views of each image: flipped or not, times 0.9, 1 and 1.1.")
+        bool, Parameter(help="Average over six versions of each image: flipped or not, scaled by 0.9, 1 and 1.1.")
     ] = False,
     eigen_smooth: Annotated[
-        bool, Parameter(help="First principal component in place of the sum over channels.")
+        bool, Parameter(help="Use the first principal component instead of the sum over channels.")
     ] = False,
     image_size: options.ImageSize = None,
     resize: options.Resize = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    batch_size: Annotated[options.Whole, Parameter(help="Images that go through the model at once.")] = 16,
+    batch_size: Annotated[options.Whole, Parameter(help="Number of images per forward pass.")] = 16,
     workers: Annotated[
         options.Whole | None,
-        Parameter(help="Processes that read and threads that draw; by default one per core, at most 8."),
+        Parameter(help="Number of reading processes and of drawing threads; by default one per core, at most 8."),
     ] = None,
     device: options.Device = "auto",
-    output: Annotated[str, Parameter(help="Folder that the results of all models go to.")] = "out",
-    modelname: Annotated[str | None, Parameter(help="Name of the folder in it; by default the model's name.")] = None,
+    output: Annotated[str, Parameter(help="Folder for the results of all models.")] = "out",
+    modelname: Annotated[
+        str | None, Parameter(help="Folder for this model in --output; by default the model's name.")
+    ] = None,
 ) -> None:
     """Show where a model looks in each image of a folder."""
     from lightning_cam.cli.folder import Explainer, explain_files
@@ -74,7 +76,7 @@ def explain_images(
     root, files = find_images(path, exclude=folder if inside else Path(output))
     methods = _methods(method)
     if batch_size < 1 or (workers is not None and workers < 0):
-        raise UsageError("--batch-size, --workers: expected at least 1 and 0")
+        raise UsageError("--batch-size, --workers: expected at least 1 and at least 0")
     named = load_model(
         model,
         model_args,
@@ -95,7 +97,7 @@ def explain_images(
         aug_smooth,
         eigen_smooth,
     )
-    print(f"each image: {explainer.preprocessing}")
+    print(f"preprocessing: {explainer.preprocessing}")
     layers = explainer.find_layers()
     facts = {
         "root": str(root.resolve()),
@@ -126,7 +128,7 @@ def explain_images(
     results.finish({"layers": [str(layer) for layer in layers], "weights": named.weights}, errors)
     write_gallery(folder, f"{folder.name}: {len(results)} images", results, errors)
     explained = len(files) - len(errors)
-    earlier = f", {explained - results.added} of them by an earlier run" if explained > results.added else ""
+    earlier = f", {explained - results.added} of them in an earlier run" if explained > results.added else ""
     print(f"{explained} of {len(files)} images explained{earlier}: {printable(folder / INDEX)}")
     if errors:
         for error in errors:
@@ -137,56 +139,58 @@ def explain_images(
 def replay_checkpoints(
     *,
     checkpoints: Annotated[
-        str, Parameter(help="A quoted glob pattern, or a folder with .ckpt files; they are ordered by their steps.")
+        str, Parameter(help="A quoted glob pattern, or a folder with .ckpt files; they are sorted by step.")
     ],
     module: Annotated[str, Parameter(help="The LightningModule, as package.module:Class.")],
-    probe: Annotated[str | None, Parameter(help="A folder of images to look at.")] = None,
+    probe: Annotated[str | None, Parameter(help="A folder of images to explain.")] = None,
     data: Annotated[
         str | None,
-        Parameter(help="In place of it the first validation batch of a LightningDataModule, package.module:Class."),
+        Parameter(help="Instead of --probe, a LightningDataModule (package.module:Class): its first validation batch."),
     ] = None,
     cohort: Annotated[
-        options.Whole, Parameter(help="Validation images of the data module to find things in; 0 for none.")
+        options.Whole, Parameter(help="Number of validation images of --data to search for findings; 0 for none.")
     ] = 200,
     data_args: Annotated[
         options.Arguments, Parameter(help="Arguments of the data module, as --data-args.NAME VALUE.")
     ] = None,
     module_args: Annotated[
         options.Arguments,
-        Parameter(help="Arguments of the module that go before the hyperparameters in the checkpoint."),
+        Parameter(help="Arguments of the module; they override the hyperparameters in the checkpoint."),
     ] = None,
     trust_checkpoint: options.TrustCheckpoint = False,
     method: options.Method = ("default",),
-    num_samples: Annotated[options.Whole, Parameter(help="Images to look at.")] = 16,
+    num_samples: Annotated[options.Whole, Parameter(help="Number of images to explain.")] = 16,
     forward: options.Forward = None,
     target_layers: options.TargetLayers = None,
     class_idx: Annotated[
         options.Whole | None,
-        Parameter(help="The class to explain; by default the image's label, or without labels the predicted one."),
+        Parameter(
+            help="The class to explain; by default the image's label, or the predicted class if there are no labels."
+        ),
     ] = None,
     class_names: Annotated[
-        options.Names, Parameter(help="Names of the classes as a,b,c; by default found in the data module.")
+        options.Names, Parameter(help="Class names as a,b,c; by default those of the data module.")
     ] = None,
     image_size: options.ImageSize = None,
     resize: options.Resize = None,
     mean: options.Mean = None,
     std: options.Std = None,
     batch_size: Annotated[
-        options.Whole | None, Parameter(help="Images that go through the model at once; by default all.")
+        options.Whole | None, Parameter(help="Number of images per forward pass; by default all.")
     ] = None,
-    precision: Annotated[str, Parameter(help="That of the training, as its Trainer took it.")] = "32-true",
+    precision: Annotated[str, Parameter(help="Precision of the training, as given to its Trainer.")] = "32-true",
     device: options.Device = "auto",
-    name: Annotated[str, Parameter(help="First part of all tags.")] = "cam",
+    name: Annotated[str, Parameter(help="Prefix of all tags.")] = "cam",
     output: Annotated[str, Parameter(help="Log directory, for TensorBoard and the report.")] = "replay",
 ) -> None:
-    """Make the timeline, filmstrip, scalars and report from a row of Lightning checkpoints."""
+    """Make the timeline, filmstrip, scalars and report from a series of Lightning checkpoints."""
     from lightning_cam.cli import replay
     from lightning_cam.cli.models import load_object, pick_device
     from lightning_cam.cli.preprocessing import given, of_module
     from lightning_cam.training.callback import TransformerCAMCallback
 
     if (probe is None) == (data is None):
-        raise UsageError("--probe, --data: give one of them")
+        raise UsageError("--probe, --data: give exactly one of them")
     replay.check_folder(Path(output), name)
     row = replay.find_checkpoints(checkpoints, trust_checkpoint)
     lit = replay.build_module(module, row[0].file, module_args or {}, trust_checkpoint)
@@ -238,7 +242,7 @@ def show_layers(
     target_layers: options.TargetLayers = None,
     image_size: options.ImageSize = None,
 ) -> None:
-    """Show which layers of a model would be looked at, and why."""
+    """Show which layers of a model would be explained, and why."""
     from lightning_cam.cli.models import create_model
     from lightning_cam.cli.show import describe_layers
 
@@ -246,7 +250,7 @@ def show_layers(
 
 
 def show_methods() -> None:
-    """List the methods: what each does, what it costs, where it was published."""
+    """List the methods: what each does, what it costs and where it was published."""
     from lightning_cam.cli.show import describe_methods
 
     print(describe_methods())
@@ -255,8 +259,8 @@ def show_methods() -> None:
 def start_board(
     logdir: Annotated[str, Parameter(help="The log directory.")],
     *,
-    port: Annotated[options.Whole, Parameter(help="Where it listens.")] = 6006,
-    host: Annotated[str, Parameter(help="To whom it listens; 0.0.0.0 to all.")] = "localhost",
+    port: Annotated[options.Whole, Parameter(help="Port to listen on.")] = 6006,
+    host: Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 for all interfaces.")] = "localhost",
 ) -> None:
     """Start TensorBoard so that it keeps every step of every picture."""
     if not Path(logdir).is_dir():
@@ -264,13 +268,13 @@ def start_board(
     words = ["--logdir", logdir, "--port", str(port), "--host", host, "--samples_per_plugin", _KEEP_ALL]
     status = subprocess.call([sys.executable, "-m", "tensorboard.main", *words])
     if status:
-        raise CommandError(f"TensorBoard ended with status {status}")
+        raise CommandError(f"TensorBoard exited with status {status}")
 
 
 def make_report(
-    logdir: Annotated[str, Parameter(help="The log directory, of one run or several.")],
+    logdir: Annotated[str, Parameter(help="The log directory of one or several runs.")],
     *,
-    output: Annotated[str | None, Parameter(help="The file; by default cam_report.html in that directory.")] = None,
+    output: Annotated[str | None, Parameter(help="File to write; by default cam_report.html in logdir.")] = None,
 ) -> None:
     """Write the timeline of a log directory as one HTML file."""
     from lightning_cam.timeline.format import RecordError
@@ -288,11 +292,11 @@ def make_report(
 
 
 def show_findings(
-    logdir: Annotated[str, Parameter(help="The log directory, of one run or several, or a record.")],
+    logdir: Annotated[str, Parameter(help="The log directory of one or several runs, or a record (.lcam).")],
     *,
-    json: Annotated[bool, Parameter(negative=(), help="All looks, as JSON.")] = False,
+    json: Annotated[bool, Parameter(negative=(), help="Print all looks as JSON.")] = False,
 ) -> None:
-    """Say what was found in a training: shortcuts, confusions, evidence that moves."""
+    """Print what was found in a training run: shortcuts, confusions, moving evidence."""
     from lightning_cam.cli.found import as_json, as_text, read_findings
 
     found = read_findings(logdir)

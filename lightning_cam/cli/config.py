@@ -15,7 +15,7 @@ _MAX_BYTES = 2**20  # of a file of options; a device such as /dev/zero never end
 
 
 def options_of(file: Path, command: str) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
-    """Read a YAML file with the options of a command, for `App.config`; what is typed wins over it.
+    """Read a YAML file with the options of a command, for `App.config`; the command line overrides it.
 
     Args:
         file: The file.
@@ -53,11 +53,11 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config: {str(file)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--config: {str(file)!r} is no UTF-8 text") from error
+        raise UsageError(f"--config: {str(file)!r} is not UTF-8 text") from error
     except ValueError as error:
-        raise UsageError(f"--config: {str(file)!r} is no YAML: {error}") from error
+        raise UsageError(f"--config: {str(file)!r} is not valid YAML: {error}") from error
     if not isinstance(content, dict | None):
-        raise UsageError(f"--config: {str(file)!r} holds no options, each as `name: value`")
+        raise UsageError(f"--config: {str(file)!r} contains no options; write each as `name: value`")
     return {str(name): value for name, value in (content or {}).items()}
 
 

@@ -1,4 +1,4 @@
-"""What ends a command with one line instead of a traceback."""
+"""Errors that end a command with one line instead of a traceback."""
 
 from collections.abc import Collection
 
@@ -6,15 +6,15 @@ from lightning_cam.printable import printable
 
 
 class CommandError(Exception):
-    """Something outside of this program is not as it must be: exit status 1."""
+    """Something outside this program is wrong: exit status 1."""
 
 
 class UsageError(CommandError):
-    """The command was used wrongly, the message says how: exit status 2."""
+    """The command was used incorrectly, as the message explains: exit status 2."""
 
 
 def one_line(message: str) -> str:
-    r"""Write a message in one line, without what a terminal would take for a command.
+    r"""Write a message in one line, without control characters that a terminal would interpret.
 
     Example:
         >>> one_line("Error in layer:  size\n    mismatch")

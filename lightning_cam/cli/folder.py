@@ -73,7 +73,7 @@ class Explainer:
     def _found(self) -> tuple[list[TargetLayer], SeveralViews]:
         """The target layers and the calls of the network, which are the same for all images."""
         module, forward = self.model.module, classifier_of(self.model.module, self.forward)
-        with first_run(self._blank, "--image-size, --mean and --std say"):
+        with first_run(self._blank, "--image-size, --mean and --std"):
             layers, calls = find_layers_and_views(
                 module, self._blank, forward=forward, target_layers=self.target_layers
             )
@@ -123,7 +123,7 @@ def explain_files(
         folder: Where pictures go, one folder per image.
         results: Where results go; files that it has already are left out.
         layers: The target layers.
-        batch_size: Images that go through the model at once.
+        batch_size: Images per forward pass.
         workers: Processes that read, and threads that draw.
 
     Returns:

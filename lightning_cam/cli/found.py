@@ -33,7 +33,7 @@ def read_findings(logdir: str) -> list[tuple[str, Timeline]]:
             inside = record != root and record.is_relative_to(root)
             found.append((str(record.relative_to(root) if inside else record), timeline))
     if not found:
-        raise CommandError("; ".join(faults) or f"no findings in {logdir!r}: there was no cohort (cohort=None?)")
+        raise CommandError("; ".join(faults) or f"no findings in {logdir!r}: the run had no cohort (cohort=None?)")
     return found
 
 

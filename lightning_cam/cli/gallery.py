@@ -1,4 +1,4 @@
-"""`index.html`: all images of a run in one page that needs nothing but the files beside it."""
+"""`index.html`: all images of a run on one page that needs only the files next to it."""
 
 import json
 import os

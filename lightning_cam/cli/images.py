@@ -1,4 +1,4 @@
-"""Finding the images that the command line is given, and reading them in worker processes."""
+"""Find the images given on the command line, and read them in worker processes."""
 
 import glob
 import os
@@ -71,7 +71,7 @@ def match(pattern: Path, option: str) -> tuple[Path, Iterator[Path]]:
     wild = pattern.parts[len(plain) :]
     root = Path(*plain)
     if ".." in wild:
-        raise UsageError(f"{option}: expected no '..' behind a wildcard, got {str(pattern)!r}")
+        raise UsageError(f"{option}: expected no '..' after a wildcard, got {str(pattern)!r}")
     if not wild:
         return root.parent, iter([root] if os.path.exists(root) else [])
     return root, root.glob(str(Path(*wild, "*") if wild[-1] == "**" else Path(*wild)))

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model and what its library knows of it.
+    """A model and what its library states about it.
 
     Args:
         module: The model.
@@ -72,8 +72,8 @@ def load_model(
         if not pretrained:
             raise
         raise CommandError(
-            f"--pretrained: the weights of {name} cannot be fetched ({type(error).__name__}: {error}); a file of them "
-            "that is here can be given as --checkpoint FILE"
+            f"--pretrained: the weights of {name} cannot be downloaded ({type(error).__name__}: {error}); if you have "
+            "them in a file, give --checkpoint FILE"
         ) from error
     model.module.to(pick_device(device)).eval()
     weights = "pretrained" if pretrained else "random"
@@ -111,7 +111,7 @@ def create_model(name: str, model_args: dict[str, Any] | None = None, pretrained
             return _from_callable(name, args | ({"pretrained": True} if pretrained else {}))
         return _from_timm(name, args, pretrained)
     except TypeError as error:
-        raise UsageError(f"--model, --model-args: {name} does not take these arguments: {error}") from error
+        raise UsageError(f"--model, --model-args: {name} does not accept these arguments: {error}") from error
 
 
 def load_object(path: str, option: str) -> Any:
@@ -135,7 +135,7 @@ def load_object(path: str, option: str) -> Any:
         raise UsageError(f"{option}: cannot import {module_name!r}: {error}") from error
     except SystemExit as error:  # a script that reads its own options when it is imported
         raise UsageError(
-            f"{option}: cannot import {module_name!r}: it ends the program (SystemExit: {error})"
+            f"{option}: cannot import {module_name!r}: it exits the program (SystemExit: {error})"
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -155,7 +155,7 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device: there is no {name!r}; expected auto, cpu, cuda, cuda:1 or mps") from error
+        raise UsageError(f"--device: unknown device {name!r}; expected auto, cpu, cuda, cuda:1 or mps") from error
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -164,11 +164,11 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def first_run(images: Tensor, options: str) -> Iterator[None]:
-    """Run the model for the first time: that it fails is mostly due to the images' size or channels.
+    """Run the model for the first time: if it fails, mostly the images' size or channels are wrong.
 
     Args:
         images: (B, C, H, W), what it runs on.
-        options: Those that say so, in words.
+        options: The options that set what the model takes, in words.
 
     Raises:
         UsageError: The model fails.
@@ -180,7 +180,7 @@ def first_run(images: Tensor, options: str) -> Iterator[None]:
     except (AssertionError, RuntimeError) as error:
         size = "×".join(map(str, images.shape[1:]))
         raise UsageError(
-            f"the model fails on images of {size} ({type(error).__name__}: {error}); {options} what it takes"
+            f"the model fails on images of {size} ({type(error).__name__}: {error}); set what it takes with {options}"
         ) from error
 
 
@@ -224,10 +224,10 @@ def _nearest(name: str, names: list[str]) -> str:
 def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:
     create: Callable[..., Any] = load_object(path, "--model")
     if not callable(create):
-        raise UsageError(f"--model: {path} is a {type(create).__name__}, a callable that returns a model is needed")
+        raise UsageError(f"--model: {path} is a {type(create).__name__}; expected a callable that returns a model")
     model = create(**args)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"--model: {path} returned a {type(model).__name__}, a torch.nn.Module is needed")
+        raise UsageError(f"--model: {path} returned a {type(model).__name__}; expected a torch.nn.Module")
     return NamedModel(model, of_module(model, args), None)
 
 
@@ -235,8 +235,10 @@ def _class_names(names: str | list[str]) -> list[str]:
     if isinstance(names, list):
         return names
     if not os.path.isfile(names):
-        raise UsageError(f"--class-names: there is no file {names!r}; expected a list, or a file with one name a line")
+        raise UsageError(
+            f"--class-names: there is no file {names!r}; expected a list, or a file with one name per line"
+        )
     try:
         return Path(names).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UsageError(f"--class-names: {names!r} is no UTF-8 text") from error
+        raise UsageError(f"--class-names: {names!r} is not UTF-8 text") from error

@@ -1,4 +1,4 @@
-"""What the command line's options are read as, and those that several commands have, each with its help."""
+"""Converters of the command line's options, and the options that several commands share, with their help."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def whole_number(_: Any, tokens: Sequence[Token]) -> int:
 def mapping(_: Any, tokens: Any) -> dict[str, Any]:
     """Read what `--model-args.NAME VALUE` gives, each value as JSON or else as YAML: 3, 1e-3, true, [1,2], text."""
     if not isinstance(tokens, Mapping):
-        _refuse(tokens, "each value with its name, as --model-args.num_classes 10")
+        _refuse(tokens, "each value with its name, such as --model-args.num_classes 10")
     return {name: mapping(_, value) if isinstance(value, Mapping) else _value(value) for name, value in tokens.items()}
 
 
@@ -85,7 +85,7 @@ def _value(tokens: Sequence[Token]) -> Any:
     try:
         return load_yaml(text)
     except ValueError:
-        _refuse(tokens, "a value as in YAML")
+        _refuse(tokens, "a YAML value")
 
 
 def _parts(tokens: Sequence[Token], expected: str) -> list[str]:
@@ -130,22 +130,24 @@ Method = Annotated[
     Parameter(
         converter=names,
         show_default=",".join,
-        help="One method, several as a,b,c, or all that apply to the model.",
+        help="One method, several as a,b,c, 'default', or 'all' for all that apply to the model.",
     ),
 ]
 Model = Annotated[
     str, Parameter(help="A timm name, torchvision:NAME, or package.module:callable that returns a model.")
 ]
 ModelArgs = Annotated[Arguments, Parameter(help="Arguments of the model, as --model-args.num_classes 10.")]
-TrustCheckpoint = Annotated[bool, Parameter(help="Unpickle whatever a checkpoint holds. This runs any code in it.")]
-Forward = Annotated[str | None, Parameter(help="The part of the model that maps images to logits; by default found.")]
-TargetLayers = Annotated[Names, Parameter(help="The layers to look at, as a,b,c; by default found.")]
+TrustCheckpoint = Annotated[
+    bool, Parameter(help="Unpickle everything in a checkpoint. This runs any code it contains.")
+]
+Forward = Annotated[str | None, Parameter(help="The part of the model that maps images to logits; found by default.")]
+TargetLayers = Annotated[Names, Parameter(help="The layers to explain, as a,b,c; found by default.")]
 ImageSize = Annotated[
     int | tuple[int, int] | None,
     _SEVERAL,
     Parameter(
         converter=size,
-        help="Side of the model's input, or height and width; alone, the whole image is squeezed into it.",
+        help="Side of the model's input, or height and width; without --resize, the whole image is resized to it.",
     ),
 ]
 Resize = Annotated[
@@ -153,7 +155,7 @@ Resize = Annotated[
 ]
 Mean = Annotated[
     _Numbers,
-    Parameter(help="What the model's input is less by: one number per channel as 0.5,0.4,0.3, or one for all."),
+    Parameter(help="Mean subtracted from the input: one number per channel, as 0.5,0.4,0.3, or one for all."),
 ]
-Std = Annotated[_Numbers, Parameter(help="What the model's input is divided by, likewise.")]
-Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
+Std = Annotated[_Numbers, Parameter(help="Standard deviation the input is divided by; given like --mean.")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]

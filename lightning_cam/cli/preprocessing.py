@@ -1,4 +1,4 @@
-"""From a picture to what the model takes, and where in the picture that was."""
+"""From a picture to the model's input, and the part of the picture that it shows."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,9 +60,9 @@ class Preprocessing:
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.image_size))
-        cut = f"all of it resized to {size}"
+        cut = f"whole image resized to {size}"
         if self.resize is not None:
-            cut = f"the shorter side resized to {self.resize}, the middle {size} cropped"
+            cut = f"shorter side resized to {self.resize}, center crop of {size}"
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         return f"{cut}, mean {mean}, std {std}"
 
@@ -143,13 +143,13 @@ def given(
     """
     if known is None and (image_size is None or mean is None):
         _log.warning(
-            "The model does not say how images are to be prepared: 224 pixels and ImageNet's mean and standard "
-            "deviation are taken where --image-size, --mean and --std are not given."
+            "The model does not define its preprocessing: without --image-size, --mean and --std, 224 pixels and "
+            "ImageNet's mean and standard deviation are used."
         )
     base = known or Preprocessing()
     lengths = {len(values) for values in (mean, std) if isinstance(values, Sequence)}
     if (mean is None) != (std is None) or len(lengths) > 1:
-        raise UsageError("--mean, --std: give both, with one number per channel each")
+        raise UsageError("--mean, --std: give both, each with one number per channel")
     channels = lengths.pop() if lengths else len(base.mean)
     if channels not in (1, 3):
         raise UsageError(f"--mean, --std: expected 1 or 3 numbers, got {channels}")

@@ -1,4 +1,4 @@
-"""`lightning-cam replay`: from existing Lightning checkpoints what the callback would have shown."""
+"""`lightning-cam replay`: what the callback would have shown, from existing Lightning checkpoints."""
 
 import inspect
 import logging
@@ -66,10 +66,12 @@ def find_checkpoints(pattern: str, trust: bool = False) -> list[Checkpoint]:
     for name in names:
         content = read_checkpoint(name, trust)
         if "global_step" not in content or "state_dict" not in content:
-            raise UsageError(f"--checkpoints: {name} is no Lightning checkpoint (it has no global_step and state_dict)")
+            raise UsageError(
+                f"--checkpoints: {name} is not a Lightning checkpoint (without global_step and state_dict)"
+            )
         step = _metrics_step(content)
         if step in found:
-            _log.info("%s and %s are both of step %d; the latter is taken.", found[step].file, name, step)
+            _log.info("%s and %s are both from step %d; the latter is used.", found[step].file, name, step)
         found[step] = Checkpoint(name, step, content.get("epoch", 0))
     return [found[step] for step in sorted(found)]
 
@@ -88,7 +90,7 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
     """
     cls = load_object(path, "--module")
     if not (isinstance(cls, type) and issubclass(cls, LightningModule)):
-        raise UsageError(f"--module: {path} is no LightningModule")
+        raise UsageError(f"--module: {path} is not a LightningModule")
     accepted = inspect.signature(cls).parameters.values()
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted)
     known = dict(read_checkpoint(checkpoint, trust).get("hyper_parameters", {}))
@@ -96,7 +98,7 @@ def build_module(path: str, checkpoint: Path, args: dict[str, Any], trust: bool 
     try:
         module: LightningModule = cls(**{k: v for k, v in known.items() if open_ended or k in names} | args)
     except TypeError as error:
-        raise UsageError(f"--module, --module-args: {path} cannot be made: {error}") from error
+        raise UsageError(f"--module, --module-args: {path} cannot be created: {error}") from error
     return module
 
 
@@ -115,7 +117,7 @@ def folder_probe(path: str, num_samples: int, preprocessing: Preprocessing) -> P
             break
         read, image = items[index]
         if image is None:
-            _log.warning("%s is left out: %s", read.file.relative_to(root), read.error)
+            _log.warning("%s is skipped: %s", read.file.relative_to(root), read.error)
         else:
             images.append(image)
             names.append(read.file.name)
@@ -145,19 +147,19 @@ def first_batches(data: LightningDataModule, count: int) -> tuple[list[Any], lis
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """See to it that the looks of two replays do not mix.
+    """Make sure that the looks of two replays do not mix.
 
     Args:
         folder: Log directory.
-        name: First part of all tags.
+        name: Prefix of all tags.
 
     Raises:
         UsageError: There are looks of this name in the folder.
     """
     if record := _find_looks(folder, name):
         raise UsageError(
-            f"--output: {folder} holds a timeline of --name {name} already ({record.name}); give another --output or "
-            "--name"
+            f"--output: {folder} already contains a timeline with --name {name} ({record.name}); give another --output "
+            "or --name"
         )
 
 
@@ -167,7 +169,7 @@ def nothing_left_of_a_failure(folder: Path, name: str) -> Iterator[None]:
 
     Args:
         folder: Log directory.
-        name: First part of all tags.
+        name: Prefix of all tags.
     """
 
     def written() -> set[Path]:
@@ -255,7 +257,7 @@ def _run_step(trainer: Trainer, module: LightningModule, batch: Any, index: int)
         try:
             module.validation_step(batch, index)
         except Exception as error:  # whatever the user's step needs that there is not outside of a training
-            _log.info("The validation step cannot be run (%s): what is explained is a guess.", error)
+            _log.info("The validation step cannot be run (%s): the output to explain is a guess.", error)
 
 
 def _find_looks(folder: Path, name: str) -> Path | None:

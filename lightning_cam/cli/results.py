@@ -1,4 +1,4 @@
-"""What a run has done so far, kept so that a run that was cut off goes on; and `results.json` at its end."""
+"""The progress of a run, kept so that an interrupted run can continue; and `results.json` at its end."""
 
 import json
 import math
@@ -30,11 +30,11 @@ class Results:
     """The results of a run, one line per image in `progress.jsonl`; the line comes after the pictures are written.
 
     Args:
-        folder: Where pictures and results go; made where missing.
-        options: What the pictures depend on. A folder with results of other options is not gone on with.
+        folder: Where pictures and results go; created if missing.
+        options: What the pictures depend on. A folder with results of other options is not continued.
 
     Attributes:
-        added: How many results came in since.
+        added: How many results were added in this run.
 
     Raises:
         UsageError: The folder holds results of other options.
@@ -115,7 +115,7 @@ class Results:
         if differing:
             key = differing[0]
             raise UsageError(
-                f"--output: {self._folder} holds results with another {key} ({earlier.get(key)}, now "
+                f"--output: {self._folder} contains results with a different {key} ({earlier.get(key)}, now "
                 f"{self._options.get(key)}); give another --output or --modelname, or delete that folder"
             )
 

@@ -21,7 +21,7 @@ def describe_layers(
     target_layers: Sequence[str] | None = None,
     image_size: int | tuple[int, int] | None = None,
 ) -> str:
-    """Say which layers would be looked at, how their outputs lie, and which were left out.
+    """Describe which layers would be explained, the layouts of their outputs, and which were left out.
 
     Args:
         model: The model.
@@ -40,13 +40,13 @@ def describe_layers(
         forward=classifier_of(model.module, forward),
         target_layers=target_layers,
     )
-    with _reasons() as reasons, first_run(images, "--image-size says"):
+    with _reasons() as reasons, first_run(images, "--image-size"):
         looked_at = search()
-    lines = [f"images of {height}×{width}", *(f"looked at: {layer}" for layer in looked_at)]
+    lines = [f"images of {height}×{width}", *(f"target layer: {layer}" for layer in looked_at)]
     if not target_layers:
-        lines += ["  the norm before the last mixing of tokens at whose patches the logits have a gradient"]
-        lines += ["  and its like in the block before"] if len(looked_at) > 1 else []
-        lines += [f"alive too: {layer}" for layer in search(which="all") if layer not in looked_at]
+        lines += ["  the norm before the last token mixing where the logits still depend on the patches"]
+        lines += ["  and the same norm one block earlier"] if len(looked_at) > 1 else []
+        lines += [f"also has a gradient: {layer}" for layer in search(which="all") if layer not in looked_at]
     return "\n".join([*lines, *reasons])
 
 

@@ -1,4 +1,4 @@
-"""YAML from a file or the command line, whatever it holds."""
+"""Parse YAML from a file or the command line, whatever it contains."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def load_yaml(text: str, *, as_text: bool = False) -> Any:
 class _NoAliases:
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
-            raise yaml.YAMLError("aliases (*name) are not read")
+            raise yaml.YAMLError("aliases (*name) are not supported")
         return super().compose_node(parent, index)  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""The maps of one batch: over the views of test-time augmentation, and over the calls of a network."""
+"""The maps of one batch, over the views of test-time augmentation and the calls of a network."""
 
 import logging
 from collections.abc import Callable, Sequence

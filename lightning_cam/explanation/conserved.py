@@ -1,4 +1,4 @@
-"""What is done where the leading method loses relevance."""
+"""What happens when the leading method loses relevance: the next best one is used."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
-    """Whether nothing of a method's relevance is lost in operations that its rules do not know.
+    """Whether a method loses no relevance in operations that its rules do not cover.
 
     Waits for the device if there are such. Without, relevance need not add up either: that of an untrained model goes
     to biases and position embeddings.
@@ -21,7 +21,7 @@ def adds_up(explanation: Explanation, method: str = LEADING) -> bool:
 
 
 def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explanation]) -> Explanation:
-    """The explanation with the next best method in the place of the leading one, or without; says so.
+    """The explanation with the next best method instead of the leading one, or without it, and a warning.
 
     Args:
         explanation: Whose leading method does not add up.
@@ -32,5 +32,5 @@ def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explana
         others = {**explain_by(NEXT_BEST).layer_maps, **others}
     except DoesNotApply as error:
         _log.info("%s", error)
-    _log.warning("%s %s stands in its place.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
+    _log.warning("%s %s is used instead.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
     return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset())

@@ -1,4 +1,4 @@
-"""Class activation maps of a batch, and what came with them."""
+"""Class activation maps of a batch, and the data that belongs to them."""
 
 import base64
 import html
@@ -28,7 +28,7 @@ class Explanation:
     """Class activation maps of a batch.
 
     Args:
-        layer_maps: For each method one tensor per target layer (one in all, if it is not about a layer), (V, B, h, w)
+        layer_maps: For each method one tensor per target layer (one in total, if it has no layer), (V, B, h, w)
             float32: raw signed relevance on the token grid for each of V views of the images (1 without `aug_smooth`).
         logits: (B, classes) float32, or None if a `score` was explained and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes; None with a `score`.
@@ -65,9 +65,9 @@ class Explanation:
     def maps(self) -> dict[str, Tensor]:
         """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
 
-        Nothing is clipped or scaled, so magnitudes can be compared between calls. Layers of different grids are
-        brought to the finest of them. Methods that are about no layer may have a map of another size (`fullgrad`
-        that of the image).
+        Nothing is clipped or scaled, so magnitudes can be compared between calls. Layers with different grids are
+        resized to the finest one. Methods without a layer may have a map of another size (`fullgrad` that of the
+        image).
         """
         means = {}
         for method, layers in self.layer_maps.items():
@@ -76,13 +76,13 @@ class Explanation:
         return means
 
     def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
-        """The map as grad-cam returns it, ready to be laid over the image.
+        """The map as grad-cam returns it, ready to be overlaid on the image.
 
         Per layer: ReLU, scaled to [0, 1] per image, resized bilinearly; then the mean over layers, scaled again
         (`pytorch_grad_cam.base_cam.BaseCAM.aggregate_multi_layers`); then the mean over views.
 
         Args:
-            method: One of those explained.
+            method: One of the computed methods.
             size: Height and width of the result; by default those of the images.
 
         Returns:
@@ -92,31 +92,31 @@ class Explanation:
             ValueError: `method` was not computed.
         """
         if method not in self.layer_maps:
-            raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
+            raise ValueError(f"method: {method!r} was not computed; available: {', '.join(self.layer_maps)}")
         size = size or self.image_size
         layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
         return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
 
     def show(self) -> None:
-        """Show images and heatmaps: in a notebook under the cell, elsewhere in the system's viewer of pictures."""
+        """Show images and heatmaps: in a notebook under the cell, elsewhere in the system's image viewer."""
         notebook = sys.modules.get("IPython")
         shell = None if notebook is None else notebook.get_ipython()
         if notebook is not None and hasattr(shell, "kernel"):  # a terminal has none, and shows no pictures
             notebook.display.display(self)
         elif not ImageShow.show(self._picture()):
-            _log.warning('There is no viewer of pictures here: explanation.save("x.png") writes it to a file.')
+            _log.warning('No image viewer is available: write a file with explanation.save("x.png").')
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write images and heatmaps as one picture, a row for each of the first images.
 
         Args:
-            path: Of the file; its suffix says the format, such as `.png`, `.jpg` or `.webp`.
+            path: The file to write; its suffix sets the format, such as `.png`, `.jpg` or `.webp`.
 
         Returns:
             The file written.
 
         Raises:
-            ValueError: The suffix is of no known format.
+            ValueError: The suffix is not a known format.
         """
         self._picture().save(path)
         return Path(path)
@@ -132,7 +132,7 @@ class Explanation:
 
     def _picture(self) -> Image.Image:
         if self.images is None:
-            raise ValueError("images: this explanation was put together without images to draw")
+            raise ValueError("images: this explanation was created without images, so it cannot be drawn")
         heatmaps = {method: self.heatmap(method) for method in self.layer_maps}
         return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
 

@@ -1,4 +1,4 @@
-"""What `explain` found as one picture: an image and its maps per row."""
+"""The result of `explain` as one picture: an image and its maps per row."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What a user asks for, checked."""
+"""Checks of the arguments of `explain`."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
         names: One name, several, "all" or "default"; a class of `pytorch_grad_cam`, or its dotted path, stands for one.
 
     Raises:
-        ValueError: A name is not in `METHODS`, stands twice, or there is none.
+        ValueError: A name is not in `METHODS` or is given twice, or there are none.
     """
     if names == "all":
         first = dict(zip(DEFAULTS, range(2), strict=True))  # which lead pages and sheets
@@ -30,8 +30,8 @@ def find_methods(names: str | type | Sequence[str | type]) -> list[Method]:
     known = [method.name for method in chosen]
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice or not chosen:
-        came = f"{', '.join(twice)} stands twice" if twice else "got none"
-        raise ValueError(f"methods: expected one or more, each of a name of its own in lower case; {came}")
+        came = f"{', '.join(twice)} is given twice" if twice else "got none"
+        raise ValueError(f"methods: expected one or more, each with a unique lower-case name; {came}")
     return chosen
 
 
@@ -41,11 +41,11 @@ def _find_method(name: str | type) -> Method:
     if isinstance(name, type) or "." in str(name):
         return grad_cam_method(name)
     if name in ("all", DEFAULT):
-        raise ValueError(f"methods: {name!r} stands alone, in place of a list")
+        raise ValueError(f"methods: give {name!r} alone, not in a list")
     near = difflib.get_close_matches(str(name), METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"methods: there is no {name!r}{hint} (there are {', '.join(METHODS)}, 'all', 'default', "
+        f"methods: unknown method {name!r}{hint} (available: {', '.join(METHODS)}, 'all', 'default', "
         "and classes of pytorch_grad_cam)"
     )
 
@@ -55,7 +55,7 @@ def as_batch(
     images: Tensor | Image.Image | Sequence[Image.Image],
     preprocess: Callable[[Image.Image], Tensor] | None,
 ) -> Tensor:
-    """Images of any form that is taken as (B, C, H, W), on the model's device if they come from files."""
+    """Images of any accepted form as (B, C, H, W), on the model's device if they come from files."""
     if isinstance(images, Tensor):
         return images[None] if images.ndim == 3 else images
     pictures = list(images) if isinstance(images, Sequence) else [images]
@@ -79,7 +79,7 @@ def as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:
 
 
 def check(images: Tensor, class_idx: int | Tensor | None, batch_size: int | None) -> None:
-    """Raise a ValueError that names the argument which does not fit."""
+    """Raise a ValueError that names the invalid argument."""
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
         came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images: expected a floating tensor of shape (B, C, H, W) with B at least 1, got {came}")

@@ -1,4 +1,4 @@
-"""The whole path in one call, without Lightning: from a model and images to class activation maps."""
+"""`explain`: class activation maps from a model and images in one call, without Lightning."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -59,21 +59,21 @@ def explain(
         images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images.
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
-            "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; in
-            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
+            "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; for
+            models with operations that `attnlrp` does not cover, `gae` replaces it where it applies, with a warning.
         class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
             class.
         score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: One or several names, modules or `TargetLayer`s; by default the last of those that
             `find_target_layers` finds.
-        layout: How the outputs of `target_layers` lie, where that cannot be found out.
+        layout: Layout of the outputs of `target_layers`, if it cannot be found automatically.
         forward: What to call with the images; by default `model`.
-        batch_size: Images that go through the model at once; by default all, or a quarter of them (at least 4) where
+        batch_size: Images per forward pass; by default all, or a quarter of them (at least 4) where
             classes are explained and a method needs the graph of the whole depth, which takes the memory of several
             forwards.
         aug_smooth: Mean over six views, flipped or not × brightness 0.9, 1, 1.1, as in grad-cam. The class explained
             is that of the plain view.
-        eigen_smooth: Take the first principal component of the weighted activations in place of their sum, in
+        eigen_smooth: Use the first principal component of the weighted activations instead of their sum, in
             methods that weight activations.
         embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
@@ -82,7 +82,7 @@ def explain(
         The maps, on the device of `images`.
 
     Raises:
-        ValueError: An argument does not fit; the message names it, what came, and what would do.
+        ValueError: An argument is invalid; the message names it, what was given, and what is expected.
 
     Example:
         >>> import timm

@@ -1,4 +1,4 @@
-"""What a model has learned to look at, said in sentences: statistics, patterns, suspicions and their proof.
+"""What a model has learned to look at, as sentences: statistics, patterns, suspicions and their proof.
 
 Arrays and classes in, findings out; no torch and no Lightning here.
 """

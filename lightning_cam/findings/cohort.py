@@ -1,4 +1,4 @@
-"""The cohort: what is known of its images, and what one look found out about them."""
+"""The cohort: what is known about its images, and the results of one look at them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Cohort:
         return self.appearance.shape[1], self.appearance.shape[2]
 
     def name(self, label: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
 
 @dataclass(frozen=True)
 class CohortLook:
-    """What a look found out of the cohort.
+    """The results of a look at the cohort.
 
     Args:
         step: Step of the validation metrics.

@@ -1,4 +1,4 @@
-"""Errors: which images of which classes are taken for which others, and where the evidence for either lies."""
+"""Errors: which classes are mistaken for which others, and where the evidence for either is."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ REGIONS: dict[str, np.ndarray] = {
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class that is taken for another one.
+    """A class that is mistaken for another one.
 
     Args:
         label: What the images are.
-        taken: What they are taken for.
+        taken: The class that is predicted.
         rows: (n,) bool, the images of the class that are.
         of: How many images of the class there are.
     """
@@ -51,7 +51,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Where what speaks for the wrong class lies, and what speaks for the right one does not.
+    """A region with the evidence for the wrong class, but not the evidence for the right one.
 
     Args:
         region: A name of `REGIONS`.
@@ -105,12 +105,12 @@ def confusions(labels: np.ndarray, predictions: np.ndarray) -> Iterator[Confusio
 
 
 def rows_to_explain(labels: np.ndarray, predictions: np.ndarray) -> list[int]:
-    """Images of confusions of which it is asked what speaks for the prediction, at most 16 of each."""
+    """Images of confusions to explain for the prediction, at most 16 of each."""
     return [int(row) for pair in confusions(labels, predictions) for row in pair.rows.nonzero()[0][:_MOST_IMAGES]]
 
 
 def contrast(cohort: Cohort, look: CohortLook, pair: Confusion) -> Contrast | None:
-    """Where the evidence for the prediction lies in the images of a confusion, and that for the label does not.
+    """Where the evidence for the prediction is in the images of a confusion, and the evidence for the label is not.
 
     Of the regions it is the one where the shares of the two differ most, of those that hold 0.15 more of the evidence
     for the prediction than their area and than of that for the label. In so many images it is more that a sign test

@@ -1,4 +1,4 @@
-"""Maps and pictures on grids of the image: shares of evidence, what cells look like, what places are called."""
+"""Maps and pictures on grids of the image: shares of evidence, appearance of cells, names of places."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def neighbors(cells: np.ndarray) -> np.ndarray:
 
 
 def place_name(cells: np.ndarray) -> str:
-    """What a place (h, w) bool is called: a corner, a border, a stripe, or which ninth of the image it lies in.
+    """The name of a place (h, w) bool: a corner, a border, a stripe, or the ninth of the image that it is in.
 
     Example:
         >>> place_name(np.eye(4, dtype=bool) & (np.arange(4) < 1))

@@ -1,4 +1,4 @@
-"""Patterns: groups of a class's images whose evidence lies alike, so that what only a part of them has is found."""
+"""Patterns: groups of a class's images with evidence at the same places, to find marks that only some of them have."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The proof of a suspicion: the mark is painted over in images of the class, and pasted into images of others.
 
-Both are held against the same with as many other cells. A model that goes by the mark loses the class when it is gone,
-and finds it where it is added. For a mark that only a part of the class has, the second counts alone: the rest of such
-an image may speak for the class as well.
+The control does the same with as many other cells. A model that uses the mark loses the class when the mark is gone,
+and predicts it where the mark is added. For a mark that only a part of the class has, only the second counts: the rest
+of such an image may be evidence for the class as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Classify = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of it; probabilities of the class, means over the images.
+    """The result of a test; probabilities of the class, means over the images.
 
     Args:
         verdict: "confirmed", "not confirmed" or "not testable".
@@ -38,7 +38,7 @@ class Proof:
         without: Of images of other classes.
         added: Of the same with the mark.
         other_added: Of the same with other cells.
-        taken: How many of the images with the mark added are predicted as the class.
+        taken: The share of the images with the mark added that are predicted as the class.
         images: How many images of the class.
         others: How many of others.
         why: Why it could not be tested.
@@ -58,7 +58,7 @@ class Proof:
 
 
 def rows_of(suspect: Suspect, predictions: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are tried: of the class, right and with the mark; of others, spread over classes, without it.
+    """Which images are tested: of the class, correct and with the mark; of others, spread over classes, without it.
 
     Args:
         suspect: The suspicion.
@@ -74,7 +74,7 @@ def rows_of(suspect: Suspect, predictions: np.ndarray, groups: np.ndarray) -> tu
 
 
 def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndarray, classify: Classify) -> Proof:
-    """Try a suspicion on the model.
+    """Test a suspicion on the model.
 
     Args:
         suspect: The suspicion.
@@ -84,7 +84,7 @@ def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndar
     """
     own, others = rows
     if len(own) < _LEAST_IMAGES or len(others) < _LEAST_IMAGES:
-        few = "of the class with the mark are right" if len(own) < _LEAST_IMAGES else "of other classes are without it"
+        few = "of the class with the mark are correct" if len(own) < _LEAST_IMAGES else "of other classes lack the mark"
         return Proof(
             "not testable", images=len(own), others=len(others), why=f"fewer than {_LEAST_IMAGES} images {few}"
         )
@@ -112,7 +112,7 @@ def prove(suspect: Suspect, rows: tuple[np.ndarray, np.ndarray], images: np.ndar
     verdict = "confirmed" if confirmed else "not confirmed"
     if before < _SURE:
         verdict = "not testable"
-    why = "the model is not sure of the class yet" if verdict == "not testable" else ""
+    why = "the model is not confident in the class yet" if verdict == "not testable" else ""
     return Proof(verdict, before, painted, other_painted, start, added, other_added, taken, len(own), len(others), why)
 
 
@@ -144,7 +144,7 @@ def elsewhere(masks: np.ndarray) -> np.ndarray:
 
 
 def painted_over(images: np.ndarray, masks: np.ndarray, cell: float) -> np.ndarray:
-    """Images (b, C, H, W) in which what lies under the masks (b, H, W) is replaced by a blur of what lies around.
+    """Images (b, C, H, W) in which the pixels under the masks (b, H, W) are replaced by a blur of their surroundings.
 
     The blur does not see what it replaces: with a mark left in it, a model would find it still. It is as wide as a
     cell, and twice as wide wherever that reaches nothing, until all is filled.

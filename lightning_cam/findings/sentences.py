@@ -1,7 +1,7 @@
-"""What is said of a cohort: a fixed set of sentences, each with the condition that it stands for.
+"""The findings of a cohort: a fixed set of sentences, each with its condition.
 
-One finding is one function under `@register_finding`: from all that is known to the findings of its kind. The table in
-docs/findings.md lists them.
+One finding is one function under `@register_finding`: from the state of the run to the findings of its kind. The table
+in docs/findings.md lists them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SURE = 0.8
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and what it rests on.
+    """One sentence, and the data behind it.
 
     Args:
         kind: Name of the finding.
@@ -64,7 +64,7 @@ S = TypeVar("S", bound=Speaker)
 
 
 def register_finding(kind: str) -> Callable[[S], S]:
-    """Enter a finding.
+    """Register a finding.
 
     Args:
         kind: Its name.
@@ -87,7 +87,7 @@ def findings(state: State) -> list[Finding]:
 
 
 def as_markdown(found: Sequence[Finding]) -> str:
-    """Findings as a list in Markdown, in which names of classes mean nothing but themselves."""
+    """Findings as a list in Markdown, with the special characters of class names escaped."""
     return "\n".join(f"- {_escaped(finding.text)}" for finding in found)
 
 
@@ -106,11 +106,12 @@ def shortcut(state: State) -> Iterator[Finding]:
         if suspect.kind == "place":
             what, it = f"lies at {suspect.name}", "that place"
         else:
-            what, it = f"lies on cells that look alike ({suspect.name})", "them"
+            what, it = f"lies on similar-looking cells ({suspect.name})", "them"
         part = "" if suspect.fraction >= 0.8 else f", in {_percent(suspect.fraction)} of its images"
         text = (
-            f"Class {name}: {_percent(suspect.share)} of the evidence {what}{part} (other classes "
-            f"{_percent(suspect.share_others)}, the area {_percent(suspect.area)}), since step {tried.since:,}."
+            f"Class {name}: {_percent(suspect.share)} of the evidence {what}{part} (other classes: "
+            f"{_percent(suspect.share_others)}; share of the area: {_percent(suspect.area)}), since step "
+            f"{tried.since:,}."
         )
         yield Finding(
             "shortcut",
@@ -151,7 +152,7 @@ def moved(state: State) -> Iterator[Finding]:
     yield Finding(
         "moved",
         f"Accuracy rose from {first.accuracy:.2f} to {last.accuracy:.2f} between steps {first.step:,} and "
-        f"{last.step:,}; in that time the evidence moved onto the object (share in the boxes or masks {before:.2f} → "
+        f"{last.step:,}; meanwhile the evidence moved onto the object (share in the boxes or masks {before:.2f} → "
         f"{after:.2f}, chance {chance:.2f}).",
         since=first.step,
         numbers={"before": before, "after": after, "chance": chance},
@@ -183,17 +184,17 @@ def left(state: State) -> Iterator[Finding]:
 
 @register_finding("confused")
 def confused(state: State) -> Iterator[Finding]:
-    """One class is taken for another, and where what speaks for that one lies; see `errors`."""
+    """One class is mistaken for another, and where the evidence for that one is; see `errors`."""
     cohort, look = state.cohort, state.look
     for pair in confusions(cohort.labels, look.predictions):
         label, taken, count = cohort.name(pair.label), cohort.name(pair.taken), int(pair.rows.sum())
-        text = f"{label} is taken for {taken} in {count} of {pair.of} images at step {look.step:,}"
+        text = f"{label} is mistaken for {taken} in {count} of {pair.of} images at step {look.step:,}"
         numbers = {"images": float(count), "of": float(pair.of)}
         if (found := contrast(cohort, look, pair)) is not None:
-            text += f": there {_percent(found.prediction)} of the evidence for {taken} lies on {found.region}"
+            text += f": in these, {_percent(found.prediction)} of the evidence for {taken} lies on {found.region}"
             if found.is_as_in_right_ones:
-                text += f", as in right images of {taken} ({_percent(found.right)})"
-            text += f", of that for {label} {_percent(found.label)} (the area {_percent(found.area)})"
+                text += f", as in correct images of {taken} ({_percent(found.right)})"
+            text += f", but {_percent(found.label)} of that for {label} (share of the area: {_percent(found.area)})"
             numbers |= {
                 "for_prediction": found.prediction,
                 "for_label": found.label,
@@ -219,8 +220,8 @@ def outside(state: State) -> Iterator[Finding]:
         return
     yield Finding(
         "outside",
-        f"{int(rows.sum())} of {len(rows)} images are right at over {_SURE} with their evidence outside the object, at "
-        f"step {look.step:,}.",
+        f"{int(rows.sum())} of {len(rows)} images are classified correctly with a probability above {_SURE}, but their "
+        f"evidence is outside the object, at step {look.step:,}.",
         since=look.step,
         classes=sorted(set(state.cohort.labels[rows].tolist()))[:_MOST_IMAGES],
         images=_first(rows),
@@ -230,7 +231,7 @@ def outside(state: State) -> Iterator[Finding]:
 
 @register_finding("same_cell")
 def same_cell(state: State) -> Iterator[Finding]:
-    """In half of the images, of three classes and more, the same cell is hottest: a token that stands out."""
+    """The same cell is hottest in half of the images, of three or more classes: an outlier token."""
     evidence = state.look.evidence
     there = has_evidence(evidence)
     if there.sum() < 8:
@@ -245,8 +246,8 @@ def same_cell(state: State) -> Iterator[Finding]:
         return
     yield Finding(
         "same_cell",
-        f"In {counts[most]} of {len(there)} images the same cell is hottest at step {state.look.step:,}: a token that "
-        "stands out, not the object.",
+        f"The same cell is hottest in {counts[most]} of {len(there)} images at step {state.look.step:,}: an outlier "
+        "token, not the object.",
         since=state.look.step,
         images=_first(rows),
         numbers={"images": float(counts[most]), "of": float(len(there))},
@@ -269,13 +270,13 @@ def _verdict(tried: Tried, name: str, it: str) -> str:
     if proof.verdict == "not testable":
         return f"Not testable: {proof.why}."
     numbers = (
-        f"Painting {it} over takes the class from {_percent(proof.before)} to {_percent(proof.painted_over)} (other "
-        f"cells: to {_percent(proof.other_painted_over)}); adding it to images of other classes takes their "
-        f"probability of {name} from {_percent(proof.without)} to {_percent(proof.added)} (other cells: to "
-        f"{_percent(proof.other_added)}) and makes {_percent(proof.taken)} of them {name}."
+        f"Painting over {it} takes the probability of {name} from {_percent(proof.before)} to "
+        f"{_percent(proof.painted_over)} (other cells: to {_percent(proof.other_painted_over)}); pasting {it} into "
+        f"images of other classes takes it from {_percent(proof.without)} to {_percent(proof.added)} (other cells: to "
+        f"{_percent(proof.other_added)}), and {_percent(proof.taken)} of them are then classified as {name}."
     )
     if proof.verdict == "confirmed":
-        return f"{numbers} The model uses this mark: a shortcut."
+        return f"{numbers} The model uses this mark: it is a shortcut."
     return f"Not confirmed: {numbers[0].lower()}{numbers[1:]}"
 
 

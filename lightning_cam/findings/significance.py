@@ -1,4 +1,4 @@
-"""The one rule by which something is more than chance: an exact test of permuted classes, and of the random method.
+"""The one significance test: an exact permutation test over the classes, and one against the random method.
 
 Of the images of a class some have a property, such as a fifth more of their evidence at a place than the place has of
 the area. If classes were dealt out anew among the same images, as many or more would have it with the probability of

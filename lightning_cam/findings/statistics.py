@@ -1,4 +1,4 @@
-"""Statistics of a cohort's evidence: where it lies, how spread out it is, how it moves."""
+"""Statistics of a cohort's evidence: where it is, how spread out it is, how it moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suspicions: what the evidence of a class has in common that the evidence of other classes has not.
+"""Suspicions: what the evidence of a class has in common and the evidence of other classes has not.
 
 Each searcher proposes marks for a class, from one half of its images (and from the other half likewise), and they are
 counted on the half that they were not chosen from. Those that stand out by the rule in `significance` are suspicions.
@@ -32,7 +32,7 @@ S = TypeVar("S", bound=Searcher)
 
 
 def register_searcher(kind: str) -> Callable[[S], S]:
-    """Enter a searcher for one kind of marks.
+    """Register a searcher for one kind of marks.
 
     Args:
         kind: Name of the kind.
@@ -47,7 +47,7 @@ def register_searcher(kind: str) -> Callable[[S], S]:
 
 @dataclass(frozen=True)
 class Mark:
-    """What evidence may have in common.
+    """What the evidence of several images may have in common.
 
     Args:
         cells: (rows, columns) bool, a place; None if it may be anywhere.
@@ -260,7 +260,7 @@ def _suspect(
 def _places(masks: np.ndarray) -> str:
     """Where marks (k, rows, columns) lie that have no fixed place."""
     inner = masks[:, 1:-1, 1:-1].sum() / masks.sum()
-    return "changing places at the border" if inner < 0.1 else "changing places"
+    return "varying positions at the border" if inner < 0.1 else "varying positions"
 
 
 def _is_double(suspect: Suspect, other: Suspect) -> bool:

@@ -1,4 +1,4 @@
-"""The findings of a run: looks come in, suspicions that two looks in a row have are tried, sentences come out."""
+"""The findings of a run: looks in, sentences out; suspicions that two looks in a row share are tested."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ImagesOf = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Tried:
-    """A suspicion of two looks in a row, and what came of its proof.
+    """A suspicion of two looks in a row, and the result of its proof.
 
     Args:
         suspect: The suspicion, as it is at this look.
@@ -33,7 +33,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is remembered of a look, for sentences that compare looks.
+    """What is kept of a look, for sentences that compare looks.
 
     Args:
         step: Step of the validation metrics.
@@ -50,7 +50,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class State:
-    """All that sentences are made of.
+    """All data that sentences are made from.
 
     Args:
         cohort: The images.
@@ -92,7 +92,7 @@ class Tracker:
 
     @property
     def most_tried(self) -> int:
-        """How many images the proofs of the next look may ask the model of."""
+        """How many images the proofs of the next look may run through the model."""
         return MOST_IMAGES * min(MOST_FORWARDS, FORWARDS * len(self._watched))
 
     def add(self, look: CohortLook, images_of: ImagesOf, classify: Classify) -> State:

@@ -1,4 +1,4 @@
-"""CAM methods as pure batched tensor functions, and the registry that names them."""
+"""CAM methods as pure batched tensor functions, and their registry."""
 
 from lightning_cam.methods import (  # noqa: F401  (registers)
     activation,

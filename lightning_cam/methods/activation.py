@@ -1,4 +1,4 @@
-"""Methods that do not ask the score: a statistic of the activations, and the random control.
+"""Methods that do not use the score: a statistic of the activations, and the random control.
 
 Symbols: `A` activations `(B, C, h, w)` float32, `k` a channel, `i` a cell, `Z` the number of cells. Both
 return `(B, h, w)` on the same device and add no forward.
@@ -15,10 +15,10 @@ _SEED = 0
 
 @register_method("fem", needs={"activations"}, paper="Fuad et al. 2020, IPTA, hal-02963298")
 def fem(*, activations: Tensor) -> Tensor:
-    """Channels weighted by how many cells are rare in them: two standard deviations above their mean.
+    """Channels weighted by their number of outlier cells, more than two standard deviations above the mean.
 
     `w[k] = 1/Z #{i : A[k, i] > mean_k + 2 std_k}`, `map[i] = sum_k w[k] * A[k, i]` (`std` with divisor
-    `Z`). The same for every class: the map does not tell which of two objects speaks for it (of the relevance
+    `Z`). The same for every class: the map does not show which of two objects is evidence for it (of the relevance
     on two digits 0.49 to 0.54 was on the one asked for, `random` 0.53). Not for grids of a few cells: among
     five or fewer none can lie two standard deviations above their mean, and the map is zero.
 
@@ -33,9 +33,9 @@ def fem(*, activations: Tensor) -> Tensor:
     return (weights * activations).sum(dim=1)
 
 
-@register_method("random", needs={"activations"}, paper="none: chance")
+@register_method("random", needs={"activations"}, paper="none (random baseline)")
 def random(*, activations: Tensor) -> Tensor:
-    """The control: relevance that knows nothing. What it scores, a method has to beat.
+    """Random relevance, the control: a method has to beat its scores.
 
     `map[i]` uniform in [-1, 1], drawn for each cell. (Not grad-cam's `RandomCAM`, which weights the channels at random:
     on a trained model the activations alone know where the object is, and it scores well above chance.) The draws come

@@ -1,4 +1,4 @@
-"""Methods of the transformer itself: they read attention, not a layer's activations.
+"""Methods specific to transformers: they read attention, not a layer's activations.
 
 Symbols: `A_l` the attention of block `l` after the softmax, `(B, heads, N, N)` with queries in rows, `E_h`
 the mean over heads, `r` the share `(B, N)` of each token in what the head reads (all on the class token, or
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @register_method(
     "attention_rollout",
     needs={"attentions", "readout", "token_layout"},
-    cost="0, and attention recomputed where it is fused",
+    cost="0, plus attention recomputed where it is fused",
     paper="Abnar & Zuidema 2020, arXiv:2005.00928",
 )
 def attention_rollout(*, attentions: list[Tensor], readout: Tensor, token_layout: "TokenLayout") -> Tensor:
-    """Attention followed through all blocks, half of each step staying where it is.
+    """Attention multiplied through all blocks, with half of each token's weight staying on the token.
 
     `R = prod_l (E_h A_l + I) / 2`, last block leftmost; the map is `r R` at the patches. The same for every
     class, and blind to what the values and the MLPs do with what is attended. Not for telling why a class
@@ -41,7 +41,7 @@ def attention_rollout(*, attentions: list[Tensor], readout: Tensor, token_layout
 @register_method(
     "gae",
     needs={"attentions", "attention_gradients", "readout", "token_layout"},
-    cost="0, and a backward through the whole model",
+    cost="0, plus one backward pass through the whole model",
     paper="Chefer et al. 2021, ICCV, arXiv:2103.15679",
 )
 def gae(
@@ -63,7 +63,7 @@ def gae(
 @register_method(
     "legrad",
     needs={"block_attention_gradients", "token_layout"},
-    cost="0, and a backward through each block with the head",
+    cost="0, plus one backward pass through each block with the head",
     paper="Bousselham et al. 2025, ICCV, arXiv:2404.03214",
 )
 def legrad(*, block_attention_gradients: list[Tensor], token_layout: "TokenLayout") -> Tensor:

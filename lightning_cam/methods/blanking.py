@@ -1,4 +1,4 @@
-"""Methods that compare the image with a blank one, all at once or cell by cell: slow, but what others are held against.
+"""Methods that compare the image with a blank one, at once or cell by cell: slow references for the other methods.
 
 Symbols: `x` the image, `x0` the blank one (0, the mean color of normalized images), `s` the score, `i` a cell of the
 token grid. They return `(B, h, w)`, raw and signed, on the grid of the last target layer.
@@ -34,7 +34,7 @@ def occlusion(
     token_layout: "TokenLayout",
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
-    """How much of the score is lost without a cell.
+    """How much the score drops when a cell is blanked.
 
     `map[i] = s(x) - s(x with cell i blank)`. Says what one cell is worth as long as all others are there: not for
     evidence that several cells hold alike, each of which can be missed.
@@ -51,7 +51,7 @@ def occlusion(
 @register_method(
     "integrated_gradients",
     needs={"images", "gradient_images", "token_layout"},
-    cost=f"{STEPS}, and as many backwards through the whole model",
+    cost=f"{STEPS}, plus as many backward passes through the whole model",
     paper="Sundararajan et al. 2017, ICML, arXiv:1703.01365",
 )
 def integrated_gradients(
@@ -61,7 +61,7 @@ def integrated_gradients(
     token_layout: "TokenLayout",
     steps: int = STEPS,
 ) -> Tensor:
-    """The gradient on the way from a blank image to the image, which adds up to the difference of their scores.
+    """The gradient along the path from a blank image to the image, which adds up to the difference of their scores.
 
     `(x - x0) * mean_t ds/dx(x0 + t (x - x0))`, `t` in the middle of each of `steps` parts of [0, 1], summed over
     channels and the pixels of each cell. Not for saturated models with few steps: what happens between two of them is

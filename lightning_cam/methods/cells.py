@@ -1,4 +1,4 @@
-"""Relevance on a grid of other cells."""
+"""Relevance resampled to another grid."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Which methods are shown if none is named, and what is said of their maps."""
+"""The default methods, and the warnings about their maps."""
 
 from collections.abc import Iterable
 
@@ -14,23 +14,24 @@ DEFAULTS = (LEADING, LAST_BLOCK)
 NEXT_BEST = "gae"
 """Stands in for the leading one in models whose operations its rules do not know."""
 BLANK = (
-    "at the target layers nothing speaks for the class. That says nothing about earlier ones: what a class token has "
-    f"gathered before them is not seen there, and {LEADING!r} follows it through the whole depth. Give another layer "
-    "with target_layers= (the norm before the last attention is alive in most models), and see that the head is not "
-    "all zeros."
+    "no positive evidence at the target layers. Earlier layers may have some: what a class token gathered before the "
+    f"target layers is not visible there; {LEADING!r} follows the score through the whole depth. Choose another layer "
+    "with target_layers= (the norm before the last attention has a gradient in most models), and check that the "
+    "head's weights are not all zero."
 )
 # The rules leave 0.2 to 2 of the score's difference in models they know, and less than 0.02 where they see no norms.
 _ADDS_UP = (0.1, 10.0)
 
 
 def not_adding_up(methods: Iterable[str], unknown: Iterable[str]) -> str:
-    """Say that relevance is lost."""
+    """The warning that relevance is lost."""
     return (
-        f"The maps of {', '.join(methods)} do not add up to what the score owes to the image: the model has operations "
-        f"that the rules of relevance do not know or see ({', '.join(sorted(unknown))}), as in scripted code."
+        f"The maps of {', '.join(methods)} do not add up to the part of the score that comes from the image: the "
+        f"relevance rules do not cover, or cannot see, some of the model's operations ({', '.join(sorted(unknown))}), "
+        "as in scripted code."
     )
 
 
 def is_conserved(conservation: Tensor) -> bool:
-    """Whether relevance makes up the scores of most images (B,); waits for the device."""
+    """Whether relevance adds up to the scores of most images (B,); waits for the device."""
     return _ADDS_UP[0] <= float(conservation.nanmedian()) <= _ADDS_UP[1]

@@ -122,11 +122,11 @@ def xgradcam(*, activations: Tensor, gradients: Tensor, reduce: Reduce = channel
 @register_method(
     "shapleycam",
     needs={"activations", "gradients", "hvp"},
-    cost="0, and a second backward through what follows the target layer",
+    cost="0, plus a second backward pass through what follows the target layer",
     paper="Cai 2025, arXiv:2501.06261",
 )
 def shapleycam(*, activations: Tensor, gradients: Tensor, hvp: Tensor, reduce: Reduce = channel_sum) -> Tensor:
-    """Grad-CAM with the gradient corrected to second order, as the Shapley value of a channel asks.
+    """Grad-CAM with a second-order correction of the gradient, after the Shapley value of a channel.
 
     `w[k] = 1/Z sum_i (G - H A / 2)[k, i]`, `map[i] = sum_k w[k] * A[k, i]`, with `H A` the Hessian-vector
     product `hvp` of the score at `A`. Where what follows is linear in `A`, `H` is 0 and this is Grad-CAM,
@@ -149,7 +149,7 @@ def refinecam(
     image_size: tuple[int, int],
     reduce: Reduce = channel_sum,
 ) -> Tensor:
-    """The product over layers of their Grad-CAM++ maps: what all layers agree on.
+    """The product of the layers' Grad-CAM++ maps: what all layers agree on.
 
     `map = prod_l unit(resize(unit(relu(gradcam++_l))))`, `unit` scaling each image's map to [0, 1],
     `resize` bilinear to the image. Multiplying needs maps of one size and range, so unlike the others it is

@@ -1,4 +1,4 @@
-"""Methods that change something and look at the score; no gradient of the layer, many forwards.
+"""Methods that change something and measure the score: no gradient of the layer, many forwards.
 
 Symbols: `A` activations `(B, C, h, w)` float32, `k` a channel, `i` a cell, `s` an image's score. They
 return `(B, h, w)`, raw and signed. All channels of all images are one long list of rows, run `micro_batch`
@@ -25,7 +25,7 @@ _FAR_BELOW = 1e7
 @register_method(
     "ablationcam",
     needs={"activations", "layer_output", "channel_axis", "scores", "score_outputs"},
-    cost="C times what follows the target layer",
+    cost="C through what follows the target layer",
     paper="Desai & Ramaswamy 2020, WACV",
 )
 def ablationcam(
@@ -38,7 +38,7 @@ def ablationcam(
     reduce: Reduce = channel_sum,
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
-    """Channels weighted by the fraction of the score that is lost without them.
+    """Channels weighted by the fraction of the score lost without them.
 
     `w[k] = (s - s_without_k) / s`, `map[i] = sum_k w[k] * A[k, i]`. A channel is taken out, for all tokens,
     as grad-cam does: set to 0 where the image's smallest activation is 0, as after a ReLU, else far below
@@ -76,7 +76,7 @@ def scorecam(
     reduce: Reduce = channel_sum,
     micro_batch: int = MICRO_BATCH,
 ) -> Tensor:
-    """Channels weighted by the score of the image when only what they light is shown.
+    """Channels weighted by the score of the image when only what they highlight is shown.
 
     `w = softmax_k s(image * unit(resize(A[k])))`, `map[i] = sum_k w[k] * A[k, i]`, `resize` bilinear to the
     image with corners aligned, `unit` scaling to [0, 1]. One forward of the whole model per channel and
@@ -103,11 +103,11 @@ def rows_of(images: int, channels: int, size: int, device: torch.device) -> Iter
 @register_method(
     "fullgrad",
     needs={"images", "input_gradients", "bias_gradients"},
-    cost="0, and a backward through the whole model",
+    cost="0, plus one backward pass through the whole model",
     paper="Srinivas & Fleuret 2019, NeurIPS, arXiv:1905.00780",
 )
 def fullgrad(*, images: Tensor, input_gradients: Tensor, bias_gradients: list[Tensor]) -> Tensor:
-    """Input times gradient, and bias times gradient of every layer, all scaled alike and added up.
+    """Input times gradient, plus bias times gradient of every layer, each scaled to [0, 1].
 
     `map = sum_c unit(|x * d s / d x|)[c] + sum_l sum_k unit(resize(|b_l * d s / d z_l|))[k]`, `unit`
     scaling each channel to [0, 1], `resize` bilinear to the image. Has the size of the image, `(B, H, W)`,

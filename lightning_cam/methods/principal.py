@@ -24,7 +24,7 @@ from lightning_cam.methods.registry import register_method
 
 @register_method("eigencam", needs={"activations"}, paper="Muhammad & Yeasin 2020, arXiv:2008.00299")
 def eigencam(*, activations: Tensor) -> Tensor:
-    """The first principal component of the activations, whatever the class.
+    """The first principal component of the activations, the same for every class.
 
     `map = X v`, `X` the centered `(h*w, C)` cells of one image and `v` their first right singular vector. It
     asks the score for nothing, so it draws a plausible picture even where a layer has no influence on the
@@ -58,7 +58,7 @@ def segeigencam(*, activations: Tensor, gradients: Tensor) -> Tensor:
 
 @register_method("kpcacam", needs={"activations"}, paper="Karmani et al. 2024, arXiv:2410.00267")
 def kpcacam(*, activations: Tensor) -> Tensor:
-    """The first component of a kernel principal component analysis of the cells, whatever the class.
+    """The first component of a kernel PCA of the cells, the same for every class.
 
     `K[i, j] = tanh(x_i . x_j / C + 1)` over the cells `x` less their mean, centered in feature space; the
     map is `sqrt(l) u` with `l`, `u` its largest eigenvalue and eigenvector (the sigmoid kernel of

@@ -1,4 +1,4 @@
-"""The table of CAM methods, and the contract between a method and whoever calls it.
+"""The table of CAM methods, and the contract between a method and its caller.
 
 A method is one pure function. It takes what it `needs` as keyword arguments of the same names, among those
 of `NEEDS`, and returns raw relevance `(B, h, w)`: nothing clipped, nothing scaled, nothing moved off the
@@ -61,7 +61,7 @@ NEEDS = LAYER_NEEDS | MODEL_NEEDS
 
 @dataclass(frozen=True)
 class Method:
-    """One entry of `METHODS`.
+    """An entry of `METHODS`.
 
     Attributes:
         name: the name a user writes, in lower case.
@@ -84,7 +84,7 @@ class Method:
 
     @property
     def per_layer(self) -> bool:
-        """Whether it is called once for each target layer, or else once for the model."""
+        """Whether it is called once per target layer, or otherwise once for the model."""
         return not self.needs.isdisjoint(LAYER_NEEDS)
 
     @property
@@ -113,12 +113,12 @@ METHODS: dict[str, Method] = {}
 def register_method(
     name: str, needs: Iterable[str] = ("activations", "gradients"), *, cost: str = "0", paper: str = ""
 ) -> Callable[[F], F]:
-    """Enter a function into `METHODS`; the function itself is returned unchanged.
+    """Register a function in `METHODS`; the function itself is returned unchanged.
 
     Args:
-        name: the name a user writes.
+        name: the name users write.
         needs: names of the keyword arguments that the function takes, keys of `NEEDS`.
-        cost: forward passes added to the shared pass, in words.
+        cost: forward passes it adds to the shared pass, in words.
         paper: where the method was published.
 
     Raises:

@@ -16,7 +16,7 @@ from lightning_cam.methods.cells import shared_out
 from lightning_cam.methods.registry import register_method
 
 _MOST_CELLS = 28  # along each side
-_COST = "0, and a backward through the whole model"
+_COST = "0, plus one backward pass through the whole model"
 
 
 @register_method(
@@ -26,7 +26,7 @@ _COST = "0, and a backward through the whole model"
     paper="Achtibat et al. 2024, ICML, arXiv:2402.05602",
 )
 def attnlrp(*, embedding: Tensor, attnlrp_gradients: Tensor) -> Tensor:
-    """Relevance shared out between the factors of each product, from the score down to the patches.
+    """Relevance split between the factors of each product, from the score down to the patches.
 
     Norm statistics are held fixed (prop. 3.4), activation functions pass relevance on as it is (eq. 9), and each factor
     of a product, queries and keys, attention weights and values, gets half of it (prop. 3.3); a softmax keeps its
@@ -49,7 +49,7 @@ def attnlrp(*, embedding: Tensor, attnlrp_gradients: Tensor) -> Tensor:
     paper="Mehri et al. 2025, CVPR, arXiv:2411.16760",
 )
 def libragrad(*, embedding: Tensor, libragrad_gradients: Tensor) -> Tensor:
-    """Input times gradient with the paths pruned along which gradients are out of balance.
+    """Input times gradient, with the paths pruned whose gradients are unbalanced.
 
     Norm statistics, gates of activation functions and attention weights are held fixed; other products share their
     relevance evenly. Not for telling classes apart whose evidence is where the model attends to: queries and keys get
@@ -62,7 +62,7 @@ def libragrad(*, embedding: Tensor, libragrad_gradients: Tensor) -> Tensor:
     "lrp_ln", needs={"embedding", "lrp_ln_gradients"}, cost=_COST, paper="Ali et al. 2022, ICML, arXiv:2202.07304"
 )
 def lrp_ln(*, embedding: Tensor, lrp_ln_gradients: Tensor) -> Tensor:
-    """Conservative propagation with the LN-rule alone: norm statistics are held fixed, all else is the gradient.
+    """Conservative propagation with only the LN-rule: norm statistics are held fixed, the rest is the gradient.
 
     `LRP (LN)` in the paper. Not conservative through attention, whose products count what they multiply twice.
     """

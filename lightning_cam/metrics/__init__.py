@@ -1,4 +1,4 @@
-"""What a map is worth: where it lies, how it spreads, how it changes, whether the model uses it.
+"""Metrics of maps: where the evidence is, how it spreads, how it changes, whether the model uses it.
 
 Everything is batched and stays on the device of the maps. `docs/metrics.md` says what each is for.
 """

@@ -1,4 +1,4 @@
-"""Whether the model uses what a map points at: change the image where the map says, and look at the output.
+"""Whether the model uses what a map highlights: change the image there and measure the output.
 
 Every metric runs the model, under the caller's grad mode, precision and device: call under `torch.no_grad()` and
 `untouched(model)`. `classifier` maps images `(N, C, H, W)` to logits `(N, classes)`; the score is the probability of
@@ -40,7 +40,7 @@ def deletion_auc(maps: Tensor, images: Tensor, classifier: Classifier, class_idx
 def insertion_auc(
     maps: Tensor, images: Tensor, classifier: Classifier, class_idx: Tensor, *, steps: int = 10
 ) -> Tensor:
-    """Area under the probability as the most relevant patches come back first into the blurred image: higher is better.
+    """Area under the probability as patches are restored in the blurred image, most relevant first: higher is better.
 
     The mirror of `deletion_auc`, with the same arguments, result and cost.
     """
@@ -82,10 +82,10 @@ def _probability(images: Tensor, classifier: Classifier, class_idx: Tensor) -> T
 
 
 def average_drop(heatmaps: Tensor, images: Tensor, classifier: Classifier, class_idx: Tensor) -> Tensor:
-    """How much of the probability is lost when only what the heatmap lights is shown: lower is better.
+    """Fraction of the probability lost when only what the heatmap highlights is shown: lower is better.
 
     `relu(p - p_shown) / p` with `p_shown` the probability for `heatmap * image` (Chattopadhyay et al. 2018,
-    arXiv:1710.11063, as a fraction per image). Favors maps that light everything: read it beside the
+    arXiv:1710.11063, as a fraction per image). Favors maps that highlight everything: compare it with the
     random control. Cost: 2 forwards.
 
     Args:

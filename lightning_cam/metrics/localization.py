@@ -1,4 +1,4 @@
-"""How much of a map lies on the object: share of relevance inside, pointing game.
+"""How much of a map is on the object: share of relevance inside, pointing game.
 
 All work on the token grid. Where the object is, is said once as the coverage `(B, h, w)`: the fraction of each cell's
 area that a box or mask covers. In each metric a non-finite map gives NaN, so that it is never taken for a bad but

@@ -1,4 +1,4 @@
-"""The parameter-randomization check: a map that survives random weights shows the image, not the model."""
+"""The parameter-randomization check: a map that does not change with random weights shows the image, not the model."""
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -42,7 +42,7 @@ def randomized_copy(model: nn.Module, modules: Iterable[str]) -> nn.Module:
 def randomization_similarity(
     model: nn.Module, maps_of: Callable[[nn.Module], Tensor], modules: Iterable[str]
 ) -> Tensor:
-    """How much a map keeps of its order of cells when modules are randomized: lower is better.
+    """How much the ranking of a map's cells stays the same when modules are randomized: lower is better.
 
     Spearman's correlation between the maps of the model and of `randomized_copy(model, modules)` (Adebayo et al.
     2018, arXiv:1810.03292). Near 1, the map does not depend on what those modules have learned and can

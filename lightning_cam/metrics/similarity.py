@@ -1,4 +1,4 @@
-"""How alike two maps of the same image are: across epochs, methods, or before and after randomizing weights."""
+"""Similarity of two maps of one image: across epochs, methods, or before and after randomizing weights."""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ def cosine_similarity(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's correlation: whether two maps order the cells alike, whatever their values.
+    """Spearman's correlation: whether two maps rank the cells the same, whatever their values.
 
     Args:
         maps: `(B, h, w)` raw signed relevance.
@@ -44,7 +44,7 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def shared_evidence(maps: Tensor, others: Tensor) -> Tensor:
-    """How much of the positive relevance of two maps lies at the same places.
+    """How much of the positive relevance of two maps is at the same places.
 
     `sum_i min(p[i], q[i])` over the cells of the coarser grid, `p` and `q` the maps' positive relevance divided by its
     sum. What one map sees and the other does not counts against it, wherever it lies.

@@ -1,4 +1,4 @@
-"""How concentrated a map is, and how uneven its tokens are. Nothing here needs to know where the object is."""
+"""How concentrated a map is, and how uneven its tokens are. Nothing here needs the position of the object."""
 
 import math
 

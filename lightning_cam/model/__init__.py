@@ -1,1 +1,1 @@
-"""A model as it came: leaving it untouched, where its output stands, which part is the network."""
+"""Access to a model: leaving it untouched, finding its logits, finding the part that is the network."""

@@ -10,7 +10,7 @@ _USUAL_NAMES = ("model", "net", "network", "classifier", "module")
 
 
 def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Find what to call with images.
+    """Find the part of a module to call with images.
 
     Args:
         module: A LightningModule, or any module.
@@ -20,7 +20,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
             trained.
 
     Raises:
-        ValueError: There is nothing by that name, or several submodules come into question.
+        ValueError: Nothing has that name, or several submodules are possible.
 
     Example:
         >>> lit = nn.Module()
@@ -42,7 +42,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
             return next(iter(found.values()))
     what = f"the submodules {', '.join(networks)}" if networks else "no submodule with parameters"
     raise ValueError(
-        f"forward: {type(module).__name__} has no forward() that takes images alone, and has {what}; "
+        f"forward: {type(module).__name__} has no forward() that takes only images; it has {what}; "
         'give forward=, the name of the part that maps images to logits, such as forward="model"'
     )
 
@@ -53,9 +53,7 @@ def _named(module: nn.Module, name: str) -> Callable[..., Any]:
         found = getattr(found, part, None)
     if not callable(found):
         children = ", ".join(child for child, _ in module.named_children())
-        raise ValueError(
-            f"forward: {type(module).__name__} has nothing to call by the name {name!r} (it has {children})"
-        )
+        raise ValueError(f"forward: {type(module).__name__} has no callable named {name!r} (it has {children})")
     return found
 
 

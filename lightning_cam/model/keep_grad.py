@@ -1,4 +1,4 @@
-"""Gradients where the user's code switches them off, and never in what the model keeps."""
+"""Keep gradients where the user's code switches them off, but never in tensors that the model keeps."""
 
 from collections.abc import Iterator
 from typing import Any

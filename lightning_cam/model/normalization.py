@@ -1,4 +1,4 @@
-"""How images were normalized, as far as a data pipeline or a model says it, so that they can be looked at."""
+"""How images were normalized, as stated by the data pipeline or the model, so that they can be displayed."""
 
 import time
 from collections import deque

@@ -1,4 +1,4 @@
-"""Where the logits stand in what a model returns."""
+"""Find the logits in a model's output."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -38,7 +38,7 @@ def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
 
 
 def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
-    """Return what a model puts out per image.
+    """Return a model's output per image.
 
     An attribute or key `logits` is taken first (Hugging Face outputs have one); otherwise the first two-dimensional
     floating tensor found in nested tuples, lists and mappings; else, as (B, 1), a first tensor (B,). Of one image,
@@ -68,7 +68,7 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
         if batch_size in (None, len(tensor)):
             return tensor
     raise ValueError(
-        f"the model returned {_describe(output)}, which holds no logits of shape (B, classes); "
+        f"the model returned {_describe(output)}, which contains no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"
     )
 

@@ -1,6 +1,6 @@
-"""Private names of other packages, all of them, each with the reason why no public name will do.
+"""All private names of other packages that are used, each with the reason why no public name will do.
 
-Each stands in one function, and `tests/test_private.py` fails by its name when a new version has done away with it.
+Each is used in one function, and `tests/test_private.py` names the function when a new version has removed it.
 """
 
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Signals that come while a model is changed wait until it is back."""
+"""Delay signals that arrive while a model is changed until it is restored."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Kinds of tasks: what an output says, what is explained of it, and what it was compared with.
+"""Kinds of tasks: what an output means, what is explained of it, and what it was compared with.
 
 To serve another kind, write a `Task` and register it under what a consumer reads (see `lightning_cam.observe`).
 """
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of task; this one has softmax classes.
+    """A kind of task; this base class has softmax classes.
 
     Attributes:
         words: What it is called in sentences.
@@ -27,10 +27,10 @@ class Task:
     is_exclusive: ClassVar[bool] = True
 
     def logits(self, output: Tensor) -> Tensor:
-        """Logits (B, classes) of what was read (B, ...).
+        """Logits (B, classes) of the output (B, ...) that was read.
 
         Raises:
-            ValueError: It is not of that form.
+            ValueError: The output does not have this form.
         """
         if output.ndim > 2 and output[0, 0].numel() == 1:  # as metrics want it, (B, classes, 1)
             output = output.flatten(1)
@@ -67,7 +67,7 @@ class FromProbabilities(Task):
 class OneLogit(Task):
     """Two classes of which one logit (B,) or (B, 1) tells: sigmoid(z) is the probability of the second."""
 
-    words = "two classes of one logit"
+    words = "two classes from one logit"
 
     @override
     def logits(self, output: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class LogValues(Values):
 class Pairs(Values):
     """Similarities (B, B) of each image to all texts of a batch: that to its own is explained."""
 
-    words = "similarities to the own text"
+    words = "similarity to the image's own text"
 
     @override
     def logits(self, output: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def task_of(kind: str, output: Tensor) -> Task:
         output: (B, ...).
 
     Raises:
-        ValueError: Nothing per image can be explained of it; the sentence says what to give.
+        ValueError: It has nothing per image to explain; the message says which argument to give.
 
     Example:
         >>> task_of("label logits", torch.zeros(2, 5)).words
@@ -195,7 +195,7 @@ def task_of(kind: str, output: Tensor) -> Task:
     """
     if kind == "embeddings":
         raise ValueError(
-            "validation compares embeddings of images, which hold no class to explain; give forward=, the part that "
+            "validation compares image embeddings, which have no classes to explain; give forward=, the part that "
             "returns the embeddings, and score=, such as lightning_cam.scores.EmbeddingSimilarity(reference)"
         )
     task = TASKS[kind](output)

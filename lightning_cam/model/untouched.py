@@ -1,4 +1,4 @@
-"""Leave a model as it came, whatever happens in between."""
+"""Restore a model to its earlier state, whatever happens in between."""
 
 import random
 import sys
@@ -31,19 +31,19 @@ _MOST_ELEMENTS = 100_000  # of containers that are looked through for tensors; a
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Run the body and put back all of `model` and every random generator, even when the body raises.
+    """Run the body and restore the state of `model` and every random generator, even when the body raises.
 
-    Put back are, for each module: its attributes (among them `training`, flags, hooks and caches, and containers within
-    containers), the values of its buffers and of tensors it holds as attributes, none of which keeps the graph of the
-    body, and the states of generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of
-    Python's, NumPy's and torch's random generators. Parameter values are not copied: nothing may write to them.
-    Gradients are set aside (None) while the body runs. Nothing is changed before all of this is noted.
+    Restored are, for each module: its attributes (including `training`, flags, hooks, caches and nested containers),
+    the values of its buffers and of tensors it holds as attributes, none of which keeps the graph of the body, and the
+    states of generators it holds; for each parameter: `.grad` and `requires_grad`; and the states of Python's, NumPy's
+    and torch's random generators. Parameter values are not copied: nothing may write to them. Gradients are set aside
+    (None) while the body runs. All of this is saved before anything is changed.
 
     Args:
         model: Any module, on any device.
 
     Raises:
-        torch.OutOfMemoryError: Buffers do not fit a second time. The model is as it was.
+        torch.OutOfMemoryError: A second copy of the buffers does not fit in memory. The model is unchanged.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2))

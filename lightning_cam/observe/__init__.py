@@ -1,1 +1,1 @@
-"""What a step of the user's does with a batch: seen while it runs, without changing it."""
+"""Observe what the user's step does with a batch while it runs, without changing it."""

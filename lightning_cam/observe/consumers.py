@@ -1,4 +1,4 @@
-"""Who reads a model's output, and what that says of the task."""
+"""Which loss or metric reads a model's output, and what that says about the task."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ class Consumed:
 
     Args:
         by: Its name.
-        reads: What it takes the output for.
+        reads: What it interprets the output as.
         output: What it read.
         origin: Where that comes from.
         target: What it was compared with, or None.
         target_origin: Where that comes from; None where it is no input of the step, as the numbers of the rows.
-        rank: How sure it is that this is what the step is about: 0 for a known loss with a target, 1 for a module that
+        rank: How certain it is that the step is about this: 0 for a known loss with a target, 1 for a module that
             compares an output with a target, 2 for an operation that a hand-written loss or metric begins with, 3 for
             losses between two outputs.
         ignore_index: The target that stands for none.

@@ -1,4 +1,4 @@
-"""What one step said: which network was run on what, which of its outputs counts, and what kind of task it is."""
+"""The result of observing one step: which network ran on which input, which output counts, and the kind of task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What one step said.
+    """The result of observing one step.
 
     Args:
         outputs: The outputs that count, one per head; none if nothing was seen to read one.

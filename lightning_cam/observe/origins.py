@@ -126,7 +126,7 @@ class Origins(TorchFunctionMode):
             raise self._ran_out
 
     def missed(self, error: Exception) -> None:
-        """Something could not be followed, which must not disturb what runs; out of memory is raised at its end."""
+        """Something could not be traced, which must not disturb what runs; out of memory is raised at its end."""
         _log.debug("Not followed: %s", error)
         if isinstance(error, torch.OutOfMemoryError):
             self._ran_out = error

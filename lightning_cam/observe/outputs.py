@@ -1,4 +1,4 @@
-"""Which of several things that a model returns are its logits."""
+"""Which of several outputs of a model are its logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ def place_of_logits(output: Any, batch_size: int, origin_of: Callable[[Tensor], 
     shapes = ", ".join(f"{name or number} {tuple(leaves[number][1].shape)}" for number, name, _ in found[:4])
     raise ValueError(
         f"the model returns several outputs that could be logits ({shapes}); give score=, a function from what it "
-        "returns to one number per image, or forward=, a function that returns the logits alone"
+        "returns to one number per image, or forward=, a function that returns only the logits"
     )
 
 

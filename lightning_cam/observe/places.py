@@ -1,4 +1,4 @@
-"""Where in the image the cells of a network's grid lie, if it was given the image flipped, turned, cut or padded."""
+"""Where in the image the cells of a network's grid are, if it got the image flipped, rotated, cropped or padded."""
 
 from collections.abc import Callable
 from math import gcd
@@ -23,7 +23,7 @@ _RESIZING = {"interpolate", "upsample", "adaptive_avg_pool2d", "avg_pool2d"}
 
 
 def in_place(maps: Tensor) -> Tensor:
-    """Maps whose cells lie where they seem to."""
+    """Maps whose cells already are at their place in the image."""
     return maps
 
 

@@ -1,4 +1,4 @@
-"""What was validated, to be run again on chosen rows: a network's call, or the step up to where its output is read."""
+"""Rerun what was validated on chosen rows: a network's call, or the step up to where its output is read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -87,8 +87,8 @@ class StepProgram:
         """Run the step; what it does afterwards is left out."""
         if output is None:
             raise ValueError(
-                "score: the step makes its output of what several networks return, so there is no one output that a "
-                "function could take; give forward=, a function that returns it"
+                "score: the step computes its output from several networks, so there is no single output for a score "
+                "function to take; give forward=, a function that returns it"
             )
         try:
             with StepObserver(
@@ -99,8 +99,8 @@ class StepProgram:
             if reached.consumed.by == output.by:
                 return reached.consumed.output
         raise ValueError(
-            "the validation step does not do the same when it is run again, so what it reads cannot be explained; "
-            "give forward=, a function that maps images to logits"
+            "the validation step behaves differently when it is run again, so its output cannot be explained; give "
+            "forward=, a function that maps images to logits"
         )
 
 

@@ -1,4 +1,4 @@
-"""One step of the user's, seen while it runs: the calls of its networks, and who reads what they return."""
+"""Observe one step of the user while it runs: the calls of its networks, and what reads their outputs."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

@@ -40,7 +40,7 @@ class View:
 
 
 def views_of(model: nn.Module, images: Tensor, forward: Forward) -> list[View]:
-    """Find the calls of a network that are given the image as it is, or changed in a way that can be undone.
+    """Find the calls of a network that get the image unchanged, or changed in a way that can be undone.
 
     Those as it is come first. One forward of two images shows them.
 
@@ -104,12 +104,13 @@ def views_in(seen: StepObserver, few: Tensor, forward: Forward) -> list[View]:
     ]
     if not known:
         raise ValueError(
-            f"forward: {type(call.module).__name__} is given what was made of the images in a way that was not "
-            "followed, so which cell lies where cannot be told; give forward=, a function that gives it whole images"
+            f"forward: the input of {type(call.module).__name__} comes from the images through operations that could "
+            "not be traced, so map cells cannot be placed in the image; give forward=, a function that passes it whole "
+            "images"
         )
     if len(known) < len(calls):
         _log.info(
-            "%s is run %d times; what was done to the image was followed in %d of them, which are explained.",
+            "%s runs %d times; the image could be traced into %d of these calls, and only those are explained.",
             type(call.module).__name__,
             len(calls),
             len(known),
@@ -163,8 +164,8 @@ class SeveralViews:
 def _check_count(call: NetworkCall, given: int, count: int) -> None:
     if given != count:
         raise ValueError(
-            f"forward: {type(call.module).__name__} is given {given} images for {count} images, so which cell lies "
-            "where cannot be told; give forward=, a function that gives it each image once"
+            f"forward: {type(call.module).__name__} gets {given} inputs for {count} images, so map cells cannot be "
+            "placed in the image; give forward=, a function that passes it each image once"
         )
 
 

@@ -1,1 +1,1 @@
-"""What runs the model for the methods: one shared pass, and the passes of those that need more."""
+"""Passes that run the model for the methods: one shared pass, and further ones for methods that need more."""

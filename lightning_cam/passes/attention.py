@@ -1,4 +1,4 @@
-"""A pass through the whole model for methods that need its attention. To be used inside `looking(model)`."""
+"""A pass through the whole model for methods that need its attention. Use it inside `looking(model)`."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -113,7 +113,9 @@ class AttentionWatch:
             )
             gradients = [gradient for gradient in found if gradient is not None]
             if len(gradients) != len(edges):
-                raise DoesNotApply("no gradient of the score reaches all of its attentions, as behind quantized layers")
+                raise DoesNotApply(
+                    "the gradient of the score does not reach all attention layers, as behind quantized layers"
+                )
         own: list[Tensor] = []
         if blocks:
             rerun = Rerun(self._model, forward, images, blocks[-1], known=(self._calls, output))
@@ -130,7 +132,7 @@ def _own_gradients(
     rerun: Rerun, count: int, outputs: list[Any], attentions: list[_Attention], score: Score
 ) -> list[Tensor]:
     if len(outputs) != len(attentions):
-        raise DoesNotApply(f"{len(outputs)} blocks have {len(attentions)} attentions, one each is needed")
+        raise DoesNotApply(f"{len(outputs)} blocks have {len(attentions)} attentions; expected one per block")
     gradients: list[Tensor] = []
     for output, attention in zip(outputs, attentions, strict=True):
         tokens = next(tensors_in(output))
@@ -150,7 +152,7 @@ def _blocks(model: nn.Module, layer: TargetLayer) -> list[nn.Module]:
             last = model.get_submodule(".".join(names[:depth]))
             siblings = list(parent)
             return siblings[: siblings.index(last) + 1]
-    raise DoesNotApply(f"{layer.name} does not stand in a list of blocks")
+    raise DoesNotApply(f"{layer.name} is not in a list of blocks")
 
 
 def _over_all_tokens(attentions: list[_Attention], batch_size: int, layer: TargetLayer) -> list[_Attention]:
@@ -162,10 +164,10 @@ def _over_all_tokens(attentions: list[_Attention], batch_size: int, layer: Targe
     if layout.format != "NLC" or not fits or not all(fits):
         others = sorted({shape for shape, is_fitting in zip(shapes, fits, strict=True) if not is_fitting})
         named = ", ".join(map(str, others))
-        seen = f"seen were attentions of shape {named}" if others else f"its output is {layout.format}"
+        seen = f"found attention of shape {named}" if others else f"its output is {layout.format}"
         raise DoesNotApply(
-            f"attention over all {count} tokens of {layer.name}, as a sequence, is needed in every block; {seen}, "
-            "as in windows or pyramids"
+            f"every block needs attention over all {count} tokens of {layer.name} as one sequence; {seen}, as in "
+            "windowed or pyramid models"
         )
     return attentions
 

@@ -1,4 +1,4 @@
-"""What the model makes of an image that shows nothing. To be used inside `looking(model)`."""
+"""The model's output for a blank image. Use it inside `looking(model)`."""
 
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ _FEW = 2  # images, as many as the search for layers runs: programs of a fixed n
 
 
 class Blank(NamedTuple):
-    """What came of blank images: 0, the mean color of normalized ones.
+    """The results of blank images: 0, the mean color of normalized ones.
 
     Args:
         scores: (classes,) float32, the logits of one blank image; with a score (B,).

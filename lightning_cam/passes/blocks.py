@@ -1,4 +1,4 @@
-"""What the blocks of a model do, seen in passing: how their attention is spread, and whether a token stands out."""
+"""Statistics of a model's blocks from the shared pass: how their attention is spread, and outlier tokens."""
 
 import math
 from dataclasses import dataclass, field

@@ -25,7 +25,7 @@ from lightning_cam.resolve.embedding import PIXELS
 
 @dataclass(frozen=True)
 class LayerCapture:
-    """What one target layer showed.
+    """What one target layer computed in the pass.
 
     Args:
         activations: (B, C, h, w) float32, the layer's output on the token grid.
@@ -45,7 +45,7 @@ class LayerCapture:
 
 @dataclass(frozen=True)
 class EmbeddingCapture:
-    """What the place where tokens begin showed.
+    """What the layer where tokens begin computed in the pass.
 
     Args:
         activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images.
@@ -62,7 +62,7 @@ class EmbeddingCapture:
 
 @dataclass(frozen=True)
 class Capture:
-    """What one pass of a batch showed.
+    """The results of one pass of a batch.
 
     Args:
         layers: One entry per target layer, in their order.
@@ -99,7 +99,7 @@ def capture(
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
     The graph begins at the first target layer, or with `rules` at the embedding: everything before it runs without
-    gradients, and parameters get none. To be called inside `looking(model)`.
+    gradients, and parameters get none. Call it inside `looking(model)`.
 
     Args:
         model: The module that holds the layers, on the device of `images`.
@@ -107,7 +107,7 @@ def capture(
         layers: From `find_target_layers`.
         forward: What to call with the images; by default the model.
         class_idx: Explained class, an int or (B,), -1 for the predicted one of an image; None for that of all.
-        score: From the model's output to (B,) scalars, in place of a class.
+        score: From the model's output to (B,) scalars, instead of a class.
         needs: What is needed besides activations: "gradients", "hvp", or of attention (`ATTENTION_NEEDS`), for which
             the graph begins at the images.
         embedding: From `find_embedding`, with `rules`.
@@ -212,7 +212,7 @@ def _by_rules(
             retain_graph = index + 1 < len(rules)
             (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
-            raise DoesNotApply(f"no gradient of the score reaches {embedding.name or 'the images'}")
+            raise DoesNotApply(f"the gradient of the score does not reach {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
     activations = _grid(embedding, output.detach())
     if blank is not None:
@@ -300,8 +300,8 @@ def _recorder(tensors: dict[int, Tensor], index: int, begin: Callable[[], None] 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             raise ValueError(
-                f"target_layers: {type(module).__name__} returns a {type(output).__name__}, "
-                "a layer whose output is one tensor is needed"
+                f"target_layers: {type(module).__name__} returns a {type(output).__name__}; "
+                "expected a layer whose output is one tensor"
             )
         if begin is None:
             # A later in-place operation must not reach the record.
@@ -330,6 +330,6 @@ def _gradients(
 
 def _no_gradient(where: str) -> str:
     return (
-        f"target_layers: no gradient of the score reaches {where}, because the score does not depend on it or what is "
-        'behind it lets none through, as quantized layers; take a method without gradients, methods="eigencam"'
+        f"target_layers: the gradient of the score does not reach {where}: the score does not depend on it, or later "
+        'layers block the gradient, as quantized ones do; use a method without gradients, methods="eigencam"'
     )

@@ -1,4 +1,4 @@
-"""Classes of `pytorch_grad_cam` as methods: run as they are, on a model that is left untouched."""
+"""Classes of `pytorch_grad_cam` as methods: run unchanged, on a model that is left untouched."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -46,12 +46,12 @@ def grad_cam_method(cls: type | str) -> Method:
     """
     found = _imported(cls) if isinstance(cls, str) else cls
     if not isinstance(found, type) or not inspect.signature(found).parameters.keys() >= _ARGUMENTS:
-        raise ValueError(f"methods: {cls!r} is no class that is built from {', '.join(sorted(_ARGUMENTS))}")
+        raise ValueError(f"methods: {cls!r} is not a class that is constructed from {', '.join(sorted(_ARGUMENTS))}")
     return Method(
         name=found.__name__.lower(),
         function=partial(_run, found),
         needs=frozenset({"grad_cam"}),
-        cost="those of grad-cam: about 3 of the whole model with gradients, or many without",
+        cost="as in grad-cam: about 3 through the whole model with gradients, or many without",
         paper=f"see {found.__module__}.{found.__name__}",
     )
 
@@ -83,7 +83,7 @@ def run_grad_cam(
     *,
     eigen_smooth: bool,
 ) -> Tensor:
-    """Run a class of `pytorch_grad_cam`. To be called inside `looking(model)`.
+    """Run a class of `pytorch_grad_cam`. Call it inside `looking(model)`.
 
     Args:
         cls: The class.
@@ -92,7 +92,7 @@ def run_grad_cam(
         images: (B, C, H, W).
         layers: The target layers.
         captured: The pass that says which classes are explained.
-        score: In place of a class: from the model's output to (B,) scalars.
+        score: Instead of a class: from the model's output to (B,) scalars.
         eigen_smooth: Passed on to the class.
 
     Returns:

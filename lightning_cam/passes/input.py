@@ -1,4 +1,4 @@
-"""A pass through the whole model for the gradient at the image and at biases. To be used inside `looking(model)`."""
+"""A pass through the whole model for the gradient at the image and at biases. Use it inside `looking(model)`."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lightning_cam.methods import DoesNotApply
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score
 
-_NO_GRADIENT = "no gradient of the score reaches the images, as behind quantized layers"
+_NO_GRADIENT = "the gradient of the score does not reach the images, as behind quantized layers"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What methods may need of one batch; each thing is worked out once, when a method first asks for it."""
+"""The inputs that methods may need for one batch; each is computed once, when a method first asks for it."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
@@ -23,7 +23,7 @@ from lightning_cam.resolve import TargetLayer
 
 
 class MethodInputs:
-    """One batch and all that can be known of it. To be used inside `looking(model)`.
+    """One batch and all data that methods may need of it. Use it inside `looking(model)`.
 
     Args:
         model: The module that holds the layers.
@@ -31,7 +31,7 @@ class MethodInputs:
         images: (B, C, H, W).
         layers: The target layers.
         class_idx: Explained class, an int or (B,); None for the predicted one.
-        score: From the model's output to (B,) scalars, in place of a class.
+        score: From the model's output to (B,) scalars, instead of a class.
         needs: All that any method will ask for.
         embedding: From `find_embedding`, if any method asks for it.
         blank_embedding: What it makes of nothing, (1, ...).
@@ -98,7 +98,7 @@ class MethodInputs:
     def _score_outputs(self, index: int) -> Callable[[Tensor, Tensor], Tensor]:
         layer = self.layers[index]
         if layer.layout.axes[0] != "B":
-            raise DoesNotApply(f"{layer.name} is of layout {layer.layout}, one that begins with the batch is needed")
+            raise DoesNotApply(f"{layer.name} has layout {layer.layout}; expected one that begins with the batch")
         rerun = Rerun(self._model, self._forward, self.images, layer.module)
         return self._scorer(rerun)
 
@@ -116,7 +116,7 @@ class MethodInputs:
             scores = self._scores(output, image).sum()
             (gradients,) = torch.autograd.grad(scores, images, allow_unused=True) if scores.requires_grad else (None,)
         if gradients is None:
-            raise DoesNotApply("no gradient of the score reaches the images, as behind quantized layers")
+            raise DoesNotApply("the gradient of the score does not reach the images, as behind quantized layers")
         return gradients.float()
 
     def _scorer(self, run: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Rules of normalizations, as functions and by hand: their statistics are held fixed."""
+"""Relevance rules of normalizations, as functions and written out: their statistics are held fixed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Rules of activation functions, products of activations, and attention."""
+"""Relevance rules of activation functions, products of activations, and attention."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Run again only what follows a module, with another output in its place: what is before it runs once."""
+"""Rerun only what follows a module, with a replaced output: what comes before it runs once."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +29,7 @@ class Rerun:
     record and the given one what it is to return, so that only its successors (and cheap operations outside of modules)
     run. Records are taken
     only of modules whose outputs begin with the batch axis; if they turn out to lie otherwise, the whole model runs.
-    To be used inside `looking(model)`.
+    Use it inside `looking(model)`.
 
     Args:
         model: The module that holds `module`.
@@ -66,8 +66,8 @@ class Rerun:
         self._record: Any = _detached(last.output) if len(own) == 1 and _begins_with(last.output, len(images)) else None
         if len(output) != len(images):
             raise ValueError(
-                f"the output of {type(module).__name__} has shape {tuple(output.shape)} and does not begin with the "
-                f"batch axis of {len(images)}, so it cannot be replaced image by image"
+                f"the output of {type(module).__name__} has shape {tuple(output.shape)}, which does not begin with the "
+                f"batch size {len(images)}, so it cannot be replaced image by image"
             )
         given = {call.module: call.output for call in calls}
         done = _modules_done_before(calls, last.start, len(images))

@@ -1,8 +1,8 @@
-"""Rules of relevance: how a backward treats operations in which plain gradients lose what the score is made of.
+"""Relevance rules: how a backward treats operations in which plain gradients do not conserve the score.
 
-A normalization takes the scale of its input away, so that input times gradient sums up to nothing behind it; a product
-of two activations counts its value once for each factor. Under a rule the forward's numbers are the same, and only what
-flows back is another.
+A normalization removes the scale of its input, so input times gradient sums to zero through it; a product of two
+activations counts its value once for each factor. A rule leaves the forward's numbers unchanged, and changes only what
+flows back.
 """
 
 import re
@@ -23,7 +23,7 @@ from lightning_cam.passes.blocks import BlockStatistics
 
 @dataclass(frozen=True)
 class Rules:
-    """What is treated otherwise than by the plain gradient.
+    """Which operations are treated differently from the plain gradient.
 
     Args:
         norms: Statistics of normalizations are held fixed (LN-rule, Ali et al. 2022), and so are divisors.
@@ -269,7 +269,7 @@ _RULED: dict[Any, Callable[..., Any]] = {}
 
 
 def rule_of(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enter a rule for functions: called with the mode, the function and what it was called with."""
+    """Register a rule for functions: called with the mode, the function and what it was called with."""
 
     def register(rule: Callable[..., Any]) -> Callable[..., Any]:
         _RULED.update(dict.fromkeys(functions, rule))

@@ -1,4 +1,4 @@
-"""What a pass is about: the classes explained, and the scores that are differentiated."""
+"""The explained classes, and the scores that a pass differentiates."""
 
 from typing import Any
 
@@ -53,5 +53,5 @@ def _outside(classes: Tensor, num_classes: int) -> str:
     wrong = ", ".join(map(str, classes[(classes < -1) | (classes >= num_classes)].unique().tolist()))
     return (
         f"class_idx: the model has {num_classes} logits, so the classes to explain, by default the labels, "
-        f"go from 0 to {num_classes - 1}; got {wrong}; give class_idx=, or score= for an output that is no classes"
+        f"go from 0 to {num_classes - 1}; got {wrong}; give class_idx=, or score= for an output without classes"
     )

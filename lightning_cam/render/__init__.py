@@ -1,6 +1,6 @@
 """Pictures of maps: tensors on the CPU in, uint8 pictures out.
 
-Called where looks have arrived on the host: on the thread that writes them, so that no training waits for a picture.
+Called on the thread that writes looks, after they have arrived on the host, so that training never waits for a picture.
 """
 
 from lightning_cam.render.caption import Captions, shown_name

@@ -1,4 +1,4 @@
-"""Text on pictures: only what is shown is drawn."""
+"""Draw text on pictures, only as much as fits."""
 
 from collections import Counter
 from collections.abc import Sequence

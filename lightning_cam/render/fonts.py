@@ -1,4 +1,4 @@
-"""Fonts for text in any script: DejaVu Sans, and where that lacks letters one that the system has."""
+"""Fonts for text in any script: DejaVu Sans, or a system font for letters that it lacks."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Captions of images whose truth is no single class: several labels, a value, a file's name."""
+"""Captions of images whose ground truth is not a single class: several labels, a value, a file name."""
 
 from collections.abc import Sequence
 

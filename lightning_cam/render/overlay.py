@@ -1,4 +1,4 @@
-"""Lay heat over an image, and show that there is none to lay."""
+"""Overlay a heatmap on an image, or mark that there is no evidence to show."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Bring images and maps into [0, 1]."""
+"""Scale images and maps to [0, 1]."""
 
 from torch import Tensor
 

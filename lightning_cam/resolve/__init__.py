@@ -30,15 +30,14 @@ _MOST_BLOCKS = 12  # of a decoder, behind the last one whose tokens are the imag
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A layer to explain at, and how its output lies.
+    """A layer to explain at, and the layout of its output.
 
     Args:
         name: Qualified name in the model.
         module: The layer.
-        layout: Where the patches stand in its output.
-        extent: What its grid covers, where that is more or less than the image; None for the image.
-        beside: Names of other networks whose answers the model puts together with that of this layer's, as those of an
-            ensemble.
+        layout: Where the patches are in its output.
+        extent: The area that its grid covers, if that is more or less than the image; None for the image.
+        beside: Names of other networks whose outputs the model combines with the one of this layer, as in an ensemble.
     """
 
     name: str
@@ -48,7 +47,7 @@ class TargetLayer:
     beside: tuple[str, ...] = ()
 
     def on_image(self, maps: Tensor) -> Tensor:
-        """Maps (..., h, w) of its grid as maps of the image."""
+        """Maps (..., h, w) on its grid as maps of the image."""
         return maps if self.extent is None else self.extent.on_image(maps)
 
     def __str__(self) -> str:
@@ -64,30 +63,29 @@ def find_target_layers(
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
 ) -> list[TargetLayer]:
-    """Find the layers at which a vision transformer is explained, and how their outputs lie.
+    """Find the layers at which a vision transformer is explained, and the layouts of their outputs.
 
     One forward and one backward of two noise images (after another forward if there are batch norms without
-    statistics) show which norms of the final block the logits feel at the patches. Three more prove the layout that is
-    likely, as stated by the model, by masks over its cells, each token attending to itself alone. Where they do not, 5
-    more with patterns over the image settle the layout, and further ones as the model is where that shows nothing.
-    Of a convolutional network, in which no mixing of tokens is seen, it is the last map before the head.
+    statistics) show at which norms of the final block the logits have a gradient at the patches. Three more forwards,
+    with masks over the cells and each token attending to itself alone, prove the likely layout, such as the one the
+    model states. If they do not, 5 more with patterns over the image decide, and further ones with the attention as it
+    is if those show nothing. For a convolutional network, which mixes no tokens, it is the last map before the head.
 
     Args:
         model: The module whose submodules are searched, in any mode; left untouched.
         images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
-        target_layers: One or several names or modules to take instead of those found.
-        layout: How the outputs of `target_layers` lie, one for all or one each; by default found out.
-        which: "first" for the norm before the last token mixing (where a block normalizes later: the first norm
-            after it), and ahead of it the same norm of the block before, if that has one of the same shape; "all" for
-            every norm of the final block that lives at the patches, the first in front.
+        target_layers: One or several names or modules to use instead of those found.
+        layout: Layouts of the outputs of `target_layers`, one for all or one each; by default found.
+        which: "first" for the norm before the last token mixing (if a block normalizes later: the first norm after
+            it), preceded by the same norm one block earlier, if that block has one of the same shape; "all" for every
+            norm of the final block with a gradient at the patches, the first in front.
 
     Returns:
         The target layers, in the order described.
 
     Raises:
-        ValueError: No layer or no layout is certain; the sentence says what was looked at and which argument
-            settles it.
+        ValueError: No layer or no layout is certain; the message says what was tried and which argument to give.
 
     Example:
         >>> import timm
@@ -125,7 +123,7 @@ def find_layers_and_views(
     named = None if target_layers is None else [_named(model, layer) for layer in target_layers]
     if layout is not None:
         if named is None:
-            raise ValueError("layout: says how given layers lie; name them with target_layers=")
+            raise ValueError("layout: describes given target layers; name them with target_layers=")
         if isinstance(layout, str):
             raise ValueError(
                 f"layout: expected a TokenLayout, such as TokenLayout({layout!r}, (14, 14)), got {layout!r}"
@@ -146,7 +144,7 @@ def find_layers_and_views(
         first = _settled(searches[0], found)
         if found.trace.quantized:
             _log.warning(
-                "No gradient flows through %s, which is quantized: what it does is missing in maps by gradients.",
+                "No gradient flows through %s, which is quantized: gradient-based maps leave out what it does.",
                 found.trace.quantized[0],
             )
         more = [_settled(search, found) for search in searches[1:] if search.answer is not None]
@@ -192,24 +190,24 @@ def _settled(search: LayoutSearch, found: Search) -> TargetLayer:
     looked = f"the output of {call.name} ({type(call.module).__name__}) has shape {search.shape}"
     if not search.seen:
         raise ValueError(
-            f"{looked} for {BATCH} images, which is no grid of patches that this image size can give; "
-            "name another layer with target_layers=, or say how this one lies with target_layers= and layout="
+            f"{looked} for {BATCH} images, which is not a patch grid that this image size can give; "
+            "name another layer with target_layers=, or describe this one with target_layers= and layout="
         )
     best, option = search.seen[0]
     if search.refuted is not None:
-        why = f"some of its tokens lie elsewhere in the image than {search.refuted} says"
+        why = f"some of its tokens are elsewhere in the image than {search.refuted} implies"
     elif best < 0.6:
         why = (
-            f"its tokens are in none of the orders that were tried (best: {option}, correlation {best:.2f}): "
-            "latents, or patches in another order"
+            f"its tokens match none of the orders that were tried (best: {option}, correlation {best:.2f}): "
+            "they are latents, or patches in another order"
         )
     elif search.may_be_chance:
         cells = option.grid_size[0] * option.grid_size[1]
-        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can do so by chance, too"
+        why = f"{option} fits (correlation {best:.2f}), but {cells} latents can also fit by chance"
     else:
-        why = f"could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
+        why = f"it could be {option} or {search.seen[1][1]} (correlations {best:.2f}, {search.seen[1][0]:.2f})"
     raise ValueError(
-        f"{looked} and {why}; say how it lies with target_layers=[{call.name!r}] and layout=, or name a layer before it"
+        f"{looked}, and {why}; describe it with target_layers=[{call.name!r}] and layout=, or name an earlier layer"
     )
 
 
@@ -225,8 +223,10 @@ def _named(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
         if module is layer:
             return name, module
     strangers = strangers_in(model)
-    where = f"; those in {strangers[0]} are not, because it is a plain list or dictionary" if strangers else ""
-    raise ValueError(f"target_layers: this {type(layer).__name__} is no module of the model{where}")
+    where = (
+        f"; those in {strangers[0]} are not registered, because it is a plain list or dictionary" if strangers else ""
+    )
+    raise ValueError(f"target_layers: this {type(layer).__name__} is not a module of the model{where}")
 
 
 def _calls(trace: Trace, named: Sequence[tuple[str, nn.Module]]) -> list[Call]:

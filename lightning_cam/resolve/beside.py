@@ -1,4 +1,4 @@
-"""Networks whose answers a model puts together with that of the one that is shown, as an ensemble does."""
+"""Networks whose outputs a model combines with that of the explained one, as in an ensemble."""
 
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.graph import ancestors

@@ -1,4 +1,4 @@
-"""Which norms a model should be explained at: those of its final block that the logits feel."""
+"""Which norms a model should be explained at: those of its final block with a gradient of the logits."""
 
 import logging
 import re
@@ -25,8 +25,8 @@ class FinalBlock:
 
     Args:
         name: Of the module that is the block.
-        norms: Its living norms: first the default one, then the others in order of execution.
-        before: The default one's like in the block before, if there is one.
+        norms: Its norms with a gradient at the patches: first the default one, then the others in order of execution.
+        before: The same norm as the default one, one block earlier, if there is one.
     """
 
     name: str
@@ -35,7 +35,7 @@ class FinalBlock:
 
 
 def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
-    """Find the last module that mixes tokens and holds norms which the logits feel at the patches, and those before.
+    """Find the last module that mixes tokens and has norms where the logits depend on the patches, and earlier ones.
 
     Those before count where the last one's tokens are no image, as those of a decoder; their tokens attend to
     themselves.
@@ -55,9 +55,9 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
         raise ValueError(reason)
     if not mixings:
         raise ValueError(
-            f"no attention or other mixing of tokens was seen among the {len(trace.calls)} module calls of the "
-            "forward pass, and no last map of convolutions, so this is no vision transformer or convolutional network; "
-            "name the layers to explain at with target_layers="
+            f"no attention, other token mixing or final convolutional map was found in the {len(trace.calls)} module "
+            "calls of the forward pass, so this is not a vision transformer or convolutional network; name the layers "
+            "to explain with target_layers="
         )
     living: list[Call] = []
     dead: list[Call] = []
@@ -83,7 +83,7 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
         return
     raise ValueError(
         reason
-        or f"the last mixing of tokens happens in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
+        or f"the last token mixing is in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="
     )
 
@@ -227,4 +227,4 @@ def _own_norms(living: list[Call], mixing: Mixing) -> list[Call]:
 def _report(dead: list[Call], default: Call) -> None:
     names = [call.name for call in dead if call.start > default.start]
     if names:
-        _log.info("left out, the logits feel no patch there or all alike: %s", ", ".join(names))
+        _log.info("left out, no patch-specific gradient: %s", ", ".join(names))

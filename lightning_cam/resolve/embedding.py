@@ -1,4 +1,4 @@
-"""Where tokens begin: the place at which relevance that has come through the whole depth is read."""
+"""Where tokens begin: the layer at which relevance through the whole depth is read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ PIXELS = ""  # name of the place where no tokens begin before the first attentio
 
 
 def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tensor], Any] | None = None) -> TargetLayer:
-    """Find the last layer before the first mixing of tokens through which all that the model knows of an image goes.
+    """Find the last layer before the first token mixing that all information about an image passes through.
 
     In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a
     hybrid the last map of convolutions at 16 pixels a cell or finer, before one is pooled over the whole image and

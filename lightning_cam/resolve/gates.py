@@ -1,4 +1,4 @@
-"""Layers through which all goes that a model knows of an image: where relevance is read, and a CNN's last map."""
+"""Layers that all information about an image passes through: where relevance is read, and a CNN's last map."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
 
 
 def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Call]:
-    """Layers that are called once, make something of their input, and are past by no path of the graph; last first.
+    """Layers that are called once, transform their input, and are bypassed by no path of the graph; last first.
 
     Args:
         trace: What one forward showed.

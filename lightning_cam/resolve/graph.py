@@ -1,4 +1,4 @@
-"""What the autograd graph of a forward pass tells of where tensors come from; it is read, not run."""
+"""Where tensors come from, according to the autograd graph of a forward pass; it is read, not run."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def leads_to(earlier: Tensor | None, later: Tensor | None) -> bool:
 
 
 def all_goes_through(gate: Tensor, later: Tensor) -> bool:
-    """Whether all that one tensor knows of the images came through another, both of a graph that begins at them."""
+    """Whether all information about the images in one tensor came through another, in a graph that begins at them."""
     if gate.grad_fn is None:
         return False
     waiting, seen = [later.grad_fn], {gate.grad_fn}

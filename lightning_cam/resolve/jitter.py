@@ -1,4 +1,4 @@
-"""Make a freshly built model behave like a trained one for the time of a look."""
+"""Make a freshly initialized model behave like a trained one during a look."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

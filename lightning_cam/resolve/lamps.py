@@ -1,4 +1,4 @@
-"""Light from nearer lamps: where a map lies so deep in a network that patterns over the image are lost on the way."""
+"""Patterns over an intermediate map, for maps so deep in a network that patterns over the image do not reach them."""
 
 from collections.abc import Callable
 from typing import Any

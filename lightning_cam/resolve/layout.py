@@ -1,4 +1,4 @@
-"""How a layer's output lies in memory, and how to turn it into a grid of feature vectors."""
+"""The layout of a layer's output in memory, and how to turn it into a grid of feature vectors."""
 
 from dataclasses import dataclass
 from math import ceil, prod
@@ -16,7 +16,7 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Where the patches of an image stand in a layer's output.
+    """Where the patches of an image are in a layer's output.
 
     Args:
         format: Order of the axes. Four have short names, with `N` batch, `L` tokens, `C` channels,
@@ -28,12 +28,12 @@ class TokenLayout:
         grid_size: Rows and columns of the patch grid.
         num_prefix_tokens: Tokens before the patches (class, distillation, register tokens).
         num_suffix_tokens: Tokens after the patches.
-        window_size: How many rows `h` and columns `w` a pattern with these letters has. Where the grid is
-            no multiple of it, the output is taken to be padded at the bottom and on the right.
+        window_size: Number of rows `h` and columns `w` for a pattern with these letters. Where the grid is
+            not a multiple of it, the output is assumed to be padded at the bottom and on the right.
         shift: Rows and columns by which the grid was rolled up and left before it was cut into windows.
 
     Raises:
-        ValueError: `format` is no pattern, or needs a `window_size`, or has no place for special tokens.
+        ValueError: `format` is not a pattern, or needs a `window_size`, or has no place for special tokens.
 
     Example:
         >>> import torch
@@ -61,13 +61,9 @@ class TokenLayout:
                 f"with each of B, C, H, W (and h, w for windows) once, got {self.format!r}"
             )
         if windowed != (self.window_size is not None):
-            raise ValueError(
-                f"window_size: expected with a format that has h and w, and only there; format is {self.format!r}"
-            )
+            raise ValueError(f"window_size: expected if and only if the format has h and w; format is {self.format!r}")
         if self._num_special and self.token_axis is None:
-            raise ValueError(
-                f"format: expected a single axis of tokens, where special tokens could be, got {self.format!r}"
-            )
+            raise ValueError(f"format: special tokens need a single axis of tokens, got {self.format!r}")
 
     @property
     def channel_axis(self) -> int:

@@ -1,4 +1,4 @@
-"""Operations of a forward pass by their names: those that mix tokens, and those that cut and resize images."""
+"""Operations of a forward pass by name: those that mix tokens, and those that crop and resize images."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Structured light: patterns over the image tell where each token of a layer lies."""
+"""Structured light: patterns over the image show where each token of a layer is."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -131,8 +131,8 @@ def same_tokens(one: Tensor, other: Tensor) -> None:
     if one.shape != other.shape:
         raise ValueError(
             f"target_layers: the number of tokens depends on the image (outputs of {tuple(one.shape)} and "
-            f"{tuple(other.shape)} were seen), so they have no fixed places; name a layer before tokens are dropped "
-            "with target_layers="
+            f"{tuple(other.shape)} were seen), so tokens have no fixed positions; name a layer before tokens are "
+            "dropped with target_layers="
         )
 
 

@@ -1,4 +1,4 @@
-"""Proof of a layout: masks over the cells of its grid tell whether each token lies where the layout puts it."""
+"""Proof of a layout: masks over the cells of its grid show whether each token is where the layout puts it."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

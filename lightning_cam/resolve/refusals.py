@@ -1,4 +1,4 @@
-"""Why a model or a layer is refused, in a sentence each that says what helps."""
+"""Messages for models and layers that are refused: the reason, and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_cam.resolve.watch import Trace
 
-_WITHOUT_GRADIENTS = 'take a method without gradients, methods="eigencam", at layers named with target_layers='
+_WITHOUT_GRADIENTS = 'use a method without gradients, methods="eigencam", at layers named with target_layers='
 
 
 class NoGradient(ValueError):
@@ -16,13 +16,13 @@ class NoGradient(ValueError):
 
 
 def nothing_seen(trace: Trace) -> str:
-    """Why no block was found, where the reason is that the model cannot be looked into; "" otherwise."""
+    """Why no block was found, if the reason is that the model's inside is hidden; otherwise ""."""
     if trace.hidden:
         return _unseen(trace.hidden[0])
     if trace.strangers:
         return (
-            f"target_layers: the modules in {trace.strangers[0]} are none of the model's, because it is a plain list "
-            "or dictionary; make it an nn.ModuleList or nn.ModuleDict"
+            f"target_layers: the modules in {trace.strangers[0]} are not registered with the model, because it is a "
+            "plain list or dictionary; make it an nn.ModuleList or nn.ModuleDict"
         )
     if trace.quantized:
         return (
@@ -41,19 +41,19 @@ def no_gradient() -> str:
 
 
 def check_model(model: object) -> None:
-    """Raise a ValueError for what is no module, and for a scripted one, whose parts cannot be called one by one."""
+    """Raise a ValueError if it is not a module, or a scripted one, whose parts cannot be called one by one."""
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(_unseen(""))
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"model: expected an nn.Module, got {type(model).__name__}; of an exported program take what "
-            "torch.export.unflatten makes of it"
+            f"model: expected an nn.Module, got {type(model).__name__}; for an exported program, use the result of "
+            "torch.export.unflatten"
         )
 
 
 @contextmanager
 def said_in_words(model: nn.Module) -> Iterator[None]:
-    """Raise a ValueError where the body asks of a program, or of parameters without values, what they do not do."""
+    """Raise a ValueError where the body needs what a program, or parameters without values, cannot do."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -63,8 +63,8 @@ def said_in_words(model: nn.Module) -> Iterator[None]:
         if part is None:
             raise
         raise ValueError(
-            f"methods: {part}, and does not do all that was asked of it, such as other numbers of images or gradients; "
-            'take other methods, such as methods="hirescam" or "eigencam", or the model that it was made of'
+            f"methods: {part} and does not support everything these methods need, such as other batch sizes or "
+            'gradients; use other methods, such as methods="hirescam" or "eigencam", or the original model'
         ) from error
 
 
@@ -84,14 +84,14 @@ def _special_part(model: nn.Module) -> str | None:
 
 def _unseen(name: str) -> str:
     return (
-        f"target_layers: no module calls can be seen inside of {name or 'the model'}, which is scripted, traced or "
-        "exported; use the module that it was made of"
+        f"target_layers: no module calls can be seen inside {name or 'the model'}, which is scripted, traced or "
+        "exported; use the original module"
     )
 
 
 def without_graph_only() -> str:
-    """Why a model cannot be looked into whose forward fails as soon as all of it keeps gradients."""
+    """Why a model is refused whose forward fails when all of it keeps gradients."""
     return (
-        "the model's forward does not work where all of it keeps gradients; give forward=, a function from images to "
-        "logits that does"
+        "the model's forward fails when all of it keeps gradients; give forward=, a function from images to logits "
+        "that works with gradients"
     )

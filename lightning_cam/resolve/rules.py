@@ -1,4 +1,4 @@
-"""What models say of themselves about the grid of their tokens."""
+"""What models state about the grid of their tokens."""
 
 from collections.abc import Iterator
 

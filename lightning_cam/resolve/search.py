@@ -1,4 +1,4 @@
-"""What all searches in a model begin with: one forward of noise, and what it showed."""
+"""The first step of every search in a model: one forward of noise, and what it showed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ BATCH = 2  # tells the batch axis from the others
 
 @dataclass(frozen=True)
 class Search:
-    """A model seen at work on noise. To be used inside `looking(model)`, with gradients.
+    """A model seen at work on noise. Use it inside `looking(model)`, with gradients.
 
     Args:
         run: What is called with images as the network is given them, which may be flipped, cut or padded ones: a

@@ -17,5 +17,5 @@ class CamTimelineLoader(base_plugin.TBLoader):
 
             return CamTimelinePlugin(context)
         except Exception as error:
-            _log.warning("The CAM Timeline tab is left out: %s: %s", type(error).__name__, error)
+            _log.warning("The CAM Timeline tab is not available: %s: %s", type(error).__name__, error)
             return None

@@ -1,4 +1,4 @@
-"""The server's side of the tab: it lists the records under the log directory and hands out their bytes.
+"""The server side of the tab: it lists the records under the log directory and serves their bytes.
 
 The page reads the records itself (`static/record.js`), so that it works the same on a live run, where it asks
 only for what was appended, and in the report, which has the bytes inside.
@@ -101,7 +101,7 @@ class CamTimelinePlugin(base_plugin.TBPlugin):
                 file.seek(min(begin, status_of(file)[0]))
                 return http_util.Respond(request, file.read(size), "application/octet-stream")
         except (NoRecordError, OSError):
-            return http_util.Respond(request, "no such timeline, or none that can be read", "text/plain", code=404)
+            return http_util.Respond(request, "no such timeline, or it cannot be read", "text/plain", code=404)
 
     def _static(self, request: Request) -> Response:
         served = {path.name: path for path in STATIC.iterdir() if path.suffix in _CONTENT_TYPES}
@@ -163,10 +163,10 @@ def _guarded(serve: Callable[[Request], Response]) -> Callable:
 
     def answer(request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return http_util.Respond(request, "only GET and HEAD are answered", "text/plain", code=405)
+            return http_util.Respond(request, "only GET and HEAD are supported", "text/plain", code=405)
         try:
             if not _is_of_this_origin(request):
-                return http_util.Respond(request, "pages of other origins get no answer", "text/plain", code=403)
+                return http_util.Respond(request, "requests from other origins are refused", "text/plain", code=403)
             return serve(request)
         except _BadRequestError as error:
             return http_util.Respond(request, str(error), "text/plain", code=400)

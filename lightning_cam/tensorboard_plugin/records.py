@@ -1,7 +1,7 @@
 """The records under the log directory, and nothing else: other files are neither listed nor opened for the page.
 
-A record is a regular file that is named as one, begins as one and lies in the log directory after all links on the way
-to it are resolved. Whoever can write into the log directory could else hand out any file of whoever runs TensorBoard.
+A record is a regular file with the right name and first bytes that lies in the log directory after all links are
+resolved. Otherwise anyone who can write to the log directory could expose any file of the user who runs TensorBoard.
 """
 
 import logging
@@ -172,14 +172,14 @@ class _Walk:
         """Return a sentence on each kind of thing that was left out."""
         notes = []
         if self._outside:
-            notes.append(f"Left out, as they link to places outside of the log directory: {_listed(self._outside)}.")
+            notes.append(f"Skipped, because they link outside the log directory: {_listed(self._outside)}.")
         if self._others:
-            notes.append(f"Left out, as they are no CAM timelines that can be read: {_listed(self._others)}.")
+            notes.append(f"Skipped, because they are not readable CAM timelines: {_listed(self._others)}.")
         if self._cut:
             notes.append(
-                f"The log directory is too large to be looked through: after {_MOST_RECORDS:,} records, "
-                f"{_MOST_FOLDERS:,} folders or {_MOST_SECONDS:.0f} seconds the rest is left out. "
-                "Start TensorBoard with a --logdir further down."
+                f"The log directory is too large to search: after {_MOST_RECORDS:,} records, "
+                f"{_MOST_FOLDERS:,} folders or {_MOST_SECONDS:.0f} seconds the rest is skipped. "
+                "Start TensorBoard with the --logdir of a subfolder."
             )
         return notes
 

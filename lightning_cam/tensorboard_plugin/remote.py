@@ -43,7 +43,7 @@ class RemoteRecord:
     def read(self, size: int) -> bytes:
         """Return at most `size` bytes."""
         if self._next < self._at:
-            raise OSError("a remote record is read forward only")
+            raise OSError("a remote record can only be read forward")
         while self._at < self._next and (passed := self._take(min(_CHUNK, self._next - self._at))):
             self._at += len(passed)
         data = self._take(size)

@@ -1,4 +1,4 @@
-"""The versioned record of maps over a training: write it, read it. Needs numpy, and Pillow for the images."""
+"""The versioned record of the maps of a training run: write it, read it. Needs numpy, and Pillow for the images."""
 
 from lightning_cam.timeline.reader import Timeline, find_timelines, read_timeline
 from lightning_cam.timeline.writer import TimelineWriter

@@ -1,4 +1,4 @@
-"""From the bytes of a record to arrays: those of looks alike in one go, and none that is much larger than the file."""
+"""From the bytes of a record to arrays: equal looks at once, and no array much larger than the file."""
 
 import io
 import logging
@@ -98,7 +98,9 @@ def find_maps(index: Index) -> dict[str, MapsOf]:
     maps = {method: MapsOf(index, method, own) for method, own in found.items()}
     for method, own in maps.items():
         if own.others:
-            _log.warning("%s: %s has another grid at %d look(s), left out.", index.path, method, own.others)
+            _log.warning(
+                "%s: %s has a different grid at %d look(s), which are skipped.", index.path, method, own.others
+            )
     return maps
 
 
@@ -193,5 +195,5 @@ def _check_size(size: int, what: str, index: Index) -> None:
     """A few bytes can say that they are the only map of a large grid, or one of many looks."""
     if size > max(_ALWAYS, _TIMES_THE_FILE * index.file_size):
         raise RecordError(
-            f"{index.path}: the {what} would take {size / 2**20:,.0f} MiB, and the file has {index.file_size:,} bytes"
+            f"{index.path}: the {what} would take {size / 2**20:,.0f} MiB, but the file has {index.file_size:,} bytes"
         )

@@ -1,4 +1,4 @@
-"""A record as a file that one process writes to: its name, its lock, writes that are whole or not there."""
+"""A record as a file that one process writes to: its name, its lock, atomic writes."""
 
 import contextlib
 import errno
@@ -33,7 +33,7 @@ class RecordFile:
     """A file that is open for appending, and locked where the file system can.
 
     Args:
-        path: The file; made where missing, with the directories above it.
+        path: The file; created if missing, with the directories above it.
 
     Raises:
         BlockingIOError: Another writer has it open.
@@ -59,7 +59,7 @@ class RecordFile:
             OSError: It could not be written, or the file is no longer where it was.
         """
         if not self._is_in_place():
-            raise FileNotFoundError(errno.ENOENT, "the record is gone", str(self.path))
+            raise FileNotFoundError(errno.ENOENT, "the record no longer exists", str(self.path))
         end = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.write(data) != len(data):

@@ -82,8 +82,8 @@ def find_records(
     _, version, _ = FILE_HEADER.unpack(start)
     if version > VERSION:
         raise RecordError(
-            f"{path} is written in version {version} of the CAM timeline format, this lightning-cam reads up to "
-            f"version {VERSION}: upgrade lightning-cam"
+            f"{path} has version {version} of the CAM timeline format, but this lightning-cam reads up to version "
+            f"{VERSION}: upgrade lightning-cam"
         )
     search = _Search(file, size)
     at: int | None = FILE_HEADER.size

@@ -1,4 +1,4 @@
-"""What was found of a cohort, as it stands in a record: sentences, statistics, maps and small pictures of images.
+"""The findings of a cohort as stored in a record: sentences, statistics, maps and small pictures of images.
 
 A record of the kind `findings` belongs to the look of its step. Its JSON has `findings` (see `FoundEntry`),
 `statistics` (see `Found`), `classes` (of the mean maps), `images` (which validation images the maps are of),
@@ -226,7 +226,7 @@ def _entry(entry: Any, what: str) -> FoundEntry:
     since, numbers = entry.get("since"), entry.get("numbers")
     lists = [entry.get(key) for key in ("classes", "images")]
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts):
-        raise RecordError(f"{what}: kind, text, status: expected texts")
+        raise RecordError(f"{what}: kind, text, status: expected strings")
     if not (since is None or type(since) is int) or not all(map(_are_integers, lists)):
         raise RecordError(f"{what}: since, classes, images: expected integers")
     if not isinstance(numbers, dict) or len(numbers) > _MOST_NUMBERS:

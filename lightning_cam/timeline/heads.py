@@ -1,4 +1,4 @@
-"""What the JSON of a record may say: checked here, and nowhere else, before anything of that size is made."""
+"""Checks of a record's JSON, all in one place, before anything of the declared size is allocated."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a record holds, and where: found in one pass that keeps no arrays, so that a long record costs little."""
+"""The contents of a record and their positions, found in one pass that keeps no arrays: cheap for long records."""
 
 from array import array
 from bisect import bisect_left
@@ -104,7 +104,7 @@ class Index:
         for row, start in zip(rows, (self._arrays_at[looks] + at).tolist(), strict=True):
             file.seek(start)
             if file.readinto(row) < size:  # type: ignore[attr-defined]  # all that open and BytesIO return have it
-                raise RecordError(f"{self.path} has become shorter while it was read")
+                raise RecordError(f"{self.path} was truncated while it was read")
         return rows
 
     def read_records(self, file: BinaryIO, looks: np.ndarray) -> bytes:
@@ -181,7 +181,7 @@ class _Entries:
             layout = self.layouts[key] = read_layout(head, count, what)
             self._layout_numbers[key] = len(self._layout_numbers)
         if layout.size > num_bytes:
-            raise RecordError(f"{what}: the arrays of the look take {layout.size:,} bytes, there are {num_bytes:,}")
+            raise RecordError(f"{what}: the arrays of the look take {layout.size:,} bytes, but there are {num_bytes:,}")
         while self.kept and self.kept_steps[-1] >= step:
             self.kept.pop()
             self.kept_steps.pop()

@@ -1,4 +1,4 @@
-"""How long it may take to make something of a record, and what is said of that."""
+"""Time limits for reports and timelapses, and the messages about them."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Reading a timeline as arrays."""
+"""Read a timeline as arrays."""
 
 import io
 import logging
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timeline:
-    """The maps of a fixed probe batch over a training, as :func:`read_timeline` returns them.
+    """The maps of a fixed probe batch during a training run, as :func:`read_timeline` returns them.
 
     T looks at B images; a method that was missing at a look is NaN there.
 
@@ -38,7 +38,7 @@ class Timeline:
         name: The callback's name.
         labels: (B,) int64, -1 where unknown.
         class_names: Name of each class; empty if unknown.
-        texts: What is true of each image, in words, where that is more than a label; empty elsewhere.
+        texts: The ground truth of each image in words, if it is more than a label; otherwise empty.
         size: Height and width of the images before they were stored.
         steps: (T,) int64.
         epochs: (T,) int64.
@@ -50,7 +50,7 @@ class Timeline:
         label_probability: (T, B) float32; NaN where unknown.
         values: (T, B) float32, the predicted values of a regression; NaN where there are none.
         metrics: For each tag (T,) float64; NaN where missing.
-        findings: What was found at the looks at a cohort.
+        findings: The findings of each look at the cohort.
     """
 
     path: Path
@@ -119,24 +119,24 @@ def find_timeline(logdir: str | os.PathLike[str]) -> Path:
     if not found:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) in {logdir}")
     if len(found) > 1:
-        raise ValueError(f"{len(found)} CAM timelines in {logdir}, pass one: " + ", ".join(map(str, found)))
+        raise ValueError(f"{len(found)} CAM timelines in {logdir}; pass one of them: " + ", ".join(map(str, found)))
     return found[0]
 
 
 def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
-    """Read the record of a run, also while the run goes on.
+    """Read the record of a run, also while it is still running.
 
     Args:
         logdir: A record, or a directory with exactly one record in it or below; an address such as `s3://bucket/run`
             too, if fsspec knows its store.
 
     Returns:
-        The maps and what was predicted at each look, as arrays.
+        The maps and predictions of each look, as arrays.
 
     Raises:
         FileNotFoundError: There is no record.
-        ValueError: There are several records (the message lists them), the file is none, is damaged so that nothing can
-            be read, or a newer version of this package wrote it.
+        ValueError: There are several records (the message lists them), the file is not a record, is too damaged to
+            read, or a newer version of this package wrote it.
 
     Example:
         >>> import tempfile
@@ -157,7 +157,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
     file = io.BytesIO(data)
     index = Index(file, path)
     if index.gaps:
-        _log.warning("%s is damaged in %d place(s), left out.", path, index.gaps)
+        _log.warning("%s is damaged in %d place(s), which are skipped.", path, index.gaps)
     predicted = read_predictions(index, file)
     images, regions = read_images(index, file)
     return Timeline(

@@ -1,4 +1,4 @@
-"""Records in stores that fsspec knows, such as s3://, gs:// and memory://: worked on as copies on this machine.
+"""Records in stores that fsspec supports, such as s3://, gs:// and memory://, through copies on this machine.
 
 Stores of objects cannot append. So a run writes its record here and copies it there as it grows, and a reader copies
 what is there to here. fsspec comes with Lightning and is imported only where an address is given.
@@ -41,7 +41,7 @@ def local_copy(logdir: str | os.PathLike[str]) -> Path:
         return Path(str(logdir).removeprefix("file://"))
     files, root = _opened(str(logdir))
     if not files.exists(root):
-        raise FileNotFoundError(f"there is nothing at {logdir}")
+        raise FileNotFoundError(f"{logdir} does not exist")
     folder = _folder()
     if files.isfile(root):
         return _get(files, root, folder / PurePosixPath(root).name)

@@ -71,13 +71,13 @@ def write_report(
 ) -> Path:
     """Write the CAM Timeline page of one or several runs as one HTML file.
 
-    Of a long run at most 1,000 looks go into it, and 32 MiB of all runs: evenly, with the first and the newest. That
-    is said, on the page too. A file that is no record or a damaged one is left out, which is said as well.
+    It holds at most 1,000 looks of a run and 32 MiB of all runs, evenly spaced, with the first and the newest; if looks
+    are missing, the log and the page say so. A file that is not a record, or is damaged, is skipped with a warning.
 
     Args:
         logdir: A record, or a directory; all records in it and below that hold a look go into the report.
         path: The file to write; by default `cam_report.html` in that directory.
-        pace: Limits the time and says what is left out; by default there is no limit.
+        pace: Limits the time and logs what is skipped; by default there is no limit.
 
     Returns:
         The file written.
@@ -98,7 +98,7 @@ def write_report(
         'cam_report.html'
     """
     if is_remote(logdir) and path is None:
-        raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
+        raise ValueError(f"path: expected a file to write, because {logdir} is not on this machine")
     logdir = local_copy(logdir)
     with _said(pace) as pace:
         page, notes = _page(logdir, pace, _MOST_BYTES)
@@ -106,12 +106,12 @@ def write_report(
         path = root / "cam_report.html" if path is None else Path(path)
         path.write_text(page, encoding="utf-8")
         if notes:
-            pace.note(f"{path} does not have all looks: {'; '.join(notes)}")
+            pace.note(f"{path} does not contain all looks: {'; '.join(notes)}")
     return path
 
 
 def inline_page(record: Path) -> str:
-    """The page of one record as HTML that a notebook shows under a cell, offline.
+    """The page of one record as HTML that a notebook shows below a cell, offline.
 
     It stands in a frame of its own, that has no part in the notebook's page: names of runs and classes are not trusted.
     Of a long run as many looks are taken, evenly, as a notebook's server passes on at once.
@@ -128,7 +128,7 @@ def inline_page(record: Path) -> str:
     page = page.replace("<body>", f"<body>\n{_ALONE}", 1)
     if len(page) > _LARGEST_INLINE:
         raise ValueError(
-            f"the page has {len(page) / 2**20:.0f} MiB, too large for a notebook: write_report makes a file"
+            f"the page is {len(page) / 2**20:.0f} MiB, too large for a notebook; write a file with write_report"
         )
     return (
         '<iframe sandbox="allow-scripts allow-downloads" allow="clipboard-write; fullscreen" loading="lazy" '
@@ -144,9 +144,9 @@ def _page(logdir: Path, pace: Pace, most_bytes: int) -> tuple[str, list[str]]:
     for record, index in found:
         looks = _chosen(index, most_bytes, len(found), pace)
         if len(looks) < len(index):
-            notes.append(f"{record.relative_to(root)}: {len(looks):,} of {len(index):,} looks, evenly chosen")
+            notes.append(f"{record.relative_to(root)}: {len(looks):,} of {len(index):,} looks, evenly spaced")
         records.append(_embedded(record, index, looks, root))
-    note = f"This report does not have all looks. {'; '.join(notes)}."
+    note = f"This report does not contain all looks. {'; '.join(notes)}."
     page = _PAGE.format(
         policy=_POLICY,
         title=html.escape(f"CAM Timeline · {_text(root.resolve().name)}"),
@@ -183,11 +183,11 @@ def _read_all(logdir: Path, pace: Pace) -> list[tuple[Path, Index]]:
         if len(index):  # the probe images may be all that is there
             found.append((record, index))
         if index.gaps:
-            pace.note(f"{record} is damaged in {index.gaps} place(s), left out")
+            pace.note(f"{record} is damaged in {index.gaps} place(s), which are skipped")
     if not found and len(records) == len(faults) == 1:
         raise faults[0]
     for fault in faults:
-        pace.note(f"left out: {fault}")
+        pace.note(f"skipped: {fault}")
     if not found:
         raise FileNotFoundError(f"no CAM timeline (*{SUFFIX}) with a look in {logdir}")
     return found

@@ -1,4 +1,4 @@
-"""The whole training as one animated picture."""
+"""The whole training run as an animation."""
 
 import io
 import os
@@ -36,15 +36,15 @@ def write_timelapse(
     file_format: Literal["webp", "gif"] = "webp",
     pace: Pace | None = None,
 ) -> Path:
-    """Write how the maps of the probe images evolve as an animated picture.
+    """Write how the maps of the probe images evolve as an animation.
 
-    The maps of an image share one scale over time, so that it grows hotter as its evidence grows. Drawn is the square
-    root of the value on that scale, as in the filmstrip.
+    The maps of an image share one color scale over time, so it gets hotter as its evidence grows. The color shows the
+    square root of the value on that scale, as in the filmstrip.
 
     Args:
         logdir: A record, or a directory with exactly one record in it or below.
         path: The file to write; by default `cam_timelapse` with the format's suffix, next to the record.
-        method: Whose maps; by default the first.
+        method: The method whose maps are drawn; by default the first.
         file_format: WebP is a fraction of GIF's size and has all colors.
         pace: Limits the time, by drawing fewer looks; by default there is no limit.
 
@@ -58,23 +58,23 @@ def write_timelapse(
     """
     pace = pace or Pace()
     if is_remote(logdir) and path is None:
-        raise ValueError(f"path: expected a file to write, as {logdir} is not on this machine")
+        raise ValueError(f"path: expected a file to write, because {logdir} is not on this machine")
     record = find_timeline(logdir)
     with record.open("rb") as file:
         index = Index(file, record, lambda more: pace.advance(more))
         if not len(index):
-            raise ValueError(f"{record} holds no look yet")
+            raise ValueError(f"{record} contains no looks yet")
         maps = find_maps(index)
         method = next(iter(maps), None) if method is None else method
         if method is None or method not in maps:
-            raise ValueError(f"method: {method!r} is not in {record}, there are {', '.join(maps)}")
+            raise ValueError(f"method: {method!r} is not in {record}; available: {', '.join(maps)}")
         drawing = _Drawing(file, index, maps[method], method)
         wanted = evenly(len(index), _FRAMES).tolist()
         frames = _draw(drawing, wanted, file_format, pace)
     path = record.with_name(f"cam_timelapse.{file_format}") if path is None else Path(path)
     path.write_bytes(_encode(frames, file_format))
     if len(frames) < len(wanted):
-        pace.note(f"{path} has {len(frames)} looks, as {len(wanted)} take longer")
+        pace.note(f"{path} shows {len(frames)} looks, because {len(wanted)} take too long")
     return path
 
 

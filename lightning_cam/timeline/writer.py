@@ -1,4 +1,4 @@
-"""Writing a timeline while a training runs."""
+"""Write a timeline while a training runs."""
 
 import io
 import logging
@@ -40,12 +40,12 @@ _TOP = 3  # classes kept per image and look: what a caption and an enlarged tile
 class TimelineWriter:
     """Append looks to the record of one callback in one run.
 
-    Nothing is written before :meth:`probe`. A record of the same probe images that is already there is
-    continued, of several the newest. One of other images, one that another process is writing to, and a file that is
-    no record or a damaged one are kept, and the new one gets a number (`cam.2.lcam`).
+    Nothing is written before :meth:`probe`. An existing record of the same probe images is continued, of several the
+    newest. A record of other images, one that another process is writing to, and a damaged file or one that is not a
+    record are kept, and the new record gets a number (`cam.2.lcam`).
 
     Args:
-        directory: The run's directory, where the event file lies. Made where missing.
+        directory: The run's directory, which holds the event file. Created if missing.
         name: The callback's name; several callbacks of one run need different ones.
 
     Example:
@@ -85,7 +85,7 @@ class TimelineWriter:
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
             regions: (B, H, W) bool, where the object is.
-            texts: What is true of each image, in words, where that is more than a label.
+            texts: The ground truth of each image in words, if it is more than a label.
             longest_side: Pixels of a stored image's longer side, at most; at most 2048.
 
         Returns:
@@ -101,7 +101,7 @@ class TimelineWriter:
         self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
         for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
-                raise ValueError(f"{what} must be one per image: got {len(given)} for {count} images")
+                raise ValueError(f"{what} must have one entry per image: got {len(given)} for {count} images")
         pictures = [_encode(image.transpose(1, 2, 0), "WEBP", longest_side, quality=85) for image in images]
         outlines = [
             _encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)
@@ -158,7 +158,7 @@ class TimelineWriter:
         arrays = {**maps, "probabilities": probabilities, "class_idx": class_idx, "values": values}
         for what, given in arrays.items():
             if given is not None and len(given) != count:
-                raise ValueError(f"{what} must be one per probe image: got {len(given)} for {count} images")
+                raise ValueError(f"{what} must have one entry per probe image: got {len(given)} for {count} images")
         body, shapes = [], {}
         for method, relevance in maps.items():
             codes, scales = quantize(relevance)
@@ -241,7 +241,7 @@ class TimelineWriter:
             number += 1
         self._file, end = found or (self._begin(stem, number, faults), 0)
         if faults:
-            _log.warning("%s; this record goes to %s.", "; ".join(faults), self._file.path)
+            _log.warning("%s; the looks are recorded in %s instead.", "; ".join(faults), self._file.path)
         self._file.truncate(end)
         if end == 0:
             self._file.write(FILE_HEADER.pack(MAGIC, VERSION, os.urandom(8)) + encode_record(head, pictures))

@@ -1,1 +1,1 @@
-"""The callback for Lightning, and what it is made of; nothing outside of here and `cli` imports lightning."""
+"""The callback for Lightning and its parts; nothing outside this package and `cli` imports lightning."""

@@ -1,4 +1,4 @@
-"""What looks at the cohort may cost: a tenth of the validation's own time, from the first one on."""
+"""The time budget of looks at the cohort: a tenth of the validation's own time, from the first one on."""
 
 import time
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _VALIDATIONS = 4  # whose tenths pay for one look, where one tenth pays for too 
 
 
 class Allowance:
-    """Time that is saved up, and spent on the cohort; nothing is done on credit.
+    """A time budget that is saved up and spent on the cohort, never in advance.
 
     Args:
-        is_bounded: Whether looks have to be paid for. A number of images that the user gave does not.
+        is_bounded: Whether looks are limited by the budget. They are not if the user gave the number of images.
 
     Example:
         >>> allowance = Allowance(is_bounded=True)
@@ -34,12 +34,12 @@ class Allowance:
         self._since: float | None = None  # when what goes on has begun
 
     def earn(self, seconds: float) -> None:
-        """A validation has itself taken so long."""
+        """Add to the budget for a validation that took this long."""
         self._saved += BUDGET * seconds
 
     @contextmanager
     def spending(self) -> Iterator[None]:
-        """What goes on meanwhile is for the cohort, and paid for."""
+        """Charge the time of the body to the budget."""
         self._since = time.perf_counter()
         try:
             yield
@@ -48,13 +48,13 @@ class Allowance:
             self._since = None
 
     def pays_for(self, seconds: float) -> bool:
-        """Whether there is enough for something that takes so long."""
+        """Whether the budget covers something that takes this long."""
         spent = 0.0 if self._since is None else time.perf_counter() - self._since
         return not self.is_bounded or self._saved - spent >= seconds
 
 
 def chosen(keys: list[int], paid_for: float) -> list[int]:
-    """Which images are the cohort, where a tenth of one validation pays for so many.
+    """Which images form the cohort, if a tenth of one validation pays for this many.
 
     At least eight of each class, if four validations pay for them, else as many as these pay for. Where that is less
     than four of each class, images of some classes are taken, spread evenly over their numbers, and none of others:

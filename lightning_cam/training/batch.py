@@ -1,4 +1,4 @@
-"""What a validation batch holds, guessed from names and shapes where it was not seen what the network got."""
+"""The contents of a validation batch, guessed from names and shapes if the network's input was not observed."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -57,9 +57,7 @@ def labels_in(batch: Any, count: int) -> Tensor | None:
         if bool((values >= 0).all()) and bool((values.float().sum(1) - 1).abs().max() < _ROUNDING):
             return values.argmax(1)
         if values is named or bool(((values == 0) | (values == 1)).all()):  # others may be anything
-            _log.warning(
-                "The batch's labels do not add up to one class per image: the predicted classes are explained."
-            )
+            _log.warning("The batch's labels are not one class per image: the predicted classes are explained.")
             return None
     numbers = [(k, v) for k, v in leaves if _is_per_image(v, count) and k.lower() not in _NO_LABEL_KEYS]
     found = [leaf for leaf in numbers if not leaf[1].is_floating_point()]
@@ -68,17 +66,17 @@ def labels_in(batch: Any, count: int) -> Tensor | None:
     found = found or [leaf for leaf in floating if bool(((leaf[1] == 0) | (leaf[1] == 1)).all())]
     usual = [leaf for leaf in found if leaf[0].lower() in _LABEL_KEYS]
     if not usual and len(found) > 1:
-        _log.warning("The batch holds several integers per image, and which are labels cannot be told: none is taken.")
+        _log.warning("The batch has several integers per image, and it is unclear which are labels: none are used.")
         return None
     labels = _first(usual or found, _LABEL_KEYS, lambda tensor: True)
     if labels is None:
         if floating:
             _log.warning(
-                "The batch's targets are no classes: predicted ones are explained; for a regression give score=."
+                "The batch's targets are not classes: predicted ones are explained; for a regression give score=."
             )
         return None
     if bool((labels < 0).any()):
-        _log.warning("The batch holds labels below 0, which name no class: the predicted classes are explained.")
+        _log.warning("The batch has labels below 0, which are not classes: the predicted classes are explained.")
         return None
     return labels.flatten().long()
 

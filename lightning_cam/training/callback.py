@@ -24,71 +24,71 @@ _log = logging.getLogger(__name__)
 
 
 class TransformerCAMCallback(Callback):
-    """Shows, at each validation run, where a vision transformer looks.
+    """Shows where a vision transformer or a convolutional network looks, at each validation run.
 
     Two maps of each image of a fixed probe batch go to the trainer's logger, each as an overlay grid, a filmstrip over
     the epochs and scalars: `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees, at
     the norm before its attention. The model, its gradients and all random generators are left as they were, so training
-    is the same bit for bit with and without the callback. If a look fails, that is said once and the callback switches
+    is the same bit for bit with and without the callback. If a look fails, the callback logs one warning and switches
     itself off.
 
     Args:
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
-            such as "pytorch_grad_cam.AblationCAM", can stand for a name. "default" is `attnlrp` and `hirescam`; in
-            models whose operations `attnlrp` does not know, that is said, and `gae` stands in where it applies.
-        num_samples: How many images are kept as the probe. They are collected while the first validation run passes,
-            spread over the classes.
-        probe: Other images to look at: a folder (they go through the validation transform; subfolders are classes),
+            such as "pytorch_grad_cam.AblationCAM", works too. "default" is `attnlrp` and `hirescam`; for models with
+            operations that `attnlrp` does not cover, `gae` is used instead where it applies, with a warning.
+        num_samples: Number of images in the probe. They are collected during the first validation run, spread over the
+            classes.
+        probe: Other images to explain: a folder (they go through the validation transform; subfolders are classes),
             indices into the validation dataset, a tensor of images or a whole batch as the validation step takes them.
-        head: The name of the output to explain, where the model has several; by default each is.
-        class_idx: The class to explain; by default each image's label, or without labels the predicted class.
-        score: In place of a class: a function from the model's output to (B,) scalars, such as those of
+        head: The name of the output to explain, if the model has several; by default all of them.
+        class_idx: The class to explain; by default each image's label, or the predicted class if there are no labels.
+        score: Instead of a class: a function from the model's output to (B,) scalars, such as those of
             `lightning_cam.scores`.
-        target_layers: Name or names of the layers to look at; by default the norm before the last attention, found.
-        layout: How the outputs of `target_layers` lie, where that cannot be found out.
+        target_layers: Name or names of the layers to explain; by default the norm before the last attention.
+        layout: Layout of the outputs of `target_layers`, if it cannot be found automatically.
         forward: Which part of the LightningModule maps the batch's images to logits: the name of a submodule or method,
-            or a function of the images. By default what validation was seen to run, on what it was given.
-        mean: Mean that the images were normalized with; by default found in the validation transforms.
-        std: Standard deviation that the images were normalized with; likewise.
+            or a function of the images. By default the network that validation was seen to run, on the same input.
+        mean: Mean that the images were normalized with; by default taken from the validation transforms.
+        std: Standard deviation that the images were normalized with; by default as for `mean`.
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
         rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
         every_n_epochs: Look at every n-th epoch, the first included.
-        cohort: How many more validation images, spread over classes, are explained at each validation run for what is
-            found of the whole: by default as many as cost at most a tenth of the validation's own time, or, at fewer
+        cohort: Number of further validation images, spread over classes, that are explained at each validation run as
+            the basis of findings: by default as many as cost at most a tenth of the validation's own time, or, at fewer
             runs, eight of each class where that pays for them, and at most 1,024; None for none (docs/findings.md).
         log_metrics: Put all scalars into `trainer.callback_metrics` too, under their tags and on all ranks, where
-            `ModelCheckpoint`, `EarlyStopping` and schedulers can act on them: only then can training depend on what was
-            seen.
-        batch_size: Probe images that go through the model at once; by default all, or a quarter of them where a method
-            needs the graph of the whole depth.
-        shard_probe: Share the probe out over the ranks of a distributed run; by default the first rank looks alone.
+            `ModelCheckpoint`, `EarlyStopping` and schedulers can act on them. Only then can training depend on the
+            maps.
+        batch_size: Probe images per forward pass; by default all, or a quarter of them where a method needs the graph
+            of the whole depth.
+        shard_probe: Split the probe over the ranks of a distributed run; by default only the first rank looks.
         faithfulness_every_n_looks: At every n-th look, the first included, also log whether the model uses what the
-            maps point at, which costs 24 forwards of the probe per method. By default never.
+            maps highlight, at the cost of 24 forwards of the probe per method. By default never.
         report: Write `{name}_report.html`, a page to review the whole run offline, next to the event file at the end.
         timelapse: Write `{name}_timelapse` in this format as well; None for none.
         stored_size: Pixels of the longer side of the probe images in the record, at most; up to 2048, to zoom in.
-        name: First part of all tags; two callbacks in one trainer need different names, or Lightning refuses them
+        name: Prefix of all tags; two callbacks in one trainer need different names, or Lightning rejects them
             ("more than one stateful callback").
-        on_error: "warn" says once why a look failed and switches the callback off; "raise" is for tests.
+        on_error: "warn" logs once why a look failed and switches the callback off; "raise" is for tests.
 
     Raises:
         ValueError: An argument is out of range.
 
     Logged, with `{name}` "cam" by default, at the step of the validation metrics:
 
-    - `{name}/{method}`: the overlay grid of the first eight images; `{name}/{method}/images_9-16`, ...: of the others
+    - `{name}/{method}`: overlay grid of the first eight images; `{name}/{method}/images_9-16`, ... of the others
     - `{name}/{method}/filmstrip`: three images in rows, six looks in columns, one scale per row
     - `{name}/{method}/target_probability`, `entropy`, `similarity_to_previous`, `similarity_to_first`: means over the
-      images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; of `attnlrp` and its like
-      `conservation`, how much of what the score owes to the image their maps add up to
-    - `{name}/{method}/gain_over_chance`: of the leading method at the first and the last look, how much better than
-      maps of chance it tells what the model uses (insertion less deletion AUC, less that of `random`), on 4 images
+      images; with `boxes` or `masks` in the batch `share_inside`, `pointing_game`; for `attnlrp` and similar methods
+      `conservation`, the sum of a map as a fraction of the part of the score that comes from the image
+    - `{name}/{method}/gain_over_chance`: for the leading method at the first and the last look, how much better than
+      random maps it shows what the model uses (insertion minus deletion AUC, minus that of `random`), on 4 images
     - `{name}/model/attention_entropy`, `attention_distance`, `attention_largest_share`, `outlier_token_norm`, each with
       the number of the attention: what the blocks do, on the first images
-    - `{name}/model/agreement`: how much of the evidence of `attnlrp` the last block still sees at its place, with both
+    - `{name}/model/agreement`: share of the evidence of `attnlrp` that `hirescam` shows at the same place, with both
     - `{name}/{method}/deletion_auc`, `insertion_auc`, `average_drop`, with `faithfulness_every_n_looks`
-    - `{name}/random/{metric}`: what maps of chance score in those, for comparison
-    - `{name}/findings`: what was found of the cohort, as sentences; `{name}/cohort/...`: numbers of it;
+    - `{name}/random/{metric}`: the same for random maps, for comparison
+    - `{name}/findings`: findings about the cohort, as sentences; `{name}/cohort/...`: its metrics;
       `{name}/class_means`: where the evidence of each class lies, epoch by epoch
     - `{name}/about`: a text card
 
@@ -157,7 +157,7 @@ class TransformerCAMCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.enable_validation and trainer.is_global_zero:
-            _log.warning("TransformerCAMCallback shows nothing in this run: it looks at validation, and there is none.")
+            _log.warning("TransformerCAMCallback is inactive: this run has no validation loop.")
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -247,7 +247,7 @@ class TransformerCAMCallback(Callback):
             self._switch_off(str(error) or type(error).__name__)
             if self.settings.on_error == "raise":
                 raise
-            _log.debug("The fault:", exc_info=True)
+            _log.debug("The error:", exc_info=True)
 
     def _switch_off(self, reason: str) -> None:
         self._off = True
@@ -256,7 +256,7 @@ class TransformerCAMCallback(Callback):
         try:
             self._session.close()  # what was looked at before is still written
         except Exception as error:
-            _log.debug("Could not be written either: %s", error)
+            _log.debug("Closing failed as well: %s", error)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         self._session.look(trainer, module)
@@ -289,7 +289,7 @@ class TransformerCAMCallback(Callback):
         if trainer.sanity_checking:  # of a training that begins, and is not resumed
             return step == 0 and not self._session.history.steps
         if step <= last:
-            _log.info("No look at step %d: there is one at step %d already.", step, last)
+            _log.info("No look at step %d: there already is one at step %d.", step, last)
         return step > last
 
     def _is_ready(self, trainer: Trainer) -> bool:
@@ -300,7 +300,7 @@ class TransformerCAMCallback(Callback):
             return False
         self._all_off = not all_agree(trainer, not self._off)
         if self._all_off and not self._off:
-            self._switch_off("it did so on another rank")
+            self._switch_off("it was switched off on another rank")
         return not self._all_off
 
 

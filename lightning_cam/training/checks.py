@@ -1,4 +1,4 @@
-"""Is a map worth anything? The random control, the faithfulness to the model, the dependence on the class."""
+"""Checks of the maps: the random control, the faithfulness to the model, the dependence on the class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ _STEPS = 5
 
 @dataclass(frozen=True)
 class Checks:
-    """What only some looks find out, by method.
+    """Results that only some looks compute, by method.
 
     Args:
         faithfulness: By metric, (B,) float32.
@@ -71,7 +71,7 @@ def faithfulness(
         forward: What to call with the images.
         images: (B, C, H, W), those explained.
         explanation: Of classes, not of a score.
-        batch_size: Images that go through the model at once; by default all.
+        batch_size: Images per forward pass; by default all.
         is_exclusive: Whether one class is right; otherwise each has a sigmoid of its own.
 
     Returns:
@@ -109,7 +109,7 @@ def gain_over_chance(
     *,
     is_exclusive: bool = True,
 ) -> Tensor:
-    """How much better than maps of chance one method's tell what the model uses, on the first images.
+    """How much better than random maps one method's maps show what the model uses, on the first images.
 
     Insertion AUC less deletion AUC, less the same of the random control, in 5 steps. Cost: 24 forwards of `FEW` images.
 

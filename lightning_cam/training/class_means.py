@@ -1,4 +1,4 @@
-"""The mean maps of the classes over the looks of a run, for their picture."""
+"""The picture of the classes' mean maps over the looks of a run."""
 
 import numpy as np
 import torch

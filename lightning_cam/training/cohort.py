@@ -1,4 +1,4 @@
-"""The cohort in a training: which images, how many, how often, and what a look at them finds."""
+"""The cohort in a training run: which images, how many, how often, and the findings of a look at them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _ERRORS = 8  # images of the cohort for one that is explained for its wrong pred
 
 @dataclass(frozen=True)
 class FoundLook:
-    """What a look at the cohort has to show, on the host.
+    """The results of a look at the cohort, on the host.
 
     Args:
         step: Step of the validation metrics.
@@ -66,7 +66,7 @@ class Ask(Protocol):
 
 
 class CohortLooker:
-    """Looks at a cohort with the model of a run, on the rank that says what is found.
+    """Looks at a cohort with the model of a run, on the rank that reports the findings.
 
     Args:
         ask: Asks the parts.
@@ -75,7 +75,7 @@ class CohortLooker:
         most: How many images there are at most.
         batches: How many batches a validation has.
         allowance: What a look may cost; where it is bounded the number of images is chosen by it.
-        name: First part of all tags.
+        name: Prefix of all tags.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CohortLooker:
             self._keep(ask, balanced(self._keys, most))
 
     def look(self, ask: Ask, step: int, epoch: int, seconds: float) -> FoundLook | None:
-        """Explain the cohort and say what is found; None where time has first to be saved up.
+        """Explain the cohort and return its findings; None if the time budget does not cover it yet.
 
         Args:
             ask: Asks the parts.
@@ -132,7 +132,7 @@ class CohortLooker:
         facts: list[Facts | None] = ask("facts")
         there = [fact for fact in facts if fact is not None and fact.keys]
         if any(fact.form != there[0].form for fact in there):
-            raise ValueError(f"the ranks validate images of several forms, {there[0].form[0]} and others")
+            raise ValueError(f"the ranks validate images of different shapes, {there[0].form[0]} and others")
         self._sizes = [0 if fact is None else len(fact.keys) for fact in facts]
         seen = [0 if fact is None else fact.seen for fact in facts]
         places = [
@@ -189,7 +189,7 @@ class CohortLooker:
     def _explained(self, ask: Ask, step: int, epoch: int) -> CohortLook:
         parts = [part for part in ask("explain") if part is not None]
         if any(part.keys() != parts[0].keys() for part in parts):
-            raise ValueError("the ranks explain their images by different methods")
+            raise ValueError("the ranks explain their images with different methods")
         whole = {name: np.concatenate([part[name] for part in parts])[self._order] for name in parts[0]}
         like = torch.empty(len(self._keys), 1, *whole["maps"].shape[1:])
         errors = np.array(

@@ -1,4 +1,4 @@
-"""The part of the cohort that one process validates: its images, on the host, and what it finds out about them."""
+"""The part of the cohort that one process validates: its images, on the host, and their explanations."""
 
 import time
 from collections.abc import Callable
@@ -80,7 +80,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Pictured:
-    """What is to be seen on images of a part.
+    """What the images of a part show.
 
     Args:
         appearance: (n, rows, columns, 6) float32, what cells look like, see `grids.appearance`.
@@ -137,7 +137,7 @@ class CohortPart:
         return Facts(self._keys, self._places, self._seen, labels, form)
 
     def keep(self, rows: list[int]) -> None:
-        """Let go of all images but these."""
+        """Drop all images but these."""
         self._images, self._explainer = self._images.take(rows), None
         self._keys, self._places = [self._keys[row] for row in rows], [self._places[row] for row in rows]
 

@@ -1,4 +1,4 @@
-"""The cohort's part of a run: whether there is one, its images as their batches pass, and the looks at it."""
+"""The cohort of a run: whether there is one, collecting its images from the batches, and the looks at it."""
 
 import logging
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class CohortSession:
         self._allowance = Allowance(is_bounded=self._settings.cohort == "auto")
         self.is_on = self._settings.cohort is not None and self._settings.score is None
         if self.is_on and is_sharded(trainer):
-            _log.info("There is no cohort: no rank has the whole model.")
+            _log.info("There are no findings: no rank holds the whole model.")
             self.is_on = False
         self.is_shared = self.is_on and trainer.world_size > 1
 
@@ -91,14 +91,14 @@ class CohortSession:
             return None
 
     def fail(self, error: Exception) -> None:
-        """End the cohort and say why."""
+        """Switch the cohort off and log why."""
         self.end()
         if self._settings.on_error == "raise":
             raise error
-        _log.warning("%s: nothing more is found of the cohort: %s", self._settings.name, error)
+        _log.warning("%s: findings are switched off: %s", self._settings.name, error)
 
     def end(self) -> None:
-        """Have no part in it any more. Other ranks learn that when they meet."""
+        """Leave the cohort. Other ranks learn of it when they meet."""
         self.is_on = False
         self._forget()
 
@@ -159,7 +159,7 @@ class CohortSession:
             RuntimeError: This rank has no part in the cohort any more.
         """
         if not self.is_on:
-            raise RuntimeError("there is no cohort any more")
+            raise RuntimeError("the cohort was switched off")
         with ExitStack() as stack:
             if not trainer.is_global_zero:  # which asks in a look
                 stack.enter_context(unlogged(trainer, module))

@@ -73,7 +73,7 @@ class Collector:
             try:
                 self._rows[0].joined(fresh[0])
             except ValueError as error:
-                _log.debug("A batch is passed over: %s", error)
+                _log.debug("A batch is skipped: %s", error)
                 return
         self._rows, self._joined = [self._rows[row] for row in kept if row < old] + fresh, None
         self.keys, self.places = [all_keys[row] for row in kept], [places[row] for row in kept]

@@ -1,4 +1,4 @@
-"""What a data pipeline says of itself: its transform, the names of its classes."""
+"""What a data pipeline states: its transform, the names of its classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

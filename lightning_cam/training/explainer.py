@@ -1,4 +1,4 @@
-"""The model's side of a look: which layers, which methods, through which part of the module."""
+"""The model side of a look: which layers, which methods, through which part of the module."""
 
 import logging
 from collections.abc import Callable
@@ -93,7 +93,7 @@ class ProbeExplainer:
                 self._find(module, ThroughDetach(as_validated))
             except ValueError:
                 raise error from None
-            _log.info("The output has a gradient only if detach() is passed over, which is done.")
+            _log.info("The output has a gradient only if detach() is ignored, so it is ignored.")
 
     def _find(self, module: LightningModule, forward: Forward) -> None:
         settings, images = self._settings, self._probe.images
@@ -133,8 +133,8 @@ class ProbeExplainer:
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
-                f"the validation batch has the label {probe.num_labels - 1}, but the model only {num_classes} logits; "
-                "give class_idx=, or score="
+                f"the validation batch has the label {probe.num_labels - 1}, but the model has only {num_classes} "
+                "logits; give class_idx= or score="
             )
         return explanation
 
@@ -222,7 +222,7 @@ class ProbeExplainer:
             others = [name for name in names if find_methods(name)[0].name != error.method]
             if not others:
                 raise
-            _log.warning("%s; it is left out.", error)
+            _log.warning("%s; it is skipped.", error)
             self._methods = others
         return self._explain(module, images, rows, class_idx=class_idx)
 
@@ -281,8 +281,8 @@ class _OrSayWhy:
             if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
                 why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
             raise ValueError(
-                f"forward: what {type(self._module).__name__} calls with images of shape {tuple(images.shape)} failed "
-                f"({why}); give images that it takes, or give forward=, a function that maps these to logits"
+                f"forward: {type(self._module).__name__} failed on images of shape {tuple(images.shape)} "
+                f"({why}); give images that it accepts, or give forward=, a function that maps these to logits"
             ) from error
 
     def of_rows(self, index: Tensor | slice) -> "_OrSayWhy":

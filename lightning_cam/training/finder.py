@@ -1,4 +1,4 @@
-"""Finds the probe and what is explained, in the first validation batches."""
+"""Finds the probe and the output to explain, in the first validation batches."""
 
 import logging
 from collections.abc import Iterator
@@ -148,8 +148,8 @@ class ProbeFinder:
             return None
         if trainer.sanity_checking and sum(trainer.num_sanity_val_batches) < sum(trainer.num_val_batches):
             _log.info(
-                "No look before the training: the sanity check's batches hold too few images or classes; with "
-                "Trainer(num_sanity_val_steps=-1) it would go through all."
+                "No look before the training: the sanity check's batches have too few images or classes; "
+                "Trainer(num_sanity_val_steps=-1) makes it use all of them."
             )
             return None
         return probe
@@ -235,12 +235,12 @@ class ProbeFinder:
     def _repeated(self, watch: StepWatch | None, batch: Any) -> Seen:
         if watch is None or not self._can_repeat:
             raise ValueError(
-                "probe: what the validation step makes of these images cannot be seen where several processes train; "
-                "leave probe= out, or give forward=, what the images go through"
+                "probe: with several training processes, what the validation step does with these images cannot be "
+                "observed; leave probe= out, or give forward=, the network for these images"
             )
         seen = watch.repeated(batch)
         if seen is None:
-            raise ValueError("probe: the validation step gives these images to no network that was seen")
+            raise ValueError("probe: the validation step was not seen to pass these images to a network")
         return seen
 
     def _images(self, given: str | Tensor | ProbeBatch, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
@@ -260,7 +260,7 @@ class ProbeFinder:
         if given.shape[2:] != seen.shape[2:] and seen.shape[2:] != (1, 1):
             _log.warning(
                 "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-                "%d×%d; should the model not take them, resize and crop them in that transform.",
+                "%d×%d; if the model does not accept them, resize and crop them in that transform.",
                 self._settings.probe if isinstance(self._settings.probe, str) else "the tensor",
                 *given.shape[2:],
                 *seen.shape[2:],
@@ -274,17 +274,19 @@ def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str
         network = source.network
         name = _name_in(module, network)
         return (
-            f"Explained is what `{name}` returns for the batch's images; which images, output and labels that takes "
-            "was guessed or given, not seen."
+            f"The maps explain what `{name}` returns for the batch's images; these images, the output and the labels "
+            "were guessed or given, not observed."
         )
     network = source.program.module
     what = f"`{_name_in(module, network)}`" if source.is_network else "the validation step itself"
-    images = "the batch's images as they are" if source.unchanged else "what the step made of the batch's images"
+    images = "the batch's images" if source.unchanged else "the batch's images as the step preprocesses them"
     if head.task is None:
-        return f"Explained is the given score of what {what} returns, on {images}."
+        return f"The maps explain the given score of what {what} returns, on {images}."
     if not head.by:
-        return f"Explained is {what}, on {images}; what reads its output was not seen, {head.task.words} is a guess."
-    return f"Explained is {what}, on {images}; `{head.by}` reads its output: {head.task.words}."
+        return (
+            f"The maps explain {what}, on {images}; no loss was seen to read its output: {head.task.words} is a guess."
+        )
+    return f"The maps explain {what}, on {images}; `{head.by}` reads its output as {head.task.words}."
 
 
 def _name_in(module: LightningModule, network: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where a model is explained, once that is found: for other outputs, other images and other ranks."""
+"""The layers at which a model is explained, kept for other outputs, other images and other ranks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

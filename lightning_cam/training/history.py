@@ -1,4 +1,4 @@
-"""The looks so far, as far as a filmstrip and a comparison with earlier ones need them."""
+"""The looks so far, as needed for the filmstrip and the comparison with earlier ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,12 +88,12 @@ class History:
         looks = {(len(steps), *looked.shape[1:2]) for looked in maps.values()}
         shapes = {(*looked.shape[:2],) for looked in (*maps.values(), *(() if preds is None else (preds, probs)))}
         if shapes != looks or len(epochs) != len(steps) or bool(steps) != bool(maps) or sorted(set(steps)) != steps:
-            raise ValueError(f"history: {len(steps)} looks do not fit arrays of {sorted(shapes)} looks and images")
+            raise ValueError(f"history: {len(steps)} looks do not match arrays of {sorted(shapes)} looks and images")
         self.steps, self.epochs, self.maps, self.preds, self.probs = steps, epochs, maps, preds, probs
 
 
 def thin(steps: Sequence[int], limit: int) -> list[int]:
-    """Choose which looks to keep as the history grows: the first, the newest, and an even spread between.
+    """Choose which looks to keep as the history grows: the first, the newest, and evenly spaced ones between.
 
     What was dropped once does not come back, so dropping may be real: thinning all steps, or those kept so far
     and the newest, keeps the same ones.

@@ -1,4 +1,4 @@
-"""Image files of any kind as 8-bit RGB: what the probe's folder and the command line read."""
+"""Read image files of any kind as 8-bit RGB, for the probe's folder and the command line."""
 
 import os
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def read_image(file: Path) -> Image.Image:
             `PIL.Image.MAX_IMAGE_PIXELS`, which is 89,478,485 unless set otherwise.
     """
     if not os.path.isfile(file):  # a pipe would be waited for, a device never ends
-        raise OSError("it is no regular file" if os.path.exists(file) else "there is no such file")
+        raise OSError("it is not a regular file" if os.path.exists(file) else "there is no such file")
     if os.path.getsize(file) > _MAX_BYTES:
         raise OSError(f"the file is larger than {_MAX_BYTES >> 30} GiB")
     try:
@@ -71,8 +71,8 @@ def _check_size(image: Image.Image) -> None:
     """Refuse what Pillow only warns of: a file of a few KB can hold pixels that take gigabytes."""
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise OSError(
-            f"{image.width}×{image.height} pixels are more than the {Image.MAX_IMAGE_PIXELS:,} of the largest image "
-            "that is read; reduce it"
+            f"{image.width}×{image.height} pixels are more than the limit of {Image.MAX_IMAGE_PIXELS:,}; resize the "
+            "image"
         )
 
 

@@ -29,7 +29,7 @@ class RunInfo:
     """What stays the same over all looks of a callback.
 
     Args:
-        name: First part of all tags.
+        name: Prefix of all tags.
         methods: Names of the methods.
         text: A short description in Markdown of what is shown.
         images: (B, 3, H, W) uint8, the probe's images as a person would see them.
@@ -74,7 +74,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look has to show, on the device where it was computed until a sink gets it.
+    """The results of one look, on the device where it was computed until a sink gets it.
 
     Args:
         step: Step of the validation metrics.
@@ -122,7 +122,7 @@ class Look:
 
     @property
     def unseen(self) -> Tensor | None:
-        """(B,) bool, where the last block no longer sees at its place what speaks for a class; None if not known.
+        """(B,) bool, where the last block no longer sees the evidence for a class in its place; None if not known.
 
         Only where the model is sure: before that there is little to see.
         """
@@ -157,7 +157,7 @@ def measure(
         explanation: Of the probe's images.
         probe: The fixed images and what is known about them.
         history: The looks before this one.
-        name: First part of all tags.
+        name: Prefix of all tags.
         step: Step of the validation metrics.
         epoch: The epoch.
         checks: What this look has found out besides, if it has.

@@ -1,4 +1,4 @@
-"""The user's side of a look: its pictures and numbers, handed to the trainer's loggers."""
+"""The logging side of a look: its pictures and numbers, passed to the trainer's loggers."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,21 +34,21 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Where the model looks: class activation maps of fixed validation images{depth} at `{layers}`.
+_ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}`.
 
 {taken}{beside} {holds}
 
-- `{name}/<method>`: the newest look at the first eight images, each on a scale of its own, and
-  `{name}/<method>/images_9-16` and so on at the others. Hot cells speak for {target}. A caption reads
+- `{name}/<method>`: the newest look at the first eight images, each with its own color scale;
+  `{name}/<method>/images_9-16` and so on show the others. Hot cells are evidence for {target}. A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
-- `{name}/<method>/filmstrip`: the same images over the training, one scale per row.
-- `{name}/<method>/<metric>`: numbers of the same maps.
+- `{name}/<method>/filmstrip`: the same images over the training, one color scale per row.
+- `{name}/<method>/<metric>`: metrics of these maps.
 - All looks: the CAM Timeline tab of TensorBoard{report}.
 """
 
 
 class LookLogger:
-    """Measures each look, and hands it to the thread that draws and logs it.
+    """Measures each look, and passes it to the thread that draws and logs it.
 
     Args:
         settings: What the user asked for.
@@ -144,14 +144,16 @@ class LookLogger:
         self._worker.flush()
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write all looks that are still queued."""
         self._worker.close()
 
     def _check_names(self, explanation: Explanation) -> None:
         names, logits = self._run.class_names, explanation.logits
         if names and logits is not None and len(names) != logits.shape[1] and not self._names_checked:
             _log.warning(
-                "There are %d class names and %d classes; those without are numbered.", len(names), logits.shape[1]
+                "There are %d class names for %d classes; classes without a name are numbered.",
+                len(names),
+                logits.shape[1],
             )
         self._names_checked = True
 
@@ -184,7 +186,7 @@ class LookLogger:
             return None
         if not trainer.loggers:
             raise ValueError(
-                "Trainer(logger=False): a logger is needed to show the maps "
+                "Trainer(logger=False): the maps need a logger "
                 f"({', '.join(SINKS)}; any other gets files in its directory)"
             )
         return directory_of(trainer.loggers[0], trainer.default_root_dir)
@@ -201,18 +203,20 @@ class LookLogger:
             if sink is None:
                 files = directory_of(logger, trainer.default_root_dir)
                 if not isinstance(files, Path):
-                    _log.warning("%s takes no pictures, and %s no files of them.", type(logger).__name__, files)
+                    _log.warning(
+                        "%s can't log images, and no files can be written to %s.", type(logger).__name__, files
+                    )
                     continue
                 sink = FilesSink(files)
-                _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
+                _log.warning("%s can't log images; writing files to %s.", type(logger).__name__, files)
             sinks.append(sink)
         return sinks
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:
-    """Which network of several is shown, in a sentence."""
+    """Which of several networks is shown, in a sentence."""
     last = layers[-1]
     if not last.beside:
         return ""
     others = "`, `".join(last.beside)
-    return f" Its answer is put together of several networks: maps at `{last.name}` show that one, and not `{others}`."
+    return f" Its output combines several networks: maps at `{last.name}` show only that one, not `{others}`."

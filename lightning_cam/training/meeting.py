@@ -1,4 +1,4 @@
-"""What all ranks do together at the end of a validation: the first one leads, and none waits for one that fails."""
+"""What all ranks do together at the end of a validation: the first one leads, and none waits for a failed one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 @dataclass(frozen=True)
 class LastWord:
-    """What the first rank ends a meeting with.
+    """The result with which the first rank ends a meeting.
 
     Args:
         cohort: Whether there are further looks at the cohort.

@@ -1,4 +1,4 @@
-"""The newest scalars of a run, where checkpoints, early stopping and schedulers look for them."""
+"""The newest scalars of a run, for checkpoints, early stopping and schedulers."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One validation batch as it was seen: what is run again, on what, and what of it is explained."""
+"""One observed validation batch: what is rerun, on which input, and which outputs are explained."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -193,9 +193,9 @@ def seen_in(
     observation = observation_of(observer)
     if (changed := observer.other_weights()) is not None:
         raise ValueError(
-            f"validation_step gives {type(changed).__name__} other weights while it runs (an average of them, say) and "
-            "takes them back, so a look would see others than were validated; do that in on_validation_start and "
-            "on_validation_end"
+            f"validation_step swaps the weights of {type(changed).__name__} while it runs (for their average, say) and "
+            "swaps them back, so a look would use weights that were not validated; swap them in on_validation_start "
+            "and on_validation_end"
         )
     names, batch = names_of(args[0]), dict(zip(names_of(args[0]), (t for _, t in named_tensors(args[0])), strict=True))
     shown = batch.get(observation.picture or "")
@@ -265,16 +265,16 @@ def _entrance(
                 number = call.number - sum(other.module is call.module for other in before)
                 return Entrance(call.module, number, index), tensors[index]
     raise ValueError(
-        "the network takes no floating images (B, C, H, W) that could be changed to see what counts; give forward=, a "
-        "function that does"
+        "the network takes no floating-point images (B, C, H, W), which maps need; give forward=, a function that "
+        "takes them"
     )
 
 
 def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted: str | None) -> list[Head]:
     names = [output.name for output in outputs]
     if wanted is not None and wanted not in names:
-        there = ", ".join(map(repr, names)) if any(names) else "one without a name"
-        raise ValueError(f"head: the model has no head {wanted!r}, there is {there}")
+        there = ", ".join(map(repr, names)) if any(names) else "an unnamed one"
+        raise ValueError(f"head: the model has no head {wanted!r}; available: {there}")
     heads, refused = [], None
     for output in outputs:
         if wanted not in (None, output.name):
@@ -292,7 +292,7 @@ def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted
         raise refused
     if len(heads) > _MOST_HEADS:
         _log.warning(
-            "The model has %d heads; the first %d are explained: %s. head= chooses another one.",
+            "The model has %d heads; the first %d are explained: %s. Choose another one with head=.",
             len(heads),
             _MOST_HEADS,
             ", ".join(head.name for head in heads[:_MOST_HEADS]),
@@ -325,14 +325,14 @@ def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wan
             return Head("", Output("", "logits", "", 0, leaf, None), Task(), "", width)
     shapes = ", ".join(f"({count}, {width})" for width in widths.values()) or "nothing per image"
     raise ValueError(
-        f"no loss or metric was seen to read what {type(network.module).__name__} returns ({shapes}), so whether these "
-        "are logits or features cannot be told; give class_idx=, if they are logits, or score="
+        f"no loss or metric was seen to read the output of {type(network.module).__name__} ({shapes}), so it may hold "
+        "logits or features; give class_idx= for logits, or score= for anything else"
     )
 
 
 def _check_rows(output: Tensor, count: int) -> None:
     if len(output) != count:
         raise ValueError(
-            f"validation reads {len(output)} rows of what the network returns for {count} images, so which are whose "
-            "cannot be told; give forward=, a function that returns one row per image"
+            f"validation reads {len(output)} rows of the network's output for {count} images, so rows cannot be "
+            "assigned to images; give forward=, a function that returns one row per image"
         )

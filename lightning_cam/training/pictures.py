@@ -1,4 +1,4 @@
-"""The probe for people: its images as they look, what is true of them, and what it holds, in words."""
+"""The probe for display: its images, their ground truth, and a description of its contents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The fixed images that every look of a training looks at."""
+"""The fixed images that every look of a training run explains."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,19 +13,18 @@ from lightning_cam.training.batch import form_of, images_in, labels_in, regions_
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """Images that are looked at again and again, and what is known about them.
+    """The fixed images that every look explains, and what is known about them.
 
     Args:
-        images: (N, C, H, W) floating, as what is explained takes them.
+        images: (N, C, H, W) floating, as the explained network takes them.
         labels: (N,) int64, -1 where an image has none; or None.
         regions: (N, H, W) bool, where the object is, or None.
         num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask
             the device.
-        shown: (N, C', H', W') what stands for the images on pictures, as the batch held them; None if they are the
-            same.
-        inputs: What the model is given per image besides, (N, ...) by place.
+        shown: (N, C', H', W') what pictures show for the images, as the batch held them; None if they are the same.
+        inputs: Further inputs of the model per image, (N, ...) by position.
         targets: What the outputs are compared with, (N, ...) by head.
-        names: Of the images' files, or none.
+        names: Names of the image files, or none.
     """
 
     images: Tensor
@@ -47,7 +46,7 @@ class ProbeBatch:
                 Labels are (B,) or (B, 1) integers, or floating zeros and ones; or (B, classes) that add up to one
                 per image, of which the largest counts. Objects are under `boxes`,
                 (B, 4) or per image (n, 4), as x1, y1, x2, y2 in pixels, or under `masks`, (B, H, W), (B, 1, H, W).
-            num_samples: How many images at most.
+            num_samples: Maximum number of images.
 
         Raises:
             ValueError: The batch holds no images.
@@ -62,9 +61,9 @@ class ProbeBatch:
             shapes = [f"{key or 'tensor'} {form_of(value)}" for key, value in named_tensors(batch)]
             found = ", ".join(shapes[:3]) + (f" and {len(shapes) - 3} more" if len(shapes) > 3 else "")
             raise ValueError(
-                "the network was not seen to be given images, and the batch holds none that could be guessed (a "
-                f"floating (B, C, H, W) tensor with 1, 3 or 4 channels; it holds {found or 'no tensor'}); give "
-                "probe=, a tensor of images as forward= takes them, and forward="
+                "no network was seen to receive images, and the batch has none that could be guessed (a floating "
+                f"(B, C, H, W) tensor with 1, 3 or 4 channels; it has {found or 'no tensor'}); give forward= and "
+                "probe=, a tensor of images that forward= accepts"
             )
         labels, regions = labels_in(batch, len(images)), regions_in(batch, images)
         # The batch of a stand-alone validation is made of inference tensors; their clones outside of it are not.
@@ -88,11 +87,11 @@ class ProbeBatch:
         if labels is not None and (labels.shape != images.shape[:1] or bool((labels < -1).any())):
             raise ValueError(f"probe: expected labels ({len(images)},) from -1 on, got {form_of(labels)}")
         if regions is not None and regions.shape != (len(images), *images.shape[2:]):
-            raise ValueError(f"probe: expected regions of the size of the images, got {form_of(regions)}")
+            raise ValueError(f"probe: expected regions of the same size as the images, got {form_of(regions)}")
         rest = {name: dict(state.get(name, {})) for name in ("inputs", "targets")}
         rows = [state.get("shown"), *rest["inputs"].values(), *rest["targets"].values()]
         if any(tensor is not None and tensor.shape[:1] != images.shape[:1] for tensor in rows):
-            raise ValueError(f"probe: expected {len(images)} rows of everything that belongs to the images")
+            raise ValueError(f"probe: expected {len(images)} rows in everything that belongs to the images")
         return cls(
             images, labels, regions, 0, state.get("shown"), **rest, names=tuple(map(str, state.get("names", ())))
         ).counted()
@@ -121,7 +120,7 @@ class ProbeBatch:
                 raise ValueError(" and ".join(str(sorted(part)) for part in parts[:2]))
             whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"probe: rows do not fit together: {error}") from error
+            raise ValueError(f"probe: rows cannot be combined: {error}") from error
         tensors = iter(whole.values())
         names = tuple(name for part in (self, *others) for name in part.names)
         return replace(self._changed(lambda tensor: next(tensors)), names=names).counted()

@@ -1,4 +1,4 @@
-"""What of the looks of a run travels in a checkpoint, and what of that fits the run that takes it."""
+"""What a checkpoint keeps of the looks of a run, and what of that fits the run that resumes from it."""
 
 import logging
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from lightning_cam.training.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-ANEW = "This run goes on from a checkpoint and takes a new probe"
+ANEW = "This run resumes from a checkpoint but uses a new probe"
 _MAX_BYTES = 64 * 2**20  # what probe and history may add to a checkpoint
 
 
@@ -45,7 +45,7 @@ class Saved:
         """Say that it is not saved."""
         _log.warning(
             "The probe and history of %.0f MiB are not saved in checkpoints (at most %.0f MiB); a resumed run will "
-            "take a new probe.",
+            "use a new probe.",
             self.num_bytes / 2**20,
             _MAX_BYTES / 2**20,
         )
@@ -60,10 +60,10 @@ class Saved:
                 history.load_state_dict(state["histories"][name])
             metrics = {str(tag): float(value) for tag, value in state.get("metrics", {}).items()}
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            _log.warning("%s: the entry of this callback cannot be read (%r).", ANEW, error)
+            _log.warning("%s: the state of this callback cannot be read (%r).", ANEW, error)
             return None
         if asked_for != _asked_for(settings):
-            _log.warning("%s: probe= and num_samples= were others then, %s.", ANEW, asked_for)
+            _log.warning("%s: it was saved with other values of probe= or num_samples=, %s.", ANEW, asked_for)
             return None
         return cls(probe, histories, metrics)
 

@@ -1,4 +1,4 @@
-"""The looks of one run: the fixed images, what was seen of them so far, and who explains and logs them."""
+"""The looks of one run: the fixed images, their history, and who explains and logs them."""
 
 import logging
 import weakref
@@ -142,10 +142,10 @@ class Session:
         if self._is_restored and source is not None and self.probe is not None:
             channels = source.rows.images.shape[1], self.probe.images.shape[1]
             if channels[0] != channels[1]:
-                _log.warning("%s: the images there have another number of channels.", ANEW)
+                _log.warning("%s: the saved images have a different number of channels.", ANEW)
                 self._forget()
             elif not trainer.sanity_checking and self.last_step > metrics_step(trainer):
-                _log.warning("%s: the looks there are of later steps than this run.", ANEW)
+                _log.warning("%s: the saved looks are from later steps than this run.", ANEW)
                 self._forget()
         if self.probe is None:
             self.probe = self._finder.probe(trainer, is_last)
@@ -170,7 +170,7 @@ class Session:
         except Exception as error:
             if not self._is_restored:
                 raise
-            _log.warning("%s: that of the checkpoint cannot be looked at (%s).", ANEW, error)
+            _log.warning("%s: the saved one cannot be explained (%s).", ANEW, error)
             self.close()
             self._forget()
 

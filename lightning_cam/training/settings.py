@@ -1,4 +1,4 @@
-"""What the user asked of the callback, checked."""
+"""The arguments of the callback, checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,11 +55,13 @@ class Settings:
         if not (self.cohort in ("auto", None) or (type(self.cohort) is int and self.cohort >= 1)):
             raise ValueError(f"cohort: expected 'auto', None or at least 1, got {self.cohort!r}")
         if self.faithfulness_every_n_looks is not None and self.score is not None:
-            raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
+            raise ValueError(
+                "faithfulness_every_n_looks: measures a class's probability, so it does not work with score="
+            )
         if not (self.class_idx is None or (isinstance(self.class_idx, int) and self.class_idx >= 0)):
-            raise ValueError(f"class_idx: expected None or a class from 0 on, got {self.class_idx!r}")
+            raise ValueError(f"class_idx: expected None or a class index of at least 0, got {self.class_idx!r}")
         if self.rgb is not None and (len(self.rgb) != 3 or any(band < 0 for band in self.rgb)):
-            raise ValueError(f"rgb: expected the numbers of three bands from 0 on, got {self.rgb!r}")
+            raise ValueError(f"rgb: expected three band indices of at least 0, got {self.rgb!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):
@@ -76,7 +78,7 @@ class Settings:
     def names(self) -> list[str] | None:
         """The given class names in the order of the classes; a mapping is what Hugging Face calls `id2label`."""
         if isinstance(self.class_names, str):
-            raise ValueError(f"class_names: expected one name per class, got the text {self.class_names!r}")
+            raise ValueError(f"class_names: expected one name per class, got the string {self.class_names!r}")
         if not isinstance(self.class_names, dict):
             return self.class_names
         if sorted(self.class_names) != list(range(len(self.class_names))):

@@ -1,4 +1,4 @@
-"""The outputs that are shown: who explains each, and on the rank that logs who logs it."""
+"""The explained outputs: who explains each, and who logs it on the logging rank."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""The images that a user names with `probe=`: a folder, indices into the validation dataset, a tensor or a batch."""
+"""The images given with `probe=`: a folder, indices into the validation dataset, a tensor or a batch."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -68,11 +68,11 @@ def images_of_folder(
             files.append(file)
             images.append(image)
     if not images:
-        what = "holds no images" if folder.is_dir() else "is not a folder"
+        what = "contains no images" if folder.is_dir() else "is not a folder"
         raise ValueError(f"probe: {str(folder)!r} {what}; expected a folder with {', '.join(sorted(SUFFIXES))} files")
     if len({image.shape for image in images}) > 1:
         sizes = ", ".join(sorted({str(tuple(image.shape)) for image in images}))
-        where = "the validation transform" if transform else "the validation dataset's `transform`, now none"
+        where = "the validation transform" if transform else "the validation dataset's `transform`, which is not set"
         raise ValueError(
             f"probe: the images of {str(folder)!r} differ in size ({sizes}); resize and crop them in {where}"
         )
@@ -106,7 +106,7 @@ def batch_of_indices(indices: Sequence[int], loader: Any) -> Any:
         items = [dataset[index] for index in indices]  # type: ignore[index]
     except Exception as error:
         raise ValueError(
-            f"probe: the validation dataset ({type(dataset).__name__}) gives no items {list(indices)} "
+            f"probe: the validation dataset ({type(dataset).__name__}) cannot return the items {list(indices)} "
             f"({type(error).__name__}: {error}); give indices below its length, a folder, or a batch"
         ) from error
     return items if collate is None else collate(items)
@@ -124,9 +124,11 @@ def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | Non
     try:
         image = read_image(file)
     except OSError as error:
-        _log.warning("probe: %s is left out: %s", printable(file), printable(error))
+        _log.warning("probe: %s is skipped: %s", printable(file), printable(error))
         return None
     result = (transform or to_tensor)(image)
     if not isinstance(result, Tensor) or result.ndim != 3:
-        raise ValueError(f"probe: the validation transform gives {type(result).__name__}, a (C, H, W) tensor is needed")
+        raise ValueError(
+            f"probe: the validation transform returns a {type(result).__name__}; expected a (C, H, W) tensor"
+        )
     return result

@@ -1,4 +1,4 @@
-"""Whether validation gives the network what a look gives it."""
+"""Check that validation gives the network the same input as a look."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _ROUNDING = 1e-3  # of a tensor that went through a cast to half precision and b
 
 
 class InputComparison:
-    """Compares once what the network is given in validation with the probe's images, and says if they differ.
+    """Compares once the network's input in validation with the probe's images, and warns if they differ.
 
     It listens to the network during a validation batch that begins with the probe's images. What the batch goes through
     is not changed. Compiled code is left alone: a hook that comes and goes would have it compiled again.
@@ -48,7 +48,7 @@ class InputComparison:
             self._hook = self._network.register_forward_pre_hook(_Listener(self._note), with_kwargs=True)
 
     def end(self) -> None:
-        """Take the hook away; say once if the network was given something else."""
+        """Remove the hook; warn once if the network got a different input."""
         self.stop()
         if not self._seen:  # the step calls something else, or nothing
             return
@@ -57,13 +57,13 @@ class InputComparison:
         largest = self._images.abs().max()
         if bool((seen - self._images).abs().max() > _ROUNDING * largest):
             _log.warning(
-                "In validation the model computed something else of the probe's images than the callback does, so "
-                "the maps are not of what is validated. If validation_step changes the images before the model "
-                "sees them (normalizes them, say), give forward=, a function that does the same."
+                "During validation the network got a different input for the probe's images than in a look, so the "
+                "maps do not explain what is validated. If validation_step changes the images before the model sees "
+                "them (normalizes them, say), give forward=, a function that does the same."
             )
 
     def stop(self) -> None:
-        """Take the hook away."""
+        """Remove the hook."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None

@@ -1,4 +1,4 @@
-"""Sees what validation steps do, without changing them."""
+"""Observes what validation steps do, without changing them."""
 
 import inspect
 import logging

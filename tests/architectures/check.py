@@ -49,7 +49,7 @@ def check(
         assert _other_block(layer.name, found.name) and type(layer.module) is type(found.module)
         assert layer.layout == found.layout
         assert planted_signal(model, layer, size, tolerance) is not False, f"{layer}: the planted signal is elsewhere"
-    dead = re.findall(r"all alike: (.*)", caplog.text)
+    dead = re.findall(r"patch-specific gradient: (.*)", caplog.text)
     left_out = dead[0] if dead else ""
     return [
         picture,

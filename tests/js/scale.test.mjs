@@ -42,9 +42,9 @@ test("a difference is of the two maps in units of their scale", () => {
 
 test("a map that says nothing is missing, with the reason and the methods that show something", () => {
   const missing = (...place) => tileMap(DEFAULTS, [timeline], tile(...place));
-  const others = (...names) => ` Evidence by ${names.join(", ")}.`;
-  assert.deepEqual(missing(0, 0, "empty"), { missing: "no evidence", reason: `Nothing here speaks for what is explained.${others("positive", "mixed", "constant")}` });
-  assert.deepEqual(missing(0, 0, "constant"), { missing: "no evidence", reason: `One value everywhere: no place stands out.${others("positive", "mixed")}` });
+  const others = (...names) => ` Methods with evidence: ${names.join(", ")}.`;
+  assert.deepEqual(missing(0, 0, "empty"), { missing: "no evidence", reason: `No positive evidence for what is explained.${others("positive", "mixed", "constant")}` });
+  assert.deepEqual(missing(0, 0, "constant"), { missing: "no evidence", reason: `One value everywhere: no cell stands out.${others("positive", "mixed")}` });
   assert.ok(values("row", 0, 0, "constant").every((value) => value === 1));
   assert.equal(missing(0, 0, "elsewhere").missing, "not recorded");
   const difference = tile(0, 0, "empty", { referenceIndex: 1 });

@@ -56,7 +56,8 @@ test("classes whose map is like no other come first", () => {
 test("sentences are linked where they name a step or a class, and nowhere else", () => {
   const parts = (text, classes) => linkedParts(text, classes).map((part) => (typeof part === "string" ? part : part.step ?? `class ${part.label}`));
   assert.deepEqual(parts("Class 3: 3 % in 3 cells, since step 1,061.", [[3, "class 3"]]), ["Class ", "class 3", ": 3 % in 3 cells, since step ", 1061, "."]);
-  assert.deepEqual(parts("8 is taken for 3 in 8 of 30 images at step 3.", [[8, "8"], [3, "3"]]), ["class 8", " is taken for ", "class 3", " in 8 of 30 images at step ", 3, "."]);
+  assert.deepEqual(parts("8 is mistaken for 3 in 8 of 30 images at step 3.", [[8, "8"], [3, "3"]]), ["class 8", " is mistaken for ", "class 3", " in 8 of 30 images at step ", 3, "."]);
+  assert.deepEqual(parts("8 is taken for 3 in 8 of 30 images.", [[8, "8"], [3, "3"]]), ["class 8", " is taken for ", "class 3", " in 8 of 30 images."]); // an older record
   assert.deepEqual(parts("between steps 5 and 60; then", []), ["between steps ", 5, " and ", 60, "; then"]);
   assert.deepEqual(parts("Class a+(b: concat a+(b.", [[0, "a+(b"]]), ["Class ", "class 0", ": concat ", "class 0", "."]);
   assert.deepEqual(parts("Class cat: a category of cats", [[1, "cat"]]), ["Class ", "class 1", ": a category of cats"]);

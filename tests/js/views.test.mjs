@@ -65,7 +65,7 @@ test("filters keep the images of a class, and those predicted right or wrong", (
   const correct = [0, 1, 2, 3].map((i) => timeline.prediction(2, i).correct);
   assert.deepEqual(indices({ show: "right" }), [0, 1, 2, 3].filter((i) => correct[i] === true));
   assert.deepEqual(indices({ show: "wrong" }), [0, 1, 2, 3].filter((i) => correct[i] === false));
-  assert.equal(arrange(contentOf(["whole"], { label: 99 })).note, "No image passes the filters.");
+  assert.equal(arrange(contentOf(["whole"], { label: 99 })).note, "No image matches the filters.");
 });
 
 test("the images that changed most are a quarter, and sorting by drift begins with them", () => {
@@ -86,7 +86,7 @@ test("a long filmstrip is thinned out evenly and holds the first, the last and t
   assert.ok(shown.length <= 61 && Math.max(...shown.slice(1).map((t, n) => t - shown[n])) <= 4);
   assert.deepEqual(tiles.filter(({ current }) => current).map(({ lookIndex }) => lookIndex), [101]);
   assert.ok(tiles.every(({ imageIndex, caption }) => imageIndex === 2 && caption === "step"));
-  assert.equal(note, `${shown.length} of 200 looks, evenly spread`);
+  assert.equal(note, `${shown.length} of 200 looks, evenly spaced`);
 });
 
 test("where nothing was recorded nothing is shown", () => {

@@ -16,7 +16,7 @@ from tests.observed.data import Base, Patchy, Plain, loaders, vit
 from tests.observed.run import fit
 from tests.training import MemoryLogger
 
-CLASSES, ONE, LABELS, VALUES = "softmax classes", "two classes of one logit", "several labels", "a regression"
+CLASSES, ONE, LABELS, VALUES = "softmax classes", "two classes from one logit", "several labels", "a regression"
 
 
 def check(made, tmp_path, task, network=None, images=None, labels=None, value=False, epochs=1):
@@ -379,7 +379,7 @@ def test_weights_that_are_put_in_for_a_step_are_refused(tmp_path, cls):
     result = fit((cls(vit()), *loaders()), tmp_path / "refused", 2)
     assert result.off and not result.looks
     (said,) = (text for text in result.said if "switched itself off" in text)
-    assert "other weights" in said and "on_validation_start" in said
+    assert "swaps the weights" in said and "on_validation_start" in said
     # What is advised works.
     made = SwapsForTheRun(vit()), *loaders()
     names = [name for name, _ in made[0].model.named_parameters()]

@@ -164,7 +164,7 @@ def test_a_head_on_features_without_a_graph(tmp_path, detached):
     made = LinearProbe(detached), *loaders()
     result = fit(made, tmp_path)
     assert not result.off and result.found == 4
-    assert any("detach() is passed over" in text for text in result.said) == detached
+    assert any("detach() is ignored" in text for text in result.said) == detached
     network = nn.Sequential(made[0].backbone, made[0].head)
     expected = explain(network, made[2].dataset.x, "hirescam", class_idx=made[2].dataset.y).maps["hirescam"]
     assert_close(result.maps(), expected, rtol=1e-3, atol=1e-6)
@@ -264,7 +264,9 @@ def test_a_class_of_an_output_that_nothing_reads(tmp_path):
     result = fit(made, tmp_path / "refused")
     assert result.off
     (said,) = (text for text in result.said if "switched itself off" in text)
-    assert "no loss or metric was seen to read what VisionTransformer returns ((8, 5))" in said and "class_idx=" in said
+    assert (
+        "no loss or metric was seen to read the output of VisionTransformer ((8, 5))" in said and "class_idx=" in said
+    )
     look = TransformerCAMCallback(methods="hirescam", class_idx=2, report=False, timelapse=None)
     again = fit((Silent(vit(5)), *loaders()), tmp_path / "advised", callback=look)
     assert not again.off and (again.looks[-1].class_idx == 2).all()
@@ -361,7 +363,7 @@ class ClipStar(Clip):
 def test_similarity_to_the_own_text(tmp_path, cls):
     made = cls(), *loaders(pack=lambda x, y, i: {"image": x, "text": words(i)})
     result = fit(made, tmp_path)
-    assert not result.off and result.found == 4 and result.tasks == {"": "similarities to the own text"}
+    assert not result.off and result.found == 4 and result.tasks == {"": "similarity to the image's own text"}
     text = torch.stack([words(i) for i in range(16)])
     with torch.no_grad():
         values = made[0].eval().logits({"image": made[2].dataset.x, "text": text}).diagonal()
@@ -397,5 +399,5 @@ class AveragesTwo(Base):
 def test_of_an_ensemble_the_network_that_is_shown_is_named(tmp_path):
     result = fit((AveragesTwo(), *loaders()), tmp_path)
     assert not result.off and result.found == 4
-    assert "maps at `second.blocks." in result.runs[0].text and "and not `first`." in result.runs[0].text
-    assert any("and not `first`." in text for text in result.said)
+    assert "maps at `second.blocks." in result.runs[0].text and "only that one, not `first`." in result.runs[0].text
+    assert any("only that one, not `first`." in text for text in result.said)

@@ -166,7 +166,9 @@ def test_indices_that_are_not_there(tmp_path):
     result = fit((Plain(vit()), *loaders()), tmp_path, callback=look(probe=[500]))
     assert result.off
     (said,) = (text for text in result.said if "switched itself off" in text)
-    assert "probe: the validation dataset (Patchy) gives no items [500]" in said and "give indices below" in said
+    assert (
+        "probe: the validation dataset (Patchy) cannot return the items [500]" in said and "give indices below" in said
+    )
 
 
 def test_a_tensor(tmp_path):
@@ -195,4 +197,4 @@ def test_a_probe_of_other_things_than_images(tmp_path):
     result = fit(made, tmp_path)
     assert result.off
     (said,) = (text for text in result.said if "switched itself off" in text)
-    assert "was not seen to be given images" in said and len(said) < 400
+    assert "no network was seen to receive images" in said and len(said) < 400

@@ -122,7 +122,7 @@ ONE_LOGIT = {
 def test_one_logit(tmp_path, name):
     made = ONE_LOGIT[name]()
     result = fit(made, tmp_path)
-    assert result.tasks == {"": "two classes of one logit"} and not result.off and result.found == 4
+    assert result.tasks == {"": "two classes from one logit"} and not result.off and result.found == 4
     assert torch.equal(result.probe.labels, made[2].dataset.y)
     with torch.no_grad():
         probability = made[0].model.eval()(made[2].dataset.x)[:, 0].sigmoid()
@@ -314,4 +314,4 @@ def test_one_head_is_chosen(tmp_path):
     made = HEADS["age first"][0]()
     result = fit(made, tmp_path / "none", callback=TransformerCAMCallback(head="hair"))
     assert result.off
-    assert any("head: the model has no head 'hair', there is 'age', 'gender', 'race'" in text for text in result.said)
+    assert any("head: the model has no head 'hair'; available: 'age', 'gender', 'race'" in text for text in result.said)

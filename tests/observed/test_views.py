@@ -95,7 +95,7 @@ def test_several_images_for_one_are_refused():
         return network(F.interpolate(torch.cat(quarters), size=64)).view(4, len(x), -1).mean(0)
 
     model = Calls(tiles)
-    with pytest.raises(ValueError, match=r"for 2 images, .*give forward=, a function that gives it each image once"):
+    with pytest.raises(ValueError, match=r"for 2 images, .*give forward=, a function that passes it each image once"):
         explain(model, images(), "hirescam")
     found = explain(model, images(), "hirescam", forward=model.network, class_idx=1).maps["hirescam"]
     assert_close(found, maps_of(model.network, images())["hirescam"], rtol=1e-3, atol=1e-6)

@@ -60,7 +60,7 @@ def test_a_long_record_is_thinned_to_what_a_notebook_passes_on(tmp_path, monkeyp
     page = open_page("about:blank", offline=True)
     cell(page, shown)
     note = page.frame_locator("iframe").locator("aside.note").inner_text()
-    assert re.search(r"cam\.lcam: [2-8] of 9 looks, evenly chosen", note)
+    assert re.search(r"cam\.lcam: [2-8] of 9 looks, evenly spaced", note)
     assert caplog.messages == []
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_shown_is_said_and_the_text_stands_in(tmp_path, monkeypat
     timeline = read_timeline(run.path)
     monkeypatch.setattr("lightning_cam.timeline.report._LARGEST_INLINE", 1000)
     assert timeline._repr_html_() is None
-    assert "too large for a notebook: write_report makes a file" in caplog.messages[-1]
+    assert "too large for a notebook; write a file with write_report" in caplog.messages[-1]
     run.path.unlink()
     assert timeline._repr_html_() is None
     assert f"{run.path} is not shown" in caplog.messages[-1]
@@ -154,7 +154,7 @@ def test_without_images_there_is_only_the_text():
     layer = TargetLayer("x", torch.nn.Identity(), TokenLayout("NHWC", (2, 2)))
     bare = Explanation({"hirescam": [torch.zeros(1, 1, 2, 2)]}, None, None, [layer], (4, 4))
     assert bare._repr_html_() is None
-    with pytest.raises(ValueError, match="images: this explanation was put together without images"):
+    with pytest.raises(ValueError, match="images: this explanation was created without images"):
         bare.save("x.png")
 
 

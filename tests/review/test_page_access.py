@@ -40,7 +40,7 @@ def run(tmp_path_factory):
         text = f"Class cat: 90 % at the border, since step {step}."
         found = [
             FoundEntry("shortcut", text, "confirmed", 20, [0], [3, 17], {}),
-            FoundEntry("confused", f"owl is taken for dog in 5 of 9 at step {step}.", "measured", step, [2, 1], [], {}),
+            FoundEntry("confused", f"owl is mistaken for dog, 5 of 9, step {step}.", "measured", step, [2, 1], [], {}),
         ]
         maps = np.ones((18, 28, 28))
         run.writer.add_findings(Found(step, found, dict(enumerate(maps[:3])), np.arange(18), maps))

@@ -37,7 +37,7 @@ def test_arrows_go_from_image_to_image_and_from_look_to_look(page, run):
         if image < 7:
             assert page.inner_text("dialog h2") == CLASSES[run.labels[image]]
     assert page.inner_text("dialog h2") == CLASSES[run.labels[7]] and place(page) == 190
-    page.click("dialog [aria-label^='image before']")
+    page.click("dialog [aria-label^='previous image']")
     settle(page)
     assert page.inner_text("dialog h2") == CLASSES[run.labels[6]]
     press(page, "ArrowUp")

@@ -26,7 +26,7 @@ def overlay(page):
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        ("per image", "Full color: a change by the largest value of the map, each look's by its own."),
+        ("per image", "Full color: a change by the map's largest value, separately for each look."),
         ("over time", "Full color: a change by the 99th percentile of this image's largest values at all steps."),
         ("common", "Full color: a change by the 99th percentile of the largest values of all images at all steps: "),
     ],
@@ -54,7 +54,7 @@ def test_a_difference_is_of_what_speaks_for_the_class_and_offers_no_choice(page)
 
 
 def test_the_bar_at_the_right_of_a_tile_is_explained(page):
-    assert "The bar at a tile's right" in overlay(page).inner_text()
+    assert "Bar at the right of a tile" in overlay(page).inner_text()
 
 
 def test_the_images_that_changed_most_are_explained(page):
@@ -66,7 +66,7 @@ def test_the_images_that_changed_most_are_explained(page):
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("runs", "Runs under the same log directory"), ("methods", 'methods=["hirescam", "gradcam"]')]
+    ("name", "part"), [("runs", "under the same log directory"), ("methods", 'methods=["hirescam", "gradcam"]')]
 )
 def test_with_nothing_to_compare_the_page_says_how_to_get_it(page, name, part):
     view(page, name)

@@ -68,7 +68,8 @@ def test_without_evidence_says_why_and_what_another_method_shows(page, run):
     choose(page, "show", "without evidence")
     assert shown(page) == [CLASSES[run.labels[2]]]
     described = tiles(page).first.get_attribute("aria-description")
-    assert described == f"Nothing here speaks for {CLASSES[run.shares[4][2].argmax()]}. Evidence by gradcam."
+    explained = CLASSES[run.shares[4][2].argmax()]
+    assert described == f"No positive evidence for {explained}. Methods with evidence: gradcam."
     tiles(page).first.locator("canvas").hover()
     assert page.inner_text(".tiles .tip") == described
 
@@ -96,10 +97,10 @@ def test_an_order_stays_while_the_slider_moves_until_it_is_asked_for_anew(page, 
 
     before = indices()
     assert before == [CLASSES[run.labels[i]] for i in order(2)]
-    assert page.is_hidden("button >> text=sort anew")
+    assert page.is_hidden("button >> text=sort again")
     go(page, 6)
     assert indices() == before
-    page.click("button >> text=sort anew")
+    page.click("button >> text=sort again")
     settle(page)
     assert indices() == [CLASSES[run.labels[i]] for i in order(6)]
     view(page, "methods")

@@ -11,8 +11,10 @@ from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, place, settle, texts
 from tests.review.records import Run
 
-SENTENCE = "Class <b>cat</b>: 82 % of the evidence lies at the lower border. The model uses this mark: a shortcut."
-CONFUSED = "owl is taken for dog in 5 of 9 images at step 20."
+SENTENCE = (
+    "Class <b>cat</b>: 82 % of the evidence lies at the lower border. The model uses this mark: it is a shortcut."
+)
+CONFUSED = "owl is mistaken for dog in 5 of 9 images at step 20."
 
 
 @pytest.fixture(scope="module")

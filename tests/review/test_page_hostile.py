@@ -76,7 +76,7 @@ def test_a_damaged_look_is_left_out_and_said(tmp_path, open_page):
     with tensorboard(tmp_path) as address:
         page = open_page(address + ENTRY)
         page.wait_for_selector(".tile")
-        assert "1 look is damaged and left out" in message(page, "damaged")
+        assert "1 look is damaged and skipped" in message(page, "damaged")
         assert "of 3" in page.inner_text(".place")
 
 
@@ -115,7 +115,7 @@ def test_the_page_says_what_the_server_leaves_out(tmp_path, open_page):
     with tensorboard(tmp_path / "logs") as address:
         page = open_page(address + ENTRY)
         page.wait_for_selector(".tile")
-        assert message(page, "Left out").endswith("outside of the log directory: x.lcam.")
+        assert message(page, "Skipped").endswith("outside the log directory: x.lcam.")
 
 
 def test_a_report_is_written_beside_a_pipe_and_in_a_folder_whose_name_is_no_text(tmp_path, open_page):

@@ -50,11 +50,11 @@ def test_a_run_without_a_look_is_not_compared_until_it_has_one(tmp_path, open_pa
     failed = Run(tmp_path / "version_4")  # the newest: it would be among the four compared
     with tensorboard(tmp_path) as address:
         page = open_page(address + ENTRY)
-        assert message(page, "No look yet").endswith("the log of the training says why.")
+        assert message(page, "No looks yet").endswith("see the log of the training.")
         view(page, "runs")
         page.wait_for_function("() => document.querySelectorAll('.headings div').length === 5")
         boxes = page.locator(".runs label")
-        assert boxes.last.inner_text().strip() == "version_4 (no look yet)"
+        assert boxes.last.inner_text().strip() == "version_4 (no looks yet)"
         assert [boxes.nth(n).locator("input").is_checked() for n in range(5)] == [True] * 4 + [False]
         assert boxes.last.locator("input").is_disabled()
         failed.look(0, 0.5)
@@ -70,7 +70,7 @@ def test_no_run_ticked_is_not_taken_for_a_run_without_a_look(lightning_logs, ope
     for box in page.locator(".runs input:checked").all()[::-1]:
         box.uncheck()
         settle(page)
-    assert message(page, "ticked") == "No run is ticked."
+    assert message(page, "selected") == "No run is selected."
 
 
 def test_a_box_that_was_ticked_keeps_the_focus(lightning_logs, open_page):
@@ -114,7 +114,7 @@ def test_long_names_of_runs_are_cut_where_they_can_be_told_apart(sweep, open_pag
 
 def test_methods_and_classes_of_the_compared_runs_can_be_chosen_whatever_run_was_shown_before(sweep, open_page):
     page = open_page(sweep + ENTRY)
-    message(page, "No look yet")
+    message(page, "No looks yet")
     assert page.locator("select[name=timeline]").get_attribute("title") == "failed"
     view(page, "runs")
     page.wait_for_selector(".tile")

@@ -86,7 +86,7 @@ def test_turns_are_framed_in_the_color_of_what_the_image_became(places, run, ope
     frame = overview(open_page, places["report"])
     verdicts = right(run)
     turned = verdicts[1:] != verdicts[:-1]
-    assert f"{turned.sum()} turns" in frame.inner_text(".overview section:nth-of-type(3) h3")
+    assert f"{turned.sum()} flips" in frame.inner_text(".overview section:nth-of-type(3) h3")
     for row in range(8):
         for column in range(1, LOOKS):
             expected = ("right" if verdicts[column, row] else "wrong") if turned[column - 1, row] else "none"

@@ -69,10 +69,9 @@ def test_only_records_in_the_log_directory_are_listed_and_served(hostile):
         assert record_of(address, key)[0] == 404, key
     outside, unreadable = content["notes"]
     assert outside == (
-        "Left out, as they link to places outside of the log directory: "
-        "linked, run/key.lcam, run/nothing.lcam and 2 more."
+        "Skipped, because they link outside the log directory: linked, run/key.lcam, run/nothing.lcam and 2 more."
     )
-    assert unreadable.startswith("Left out, as they are no CAM timelines that can be read: run/hard.lcam")
+    assert unreadable.startswith("Skipped, because they are not readable CAM timelines: run/hard.lcam")
 
 
 TRAVERSALS = (
@@ -159,7 +158,7 @@ def test_every_answer_says_what_browsers_may_do_with_it(hostile, path):
 @pytest.mark.parametrize("path", PATHS[:2] + PATHS[4:5])
 def test_pages_of_other_origins_get_no_answer(hostile, path, headers):
     status, _, body = get(hostile[0], path, **headers)
-    assert (status, body) == (403, b"pages of other origins get no answer")
+    assert (status, body) == (403, b"requests from other origins are refused")
 
 
 def test_its_own_page_and_people_get_an_answer(hostile):
@@ -222,7 +221,7 @@ def test_the_walk_ends_and_says_so_once(tmp_path, monkeypatch, caplog, limit):
     plugin, routes = client_of(tmp_path)
     for _ in range(2):
         assert len(listed(routes)) < 5
-        assert "too large to be looked through" in json.loads(routes["/timelines"].get("/timelines").data)["notes"][0]
+        assert "too large to search" in json.loads(routes["/timelines"].get("/timelines").data)["notes"][0]
         plugin._finder._fresh_until = 0
     assert len([record for record in caplog.records if "too large" in record.message]) == 1
 

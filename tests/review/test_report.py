@@ -90,10 +90,10 @@ def test_timelapse_thins_a_long_training_and_names_what_is_missing(tmp_path, mon
     monkeypatch.setattr("lightning_cam.timeline.timelapse._FRAMES", 5)
     run = Run(tmp_path, count=2, size=16).looks(13)
     assert Image.open(write_timelapse(tmp_path, tmp_path / "x.webp")).n_frames == 5
-    with pytest.raises(ValueError, match=r"method: 'x' is not in .*, there are hirescam, gradcam"):
+    with pytest.raises(ValueError, match=r"method: 'x' is not in .*; available: hirescam, gradcam"):
         write_timelapse(run.path, method="x")
     Run(tmp_path / "empty")
-    with pytest.raises(ValueError, match="holds no look yet"):
+    with pytest.raises(ValueError, match="contains no looks yet"):
         write_timelapse(tmp_path / "empty")
 
 
@@ -152,5 +152,7 @@ def test_a_thinned_report_says_so_and_fits_the_window(tmp_path, open_page, monke
     page = open_page(write_report(tmp_path).as_uri(), offline=True)
     page.wait_for_selector(".tile")
     assert "look 3 of 3" in page.inner_text(".place")
-    assert page.inner_text(".note") == ("This report does not have all looks. cam.lcam: 3 of 9 looks, evenly chosen.")
+    assert page.inner_text(".note") == (
+        "This report does not contain all looks. cam.lcam: 3 of 9 looks, evenly spaced."
+    )
     assert page.evaluate("document.documentElement.scrollHeight <= window.innerHeight")

@@ -168,7 +168,7 @@ function outerFragment() {
  */
 export function copyButton(link) {
   const told = html("span", {}, "copy link");
-  const button = html("button", { type: "button", class: "copy", title: "an address that leads to what is shown now", "aria-live": "polite" }, told);
+  const button = html("button", { type: "button", class: "copy", title: "copy the address of the current view", "aria-live": "polite" }, told);
   button.addEventListener("click", async () => {
     setText(told, (await copyText(link())) ? "link copied" : "not copied");
     setTimeout(() => setText(told, "copy link"), TOLD_FOR);

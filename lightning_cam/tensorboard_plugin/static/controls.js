@@ -18,12 +18,12 @@ import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
 export const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
-const STRENGTH_NOTE = "The bar at a tile's right: the map's largest value, as a share of its image's full color over time.";
+const STRENGTH_NOTE = "Bar at the right of a tile: the map's largest value, as a share of its image's full color over time.";
 /** @type {Partial<Record<State["show"], string>>} */
 const SHOWN_NOTES = {
   changed: "The quarter of the images whose maps change most from look to look.",
-  missing: "Images whose map at this step says nothing.",
-  disagree: "The quarter of the images of whose evidence least lies where the other methods see it, at this step.",
+  missing: "Images whose map shows no evidence at this step.",
+  disagree: "The quarter of the images on which the methods agree least about the evidence at this step.",
 };
 const NO_FILTERS = /** @type {const} */ ({ label: null, predicted: null, show: "all" });
 const LARGEST = { image: "largest value of this map", row: "99th percentile of this image's largest values at all steps", common: "99th percentile of the largest values of all images at all steps" };
@@ -39,9 +39,9 @@ function scaleNote(state, timelines) {
   const largest = `the ${LARGEST[state.scale]}${setBy}`;
   if (state.view === "diff") {
     if (state.scale !== "image") return `Full color: a change by ${largest}.`;
-    return "Full color: a change by the largest value of the map, each look's by its own. Shapes compare, strength does not.";
+    return "Full color: a change by the map's largest value, separately for each look. Compare shapes, not strength.";
   }
-  if (startsAtSmallest(state)) return "From the smallest value of this map, 0 if any is negative, to the largest. Shapes compare, strength does not.";
+  if (startsAtSmallest(state)) return "From the map's smallest value (0 if any is negative) to its largest. Compare shapes, not strength.";
   return `Full color: ${largest}.`;
 }
 
@@ -79,7 +79,7 @@ export class Controls {
     this.shownNote = hint();
     this.count = hint();
     this.clear = html("button", { type: "button", class: "small", onclick: () => app.change({ ...NO_FILTERS }) }, "show all");
-    this.sortAnew = html("button", { type: "button", class: "small", onclick: () => app.change({ sortStep: app.state.step }) }, "sort anew");
+    this.sortAnew = html("button", { type: "button", class: "small", onclick: () => app.change({ sortStep: app.state.step }) }, "sort again");
     const { label, predicted, confusion, show, sort } = this.choices;
     const counted = html("div", { class: "counted" }, this.count, this.clear);
     this.filterGroup = group("Images", label, predicted, confusion, show, this.shownNote, sort, this.sortAnew, counted);
@@ -143,7 +143,7 @@ export class Controls {
     choices.otherRun.show([[null, "A's run"], ...app.listedTimelines.map(({ id, shortName, fullName }) => /** @type {const} */ ([id, shortName, fullName]))], state.otherRun);
     choices.otherMethod.show([[null, "A's method"], ...(other?.methods ?? []).map((method) => /** @type {const} */ ([method, readable(method)]))], state.otherMethod);
     choices.otherStep.show(
-      [[null, "where A is, by epoch"], ...kept.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · ${formatEpoch(epoch)}`]))],
+      [[null, "same epoch as A"], ...kept.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · ${formatEpoch(epoch)}`]))],
       state.otherStep,
     );
     choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
@@ -232,7 +232,7 @@ export class Controls {
       this.app.change({ runs: input.checked ? [...compared, id] : compared.filter((other) => other !== id) });
     };
     const input = html("input", { type: "checkbox", disabled: empty, onchange: toggle });
-    return html("label", { class: "check", title: fullName }, input, empty ? `${label} (no look yet)` : label);
+    return html("label", { class: "check", title: fullName }, input, empty ? `${label} (no looks yet)` : label);
   }
 
   /** @param {Timeline | undefined} timeline */
@@ -292,15 +292,15 @@ function makeFields(app) {
   const percent = (/** @type {number} */ value) => `${Math.round(100 * value)} %`;
   return {
     swipe: checkbox(app, "swipe", "swipe: B over A"),
-    swipeAt: slider(app, "swipeAt", "B begins at", share, percent),
+    swipeAt: slider(app, "swipeAt", "B starts at", share, percent),
     opacity: slider(app, "opacity", "Opacity", share, percent),
     threshold: slider(app, "threshold", "Threshold", share, percent),
     squareRoot: checkbox(app, "squareRoot", "bring out weak evidence"),
-    signed: checkbox(app, "signed", "signed: also what is against"),
+    signed: checkbox(app, "signed", "signed: also evidence against"),
     smooth: checkbox(app, "smooth", "smooth between cells"),
     outlines: checkbox(app, "outlines", "outline of the object"),
     size: slider(app, "size", "Tile size", { min: 96, max: 480, step: 1 }, (value) => `${value} px`, { fit: false }),
-    fit: checkbox(app, "fit", "tiles fit the window"),
+    fit: checkbox(app, "fit", "fit tiles to the window"),
     charts: checkbox(app, "charts", "metrics under the slider"),
   };
 }

@@ -35,7 +35,7 @@ export class EnlargedTile {
       tabindex: 0,
       role: "application",
       "aria-roledescription": "map",
-      "aria-label": "the map over the image. Arrow keys go through its cells and say their values.",
+      "aria-label": "the map over the image. Arrow keys move between its cells and read out their values.",
       onkeydown: (event) => this.#onKey(event),
       onpointermove: (event) => showTip(this.tip, app.state, this.mapCanvas, this.tile, this.map, event),
       onpointerleave: () => (this.tip.hidden = true),
@@ -64,7 +64,7 @@ export class EnlargedTile {
     this.element = html(
       "dialog",
       { class: "enlarged", tabindex: -1, onkeydown: (event) => this.#onDialogKey(event), "aria-labelledby": "enlarged-title", onclick: (event) => event.target === this.element && this.element.close() }, // beside it
-      html("header", {}, this.title, turn("‹", "image before (←)", -1), turn("›", "next image (→)", 1), this.zoom.element, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
+      html("header", {}, this.title, turn("‹", "previous image (←)", -1), turn("›", "next image (→)", 1), this.zoom.element, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
       this.place,
       html("div", { class: "pair" }, ...panes),
       this.cellValue,
@@ -259,5 +259,5 @@ function labelHistory(timeline, imageIndex, lookIndex) {
     svg("polyline", { class: "line", points: points.join(" "), stroke: SERIES_COLORS[0] }),
     svg("line", { class: "now", x1: across(lookIndex), x2: across(lookIndex), y1: 0, y2: height }),
   );
-  return [html("div", { class: "hint" }, "probability of the label over the looks"), picture];
+  return [html("div", { class: "hint" }, "label probability at all looks"), picture];
 }

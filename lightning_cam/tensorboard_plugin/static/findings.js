@@ -147,7 +147,7 @@ export function linkedParts(text, classes) {
     const plain = name === `class ${label}` ? String(label) : name;
     const escaped = plain.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
     const numeric = /^[\d.,]*$/.test(plain);
-    return numeric ? `(?<=\\bClass )${escaped}(?![\\d,.]\\d|\\d)|^${escaped}(?= is taken for )|(?<= is taken for )${escaped}(?= in )` : `(?<![\\p{L}\\d])${escaped}(?![\\p{L}\\d])`;
+    return numeric ? `(?<=\\bClass )${escaped}(?![\\d,.]\\d|\\d)|^${escaped}(?= is (?:mis)?taken for )|(?<= is (?:mis)?taken for )${escaped}(?= in )` : `(?<![\\p{L}\\d])${escaped}(?![\\p{L}\\d])`;
   });
   const pattern = new RegExp([`(${steps})`, ...names.map((name) => `(${name})`)].join("|"), "gu");
   /** @type {Part[]} */

@@ -39,14 +39,14 @@ function turns(timeline, imageIndex) {
   if (imageIndex !== null) {
     return timeline.looks.flatMap(({ step }, t) => {
       if (!turned[t].has(imageIndex)) return [];
-      return [{ step, kind: /** @type {const} */ ("turn"), text: `turned ${timeline.prediction(t, imageIndex).correct ? "right" : "wrong"}` }];
+      return [{ step, kind: /** @type {const} */ ("turn"), text: `became ${timeline.prediction(t, imageIndex).correct ? "right" : "wrong"}` }];
     });
   }
   const most = turned.reduce((count, { size }) => Math.max(count, size), 0);
   return timeline.looks.flatMap(({ step }, t) => {
     const { size } = turned[t];
     if (!size || 2 * size < most) return [];
-    return [{ step, kind: /** @type {const} */ ("turn"), text: `${size === 1 ? "1 image" : `${size} images`} turned between right and wrong` }];
+    return [{ step, kind: /** @type {const} */ ("turn"), text: `${size === 1 ? "1 prediction" : `${size} predictions`} flipped between right and wrong` }];
   });
 }
 

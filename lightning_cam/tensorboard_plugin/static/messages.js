@@ -8,9 +8,9 @@ import { MAX_RUNS, comparedRuns, shownTimelines } from "./views.js";
 
 const NO_RECORD = "No CAM timeline here yet. The callback writes one at its first validation.";
 const NO_LOOK =
-  "No look yet: the first one comes with the next validation. If none comes then, the log of the training says why.";
-const ONE_RUN = "Only one run has a look here. Runs under the same log directory can be compared.";
-const ONE_METHOD = 'Only one method here. The callback takes several: methods=["hirescam", "gradcam"].';
+  "No looks yet: the first one comes with the next validation. If it does not, see the log of the training.";
+const ONE_RUN = "Only one run has looks. To compare runs, put them under the same log directory.";
+const ONE_METHOD = 'Only one method here. Give the callback several: methods=["hirescam", "gradcam"].';
 
 /**
  * Ids of the records that the view is to show.
@@ -45,7 +45,7 @@ function missing(app) {
   if (shown.length) return advice(app, shown[0]);
   const isUnread = (/** @type {Entry} */ { id, bytes }) => bytes > 0 && !app.timelines.get(id)?.offset;
   if (app.listed.some((entry) => wanted.includes(entry.id) && isUnread(entry))) return ["Reading the record …"];
-  return !wanted.length && app.listed.some(({ empty }) => !empty) ? ["No run is ticked."] : [NO_LOOK];
+  return !wanted.length && app.listed.some(({ empty }) => !empty) ? ["No run is selected."] : [NO_LOOK];
 }
 
 /**
@@ -55,7 +55,7 @@ function missing(app) {
 function omissions(app) {
   const wanted = wantedRecords(app);
   const damaged = app.listedTimelines.filter((timeline) => timeline.damaged && wanted.includes(timeline.id));
-  return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and left out.`);
+  return damaged.map(({ label, damaged: count }) => `${label}: ${count === 1 ? "1 look is" : `${count} looks are`} damaged and skipped.`);
 }
 
 /**

@@ -98,7 +98,7 @@ export class Overview {
     const now = timeline.lookAt(state.step ?? -Infinity);
     const count = turned.reduce((sum, { size }) => sum + size, 0);
     const known = accuracies(timeline).some(Number.isFinite);
-    setText(this.matrixTitle, `Images over epochs by ${readable(state.method ?? "")}${known ? `: ${count === 1 ? "1 turn" : `${formatNumber(count)} turns`} between right and wrong, framed` : ""}`);
+    setText(this.matrixTitle, `Images over epochs, ${readable(state.method ?? "")}${known ? `: ${count === 1 ? "1 flip" : `${formatNumber(count)} flips`} between right and wrong, framed` : ""}`);
     /** @type {Map<number, HTMLCanvasElement>} each image at the size of a cell */
     const small = new Map();
     this.matrix.show(
@@ -156,7 +156,7 @@ export class Overview {
     const style = { colormap, table: overlayTable(colormap, { opacity: 1, threshold: 0, squareRoot: state.squareRoot }), smooth: state.smooth };
     const now = timeline.lookAt(state.step ?? -Infinity);
     const many = newest.keys.length > classes.length ? `, the ${classes.length} of ${newest.keys.length} that stand out most` : "";
-    setText(this.meansTitle, `Mean map of each class over epochs, of more validation images${many}`);
+    setText(this.meansTitle, `Mean map of each class over epochs, from more validation images${many}`);
     this.means.show(
       {
         key: JSON.stringify([timeline.id, timeline.uid, timeline.revision, colormap, state.squareRoot, state.smooth, columns.length]),
@@ -219,7 +219,7 @@ function tellCell(timeline, lookIndex, imageIndex, turned) {
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const parts = [`image ${imageIndex + 1}: ${timeline.nameOf(imageIndex)}`, placeOf(timeline, lookIndex)];
   if (predicted !== null && probability !== null) parts.push(`predicted ${timeline.className(predicted)} · ${formatPercent(probability)}`);
-  if (correct !== null) parts.push(`${turned[lookIndex].has(imageIndex) ? "turned " : ""}${correct ? "right" : "wrong"}`);
+  if (correct !== null) parts.push(`${turned[lookIndex].has(imageIndex) ? "became " : ""}${correct ? "right" : "wrong"}`);
   return parts.join(" · ");
 }
 

@@ -36,7 +36,7 @@ export class Player {
     this.marksKey = "";
     this.markLayer = html("div", { class: "marks" });
     this.told = html("span", { class: "mark-told" });
-    this.loop = html("button", { class: "loop", title: "begin again at the end", "aria-label": "loop", onclick: () => app.change({ loop: !app.state.loop }) }, icon("loop"));
+    this.loop = html("button", { class: "loop", title: "restart at the end", "aria-label": "loop", onclick: () => app.change({ loop: !app.state.loop }) }, icon("loop"));
     this.place = html("output", { class: "place" });
     this.playButton = html("button", { class: "play", title: "play or pause (space)", onclick: () => this.toggle() });
     this.speed = html(
@@ -49,15 +49,15 @@ export class Player {
       "div",
       { class: "player" },
       moveButton("first", "first step (Home)", () => this.go(0)),
-      moveButton("back", "step back (←)", () => this.move(-1)),
+      moveButton("back", "previous step (←)", () => this.move(-1)),
       this.playButton,
-      moveButton("forward", "step on (→)", () => this.move(1)),
+      moveButton("forward", "next step (→)", () => this.move(1)),
       moveButton("last", "newest step (End)", () => this.go(Infinity)),
       html("div", { class: "slide" }, this.slider, this.markLayer),
       html("div", { class: "where" }, this.place, this.told),
       this.loop,
       this.speed,
-      app.source.live ? html("label", { class: "follow", title: "go to each new look as it comes" }, this.follow, "follow") : null,
+      app.source.live ? html("label", { class: "follow", title: "show each new look as it arrives" }, this.follow, "follow") : null,
     );
     document.addEventListener("keydown", (event) => this.#onKey(event));
   }

@@ -69,7 +69,7 @@ export function fileHeaderError(buffer) {
   if (view.getUint32(0, true) !== MAGIC) return "This file is not a CAM timeline.";
   const version = view.getUint32(4, true);
   if (version <= VERSION) return null;
-  return `This timeline is written in version ${version} of the format, this page reads up to version ${VERSION}: upgrade lightning-cam where TensorBoard runs.`;
+  return `This timeline has format version ${version}, but this page reads up to version ${VERSION}: upgrade lightning-cam where TensorBoard runs.`;
 }
 
 /**

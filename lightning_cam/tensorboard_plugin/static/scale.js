@@ -110,9 +110,9 @@ function noEvidence(state, { timeline, lookIndex, imageIndex, method }) {
   const what = explained === null ? "what is explained" : timeline.className(explained);
   const others = Object.keys(maps).filter((other) => other !== method);
   const telling = others.filter((other) => largestValue(maps[other], imageIndex, isSigned(state)));
-  const where = telling.length ? ` Evidence by ${telling.map(readable).join(", ")}.` : others.length ? " Nor does another method show any." : "";
+  const where = telling.length ? ` Methods with evidence: ${telling.map(readable).join(", ")}.` : others.length ? " No other method shows any." : "";
   const finite = Number.isFinite(own.scales[2 * imageIndex]);
-  const why = !finite ? "The map is not finite." : largestValue(own, imageIndex, isSigned(state)) ? "One value everywhere: no place stands out." : `Nothing here speaks for ${what}.`;
+  const why = !finite ? "The map is not finite." : largestValue(own, imageIndex, isSigned(state)) ? "One value everywhere: no cell stands out." : `No positive evidence for ${what}.`;
   return { missing: "no evidence", reason: `${why}${where}` };
 }
 

@@ -137,10 +137,10 @@ export function arrange(content) {
   if (!timelines.length || state.view === "overview") return { timelines, headings: null, tiles: [], note: "" };
   if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
   const images = chosenImages(state, timelines[0]);
-  const note = images.length ? "" : "No image passes the filters.";
+  const note = images.length ? "" : "No image matches the filters.";
   if (state.view === "runs") {
     const ticked = comparedRuns(content).length;
-    const cut = ticked > MAX_RUNS ? `The first ${MAX_RUNS} of ${ticked} runs that are ticked.` : "";
+    const cut = ticked > MAX_RUNS ? `Showing the first ${MAX_RUNS} of ${ticked} selected runs.` : "";
     return { timelines, ...runColumns(state, timelines, images), note: note || cut };
   }
   if (state.view === "pair") return { timelines, ...pairColumns(content, timelines, images), note };
@@ -160,7 +160,7 @@ function filmstrip(state, timeline) {
   const shown = thinned(total, current, MAX_FILMSTRIP);
   /** @type {Tile[]} */
   const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current }));
-  return { tiles, note: shown.length < total ? `${shown.length} of ${total} looks, evenly spread` : "" };
+  return { tiles, note: shown.length < total ? `${shown.length} of ${total} looks, evenly spaced` : "" };
 }
 
 /**

@@ -27,7 +27,7 @@ function picturesIn(file) {
   const bytes = new Uint8Array(file);
   const view = new DataView(file);
   const name = (/** @type {number} */ at) => String.fromCharCode(...bytes.subarray(at, at + 4));
-  if (file.byteLength < 12 || name(0) !== "RIFF" || name(8) !== "WEBP") throw new Error("This browser writes no WebP.");
+  if (file.byteLength < 12 || name(0) !== "RIFF" || name(8) !== "WEBP") throw new Error("This browser cannot write WebP.");
   const parts = [];
   for (let at = 12; at + 8 <= bytes.length; ) {
     const end = at + 8 + view.getUint32(at + 4, true);

@@ -1,4 +1,4 @@
-"""Places that results go to: one class per logger."""
+"""Sinks, the places that results are written to: one class per logger."""
 
 from lightning_cam.training.sinks import mlflow, tensorboard, wandb  # noqa: F401  (importing registers)
 from lightning_cam.training.sinks.base import SINKS, RunInfo, Sink, register_sink, sink_of

@@ -1,4 +1,4 @@
-"""What a sink is, and which sink serves which logger."""
+"""The base class of sinks, and which sink serves which logger."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from lightning_cam.training.look import Look, RunInfo
 
 
 class Sink(ABC):
-    """A place that looks go to. All methods are called on one worker thread, with tensors on the CPU."""
+    """A place that looks are written to. All methods are called on one worker thread, with tensors on the CPU."""
 
     @abstractmethod
     def open(self, run: RunInfo) -> None:
-        """Say once, before the first look, what will be shown."""
+        """Describe once, before the first look, what will be shown."""
 
     @abstractmethod
     def write(self, look: Look) -> None:
-        """Write one look so that it survives a kill of the process."""
+        """Write one look so that it survives if the process is killed."""
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:  # noqa: B027  (loggers have got them)
-        """Take what the user's model logged in the validation that was looked at.
+        """Write what the user's model logged in the validation of a look.
 
         Args:
-            step: Step of the look, which comes first. A look that was left out has metrics all the same.
+            step: Step of the look, which is written first. A skipped look has metrics, too.
             metrics: Values by name, such as `val_acc`.
         """
 
     def write_found(self, found: FoundLook, picture: Tensor) -> None:  # noqa: B027  (some show looks alone)
-        """Write what was found of the cohort, behind the look of its step.
+        """Write the findings of the cohort, after the look of their step.
 
         Args:
             found: Sentences and numbers.
@@ -38,7 +38,7 @@ class Sink(ABC):
         """
 
     def close(self) -> None:  # noqa: B027  (most sinks open nothing)
-        """Let go of what was opened. Loggers belong to the trainer and stay open."""
+        """Close what was opened. Loggers belong to the trainer and stay open."""
 
 
 SINKS: dict[str, Callable[[Any], Sink]] = {}
@@ -46,7 +46,7 @@ S = TypeVar("S", bound=Callable[[Any], Sink])
 
 
 def register_sink(logger_class: str) -> Callable[[S], S]:
-    """Enter a sink for loggers of this class name, of Lightning or of pytorch_lightning, and those derived of it.
+    """Register a sink for loggers of this class name, of Lightning or of pytorch_lightning, and their subclasses.
 
     Args:
         logger_class: Name of the class, such as `TensorBoardLogger`. The sink is called with the logger.

@@ -1,4 +1,4 @@
-"""The last of a disk is the trainer's."""
+"""Keep the last free space of a disk for the trainer."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ RESERVE = 16 * 2**20  # bytes
 
 
 def leave_room(folder: str | Path, size: int = 0) -> None:
-    """Refuse to fill the disk: a failed write would break the event file for the trainer's own metrics, and the run.
+    """Refuse to fill the disk: a failed write would break the trainer's event file, and the run.
 
     Args:
         folder: Where something shall be written; one that is not on this machine, or not there yet, is not looked at.
@@ -21,5 +21,5 @@ def leave_room(folder: str | Path, size: int = 0) -> None:
     free = shutil.disk_usage(folder).free
     if free < size + RESERVE:
         raise OSError(
-            f"only {free / 2**20:.1f} MiB are free under {folder}, and {RESERVE >> 20} MiB are left to others"
+            f"only {free / 2**20:.1f} MiB are free in {folder}, and {RESERVE >> 20} MiB are kept free for others"
         )

@@ -1,4 +1,4 @@
-"""Plain files: for loggers that cannot take pictures."""
+"""Plain files, for loggers that can't log images."""
 
 import csv
 from pathlib import Path
@@ -20,8 +20,8 @@ class FilesSink(Sink):
     """Writes pictures and a table of scalars into a folder of the callback's name.
 
     `{directory}/{name}/{method}/{step}.jpg`, `…/{method}/filmstrip/{step}.jpg` and `{directory}/{name}/metrics.csv`
-    with one row per scalar and look. Of a name that is no file name, what is not a letter, a digit or one of `.+-` is
-    an underscore.
+    with one row per scalar and look. In a name that is not a valid file name, everything but letters, digits and `.+-`
+    becomes an underscore.
 
     Args:
         directory: Where the run's files lie.

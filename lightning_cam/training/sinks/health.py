@@ -1,4 +1,4 @@
-"""Says once, in the log, what is wrong with maps: blank, not finite, blind to the class, frozen, not adding up."""
+"""Warns once about each fault of maps: blank, not finite, the same for all classes, frozen, not adding up."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -20,32 +20,31 @@ _SAME_CLASS = 0.9999  # cosine; rounding leaves 1 - 1e-6, the maps of two classe
 
 _WORDS = {
     "not finite": "the maps of {methods} are not finite for {count} of {total} images at step {step}: the forward pass "
-    "or its gradient overflows there. Look for NaN in the weights and the images, or use precision='bf16-mixed' or "
-    "'32-true' in place of 16-mixed or 16-true.",
+    "or its gradient overflows. Check the weights and the images for NaN, or use precision='bf16-mixed' or '32-true' "
+    "instead of 16-mixed or 16-true.",
     "blank": "the maps of {methods} are blank for all images at step {step}: " + BLANK,
     "nothing": "the maps of {methods}, which follow the score through the whole depth, are blank for all images at "
-    "step {step}: nothing in the images speaks for the class. Before a training that is no fault; after it, see that "
-    "the head is not all zeros.",
-    "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
-    "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
-    "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
-    "through the whole depth.",
-    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to next to one other, so that "
-    "little is mixed there, and no gradient tells the scores to change. A lower learning rate, a longer warm-up or "
+    "step {step}: no positive evidence for the class in the images. Before training this is expected; after training, "
+    "check that the head's weights are not all zero.",
+    "sum": "at step {step}: {why} Compare them with another method, such as 'gae' or 'occlusion'.",
+    "unseen": "for {count} of {total} images at step {step} the last block no longer sees the evidence in its place: "
+    "the maps of {methods} differ there from those of " + repr(LEADING) + ", which follow the score through the whole "
+    "depth. Rely on " + repr(LEADING) + " for these images.",
+    "collapse": "attention has collapsed in {methods} at step {step}: each token attends to hardly more than one, "
+    "so tokens barely mix and the attention scores get no gradient. A lower learning rate, a longer warm-up or "
     "normalized queries and keys prevent it.",
     "takes over": "one patch gets more than half of all attention in {methods} at step {step}, whatever the query: "
-    "maps that read attention show it, and not what speaks for a class. Registers (reg_tokens= in timm) prevent it.",
-    "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model keeps what belongs "
-    "to no place in them. Do not take what maps show there for evidence; registers (reg_tokens= in timm) prevent it.",
-    "chance": "the maps of {methods} do not tell better than maps of chance what the model uses at step {step}: "
-    "blurring what they point at costs the class no more than blurring patches at random, on {count} images. Hold them "
-    "against 'occlusion'.",
-    "class": "the maps of {methods} are the same for another class at step {step}: they show what stands out to the "
-    "model, not what speaks for a class. Read them so, or choose a method that follows the class, such as 'hirescam'; "
-    "if that is the one, the head does not tell classes apart.",
+    "maps based on attention show that patch, not evidence for a class. Registers (reg_tokens= in timm) prevent it.",
+    "outlier": "a few patches have many times the usual norm in {methods} at step {step}: the model stores global "
+    "information in them. Do not read them as evidence; registers (reg_tokens= in timm) prevent it.",
+    "chance": "the maps of {methods} are no better than random maps at step {step}: blurring what they highlight costs "
+    "the class no more than blurring random patches, on {count} images. Compare them with 'occlusion'.",
+    "class": "the maps of {methods} are the same for another class at step {step}: they show what is salient to the "
+    "model, not evidence for a class. Choose a class-specific method, such as 'hirescam'; if the method already is "
+    "one, the head does not distinguish the classes.",
     "frozen": f"the maps of {{methods}} have not changed over {_SAME_LOOKS} looks, up to step {{step}}: what they "
-    "depend on is not trained. See that the learning rate is not zero and the weights up to the target layer are not "
-    "frozen; if they are meant to be, give target_layers= further on, or a method that follows the class.",
+    "depend on is not trained. Check that the learning rate is not zero and the weights up to the target layer are not "
+    "frozen; if they are frozen on purpose, give later target_layers=, or a class-specific method.",
 }
 
 
@@ -60,7 +59,7 @@ _OF_BLOCKS: list[tuple[str, str, Callable[[float], bool]]] = [
 class Health(Sink):
     """A sink that writes nothing but warnings; it runs where looks have arrived on the host, so that none waits.
 
-    Each fault is said once for each method. The `random` control is blank, frozen and blind to the class by right.
+    Each fault is reported once per method. The `random` control may be blank, frozen and the same for all classes.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The record that the CAM Timeline reads, and at the end the report and the timelapse made of it."""
+"""The record that the CAM Timeline reads, and at the end the report and the timelapse made from it."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ _SECONDS = 10.0  # that the end of a training may wait for the report and the ti
 class TimelineSink(Sink):
     """Writes the record of raw maps into the run's directory.
 
-    A look that cannot be written is lost: that is said once, and the next one is tried again.
+    A look that cannot be written is lost, with one warning; the next one is tried again.
 
     Args:
         directory: Where the run's event file lies, a path or an address that fsspec knows.
@@ -84,14 +84,14 @@ class TimelineSink(Sink):
                 self._append(look)
             except OSError:
                 self._let_go()
-                self._say(f"the look at step {look.step} is not in the record ({error}); the next ones are tried again")
+                self._say(f"the look at step {look.step} could not be recorded ({error}); later looks are tried again")
             else:
-                self._say(f"{error}; a new record goes on from step {look.step} in {self._record}")
+                self._say(f"{error}; recording continues at step {look.step} in {self._record}")
         if self._remote is not None and self._record is not None:
             try:
                 self._remote.copy_if_grown(self._record)
             except Exception as error:  # whatever the store's package raises
-                self._say(f"the record cannot be copied to {self._place} ({error}); that is tried again at each look")
+                self._say(f"the record cannot be copied to {self._place} ({error}); this is tried again at each look")
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Append metrics that belong to the look of this step."""
@@ -101,7 +101,7 @@ class TimelineSink(Sink):
             self._writer.add_metrics(step, metrics)
         except OSError as error:
             self._let_go()
-            self._say(f"the metrics of step {step} are not in the record ({error})")
+            self._say(f"the metrics of step {step} could not be recorded ({error})")
 
     def write_found(self, found: FoundLook, picture: Tensor) -> None:
         """Append what was found to the look of its step."""
@@ -114,7 +114,7 @@ class TimelineSink(Sink):
             self._writer.add_findings(self._recorded(found))
         except OSError as error:
             self._let_go()
-            self._say(f"what was found at step {found.step} is not in the record ({error})")
+            self._say(f"the findings of step {found.step} could not be recorded ({error})")
 
     def _recorded(self, found: FoundLook) -> Found:
         """What the record keeps: of later looks less often the maps of images that no finding names."""
@@ -143,7 +143,7 @@ class TimelineSink(Sink):
     def close(self) -> None:
         """Close the record; write the report and the timelapse if there was a look, and say where they are.
 
-        What takes longer than ten seconds is thinned or left out, and that is said.
+        What takes longer than ten seconds is thinned or skipped, with a warning.
 
         Raises:
             RuntimeError: One of the files could not be written; the other one was tried all the same.
@@ -167,7 +167,9 @@ class TimelineSink(Sink):
                     made.append(path)
                 except TooSlow as error:
                     maker = "write_report" if write is write_report else "write_timelapse"
-                    pace.note(f"{path} is left out, as {error} than a training should wait: {maker} makes it")
+                    pace.note(
+                        f"{path} was not written, because {error} than a training should wait: write it with {maker}"
+                    )
                 except Exception as error:
                     faults.append(f"{path} could not be written: {error}")
         if self._remote is not None:
@@ -184,11 +186,11 @@ class TimelineSink(Sink):
     def _say_where(self, files: list[Path]) -> None:
         if not files:
             return
-        what = {".html": "a page to review it", ".webp": "one animated picture", ".gif": "one animated picture"}
+        what = {".html": "web page", ".webp": "animation", ".gif": "animation"}
         place = "" if self._remote is None else f"{str(self._place).rstrip('/')}/"
         named = [f"{place + file.name if place else file} ({what[file.suffix]})" for file in files]
         # Lightning's own way, so that it is seen beside "`Trainer.fit` stopped" without any setting up.
-        rank_zero_info(printable(f"{files[0].stem.rpartition('_')[0]}: the run is in {' and '.join(named)}."))
+        rank_zero_info(printable(f"{files[0].stem.rpartition('_')[0]}: review this run in {' and '.join(named)}."))
 
     def _append(self, look: Look) -> None:
         self._writer = self._writer or self._open()

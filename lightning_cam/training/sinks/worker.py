@@ -1,4 +1,4 @@
-"""The thread that draws, encodes and writes, so that the training need not wait for it."""
+"""The thread that draws, encodes and writes, so that training does not wait for it."""
 
 import logging
 import threading
@@ -62,7 +62,7 @@ class SinkWorker:
         if self._put(lambda: self._write(here), _event(device)):
             return
         if not self._dropped:
-            _log.warning("The logger is slower than the looks: the one at step %d is not logged.", look.step)
+            _log.warning("The logger cannot keep up with the looks: the one at step %d is not logged.", look.step)
         self._dropped += 1
 
     def submit_found(self, found: FoundLook) -> None:
@@ -109,7 +109,7 @@ class SinkWorker:
         self._queue.put(None)
         self._thread.join()
         if self._dropped:
-            _log.warning("%d looks were not logged, because the logger was slower than the looks.", self._dropped)
+            _log.warning("%d looks were not logged, because the logger could not keep up.", self._dropped)
         self._raise_error()
 
     def _write(self, look: Look) -> None:
