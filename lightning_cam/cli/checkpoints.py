@@ -180,7 +180,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> Loaded:
 
     Example:
         >>> print(load_weights(nn.Linear(1, 1), {"net.weight": torch.ones(1, 1), "loss.scale": torch.ones(1)}))
-        the prefix 'net.' taken off, 1 missing (bias), 1 unexpected (loss.scale)
+        prefix 'net.' removed, 1 missing (bias), 1 unexpected (loss.scale)
     """
     own = module.state_dict()
     prefixes = {""} | {name[: at + 1] for name in state for at, sign in enumerate(name) if sign == "."}
