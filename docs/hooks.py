@@ -1,4 +1,4 @@
-"""What MkDocs does besides, for this site: tables from data files, the changelog, and a check that nothing is loaded."""
+"""What MkDocs does for this site besides: tables from data files, the changelog, a check that nothing is loaded."""
 
 import csv
 import re

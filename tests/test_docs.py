@@ -2,8 +2,10 @@
 
 import ast
 import csv
+import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,6 +102,17 @@ def logdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("logs")
     trainer(folder, TransformerCAMCallback(cohort=None, on_error="raise"), max_epochs=1).fit(Lit(), *loaders())
     return folder
+
+
+def test_a_page_that_loads_from_another_host_is_no_page_of_the_site():
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="a.md"))
+    hooks.on_post_page('<a href="https://arxiv.org">paper</a><img src="images/a.jpg">', page)  # a link loads nothing
+    for tag in ('<script src="https://cdn.example/x.js">', "<link rel=stylesheet href=//fonts.example/x>"):
+        with pytest.raises(Exception, match=r"a\.md loads"):
+            hooks.on_post_page(tag, page)
 
 
 def read(name):
