@@ -65,6 +65,13 @@ def test_what_troubleshooting_quotes_is_said():
     assert not [part for part in parts if part not in said]
 
 
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_what_is_linked_to_is_there(file):  # of the pages of docs, their build checks it
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / file).read_text())
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
 PAGES = ["index", *sorted(path.stem for path in DOCS.glob("add-a*.md"))]
 
 
