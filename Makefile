@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-architectures test-oldest lint lint-page benchmark clean
+.PHONY: demo test test-architectures test-oldest lint lint-page docs dist benchmark clean
 
 demo: .venv/examples.stamp
 	$(BIN)/python -m examples.demo
@@ -27,6 +27,16 @@ lint: .venv/dev.stamp
 # The types in the page's JavaScript. Not a part of lint: it needs npm and a network.
 lint-page:
 	npx --yes --package typescript@5.9 tsc
+
+# The documentation, in build/site. A broken link, an undocumented parameter or a page that loads something fails it.
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# What a release uploads, in dist.
+dist: .venv/release.stamp
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 benchmark: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.speed

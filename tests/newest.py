@@ -3,7 +3,13 @@
 `pytest --oldest` leaves them out; a `*` stands for anything.
 """
 
+_RELEASE = "what makes docs and releases goes with the newest packages"
 NEWEST = {
+    "tests/test_package.py::test_the_wheel_is_small_and_holds_all_that_the_package_reads": _RELEASE,
+    "tests/test_package.py::test_package_indexes_take_the_distributions": _RELEASE,
+    "tests/test_package.py::test_the_installed_wheel_runs_without_the_source_tree": _RELEASE,
+    "tests/test_package.py::test_the_installed_tab_hands_out_its_files": _RELEASE,
+    "tests/test_docs.py::test_a_page_that_loads_from_another_host_is_no_page_of_the_site": _RELEASE,
     "tests/architectures/test_sample.py::test_timm[vit_dpwee_patch16_reg1_gap_256]": "a model that came to timm later",
     "tests/test_extent.py::test_what_a_grid_covers[swin-200-32-7]": "Swin of timm 1.0.3 pads no image",
     "tests/test_extent.py::test_what_a_grid_covers[swin-196-32-7]": "Swin of timm 1.0.3 pads no image",

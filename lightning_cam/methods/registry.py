@@ -57,6 +57,7 @@ MODEL_NEEDS: dict[str, str] = {
 """What a method may need of the model as a whole, and its form. Tensors come detached."""
 
 NEEDS = LAYER_NEEDS | MODEL_NEEDS
+"""All that a method may need, of a layer or of the model."""
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ TASKS: dict[str, Callable[[Tensor], Task]] = {
     "log values": lambda output: LogValues(),
     "pairs": lambda output: Pairs(),
 }
+"""From what a loss or metric takes an output for to a function that returns the task of such an output."""
 
 
 def task_of(kind: str, output: Tensor) -> Task:

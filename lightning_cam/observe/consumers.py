@@ -57,7 +57,6 @@ class Consumed:
         return replace(self, output=whole, origin=origin, target=target)
 
 
-# What a loss of `torch.nn.functional` takes its input for. To know another one, add it here.
 LOSSES: dict[str, Reads] = {
     "cross_entropy": "logits",
     "multi_margin_loss": "logits",
@@ -80,6 +79,7 @@ LOSSES: dict[str, Reads] = {
     "hinge_embedding_loss": "embeddings",
     "margin_ranking_loss": "embeddings",
 }
+"""What a loss of `torch.nn.functional` takes its input for, by its name. Add a loss here to make it known."""
 # What a loss or metric written by hand begins with.
 _HAND_WRITTEN: dict[str, Reads] = {
     "log_softmax": "logits",

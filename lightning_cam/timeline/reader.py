@@ -51,6 +51,8 @@ class Timeline:
         values: (T, B) float32, the predicted values of a regression; NaN where there are none.
         metrics: For each tag (T,) float64; NaN where missing.
         findings: The findings of each look at the cohort.
+        encoded_images: The files of the images, see :attr:`images`.
+        encoded_regions: The files of the objects' masks, see :attr:`regions`.
     """
 
     path: Path
@@ -100,9 +102,10 @@ class Timeline:
 
 
 def find_timelines(logdir: str | os.PathLike[str]) -> list[Path]:
-    """Return the records under a log directory (or the one file that `logdir` is), in order of their path.
+    """Return the records under a log directory, in order of their path.
 
-    Of a remote directory they are copied to this machine.
+    Args:
+        logdir: A directory, or one record. Records of a remote directory are copied to this machine.
     """
     logdir = local_copy(logdir)
     return [logdir] if logdir.is_file() else sorted(path for path in logdir.rglob(f"*{SUFFIX}") if path.is_file())
