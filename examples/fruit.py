@@ -186,7 +186,7 @@ def _placed(drawings: Tensor, rng: Generator) -> Tensor:
     return F.grid_sample(drawings, grid, align_corners=False)
 
 
-# Fruit. Each function draws one in the coordinates x to the right and y downwards, from -1 to 1 in its own, turned frame.
+# Fruit. Each function draws one in coordinates x to the right and y downwards, from -1 to 1 in its own, turned frame.
 # It returns (depth, color, details): depth is 0 in the middle and 1 at the edge, a detail is a mask and its color.
 
 Color = Sequence[float]
