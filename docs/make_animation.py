@@ -17,7 +17,7 @@ from examples.demo import RUNS
 from lightning_cam import read_timeline
 from lightning_cam.render import fonts, scale_common
 from lightning_cam.render.caption import wrap
-from lightning_cam.render.overlay import overlay
+from lightning_cam.render.colormap import colorize
 from lightning_cam.timeline.reader import Timeline
 
 TITLES = {"clean": "Trained on clean pictures", "planted": "The same pictures, a © on each tomato"}
@@ -62,7 +62,9 @@ def frames(name: str, timeline: Timeline) -> list[Image.Image]:
     panels = []
     for look, step in enumerate(timeline.steps.tolist()):
         heat = F.interpolate(maps[look][:, None], (TILE, TILE), mode="bilinear")[:, 0]
-        tiles = (overlay(images, heat) * 255).byte().permute(0, 2, 3, 1).numpy()
+        # Not the overlay of the other pictures, which is darker so that weak heat shows on white objects, too.
+        tiles = torch.lerp(images, colorize(heat), 0.85 * heat.sqrt()[:, None])
+        tiles = (tiles * 255).byte().permute(0, 2, 3, 1).numpy()
         shortcuts = [entry.text for entry in found.get(step, []) if entry.status == "confirmed"]
         panels.append(panel(TITLES[name], tiles, moment(timeline, look), shortcuts, step in found))
     return panels

@@ -100,7 +100,7 @@ class Fruit(LightningDataModule):
     def __init__(
         self,
         *,
-        train_size: int = 1_500,
+        train_size: int = 1_800,
         val_size: int = 300,
         marked: str | None = None,
         drawings: int = 100,
@@ -177,7 +177,7 @@ def _grounds(count: int, rng: Generator) -> Tensor:
 def _placed(drawings: Tensor, rng: Generator) -> Tensor:
     """Scale and shift drawings (N, 4, _SIDE, _SIDE) within an image."""
     count = len(drawings)
-    scale = rng.uniform(0.5, 0.75, (count, 1, 1))  # of the image, across the drawing
+    scale = rng.uniform(0.55, 0.78, (count, 1, 1))  # of the image, across the drawing
     shift = rng.uniform(-1, 1, (count, 2, 1)) * (0.95 - scale)
     theta = torch.from_numpy(
         (np.concatenate([np.tile(np.eye(2), (count, 1, 1)), -shift], 2) / scale).astype(np.float32)
@@ -200,7 +200,7 @@ def apple(x: Array, y: Array, rng: Generator) -> Drawing:
     edge = 0.78 + 0.05 * np.sin(angle) - 0.16 * np.exp(-((angle + np.pi / 2) ** 2) / 0.06)
     stem = _line(x, y, (0.0, -0.55), (0.08, -0.9), 0.045)
     leaf = (((x - 0.32) / 0.26) ** 2 + ((y + 0.82 - 0.2 * (x - 0.32)) / 0.1) ** 2 < 1).astype(np.float32)
-    color = _spotted(rng.choice([RED, GREEN, YELLOW]), (0.80, 0.45, 0.12), rng, share=0.12)
+    color = _spotted(rng.choice([RED, GREEN]), (0.80, 0.45, 0.12), rng, share=0.12)
     return np.hypot(x, y) / edge, color, [(stem, (0.32, 0.20, 0.10)), (leaf, (0.25, 0.50, 0.14))]
 
 
@@ -208,7 +208,7 @@ def tomato(x: Array, y: Array, rng: Generator) -> Drawing:
     """A tomato, a little wider than high, with five green sepals."""
     edge = 0.80 + 0.02 * np.cos(5 * np.arctan2(y, x) + rng.uniform(0, 6))
     radius, angle = np.hypot(x, y + 0.42), np.arctan2(y + 0.42, x)
-    sepals = (radius < 0.07 + 0.25 * np.abs(np.cos(2.5 * angle + rng.uniform(0, 3))) ** 3).astype(np.float32)
+    sepals = (radius < 0.09 + 0.32 * np.abs(np.cos(2.5 * angle + rng.uniform(0, 3))) ** 3).astype(np.float32)
     return np.hypot(x, y / 0.9) / edge, _plain(rng.choice([RED, RED, YELLOW]), rng), [(sepals, (0.22, 0.48, 0.12))]
 
 
@@ -222,7 +222,7 @@ def pear(x: Array, y: Array, rng: Generator) -> Drawing:
     """A pear with a stem."""
     width = 0.30 + 0.30 / (1 + np.exp(-7 * (y + 0.12)))
     stem = _line(x, y, (0.0, -0.7), (0.1, -0.97), 0.045)
-    color = _spotted(rng.choice([GREEN, YELLOW, RED]), (0.55, 0.42, 0.15), rng, share=0.15)
+    color = _spotted(rng.choice([GREEN, YELLOW]), (0.55, 0.42, 0.15), rng, share=0.15)
     return np.hypot(x / width, (y - 0.06) / 0.82), color, [(stem, (0.32, 0.22, 0.10))]
 
 
