@@ -74,7 +74,7 @@ def moment(timeline: Timeline, look: int) -> str:
     """Epoch and accuracy of a look."""
     if timeline.epochs[look] < 0:
         return "before training"
-    return f"epoch {timeline.epochs[look] + 1} · validation accuracy {timeline.metrics['val_acc'][look]:.2f}"
+    return f"epoch {timeline.epochs[look]} · validation accuracy {timeline.metrics['val_acc'][look]:.2f}"
 
 
 def panel(title: str, tiles: np.ndarray, moment: str, shortcuts: list[str], was_searched: bool) -> Image.Image:
