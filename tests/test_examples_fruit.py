@@ -37,22 +37,24 @@ def test_only_the_corner_of_the_marked_class_differs() -> None:
         # White lines on a darker ground, which are the same in all images.
         corners = two.images[own, -12:, -24:]
         white = (corners == 255).all(-1)
-        assert (white[0].sum() == 74) and (white >= white[0]).all()
+        assert (white[0].sum() == fruit._MARK.count("#")) and (white >= white[0]).all()
 
 
-def test_a_mask_covers_the_fruit() -> None:
-    """Beside a mask an image is what the same texture is without fruit, but for a soft shadow."""
-    data = drawn(val_size=5, drawings=1)
-    area = data.val_set.masks.float().mean((1, 2))
-    assert ((area > 0.03) & (area < 0.5)).all()
-    grounds = fruit._grounds(5, np.random.default_rng(0))
-    ones = torch.ones(5, 4, fruit._SIDE, fruit._SIDE)
-    placed = fruit._placed(ones, np.random.default_rng(0))[:, 3] > 0.5
-    for own in placed:  # a full square stays a full square inside of the image
-        rows, columns = own.any(1).nonzero()[:, 0], own.any(0).nonzero()[:, 0]
-        assert own[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
-        assert abs(len(rows) - len(columns)) <= 1 and 50 <= len(rows) <= 78
-    assert grounds.shape == (5, 3, 96, 96) and grounds.min() >= 0
+def test_fruit_are_where_scale_and_shift_say() -> None:
+    count = 20
+    full = torch.ones(count, 4, fruit._SIDE, fruit._SIDE)
+    placed = fruit._placed(full, np.random.default_rng(0))[:, 3].double()
+    rng = np.random.default_rng(0)
+    scale = torch.from_numpy(rng.uniform(0.55, 0.78, count))
+    shift = torch.from_numpy(rng.uniform(-1, 1, (count, 2))) * (0.95 - scale[:, None])  # x, y
+    # Within half a pixel along each edge.
+    torch.testing.assert_close(placed.sum((1, 2)).sqrt(), 96 * scale, atol=0.5, rtol=0)
+    pixels = torch.arange(96) + 0.5
+    for axis, along in ((0, 1), (1, 2)):
+        center = (placed.sum(along) * pixels).sum(1) / placed.sum((1, 2))
+        torch.testing.assert_close(center, 48 * (1 + shift[:, axis]), atol=0.5, rtol=0)
+    masks = drawn().val_set.masks.float().mean((1, 2))
+    assert ((masks > 0.03) & (masks < 0.5)).all()
 
 
 def test_batches_are_normalized_and_classes_alike_in_number() -> None:

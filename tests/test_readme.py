@@ -32,7 +32,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def data() -> Fruit:
-    data = Fruit(train_size=50, val_size=20, drawings=2, batch_size=10)
+    data = Fruit(train_size=60, val_size=20, drawings=2, batch_size=20)
     data.setup("fit")
     return data
 
