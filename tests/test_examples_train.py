@@ -1,62 +1,69 @@
 """The demo and the configs, on a few images."""
 
 import logging
-from functools import partial
-from io import BytesIO
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 
 from examples import demo, train
+from lightning_cam import read_timeline
+from lightning_cam.timeline.found import FoundEntry
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def test_the_table_holds_the_logged_numbers_by_epoch(tmp_path: Path) -> None:
-    with SummaryWriter(str(tmp_path)) as writer:
-        writer.add_scalar("cam/attnlrp/share_inside", 0.2, 0)  # before the training
-        writer.add_scalar("cam/attnlrp/pointing_game", 0.2, 0)
-        writer.add_scalar("epoch", 0, 4)  # Lightning logs it with what training steps log, too
-        for epoch, step in enumerate((9, 19)):
-            writer.add_scalar("epoch", epoch, step)
-            writer.add_scalar("val_acc", 0.1 + epoch / 2, step)
-            writer.add_scalar("cam/attnlrp/share_inside", 0.25 + epoch / 2, step)
-            writer.add_scalar("cam/attnlrp/pointing_game", 0.3 + epoch / 2, step)
-    rows = [line.split() for line in demo.table(tmp_path).splitlines()]
-    assert rows[1:3] == [["0", "0.10", "0.25", "0.30"], ["1", "0.60", "0.75", "0.80"]]
+def quiet_hosts() -> list[logging.Logger]:
+    return [logging.getLogger(host) for host in ("lightning.pytorch", "lightning.fabric", "lightning_cam")]
 
 
-def test_the_demo_learns_and_keeps_its_filmstrip(tmp_path: Path) -> None:
-    run = demo.train(tmp_path, epochs=2, train_size=128)
-    picture = demo.save_filmstrip(run)
-    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-    newest = events.Images("cam/attnlrp/filmstrip")[-1]
-    assert picture.read_bytes() == newest.encoded_image_string
-    assert Image.open(BytesIO(picture.read_bytes())).size == (newest.width, newest.height)
-    assert [line.split()[0] for line in demo.table(run).splitlines()] == ["epoch", "0", "1", "chance"]
-    losses = [event.value for event in events.Scalars("val_loss")]
-    assert len(losses) == 2
-
-
-def test_the_demo_ends_with_where_its_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_demo_trains_both_models_and_says_where_everything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = partial(demo.train, tmp_path, epochs=1, train_size=64)
-    monkeypatch.setattr(demo, "train", small)
-    hosts = [logging.getLogger(host) for host in ("lightning.pytorch", "lightning.fabric")]
+    hosts = quiet_hosts()
     levels = [host.level for host in hosts]
     try:
-        demo.main()
+        demo.main(tmp_path, epochs=1, cohort=20, train_size=50, val_size=20, drawings=2)
     finally:
         for host, level in zip(hosts, levels, strict=True):
             host.setLevel(level)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "report" in line]
-    run = tmp_path / "version_0"
-    assert f"{run / 'cam_report.html'}, " in line and line.endswith(str(run / "cam_timelapse.webp"))
-    assert (run / "cam_report.html").is_file() and (run / "cam_timelapse.webp").is_file()
+    said = capsys.readouterr().out
+    for name in ("clean", "planted"):
+        run = tmp_path / name / "version_0"
+        timeline = read_timeline(run)
+        assert len(timeline.findings) == 1  # one look at the cohort per epoch
+        part = re.search(rf"(?ms)^{name.upper()} \(.+?(?=^$)", said)[0]
+        assert f"accuracy {timeline.metrics['val_acc'][-1]:.2f}, no shortcuts confirmed." in part
+        words = " ".join(part.split())
+        assert timeline.findings[-1].findings
+        for entry in timeline.findings[-1].findings:
+            assert f"- {entry.text}" in words
+        for file in ("filmstrip.jpg", "class_means.jpg", "cam_report.html", "cam_timelapse.webp"):
+            assert str(run / file) in part and (run / file).is_file()
+        events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+        newest = events.Images("cam/attnlrp/filmstrip")[-1].encoded_image_string
+        assert (run / "filmstrip.jpg").read_bytes() == newest
+    assert f"tensorboard --logdir {tmp_path} --samples_per_plugin images=1000" in said
+    # The two runs begin with the same weights and the same pictures, but for the mark.
+    clean, planted = (read_timeline(tmp_path / name) for name in ("clean", "planted"))
+    assert (clean.labels == planted.labels).all()
+    differs = (clean.images != planted.images).any((1, 2, 3))
+    assert (differs == (clean.labels == 1)).all()
+
+
+def test_the_summary_counts_confirmed_shortcuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(kind: str, status: str) -> FoundEntry:
+        return FoundEntry(kind, f"A {kind}, {status}.", status, 3, [1], [], {})
+
+    found = [entry("shortcut", "confirmed"), entry("shortcut", "not confirmed"), entry("settled", "measured")]
+    monkeypatch.setattr(demo, "findings", lambda run: found)
+    monkeypatch.setattr(demo, "save_pictures", lambda run: [])
+    monkeypatch.setattr(demo, "read_timeline", lambda run: SimpleNamespace(metrics={"val_acc": [0.5, 0.75]}))
+    lines = demo.summary("planted", tmp_path).splitlines()
+    assert lines[0] == "PLANTED (a copyright sign on each tomato): accuracy 0.75, 1 shortcut confirmed."
+    assert lines[1:4] == [f"  - {entry.text}" for entry in found]
 
 
 @pytest.mark.parametrize("config", ["vit", "swin", "crossformer"])
