@@ -75,6 +75,11 @@ def filmstrip(page: Page, frame: Frame) -> None:
     frame.click(".thumbs button:nth-child(2)")
 
 
+def depth(page: Page, frame: Frame) -> None:
+    """What each block reads of one image."""
+    frame.click("[data-view=depth]")
+
+
 def difference(page: Page, frame: Frame) -> None:
     """What has changed since the first look."""
     frame.click("[data-view=diff]")
@@ -100,7 +105,7 @@ def runs(page: Page, frame: Frame) -> None:
     frame.wait_for_function("() => document.querySelectorAll('.headings div').length === 3")
 
 
-SHOTS: list[Callable[[Page, Frame], None]] = [overview, grid, filmstrip, difference, methods, enlarged, runs]
+SHOTS: list[Callable[[Page, Frame], None]] = [overview, grid, filmstrip, depth, difference, methods, enlarged, runs]
 
 
 def save(screenshot: bytes, path: Path) -> None:

@@ -157,7 +157,11 @@ def _layouts(model: nn.Module, search: Search, calls: list[Call]) -> dict[int, T
     searches = layouts(model, search.run, search.images, trace, list(alike.values())) if alike else []
     known = {_kind(one.call): one.answer for one in searches}
     found = {call.end: known[_kind(call)] for call in others}
-    own = {call.end: TokenLayout("NCHW", (call.output.shape[2], call.output.shape[3])) for call in maps if call.output is not None}
+    own = {
+        call.end: TokenLayout("NCHW", (call.output.shape[2], call.output.shape[3]))
+        for call in maps
+        if call.output is not None
+    }
     return own | {end: layout for end, layout in found.items() if layout is not None and layout.axes[0] == "B"}
 
 

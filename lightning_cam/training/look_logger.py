@@ -158,9 +158,7 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(
-        self, layers: Sequence[TargetLayer], depth: Depth | None, report: Path | None, taken: Taken
-    ) -> str:
+    def _about(self, layers: Sequence[TargetLayer], depth: Depth | None, report: Path | None, taken: Taken) -> str:
         return _ABOUT.format(
             taken=taken.words,
             beside=_beside(layers),

@@ -32,11 +32,11 @@ const SIDE_OF_MANY = 32;
  * @param {number} width CSS pixels
  * @param {number} looks
  * @param {number} rows
+ * @param {number} [most] CSS pixels of a cell
  */
-export function matrixLayout(width, looks, rows) {
+export function matrixLayout(width, looks, rows, most = rows > MANY_ROWS ? SIDE_OF_MANY : MOST_SIDE) {
   const names = width < NARROW ? SMALL_NAME_WIDTH : NAME_WIDTH;
   const room = Math.max(LEAST_SIDE, width - names);
-  const most = rows > MANY_ROWS ? SIDE_OF_MANY : MOST_SIDE;
   const side = Math.max(LEAST_SIDE, Math.min(most, Math.floor(room / Math.max(1, looks)) - GAP));
   return { names, side, columns: Math.max(1, Math.floor(room / (side + GAP))) };
 }

@@ -1,7 +1,7 @@
 // The bytes of a record, which lightning_cam/timeline writes; lightning_cam/timeline/format.py describes them.
 
 const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
-const VERSION = 1;
+const VERSION = 2;
 export const FILE_HEADER_BYTES = 16;
 const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
 const TEXT_BEGINS = new TextEncoder().encode('{"kind":'); // what a record's JSON begins with
@@ -45,6 +45,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array | null} values predicted by a regression; null where it is none
  * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  * @property {import("./foundmaps.js").FoundMaps} [means] with the findings: the mean map of each class
+ * @property {import("./blockmaps.js").BlockMaps} [blocks] what blocks read at this look, or why that is not known, if it was kept
  * @property {import("./foundmaps.js").FoundMaps} [imageMaps] with the newest findings: maps of validation images
  */
 

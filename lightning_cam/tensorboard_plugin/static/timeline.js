@@ -1,7 +1,8 @@
 // One run's record, and what the page wants to know of it.
 
+import { decodeBlocks } from "./blockmaps.js";
 import { decodeFound } from "./foundmaps.js";
-import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
+import { isBlocks, isFound, isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
@@ -119,6 +120,7 @@ export class Timeline {
       if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
       if (head.kind === "findings") return isFound(head) && this.#addFound(head, arrays);
+      if (head.kind === "blocks") return isBlocks(head, this.count) && this.#addBlocks(head, arrays);
       return true; // of a later version of the format
     } catch (error) {
       if (error instanceof RangeError) return false; // arrays longer than the record
@@ -170,6 +172,18 @@ export class Timeline {
     if (look?.step !== head.step) return true;
     for (const earlier of this.looks) delete earlier.imageMaps;
     Object.assign(look, { findings: head.findings, means, imageMaps });
+    return true;
+  }
+
+  /**
+   * Add what blocks read at the look of this step.
+   * @param {any} head that isBlocks has passed
+   * @param {import("./record.js").ArrayReader} arrays
+   */
+  #addBlocks(head, arrays) {
+    const blocks = decodeBlocks(head, arrays);
+    const look = this.looks[this.lookAt(head.step)];
+    if (look?.step === head.step) look.blocks = blocks;
     return true;
   }
 
