@@ -5,6 +5,7 @@ Relevance itself is passed on, each rule as printed: what a unit gets is its con
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def read_by_blocks(model: nn.Module, image: Tensor, class_idx: int, paper: Publi
     """Relevance (h * w,) that patches lose in each block, and last what is left behind all of them."""
     embedded, _, relevances = _relevance_before_blocks(model, image, class_idx, paper)
     at_patches = [relevance[-len(embedded) :].sum(1).detach() for relevance in relevances]
-    return [before - after for before, after in zip(at_patches, at_patches[1:], strict=False)] + at_patches[-1:]
+    return [before - after for before, after in pairwise(at_patches)] + at_patches[-1:]
 
 
 def _relevance_before_blocks(

@@ -188,7 +188,6 @@ def test_cutting_the_class_token_off_a_patch_in_a_block_changes_the_answer_where
                 with cut(block, patch):
                     changed = model(images)
                 effects[index, :, patch] = (logits - changed)[:, 0]
-    print(maps.mean(1), effects.mean(1), sep="\n")
     of_mark = effects[:, :, 0].mean(1)
     assert int(of_mark.argmax()) == int(maps[:, :, 0].mean(1).argmax())
     for image in range(len(images)):

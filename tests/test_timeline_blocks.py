@@ -6,12 +6,15 @@ import zlib
 
 import numpy as np
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
+from lightning_cam import TransformerCAMCallback
 from lightning_cam.timeline import TimelineWriter, read_timeline
 from lightning_cam.timeline.blocks import MOST_BYTES, BlockMaps, encode_blocks
 from lightning_cam.timeline.format import VERSION, RecordError, encode_record
 from lightning_cam.timeline.report import write_report
 from tests.test_timeline import pictures
+from tests.training import Lit, train
 
 NAMES = ["stages.0", "stages.1", "head"]
 SHAPES = [(4, 6), (2, 3), (2, 3)]
@@ -160,3 +163,26 @@ def test_a_thinned_report_keeps_the_looks_with_blocks(tmp_path, monkeypatch):
     writer.close()
     page = write_report(path).read_text()
     assert "7 of 40 looks" in page  # 0, 10, 20, 29, 39, with 1 and 3
+
+
+def test_a_training_keeps_what_blocks_read_at_the_looks_1_2_4_and_so_on_and_the_last(tmp_path):
+    callback = TransformerCAMCallback(num_samples=4, cohort=None, timelapse=None, on_error="raise")
+    train(tmp_path, callback, logger=CSVLogger(tmp_path, "run"), max_epochs=6)
+    timeline = read_timeline(tmp_path)
+    count = len(timeline.steps)
+    kept = sorted({n for n in (0, 1, 3, 7, 15) if n < count} | {count - 1})
+    assert count >= 6 and [one.step for one in timeline.blocks] == timeline.steps[kept].tolist()
+    for one in timeline.blocks:
+        assert one.names == ["model.blocks.0", "model.blocks.1", "head"] and list(one.maps) == ["attnlrp"]
+        assert [maps.shape for maps in one.maps["attnlrp"]] == [(4, 4, 4)] * 3
+        assert one.maps["attnlrp"][0].any() and not one.maps["attnlrp"][2].any()  # a class token is all that is read
+
+
+def test_why_a_training_has_no_blocks_is_in_its_record(tmp_path):
+    class Twice(Lit):
+        def forward(self, images):
+            return self.model(images) + self.model(images.flip(-1))
+
+    callback = TransformerCAMCallback(num_samples=4, cohort=None, timelapse=None, report=False, on_error="raise")
+    train(tmp_path, callback, Twice, logger=CSVLogger(tmp_path, "run"))
+    assert {one.why for one in read_timeline(tmp_path).blocks} == {"the network runs several times for each image"}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
-from lightning_cam.resolve.embedding import PIXELS, embedding_in
+from lightning_cam.resolve.embedding import embedding_in
 from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.gates import gates_among, is_map
 from lightning_cam.resolve.jitter import jittered

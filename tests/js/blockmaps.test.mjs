@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { blockMethods, blockScale, looksWithBlocks, nearestBefore, shareOf } from "../../lightning_cam/tensorboard_plugin/static/blockmaps.js";
-import { depthColumns } from "../../lightning_cam/tensorboard_plugin/static/depth.js";
+import { blockNames, depthColumns } from "../../lightning_cam/tensorboard_plugin/static/depth.js";
 import { isBlocks } from "../../lightning_cam/tensorboard_plugin/static/heads.js";
 import { dequantize } from "../../lightning_cam/tensorboard_plugin/static/record.js";
 import { DEFAULTS } from "../../lightning_cam/tensorboard_plugin/static/state.js";
@@ -47,6 +47,14 @@ test("tiles stand in rows of blocks and columns of looks", () => {
   assert.equal(headings.length, looks.length);
   assert.deepEqual(tiles.map(({ lookIndex, block, method }) => [lookIndex, block, method]), whole[0].names.flatMap((_, block) => looks.map((t) => [t, block, "attnlrp"])));
   assert.deepEqual(new Set(tiles.filter(({ current }) => current).map(({ lookIndex }) => lookIndex)), new Set([nearestBefore(looks, 1)]));
+});
+
+test("names of blocks are told from each other by their ends", () => {
+  assert.deepEqual(blockNames(["model.blocks.0", "model.blocks.1", "head"], 19), ["blocks.0", "blocks.1", "head"]);
+  assert.deepEqual(blockNames(["layers.0.blocks.0", "layers.1.blocks.0", "head"], 19), ["layers.0.blocks.0", "layers.1.blocks.0", "head"]);
+  assert.deepEqual(blockNames(["net.layer1.0", "net.layer2.0", "head"], 19), ["layer1.0", "layer2.0", "head"]);
+  assert.deepEqual(blockNames(["stem", "stages.0.blocks.10", "head"], 11), ["stem", "….blocks.10", "head"]);
+  assert.deepEqual(blockNames(["only.block.0", "head"], 19), ["only.block.0", "head"]);
 });
 
 test("a head that says what cannot be is refused", () => {

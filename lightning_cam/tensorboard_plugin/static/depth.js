@@ -8,6 +8,21 @@ import { formatEpoch, formatPercent, readable } from "./text.js";
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 /** @typedef {import("./views.js").Tile} Tile */
 
+/**
+ * Names of blocks, and last of the head, without what all blocks begin with, but for the word before a number; of longer
+ * ones the end, where they differ.
+ * @param {string[]} names
+ * @param {number} most letters
+ */
+export function blockNames(names, most) {
+  const blocks = names.slice(0, -1).map((name) => readable(name).split("."));
+  let common = 0;
+  while (blocks.length > 1 && blocks.every((parts) => parts.length > common + 1 && parts[common] === blocks[0][common])) common++;
+  if (common && blocks.some((parts) => /^\d/.test(parts[common]))) common--;
+  const short = [...blocks.map((parts) => parts.slice(common).join(".")), ...names.slice(-1)];
+  return short.map((name) => (name.length > most ? `…${name.slice(1 - most)}` : name));
+}
+
 /** @typedef {{ method: string, names: string[], looks: number[], imageIndex: number, tiles: Tile[] }} DepthContent tiles row by row */
 
 /**
@@ -48,5 +63,5 @@ export function blockLines({ timeline, lookIndex, imageIndex, method, block = 0 
   const { blocks } = timeline.looks[lookIndex];
   if (!blocks || method === null || imageIndex >= blocks.images) return ["", ""];
   const share = shareOf(blocks, method, block, imageIndex);
-  return [readable(blocks.names[block]), Number.isNaN(share) ? "nothing for the class" : `${formatPercent(share)} of all that is read`];
+  return [readable(blocks.names[block]), share > 0 ? `${formatPercent(share)} of all that is read` : "reads nothing"];
 }

@@ -1,8 +1,9 @@
 // The view of one image by depth: a row for each block of the model, a column for each look that this was kept of.
 
-import { blockLines, depthContent } from "./depth.js";
+import { blockLines, blockNames, depthContent } from "./depth.js";
 import { html, setText } from "./dom.js";
 import { Matrix, matrixLayout } from "./matrix.js";
+import { epochsRepeat, headingOf } from "./story.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
 import { GAP } from "./tilesize.js";
 import { drawTile, drawingStyle } from "./tiles.js";
@@ -12,8 +13,10 @@ import { drawTile, drawingStyle } from "./tiles.js";
 /** @typedef {import("./views.js").Tile} Tile */
 
 const WORDS =
-  "A row is a block, the first on top: it shows where the block reads, which is the relevance that a place has before the block and no longer behind it, as it went to the class token or to other places. The last row is what is left in the patches behind all blocks, for the head to read; in a model without a class token that is most.";
+  "A row is a block, the first on top. It shows what the block reads at each place: relevance that is there before the block and no longer behind it, as it went to the class token or to other places. The last row is what is left behind all blocks, for the head to read; in a model without a class token that is most of it.";
 const [LEAST, MOST] = [48, 160]; // CSS pixels of a cell that fits the window
+const [LETTERS, FEW_LETTERS] = [19, 12]; // of a block's name, and where the page is narrow
+const NARROW = 100; // CSS pixels of names there
 const HEADS = 110; // CSS pixels that the words and the headings take
 /** The state that the cells depend on. @type {(keyof State)[]} */
 const STYLE = ["opacity", "threshold", "sequential", "diverging", "signed", "squareRoot", "smooth", "outlines"];
@@ -51,13 +54,14 @@ export class DepthView {
     const style = drawingStyle(state);
     const tileAt = (/** @type {number} */ row, /** @type {number} */ column) => tiles[row * looks.length + column];
     const small = html("canvas");
-    setText(this.title, `What each block reads of image ${imageIndex + 1}: ${timeline.nameOf(imageIndex)}`);
+    const short = blockNames(names, layout.names < NARROW ? FEW_LETTERS : LETTERS);
+    setText(this.title, `What each block reads of image ${imageIndex + 1}, ${timeline.nameOf(imageIndex)}, over ${epochsRepeat(timeline) ? "steps" : "epochs"}`);
     setText(this.note, `By ${readable(method)}, kept of the looks 1, 2, 4, 8 and so on, and of the last one${looks.length < whole.looks.length ? `: ${looks.length} of ${whole.looks.length}, evenly spread` : ""}.`);
     this.matrix.show(
       {
         key: JSON.stringify([timeline.id, timeline.uid, timeline.revision, method, imageIndex, looks, STYLE.map((key) => state[key])]),
         label: "Blocks by steps. Arrow keys move, Enter opens what the block reads at the step.",
-        rows: names.map((name) => ({ name })),
+        rows: names.map((title, n) => ({ name: short[n], title })),
         headings: looks.map((t) => headingOf(timeline, t)),
         aspect: timeline.aspect,
         current: looks.findIndex((_, n) => tileAt(0, n).current),
@@ -75,15 +79,6 @@ export class DepthView {
   }
 }
 
-/**
- * @param {Timeline} timeline
- * @param {number} lookIndex
- */
-function headingOf(timeline, lookIndex) {
-  const { step, epoch } = timeline.looks[lookIndex];
-  const repeated = timeline.cached("epochs repeat", () => new Set(timeline.looks.map(({ epoch }) => epoch)).size < timeline.looks.length);
-  return repeated ? formatNumber(step) : epoch < 0 ? "before" : String(epoch);
-}
 
 /**
  * What stands in a cell, in words.

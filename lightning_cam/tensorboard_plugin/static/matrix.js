@@ -16,7 +16,7 @@ import { context2d, html, setText } from "./dom.js";
  * @property {(row: number, column: number) => void} open
  */
 
-/** @typedef {{ name: string, picture?: CanvasImageSource }} Row */
+/** @typedef {{ name: string, title?: string, picture?: CanvasImageSource }} Row */
 /** @typedef {{ x: number, y: number, width: number, height: number }} Box in pixels of the canvas */
 
 const GAP = 2; // CSS pixels between cells
@@ -105,8 +105,8 @@ export class Matrix {
   }
 
   /** @param {Row} row */
-  #head({ name, picture }) {
-    const head = html("div", { title: name, style: `height: ${this.height + GAP}px` });
+  #head({ name, title = name, picture }) {
+    const head = html("div", { title, style: `height: ${this.height + GAP}px` });
     if (picture) {
       const canvas = html("canvas", { width: 2 * this.side, height: 2 * this.height, style: `width: ${this.side}px` });
       context2d(canvas).drawImage(picture, 0, 0, canvas.width, canvas.height);

@@ -2,6 +2,7 @@
 
 import { blockMethods, looksWithBlocks } from "./blockmaps.js";
 import { thinned } from "./columns.js";
+import { blockNames } from "./depth.js";
 import { html, setText } from "./dom.js";
 import { flips } from "./story.js";
 import { rove } from "./roving.js";
@@ -13,6 +14,7 @@ import { formatEpoch, formatNumber, readable } from "./text.js";
 
 const SIDE = 112; // pixels of a small tile's canvas
 const MOST_LOOKS = 12;
+const LETTERS = 11; // of a block's name
 
 /** A small tile. @typedef {{ button: HTMLButtonElement, canvas: HTMLCanvasElement, text: HTMLElement }} Small */
 
@@ -82,7 +84,7 @@ export function blockEntries(tile) {
   const { blocks } = timeline.looks[lookIndex];
   if (!blocks || method === null || !blocks.maps[method] || imageIndex >= blocks.images) return [];
   const whole = { tile: { ...tile, block: undefined }, text: "whole depth", chosen: block === undefined };
-  return [whole, ...blocks.names.map((name, n) => ({ tile: { ...tile, block: n }, text: readable(name), chosen: n === block }))];
+  return [whole, ...blockNames(blocks.names, LETTERS).map((text, n) => ({ tile: { ...tile, block: n }, text, title: readable(blocks.names[n]), chosen: n === block }))];
 }
 
 /**

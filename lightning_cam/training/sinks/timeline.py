@@ -107,7 +107,7 @@ class TimelineSink(Sink):
         assert run is not None  # opened before
         self._num_looks += 1
         maps = {method: [rows.numpy() for rows in maps] for method, maps in look.block_maps.items()}
-        why = "" if maps else run.no_blocks or (_NOT_SEEN if run.blocks else "")
+        why = (run.no_blocks or _NOT_SEEN) if look.conservation and not maps else ""  # of methods of the whole depth
         self._blocks = BlockMaps(look.step, [*run.blocks, HEAD] if maps else [], maps, why) if maps or why else None
         if self._num_looks & (self._num_looks - 1) == 0:
             self._write_newest_blocks()
