@@ -78,6 +78,8 @@ def filmstrip(page: Page, frame: Frame) -> None:
 def depth(page: Page, frame: Frame) -> None:
     """What each block reads of one image."""
     frame.click("[data-view=depth]")
+    frame.click(".thumbs button:nth-child(2)")
+    frame.wait_for_selector(".depth canvas[aria-label]")
 
 
 def difference(page: Page, frame: Frame) -> None:

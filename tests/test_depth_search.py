@@ -119,18 +119,19 @@ def test_relevance_goes_on_from_stage_to_stage() -> None:
     torch.testing.assert_close(total, explanation.scores - model.fc.bias[1], rtol=1e-3, atol=1e-5)
 
 
-def test_a_block_that_writes_into_what_it_is_given_has_no_maps() -> None:
-    class InPlace(nn.Module):
-        def __init__(self, block: nn.Module) -> None:
-            super().__init__()
-            self.block = block
+class WritesIntoItsInput(timm.models.vision_transformer.Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x += 0.1
+        return super().forward(x)
 
-        def forward(self, x: Tensor) -> Tensor:
-            x += 0.1
-            return self.block(x)
 
+def test_what_is_written_into_has_no_maps() -> None:
+    """The first block's input shows it at a look, the output of a block when blocks are searched."""
     model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
-    model.blocks[1] = InPlace(model.blocks[1])
+    model.blocks[0].__class__ = WritesIntoItsInput
     depth = find_depth(model, images)
     explanation = explain(model, images, "attnlrp", embedding=depth.embedding, blocks=depth.blocks)
-    assert explanation.block_maps == {} and explanation.maps["attnlrp"].any()
+    assert len(depth.blocks) == 3 and explanation.block_maps == {} and explanation.maps["attnlrp"].any()
+    model.blocks[1].__class__ = WritesIntoItsInput
+    (why,) = found(model, 32)
+    assert why == "positions are mixed in blocks.0.attn, which is in no module that all of the image goes through"

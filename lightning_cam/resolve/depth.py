@@ -125,11 +125,17 @@ def _calls(search: Search, after: int) -> list[Call]:
     later = [call for call in trace.calls if call.start > after and _is_whole(call)]
     innermost = sorted(gates_among(later, trace, search.images), key=lambda call: call.end - call.start)
     blocks: dict[int, Call] = {}  # by when they begin
-    for mixing in trace.mixings:
+    mixings = [mixing for mixing in trace.mixings if mixing.time > after and mixing.output.requires_grad]
+    for mixing in mixings:
         around = next((call for call in innermost if call.holds(mixing.time)), None)
-        if around is not None and mixing.output.requires_grad:
+        if around is not None:
             blocks[around.start] = around
     blocks = {start: call for start, call in blocks.items() if not any(map(call.holds, blocks))}
+    last = max((call.end for call in blocks.values()), default=0)
+    for mixing in mixings:
+        if mixing.time < last and not any(call.holds(mixing.time) for call in blocks.values()):
+            where = mixing.mixer.name or "the model itself"
+            raise _Unknown(f"positions are mixed in {where}, which is in no module that all of the image goes through")
     convolutions = [call.start for call in trace.calls if _convolves(call.module)]
     for call in innermost:
         is_apart = not any(call.holds(start) or block.holds(call.start) for start, block in blocks.items())
@@ -162,7 +168,7 @@ def _layouts(model: nn.Module, search: Search, calls: list[Call]) -> dict[int, T
         for call in maps
         if call.output is not None
     }
-    return own | {end: layout for end, layout in found.items() if layout is not None and layout.axes[0] == "B"}
+    return own | {end: layout for end, layout in found.items() if layout is not None}
 
 
 def _kind(call: Call) -> tuple[type[nn.Module], tuple[int, ...]]:

@@ -68,7 +68,7 @@ def rows_and_headings(page):
 
 def test_a_row_for_each_block_and_a_column_for_each_look_that_has_them(page):
     assert rows_and_headings(page) == (NAMES, ["0", "1", "3", "7"])
-    assert "image 1: cat" in page.inner_text(".depth h2") and "A row is a block" in page.inner_text(".depth .lead")
+    assert "image 1, cat" in page.inner_text(".depth h2") and "A row is a block" in page.inner_text(".depth .lead")
     assert "All tiles share this scale" in page.inner_text(".controls")
     assert told(page, 1, 0) == "blocks.1 · 100 % of all that is read · step 0 · epoch 0"
     assert told(page, 1, 3) == "blocks.1 · 25 % of all that is read · step 70 · epoch 7"

@@ -29,7 +29,7 @@ export class DepthView {
     this.words = html("p", { class: "lead" }, WORDS);
     this.matrix = new Matrix();
     this.note = html("p", { class: "note" });
-    this.element = html("article", { class: "depth overview", hidden: true }, this.title, this.words, this.matrix.element, this.note);
+    this.element = html("article", { class: "depth", hidden: true }, this.title, this.words, this.matrix.element, this.note);
     new ResizeObserver(() => !this.element.hidden && this.#draw()).observe(this.element);
   }
 

@@ -308,14 +308,27 @@ export class Timeline {
       const series = [];
       /** @type {Float32Array[] | null} */
       let before = null;
+      /** @type {Float32Array[]} of the look before last, to be written to */
+      let spare = [];
       for (const { maps } of this.looks) {
-        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => dequantize(maps[method], i)) : null;
+        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => dequantized(maps[method], i, spare[i])) : null;
         series.push(Float32Array.from({ length: this.count }, (_, i) => (before && values ? 1 - cosine(before[i], values[i]) : NaN)));
+        spare = before ?? [];
         before = values;
       }
       return series;
     });
   }
+}
+
+/**
+ * The values of a map, written over those of another one if it has the same size.
+ * @param {import("./record.js").QuantizedMaps} maps
+ * @param {number} imageIndex
+ * @param {Float32Array | undefined} spare
+ */
+function dequantized(maps, imageIndex, spare) {
+  return spare?.length === maps.rows * maps.columns ? dequantize(maps, imageIndex, spare) : dequantize(maps, imageIndex);
 }
 
 /**
