@@ -76,14 +76,16 @@ def filmstrip(page: Page, frame: Frame) -> None:
 
 
 def depth(page: Page, frame: Frame) -> None:
-    """What each block reads of one image."""
+    """What each block reads of one image, in early looks little."""
     frame.click("[data-view=depth]")
+    frame.check("input[name=squareRoot]")
     frame.click(".thumbs button:nth-child(2)")
     frame.wait_for_selector(".depth canvas[aria-label]")
 
 
 def difference(page: Page, frame: Frame) -> None:
     """What has changed since the first look."""
+    frame.uncheck("input[name=squareRoot]")
     frame.click("[data-view=diff]")
 
 

@@ -113,7 +113,7 @@ def _blocks(model: nn.Module, search: Search, embedding: TargetLayer) -> Iterato
         given = layout if _is_given(call, before) else _given(call, own, trace)
         before, layout = call.output, own
         if given is None:
-            continue
+            raise _Unknown(f"it is not certain how the input of {call.name} lies on the image")
         if own.grid_size not in extents:
             extents[own.grid_size] = extent_of(search, call.module, own)
         yield Block(TargetLayer(call.name, call.module, own, extents[own.grid_size]), given)

@@ -15,6 +15,7 @@ from lightning_cam.timeline.heads import Layout, read_layout, read_metrics, read
 
 _MOST_TAGS = 2**16
 _MOST_LAYOUTS = 1000
+_BESIDE = ("findings", "blocks")  # kinds of records that belong to a look and are read when they are asked for
 
 
 class Index:
@@ -157,13 +158,13 @@ class _Entries:
         self.value_look, self.value_tag, self.values = array("q"), array("q"), array("d")
         self.record_look, self.record_at, self.record_size = array("q"), array("q"), array("q")
         # Of what stands beside looks: whose it is, and where.
-        self.beside = {kind: (array("q"), array("q")) for kind in ("findings", "blocks")}
+        self.beside = {kind: (array("q"), array("q")) for kind in _BESIDE}
 
     def add(self, head: dict[str, Any], count: int, what: str, at: int, arrays_at: int, num_bytes: int) -> None:
         kind = head.get("kind")
         if kind == "look":
             look = self._add_look(head, count, what, arrays_at, num_bytes)
-        elif kind == "metrics" or kind in self.beside:
+        elif kind in ("metrics", *_BESIDE):
             step, _, _ = read_place({**head, "epoch": 0, "time": 0}, what)
             place = bisect_left(self.kept_steps, step)
             if place == len(self.kept_steps) or self.kept_steps[place] != step:
@@ -175,11 +176,11 @@ class _Entries:
             check_found(head, num_bytes, what)
         elif kind == "blocks":
             check_blocks(head, count, num_bytes, what)
-        if kind in self.beside:
+        if kind in _BESIDE:
             looks, places = self.beside[kind]
             looks.append(look)
             places.append(at)
-        for tag, value in () if kind in self.beside else read_metrics(head, what):
+        for tag, value in () if kind in _BESIDE else read_metrics(head, what):
             self.value_look.append(look)
             self.value_tag.append(self.tags.setdefault(tag, len(self.tags)))
             self.values.append(value)

@@ -186,7 +186,7 @@ export class Controls {
     this.choices.method.element.hidden = view === "methods";
     this.choices.reference.element.hidden = view !== "diff";
     this.fields.signed.element.hidden = view === "diff";
-    this.fields.outlines.element.hidden = view === "overview" || !shown?.outlines.length;
+    this.fields.outlines.element.hidden = view === "overview" || !shown?.masks.length;
     this.runsGroup.hidden = view !== "runs";
     this.pairGroup.hidden = view !== "pair";
     this.fields.swipeAt.element.hidden = !this.app.state.swipe;

@@ -45,7 +45,9 @@ export class Timeline {
     this.encodedRegions = [];
     /** @type {ImageBitmap[]} empty until they are decoded, see pictures.js */
     this.images = [];
-    /** @type {Path2D[]} around the objects, in units of the image's width and height */
+    /** @type {ImageBitmap[]} white where the object is; empty until they are decoded, or where there are none */
+    this.masks = [];
+    /** @type {Path2D[]} around the objects, those that were asked for, see outlineIn */
     this.outlines = [];
     /** @type {Look[]} in order of their steps */
     this.looks = [];
