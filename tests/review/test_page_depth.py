@@ -40,9 +40,9 @@ def places(tmp_path_factory):
         yield addresses
 
 
-@pytest.fixture(params=["tab", "report"])
-def page(places, open_page, request):
-    return opened(open_page, places[request.param])
+@pytest.fixture
+def page(places, open_page):
+    return opened(open_page, places["report"])
 
 
 def opened(open_page, address, fragment="view=depth&run=deep%2Fcam.lcam"):
@@ -66,7 +66,9 @@ def rows_and_headings(page):
     return rows, page.locator(".depth .matrix-headings > span").all_inner_texts()
 
 
-def test_a_row_for_each_block_and_a_column_for_each_look_that_has_them(page):
+@pytest.mark.parametrize("place", ["tab", "report"])
+def test_a_row_for_each_block_and_a_column_for_each_look_that_has_them(places, open_page, place):
+    page = opened(open_page, places[place])
     assert rows_and_headings(page) == (NAMES, ["0", "1", "3", "7"])
     assert "image 1, cat" in page.inner_text(".depth h2") and "A row is a block" in page.inner_text(".depth .lead")
     assert "All tiles share this scale" in page.inner_text(".controls")

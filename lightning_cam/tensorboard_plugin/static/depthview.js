@@ -14,7 +14,7 @@ import { drawTile, drawingStyle } from "./tiles.js";
 
 const WORDS =
   "A row is a block, the first on top. It shows what the block reads at each place: relevance that is there before the block and no longer behind it, as it went to the class token or to other places. The last row is what is left behind all blocks, for the head to read; in a model without a class token that is most of it.";
-const [LEAST, MOST] = [48, 160]; // CSS pixels of a cell that fits the window
+const [LEAST, MOST] = [72, 160]; // CSS pixels of a cell: as large as lets all rows be in sight, but to be read
 const [LETTERS, FEW_LETTERS] = [19, 12]; // of a block's name, and where the page is narrow
 const NARROW = 100; // CSS pixels of names there
 const HEADS = 110; // CSS pixels that the words and the headings take
