@@ -9,12 +9,10 @@ from lightning_cam import explain
 from lightning_cam.resolve.depth import find_depth
 from tests.models import class_token_vit, swin
 
-SMALL_RESNET = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16), "block": timm.models.resnet.BasicBlock}
-
 
 def small_resnet() -> nn.Module:
     torch.manual_seed(0)
-    return timm.models.resnet.ResNet(num_classes=3, **SMALL_RESNET).eval()
+    return timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1), num_classes=3).eval()
 
 
 def found(model: nn.Module, side: int) -> list[str]:

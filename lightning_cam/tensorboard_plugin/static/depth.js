@@ -9,8 +9,8 @@ import { formatEpoch, formatPercent, readable } from "./text.js";
 /** @typedef {import("./views.js").Tile} Tile */
 
 /**
- * Names of blocks, and last of the head, without what all blocks begin with, but for the word before a number; of longer
- * ones the end, where they differ.
+ * Names of blocks, and last of the head, without what all blocks begin with, but for the word before a number; where one is
+ * longer than there is room for, its words by their first letters.
  * @param {string[]} names
  * @param {number} most letters
  */
@@ -20,7 +20,7 @@ export function blockNames(names, most) {
   while (blocks.length > 1 && blocks.every((parts) => parts.length > common + 1 && parts[common] === blocks[0][common])) common++;
   if (common && blocks.some((parts) => /^\d/.test(parts[common]))) common--;
   const short = [...blocks.map((parts) => parts.slice(common).join(".")), ...names.slice(-1)];
-  return short.map((name) => (name.length > most ? `…${name.slice(1 - most)}` : name));
+  return short.map((name) => (name.length > most ? name.replace(/[a-z_]+/gi, (word) => word[0]) : name));
 }
 
 /** @typedef {{ method: string, names: string[], looks: number[], imageIndex: number, tiles: Tile[] }} DepthContent tiles row by row */

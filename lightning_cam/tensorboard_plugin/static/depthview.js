@@ -15,7 +15,8 @@ import { drawTile, drawingStyle } from "./tiles.js";
 const WORDS =
   "A row is a block, the first on top. It shows what the block reads at each place: relevance that is there before the block and no longer behind it, as it went to the class token or to other places. The last row is what is left behind all blocks, for the head to read; in a model without a class token that is most of it.";
 const [LEAST, MOST] = [72, 160]; // CSS pixels of a cell: as large as lets all rows be in sight, but to be read
-const [LETTERS, FEW_LETTERS] = [19, 12]; // of a block's name, and where the page is narrow
+const SMALLEST = 44; // CSS pixels of one on a narrow page: there are rather fewer looks
+const [LETTERS, FEW_LETTERS] = [19, 10]; // of a block's name, and where the page is narrow
 const NARROW = 100; // CSS pixels of names there
 const HEADS = 110; // CSS pixels that the words and the headings take
 /** The state that the cells depend on. @type {(keyof State)[]} */
@@ -48,7 +49,8 @@ export class DepthView {
     if (!timeline || !whole || !timeline.images.length || !width) return; // not decoded yet, not on the page yet
     const high = Math.floor((room.height - HEADS) / whole.names.length - GAP) * timeline.aspect;
     const side = state.fit ? Math.max(LEAST, Math.min(MOST, high)) : state.size;
-    const layout = matrixLayout(width, whole.looks.length, whole.names.length, side);
+    let layout = matrixLayout(width, whole.looks.length, whole.names.length, side);
+    for (let count = whole.looks.length - 1; layout.side < SMALLEST && count > 1; count--) layout = matrixLayout(width, count, whole.names.length, side);
     const content = depthContent(state, timeline, layout.columns) ?? whole;
     const { looks, tiles, names, method, imageIndex } = content;
     const style = drawingStyle(state);

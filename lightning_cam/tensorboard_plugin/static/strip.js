@@ -14,7 +14,7 @@ import { formatEpoch, formatNumber, readable } from "./text.js";
 
 const SIDE = 112; // pixels of a small tile's canvas
 const MOST_LOOKS = 12;
-const LETTERS = 11; // of a block's name
+const LETTERS = 9; // of a block's name
 
 /** A small tile. @typedef {{ button: HTMLButtonElement, canvas: HTMLCanvasElement, text: HTMLElement }} Small */
 
