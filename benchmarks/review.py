@@ -22,6 +22,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lightning_cam.timeline import TimelineWriter, read_timeline
+from lightning_cam.timeline.blocks import HEAD, BlockMaps
 from lightning_cam.timeline.report import write_report
 from tests.review.conftest import ARGUMENTS, chromium, tensorboard
 from tests.review.records import Run, photos
@@ -96,10 +97,14 @@ def writing(looks: int = 300) -> str:
 
 
 def records(folder: Path, runs: int, looks: int, images: int, megabytes: int) -> list[Path]:
-    """Write runs, each with an event file full of pictures beside the record."""
-    paths = []
+    """Write runs with what 12 blocks read, each with an event file full of pictures beside the record."""
+    paths, names = [], [*(f"blocks.{n}" for n in range(12)), HEAD]
     for n in range(runs):
         run = Run(folder / f"run_{n}", seed=n, count=images, size=224, grid=14, methods=["hirescam"]).looks(looks)
+        rng = np.random.default_rng(n)
+        for step in [*(run.steps[2**k - 1] for k in range(looks.bit_length())), run.steps[-1]]:
+            maps = [rng.normal(size=(images, 14, 14)) for _ in names]
+            run.writer.add_blocks(BlockMaps(step, names, {"hirescam": maps}))
         writer = EventFileWriter(str(run.folder))
         for step in range(megabytes):
             picture = Summary.Image(encoded_image_string=np.random.default_rng(step).bytes(1 << 20))

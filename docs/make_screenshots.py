@@ -75,8 +75,17 @@ def filmstrip(page: Page, frame: Frame) -> None:
     frame.click(".thumbs button:nth-child(2)")
 
 
+def depth(page: Page, frame: Frame) -> None:
+    """What each block reads of one image, in early looks little."""
+    frame.click("[data-view=depth]")
+    frame.check("input[name=squareRoot]")
+    frame.click(".thumbs button:nth-child(2)")
+    frame.wait_for_selector(".depth canvas[aria-label]")
+
+
 def difference(page: Page, frame: Frame) -> None:
     """What has changed since the first look."""
+    frame.uncheck("input[name=squareRoot]")
     frame.click("[data-view=diff]")
 
 
@@ -100,7 +109,7 @@ def runs(page: Page, frame: Frame) -> None:
     frame.wait_for_function("() => document.querySelectorAll('.headings div').length === 3")
 
 
-SHOTS: list[Callable[[Page, Frame], None]] = [overview, grid, filmstrip, difference, methods, enlarged, runs]
+SHOTS: list[Callable[[Page, Frame], None]] = [overview, grid, filmstrip, depth, difference, methods, enlarged, runs]
 
 
 def save(screenshot: bytes, path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from lightning_cam.timeline import TimelineWriter, find_timelines, read_timeline
+from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.format import (
     FILE_HEADER,
     MAGIC,
@@ -48,6 +49,7 @@ PROBE = {
 }
 LOOK = {"kind": "look", "step": 1, "epoch": 0, "time": 1.0, "methods": {"m": [2, 2]}, "top": 1, "metrics": {"x": 1.0}}
 METRICS = {"kind": "metrics", "step": 1, "metrics": {"x": 2}}
+BLOCKS = {"kind": "blocks", "step": 1, "names": ["a"], "methods": ["m"], "images": 2, "shapes": [[2, 2]]}
 VALUES: list[Any] = [
     None,
     True,
@@ -86,6 +88,8 @@ def good_record(folder: Path) -> bytes:
         maps = {"m": rng.normal(size=(COUNT, 3, 3)), "n": rng.normal(size=(COUNT, 2, 2))}
         writer.append(step, 0, maps, probabilities=rng.dirichlet(np.ones(4), COUNT), class_idx=[1, 0])
         writer.add_metrics(step, {"y": 1.0})
+        blocks = [rng.normal(size=(COUNT, 2, 2)), rng.normal(size=(COUNT, 1, 2))]
+        writer.add_blocks(BlockMaps(step, ["a", "head"], {"m": blocks}))
     writer.close()
     return path.read_bytes()
 
@@ -115,7 +119,7 @@ def other_contents(rng: random.Random, good: bytes) -> bytes:
     """Whole records whose JSON says something else."""
     data = FILE_HEADER.pack(MAGIC, VERSION, b"12345678")
     for n in range(rng.randint(1, 5)):
-        head: Any = dict(PROBE if n == 0 else rng.choice([LOOK, LOOK, METRICS]))
+        head: Any = dict(PROBE if n == 0 else rng.choice([LOOK, LOOK, METRICS, BLOCKS]))
         for _ in range(rng.choice([0, 0, 0, 1, 2])):
             key = rng.choice([*head, "class_idx"])
             if rng.random() < 0.3:

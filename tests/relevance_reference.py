@@ -5,6 +5,7 @@ Relevance itself is passed on, each rule as printed: what a unit gets is its con
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,23 @@ PUBLISHED = {
 
 def relevance_of(model: nn.Module, image: Tensor, class_idx: int, paper: Published) -> Tensor:
     """Relevance (h * w,) of the patches of one image (3, H, W) for a class: of the embedding beyond its bias."""
+    embedded, tokens, relevances = _relevance_before_blocks(model, image, class_idx, paper)
+    relevance = relevances[0][-len(embedded) :]
+    blank = model.patch_embed(torch.zeros_like(image)[None].double())[0]
+    return ((embedded - blank) * relevance / tokens[-len(embedded) :]).sum(1).detach()
+
+
+def read_by_blocks(model: nn.Module, image: Tensor, class_idx: int, paper: Published) -> list[Tensor]:
+    """Relevance (h * w,) that patches lose in each block, and last what is left behind all of them."""
+    embedded, _, relevances = _relevance_before_blocks(model, image, class_idx, paper)
+    at_patches = [relevance[-len(embedded) :].sum(1).detach() for relevance in relevances]
+    return [before - after for before, after in pairwise(at_patches)] + at_patches[-1:]
+
+
+def _relevance_before_blocks(
+    model: nn.Module, image: Tensor, class_idx: int, paper: Published
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The embedding, the tokens that the first block is given, and relevance before each block and behind the last."""
     model = model.double().eval()
     embedded = model.patch_embed(image[None].double())[0]
     tokens = embedded if model.cls_token is None else torch.cat([model.cls_token[0], embedded])
@@ -42,12 +60,10 @@ def relevance_of(model: nn.Module, image: Tensor, class_idx: int, paper: Publish
     states = [tokens]
     for block in model.blocks:
         states.append(block(states[-1][None])[0])
-    relevance = _of_head(model, states[-1], class_idx)
+    relevances = [_of_head(model, states[-1], class_idx)]
     for block, state in zip(reversed(model.blocks), reversed(states[:-1]), strict=True):
-        relevance = _of_block(block, state, relevance, paper)
-    relevance = relevance[-len(embedded) :]
-    blank = model.patch_embed(torch.zeros_like(image)[None].double())[0]
-    return ((embedded - blank) * relevance / tokens[-len(embedded) :]).sum(1).detach()
+        relevances.insert(0, _of_block(block, state, relevances[0], paper))
+    return embedded, tokens, relevances
 
 
 def _of_head(model: nn.Module, state: Tensor, class_idx: int) -> Tensor:

@@ -33,4 +33,4 @@ def with_next_best(explanation: Explanation, explain_by: Callable[[str], Explana
     except DoesNotApply as error:
         _log.info("%s", error)
     _log.warning("%s %s is used instead.", not_adding_up([LEADING], explanation.unknown), next(iter(others)))
-    return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset())
+    return replace(explanation, layer_maps=others, conservation={}, unknown=frozenset(), block_maps={})

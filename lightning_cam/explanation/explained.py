@@ -40,6 +40,9 @@ class Explanation:
         unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
         blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
             per attention, see `BlockStatistics`.
+        block_maps: With `blocks` given, for each of these methods what each block and, last, the head read of each
+            position, each (B, h, w) float32 on the block's own grid, at most 16 cells a side: the relevance there
+            before the block less that behind it. Without views of test-time augmentation.
         images: (B, C, H, W), what was explained, to be drawn under the maps.
         normalizations: What they may have been normalized with: means and standard deviations.
     """
@@ -53,6 +56,7 @@ class Explanation:
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     blocks: dict[str, Tensor] = field(default_factory=dict)
+    block_maps: dict[str, list[Tensor]] = field(default_factory=dict)
     images: Tensor | None = None
     normalizations: Sequence[Statistics] = ()
 

@@ -24,6 +24,7 @@ from lightning_cam.observe.views import SeveralViews, View
 from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
+from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.refusals import check_model, said_in_words
@@ -48,6 +49,7 @@ def explain(
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     embedding: TargetLayer | None = None,
+    blocks: Sequence[Block] = (),
     preprocess: Callable[[Image.Image], Tensor] | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
@@ -76,6 +78,7 @@ def explain(
         eigen_smooth: Use the first principal component of the weighted activations instead of their sum, in
             methods that weight activations.
         embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
+        blocks: Those behind the embedding, from `find_depth`, to be told what each of them reads.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
 
     Returns:
@@ -129,6 +132,7 @@ def explain(
         needs=needs,
         embedding=embedding,
         blank_embedding=None if blank is None else blank.embedding,
+        blocks=blocks if len(calls.views) == 1 else (),
     )
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
@@ -185,6 +189,7 @@ def explain(
             conservation=found,
             unknown=frozenset[str]().union(*(part.unknown for part in at_embedding)),
             blocks=at_embedding[0].blocks.by_name() if at_embedding[0].blocks is not None else {},
+            block_maps=_joined([part.block_maps for part in at_embedding]),
         )
     if not known:  # who has found them before looks often, and must not wait for the device
         if methods == DEFAULT and not adds_up(explanation):
@@ -204,6 +209,12 @@ def _say_what_is_blank(explanation: Explanation) -> None:
     blank = [method for method, maps in explanation.maps.items() if not maps.any()]
     if blank:
         _log.warning("The maps of %s are blank: %s", ", ".join(blank), BLANK)
+
+
+def _joined(parts: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+    """What blocks read in all batches; nothing where it was not to be seen in one of them."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: [torch.cat(maps) for maps in zip(*(part[name] for part in parts), strict=True)] for name in names}
 
 
 def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,11 @@ from lightning_cam.model.private import function_modes_off
 from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass, AttentionWatch
 from lightning_cam.passes.blocks import BlockStatistics
+from lightning_cam.passes.depth import BlockCuts
 from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.embedding import PIXELS
 
 
@@ -52,12 +54,15 @@ class EmbeddingCapture:
         gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
         blocks: What the blocks did, of the first images; None if not asked for.
+        block_maps: By the name of the rules, what each block and the head read, see `BlockCuts.maps`; empty if not
+            asked for, or not to be seen.
     """
 
     activations: Tensor
     gradients: dict[str, Tensor]
     unknown: frozenset[str]
     blocks: BlockStatistics | None
+    block_maps: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def capture(
     blank_embedding: Tensor | None = None,
     rules: Collection[str] = (),
     sees_blocks: bool = False,
+    blocks: Sequence[Block] = (),
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
@@ -114,6 +120,7 @@ def capture(
         blank_embedding: (1, ...), what it makes of nothing, which is taken away: it says nothing of the image.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
         sees_blocks: Whether to look, with `rules`, at what the blocks do.
+        blocks: From `find_depth`, with `rules`: what each of them reads is told as well.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -141,7 +148,7 @@ def capture(
     if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
         first = again(class_idx=class_idx, needs=set(needs) - of_attention)
         at_embedding = {"embedding": embedding, "blank_embedding": blank_embedding}
-        of_rules = partial(again, **at_embedding, rules=rules, sees_blocks=sees_blocks)
+        of_rules = partial(again, **at_embedding, rules=rules, sees_blocks=sees_blocks, blocks=blocks)
         others = of_rules(class_idx=first.class_idx, needs=of_attention)
         return replace(first, embedding=others.embedding, attention=others.attention)
     watch = AttentionWatch(model, layers[-1], of_attention) if of_attention else None
@@ -150,9 +157,11 @@ def capture(
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
         ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
-    output, tensors = _forward(
-        model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
-    )
+    cuts = BlockCuts(blocks if ruled is not None else ())
+    with cuts.watching():
+        output, tensors = _forward(
+            model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
+        )
     begins_with = tensors.pop() if ruled is not None else None
     seen: EmbeddingCapture | None = None
     attention: AttentionPass | DoesNotApply | None = None
@@ -161,7 +170,8 @@ def capture(
         if ruled is not None and ruled.is_ruled and (differentiate or watch is not None):
             # Its rules cannot be taken back for the plain gradients, which are asked in a pass of their own.
             plain = again(class_idx=classes, needs=needs)
-            return replace(plain, embedding=_by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules))
+            by_rules = _by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules, cuts)
+            return replace(plain, embedding=by_rules)
         grads = products = None
         if differentiate:
             retain_graph = ruled is not None or watch is not None
@@ -176,7 +186,7 @@ def capture(
             except DoesNotApply as error:
                 attention = error
         if ruled is not None:
-            seen = _by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules)
+            seen = _by_rules(ruled, scores, embedding, begins_with, blank_embedding, rules, cuts)
     captured = [
         LayerCapture(
             activations=_grid(layer, tensors[index].detach()),
@@ -201,23 +211,28 @@ def _by_rules(
     output: Tensor | None,
     blank: Tensor | None,
     rules: Collection[str],
+    cuts: BlockCuts,
 ) -> EmbeddingCapture:
     assert embedding is not None and output is not None
     if not scores.requires_grad:
         raise DoesNotApply("the score has no gradient, as behind quantized layers")
     unknown = unknown_operations(scores)
-    gradients = {}
+    gradients, block_maps, at_blocks = {}, {}, cuts.tensors
     for index, name in enumerate(rules):
         with ruled.backward_by(RULES[name]):
             retain_graph = index + 1 < len(rules)
-            (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
+            gradient, *others = torch.autograd.grad(
+                scores.sum(), [output, *at_blocks], retain_graph=retain_graph, allow_unused=True
+            )
         if gradient is None:
             raise DoesNotApply(f"the gradient of the score does not reach {embedding.name or 'the images'}")
         gradients[name] = _grid(embedding, gradient.detach())
+        if at_blocks:
+            block_maps[name] = cuts.maps(at_blocks, others)
     activations = _grid(embedding, output.detach())
     if blank is not None:
         activations = activations - _grid(embedding, blank)
-    return EmbeddingCapture(activations, gradients, frozenset(unknown), ruled.blocks)
+    return EmbeddingCapture(activations, gradients, frozenset(unknown), ruled.blocks, block_maps)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from lightning_cam.passes.rerun import Rerun
 from lightning_cam.passes.rules import RULES
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.depth import Block
 
 
 class MethodInputs:
@@ -36,6 +37,7 @@ class MethodInputs:
         embedding: From `find_embedding`, if any method asks for it.
         blank_embedding: What it makes of nothing, (1, ...).
         sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
+        blocks: From `find_depth`, where it is to be told what each of them reads.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class MethodInputs:
         embedding: TargetLayer | None = None,
         blank_embedding: Tensor | None = None,
         sees_blocks: bool = False,
+        blocks: Sequence[Block] = (),
     ) -> None:
         forward = WithGraphWhereNeeded(forward)
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
@@ -72,6 +75,7 @@ class MethodInputs:
             blank_embedding=blank_embedding,
             rules=[name for name in RULES if f"{name}_gradients" in needs],
             sees_blocks=sees_blocks,
+            blocks=blocks,
         )
 
     def maps(self, method: Method, **options: Any) -> list[Tensor]:

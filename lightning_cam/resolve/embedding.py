@@ -49,9 +49,13 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        search = Search.of(model, images, model if forward is None else forward)
-        size = (search.images.shape[2], search.images.shape[3])
-        found = next(_found(model, search, size), None)
+        return embedding_in(model, Search.of(model, images, model if forward is None else forward))
+
+
+def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
+    """The layer that `find_embedding` returns, of a model that was seen at work."""
+    size = (search.images.shape[2], search.images.shape[3])
+    found = next(_found(model, search, size), None)
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW", size))
 
 

@@ -9,6 +9,7 @@ from lightning_cam.observe.places import placed
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.patterns import OwnTokenOnly
 from lightning_cam.resolve.search import Search
+from lightning_cam.resolve.watch import first_tensor
 
 _LEAST_CELLS = 4  # of an axis: the outer ones may lie in part outside the image, and tell nothing
 _FELT = 1e-3  # of the largest gradient
@@ -81,13 +82,14 @@ def _middles(
 
     The outer ones are left out: they may see what lies outside of the image.
     """
-    outputs: list[Tensor] = []
-    handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
+    outputs: list[Tensor | None] = []
+    handle = module.register_forward_hook(lambda module, args, output: outputs.append(first_tensor(output)))
     try:
         with OwnTokenOnly():
             search.run(search.images)
     finally:
         handle.remove()
+    assert outputs[-1] is not None  # its layout is known
     grid = layout.to_grid(outputs[-1])
     weights = torch.randn(grid.shape[1], generator=torch.Generator().manual_seed(4)).to(grid)
     rows, columns = (_inner(cells) for cells in layout.grid_size)

@@ -13,7 +13,12 @@ def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Ca
         images: The images that it was made with.
         before: Time at which they must have ended.
     """
-    done = [call for call in trace.calls if call.is_layer and call.end < before and call.output is not None]
+    return gates_among([call for call in trace.calls if call.is_layer and call.end < before], trace, images)
+
+
+def gates_among(calls: list[Call], trace: Trace, images: Tensor) -> list[Call]:
+    """The gates among some calls, whose first output counts where they return several; last first."""
+    done = [call for call in calls if call.output is not None]
     once = [call for call in done if sum(other.module is call.module for other in trace.calls) == 1]
     # What only hands its input on (an identity, dropout) need not be what others are given.
     making = [call for call in reversed(once) if not same(call.input, call.output_print)]

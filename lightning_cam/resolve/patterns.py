@@ -15,6 +15,7 @@ from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.operations import ATTENTION, PRODUCTS, name_of, tensors_in_product
+from lightning_cam.resolve.watch import first_tensor
 
 # Of the noise that is added. Stronger noise drives deep networks with random weights into chaos, where a change at one
 # place is felt everywhere; weaker noise comes near to rounding in half precision.
@@ -165,7 +166,9 @@ def outputs_of(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequen
 
     def recorder(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            outputs[index] = output.detach().float().clone()
+            tensor = first_tensor(output)  # of what a block returns, which may be more
+            assert tensor is not None
+            outputs[index] = tensor.detach().float().clone()
 
         return hook
 

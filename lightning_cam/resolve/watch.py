@@ -42,6 +42,7 @@ class Call:
         start: Time at which it was entered; time counts calls and mixings.
         end: Time at which it was left.
         input: Fingerprint of its first tensor argument.
+        input_shape: Shape of that.
         output: The first tensor of its output.
         version: Of that tensor when the module was left: what writes to it later makes it another one's output.
         pools: Whether it returns less than half of the tokens it was given.
@@ -55,6 +56,7 @@ class Call:
     start: int
     end: int = -1
     input: Fingerprint | None = None
+    input_shape: tuple[int, ...] = ()
     output: Tensor | None = None
     version: int = 0
     pools: bool = False
@@ -187,7 +189,7 @@ class _Recorder(TorchFunctionMode):
             tensor = first_tensor([*args, *kwargs.values()])
             call = Call(name, module, self.time)
             if tensor is not None:
-                call.input = fingerprint(tensor)
+                call.input, call.input_shape = fingerprint(tensor), tuple(tensor.shape)
             with function_modes_off():  # the probing of a norm is no part of the forward pass
                 call.is_norm = is_norm(name, module, tensor)
             self.trace.calls.append(call)

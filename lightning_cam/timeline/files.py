@@ -69,6 +69,12 @@ class RecordFile:
                 self._file.truncate(end)
             raise
 
+    def overwrite(self, at: int, data: bytes) -> None:
+        """Write over what stands at a place; what is open for appending can only be added to."""
+        with self.path.open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+
     def truncate(self, size: int) -> None:
         """Cut off what lies behind `size` bytes."""
         self._file.truncate(size)

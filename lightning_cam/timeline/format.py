@@ -4,7 +4,8 @@ A file `{name}.lcam` starts with 16 bytes (`LCAM`, uint32 version, 8 random byte
 another one under the same path) and goes on with records: uint32 length, uint32 CRC-32, payload, all numbers
 little-endian. A payload is uint32 length of a JSON text, the text, then raw arrays. The text begins with
 `{"kind":`. The first record holds the probe images, each further one a look, or metrics that belong to the look of
-their step; a record of another kind is passed over. Of a look:
+their step, or what was found or what blocks read then (`found.py`, `blocks.py`); a record of another kind is passed
+over. Of a look:
 
 =================  ====================  ===============================================================
 array              type and shape        meaning
@@ -34,7 +35,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAGIC = b"LCAM"
-VERSION = 1
+VERSION = 2  # in 1 there are no records of blocks
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")

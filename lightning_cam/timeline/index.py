@@ -2,18 +2,20 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from lightning_cam.timeline.blocks import BlockMaps, check_blocks, decode_blocks
 from lightning_cam.timeline.format import FILE_HEADER, RECORD_HEADER, RecordError, decode_payload, find_records
 from lightning_cam.timeline.found import Found, check_found, decode_found
 from lightning_cam.timeline.heads import Layout, read_layout, read_metrics, read_place, read_probe
 
 _MOST_TAGS = 2**16
 _MOST_LAYOUTS = 1000
+_BESIDE = ("findings", "blocks")  # kinds of records that belong to a look and are read when they are asked for
 
 
 class Index:
@@ -32,6 +34,7 @@ class Index:
         epochs: (T,) int64.
         times: (T,) float64, seconds since 1970.
         metrics: For each tag the looks that have a value, and the values.
+        looks_with_blocks: Those with maps of blocks.
 
     Raises:
         RecordError: It is no CAM timeline, of a newer version, holds no probe images, or says what cannot be.
@@ -74,8 +77,12 @@ class Index:
 
         records = place[np.array(entries.record_look, np.int64)]
         self._records = np.stack([records, entries.record_at, entries.record_size], 1)[records >= 0]
-        found = place[np.array(entries.found_look, np.int64)]
-        self._found_at = [at for look, at in zip(found.tolist(), entries.found_at, strict=True) if look >= 0]
+        self._beside_at = {
+            kind: [at for look, at in zip(place[np.array(looks, np.int64)].tolist(), places, strict=True) if look >= 0]
+            for kind, (looks, places) in entries.beside.items()
+        }
+        with_blocks = place[np.array(entries.beside["blocks"][0], np.int64)]
+        self.looks_with_blocks = np.unique(with_blocks[with_blocks >= 0])
         looks = place[np.array(entries.value_look, np.int64)]
         tags, values = np.array(entries.value_tag, np.int64), np.array(entries.values, np.float64)
         looks, tags, values = looks[looks >= 0], tags[looks >= 0], values[looks >= 0]
@@ -115,13 +122,20 @@ class Index:
 
     def read_findings(self, file: BinaryIO) -> list[Found]:
         """Return what was found at the looks, in their order."""
-        found = []
-        for at in self._found_at:
+        return [decode_found(head, arrays, str(self.path)) for head, arrays in self._read_beside(file, "findings")]
+
+    def read_blocks(self, file: BinaryIO) -> list[BlockMaps]:
+        """Return what blocks read at the looks that have that, in their order."""
+        count = len(self.probe.labels)
+        read = self._read_beside(file, "blocks")
+        return [decode_blocks(head, arrays, count, str(self.path)) for head, arrays in read]
+
+    def _read_beside(self, file: BinaryIO, kind: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+        for at in self._beside_at[kind]:
             length, _ = RECORD_HEADER.unpack(_read(file, at, RECORD_HEADER.size))
             payload = file.read(length)
             head, end = decode_payload(payload, str(self.path))
-            found.append(decode_found(head, payload[end:], str(self.path)))
-        return found
+            yield head, payload[end:]
 
     def size_of(self, looks: np.ndarray) -> int:
         """Return how many bytes the records of these looks take, without the probe images."""
@@ -143,13 +157,14 @@ class _Entries:
         self.tags: dict[str, int] = {}
         self.value_look, self.value_tag, self.values = array("q"), array("q"), array("d")
         self.record_look, self.record_at, self.record_size = array("q"), array("q"), array("q")
-        self.found_look, self.found_at = array("q"), array("q")
+        # Of what stands beside looks: whose it is, and where.
+        self.beside = {kind: (array("q"), array("q")) for kind in _BESIDE}
 
     def add(self, head: dict[str, Any], count: int, what: str, at: int, arrays_at: int, num_bytes: int) -> None:
         kind = head.get("kind")
         if kind == "look":
             look = self._add_look(head, count, what, arrays_at, num_bytes)
-        elif kind in ("metrics", "findings"):
+        elif kind in ("metrics", *_BESIDE):
             step, _, _ = read_place({**head, "epoch": 0, "time": 0}, what)
             place = bisect_left(self.kept_steps, step)
             if place == len(self.kept_steps) or self.kept_steps[place] != step:
@@ -159,9 +174,13 @@ class _Entries:
             return
         if kind == "findings":
             check_found(head, num_bytes, what)
-            self.found_look.append(look)
-            self.found_at.append(at)
-        for tag, value in () if kind == "findings" else read_metrics(head, what):
+        elif kind == "blocks":
+            check_blocks(head, count, num_bytes, what)
+        if kind in _BESIDE:
+            looks, places = self.beside[kind]
+            looks.append(look)
+            places.append(at)
+        for tag, value in () if kind in _BESIDE else read_metrics(head, what):
             self.value_look.append(look)
             self.value_tag.append(self.tags.setdefault(tag, len(self.tags)))
             self.values.append(value)

@@ -19,6 +19,7 @@ from lightning_cam.timeline.arrays import (
     read_images,
     read_predictions,
 )
+from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.format import FILE_HEADER, MAGIC, SUFFIX, RecordError
 from lightning_cam.timeline.found import Found
 from lightning_cam.timeline.index import Index
@@ -51,6 +52,9 @@ class Timeline:
         values: (T, B) float32, the predicted values of a regression; NaN where there are none.
         metrics: For each tag (T,) float64; NaN where missing.
         findings: The findings of each look at the cohort.
+        blocks: What each block of the model read, at the few looks that this was kept of, in order:
+            `timeline.blocks[-1].maps["attnlrp"][k]` is (n, h, w) float32, what block `timeline.blocks[-1].names[k]`
+            read of the first n images.
         encoded_images: The files of the images, see :attr:`images`.
         encoded_regions: The files of the objects' masks, see :attr:`regions`.
     """
@@ -72,6 +76,7 @@ class Timeline:
     values: np.ndarray
     metrics: Mapping[str, np.ndarray]
     findings: list[Found] = field(repr=False)
+    blocks: list[BlockMaps] = field(repr=False)
     encoded_images: list[bytes] = field(repr=False)
     encoded_regions: list[bytes] = field(repr=False)
 
@@ -181,6 +186,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         values=predicted.values,
         metrics=ArraysByName({tag: partial(expand, len(index), *own) for tag, own in index.metrics.items()}),
         findings=index.read_findings(file),
+        blocks=index.read_blocks(file),
         encoded_images=images,
         encoded_regions=regions,
     )

@@ -197,7 +197,10 @@ def _chosen(index: Index, most_bytes: int, num_records: int, pace: Pace) -> np.n
     """The looks of a record that go into the report."""
     every = np.arange(len(index))
     room = min(most_bytes, _BYTES_PER_SECOND * max(0.0, pace.left)) / num_records
-    return evenly(len(index), min(_MOST_LOOKS, int(len(index) * room / index.size_of(every))))
+    chosen = evenly(len(index), min(_MOST_LOOKS, int(len(index) * room / index.size_of(every))))
+    # Few looks have maps of blocks; where there is room for them, none is left out.
+    with_blocks = np.union1d(chosen, index.looks_with_blocks)
+    return with_blocks if index.size_of(with_blocks) <= room else chosen
 
 
 def _text(name: str) -> str:

@@ -4,6 +4,7 @@ import io
 import logging
 import math
 import os
+import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_cam.timeline.blocks import BlockMaps, encode_blocks
 from lightning_cam.timeline.files import RecordFile, file_stem
 from lightning_cam.timeline.format import (
     FILE_HEADER,
@@ -207,6 +209,18 @@ class TimelineWriter:
         """
         self._opened().write(encode_record(*encode_found(found)))
 
+    def add_blocks(self, found: BlockMaps) -> None:
+        """Add what blocks read to the look of its step, of as many of the first images as 64 KB hold.
+
+        Args:
+            found: What they read, or why that is not known, at the step of a look written before.
+
+        Raises:
+            RuntimeError: :meth:`probe` was not called, or the writer is closed.
+            ValueError: There is not one array for each name.
+        """
+        self._opened().write(encode_record(*encode_blocks(found)))
+
     def close(self) -> None:
         """Close the file; a closed writer can be opened again with :meth:`probe`."""
         if self._file is not None:
@@ -243,7 +257,9 @@ class TimelineWriter:
         if faults:
             _log.warning("%s; the looks are recorded in %s instead.", "; ".join(faults), self._file.path)
         self._file.truncate(end)
-        if end == 0:
+        if end > 0:  # what is appended is of this version
+            self._file.overwrite(len(MAGIC), struct.pack("<I", VERSION))
+        else:
             self._file.write(FILE_HEADER.pack(MAGIC, VERSION, os.urandom(8)) + encode_record(head, pictures))
 
     def _begin(self, stem: str, number: int, faults: list[str]) -> RecordFile:

@@ -19,7 +19,7 @@ from lightning_cam.model.tasks import Task
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
-from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.depth import Depth, find_depth
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.checks import (
     CONTROL,
@@ -55,7 +55,7 @@ class ProbeExplainer:
 
     Attributes:
         layers: The target layers.
-        embedding: Where methods of the whole depth read relevance; None if there is none among the methods.
+        depth: Where methods of the whole depth read relevance; None if there is none among the methods.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -78,12 +78,12 @@ class ProbeExplainer:
         self._looks, self._methods = 0, settings.methods
         as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
         self.layers: list[TargetLayer]
-        self.embedding: TargetLayer | None
+        self.depth: Depth | None
         self._passes_detach = like is not None and like.passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
             self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
-            self.layers, self.embedding = like.layers, like.embedding
+            self.layers, self.depth = like.layers, like.depth
             return
         try:
             self._find(module, as_validated)
@@ -107,7 +107,7 @@ class ProbeExplainer:
         )
         self._forward = views or SeveralViews.of(module, images, forward)
         needs = frozenset[str]().union(*(method.needs for method in find_methods(settings.methods)))
-        self.embedding = find_embedding(module, images, forward=self._forward) if "embedding" in needs else None
+        self.depth = find_depth(module, images, forward=self._forward) if "embedding" in needs else None
         self.layers = layers[-1:] if settings.target_layers is None else layers
 
     def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
@@ -123,7 +123,7 @@ class ProbeExplainer:
             rows = torch.tensor(share_of(trainer, len(images)))
             images = images[rows.to(images.device)]
             classes = classes[rows.to(classes.device)] if isinstance(classes, Tensor) else classes
-        explanation = self._explain(module, images, rows, class_idx=classes)
+        explanation = self._explain(module, images, rows, class_idx=classes, with_blocks=True)
         # Only at the first look: to know it, the host has to wait for the device. Ranks with images of their own could
         # come to different answers.
         if self._looks == 0 and self._methods == DEFAULT and not self._shares and not adds_up(explanation):
@@ -161,7 +161,7 @@ class ProbeExplainer:
     @property
     def found(self) -> FoundLayers:
         """Where the model is explained."""
-        return FoundLayers(self.layers, self.embedding, self._passes_detach)
+        return FoundLayers(self.layers, self.depth, self._passes_detach)
 
     @property
     def task(self) -> Task:
@@ -212,10 +212,17 @@ class ProbeExplainer:
         return self._head.task is None or self._head.task.is_exclusive
 
     def _explain(
-        self, module: LightningModule, images: Tensor, rows: slice | Tensor, *, class_idx: Tensor | int | None
+        self,
+        module: LightningModule,
+        images: Tensor,
+        rows: slice | Tensor,
+        *,
+        class_idx: Tensor | int | None,
+        with_blocks: bool = False,
     ) -> Explanation:
+        explain_by = partial(self._explain_by, class_idx=class_idx, with_blocks=with_blocks)
         try:
-            return self._explain_by(self._methods, module, images, rows, class_idx=class_idx)
+            return explain_by(self._methods, module, images, rows)
         except DoesNotApply as error:
             names = [self._methods] if isinstance(self._methods, str | type) else self._methods
             names = [method.name for method in find_methods(DEFAULT)] if names == [DEFAULT] else names
@@ -224,7 +231,7 @@ class ProbeExplainer:
                 raise
             _log.warning("%s; it is skipped.", error)
             self._methods = others
-        return self._explain(module, images, rows, class_idx=class_idx)
+        return self._explain(module, images, rows, class_idx=class_idx, with_blocks=with_blocks)
 
     def _explain_by(
         self,
@@ -234,6 +241,7 @@ class ProbeExplainer:
         rows: slice | Tensor,
         *,
         class_idx: Tensor | int | None,
+        with_blocks: bool = False,
     ) -> Explanation:
         score, task = self._settings.score, self._head.task
         if score is None and task is not None and not task.has_classes:
@@ -243,7 +251,8 @@ class ProbeExplainer:
             images,
             methods,
             target_layers=self.layers,
-            embedding=self.embedding,
+            embedding=None if self.depth is None else self.depth.embedding,
+            blocks=self.depth.blocks if with_blocks and self.depth is not None else (),
             forward=self._forward.of_rows(rows),
             batch_size=self._settings.batch_size,
             class_idx=class_idx,

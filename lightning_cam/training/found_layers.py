@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.depth import Depth
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class FoundLayers:
 
     Args:
         layers: The target layers.
-        embedding: Where methods of the whole depth read relevance; None if there is none among the methods.
+        depth: Where methods of the whole depth read relevance; None if there is none among the methods.
         passes_detach: Whether the output has a gradient only if `detach()` is passed over.
     """
 
     layers: list[TargetLayer]
-    embedding: TargetLayer | None
+    depth: Depth | None
     passes_detach: bool
 
     def __getstate__(self) -> dict[str, Any]:
@@ -35,5 +36,8 @@ class FoundLayers:
         def changed(layer: TargetLayer) -> TargetLayer:
             return replace(layer, module=module_of(layer))
 
-        embedding = None if self.embedding is None else changed(self.embedding)
-        return FoundLayers([changed(layer) for layer in self.layers], embedding, self.passes_detach)
+        depth = self.depth
+        if depth is not None:
+            blocks = tuple(replace(block, layer=changed(block.layer)) for block in depth.blocks)
+            depth = replace(depth, embedding=changed(depth.embedding), blocks=blocks)
+        return FoundLayers([changed(layer) for layer in self.layers], depth, self.passes_detach)

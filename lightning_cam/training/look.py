@@ -40,6 +40,8 @@ class RunInfo:
         texts: What is true of each image where that is no single class, or None.
         present: (B, classes) bool, which labels each image has, or None.
         has_classes: Whether classes are predicted, and not a value.
+        blocks: Names of the model's blocks, where methods follow the score through them all.
+        no_blocks: Why there are none, in words.
     """
 
     name: str
@@ -53,6 +55,8 @@ class RunInfo:
     texts: list[str] | None = None
     present: Tensor | None = None
     has_classes: bool = True
+    blocks: list[str] = field(default_factory=list)
+    no_blocks: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Look:
         conservation: By method, (B,) float32, see `Explanation`, like `unknown`.
         unknown: Operations in which relevance may be lost.
         blocks: What the model's attentions do, likewise.
+        block_maps: What each block and the head read, likewise.
         gain_over_chance: By method, (b,) float32, see `checks.gain_over_chance`. Empty at most looks.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
@@ -108,6 +113,7 @@ class Look:
     conservation: dict[str, Tensor] = field(default_factory=dict)
     unknown: frozenset[str] = frozenset()
     blocks: dict[str, Tensor] = field(default_factory=dict)
+    block_maps: dict[str, list[Tensor]] = field(default_factory=dict)
     gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
@@ -210,6 +216,7 @@ def measure(
         conservation=explanation.conservation,
         unknown=explanation.unknown,
         blocks=explanation.blocks,
+        block_maps=explanation.block_maps,
         gain_over_chance=checks.gain_over_chance,
         agreement=agreement,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_cam.explanation import Explanation, find_methods
 from lightning_cam.printable import printable
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.cohort import FoundLook
@@ -57,7 +58,7 @@ class LookLogger:
         probe: The fixed images, on the model's device.
         layers: The target layers.
         taken: What is explained.
-        embedding: Where methods of the whole depth read relevance, if there are any.
+        depth: Where methods of the whole depth read relevance, if there are any.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -71,7 +72,7 @@ class LookLogger:
         probe: ProbeBatch,
         layers: Sequence[TargetLayer],
         taken: Taken,
-        embedding: TargetLayer | None = None,
+        depth: Depth | None = None,
     ) -> None:
         self._settings, self._probe, self._task = settings, probe, taken.head.task
         loaders = loaders_of(trainer)
@@ -86,7 +87,7 @@ class LookLogger:
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, embedding, report, taken),
+            text=self._about(layers, depth, report, taken),
             images=pictures_of(probe, loaders, module, settings),
             labels=probe.labels,
             regions=probe.regions,
@@ -95,6 +96,8 @@ class LookLogger:
             texts=truth.texts,
             present=truth.present,
             has_classes=self._task is None or self._task.has_classes,
+            blocks=[block.layer.name for block in depth.blocks] if depth is not None else [],
+            no_blocks=depth.why if depth is not None else "",
         )
         _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), holds(probe, count))
         # In a `fast_dev_run` everything is tried, and nothing is written.
@@ -157,15 +160,13 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(
-        self, layers: Sequence[TargetLayer], embedding: TargetLayer | None, report: Path | None, taken: Taken
-    ) -> str:
+    def _about(self, layers: Sequence[TargetLayer], depth: Depth | None, report: Path | None, taken: Taken) -> str:
         return _ABOUT.format(
             taken=taken.words,
             beside=_beside(layers),
             holds=holds(self._probe, taken.head.num_classes),
             layers="`, `".join(layer.name for layer in layers),
-            depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
+            depth="" if depth is None else f", of the whole depth at `{depth.embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._target(),
             report=f", and `{report.name}` when the run has ended" if report else "",

@@ -125,4 +125,5 @@ def gather(trainer: Trainer, part: Explanation, count: int) -> Explanation:
         logits=None if part.logits is None else whole(part.logits, 0),
         class_idx=None if part.class_idx is None else whole(part.class_idx, 0),
         conservation={name: whole(values, 0) for name, values in part.conservation.items()},
+        block_maps={name: [whole(maps, 0) for maps in rows] for name, rows in part.block_maps.items()},
     )

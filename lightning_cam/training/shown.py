@@ -60,6 +60,6 @@ def shown_of(
         logger = None
         if trainer.is_global_zero:
             taken = finder.taken(head)
-            logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.embedding)
+            logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.depth)
         shown.append(Shown(head, explainer, logger))
     return shown

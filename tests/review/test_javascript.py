@@ -18,6 +18,7 @@ import torch
 
 from lightning_cam.render import scale_common, scale_per_image
 from lightning_cam.timeline import TimelineWriter, read_timeline
+from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.found import Found, FoundEntry
 from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
@@ -44,6 +45,7 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = write(folder)
         save(folder / f"{path.stem}.json", record_as_json(path))
     save(folder / "found.json", found_as_json(write_found(folder)))
+    save(folder / "blocks.json", blocks_as_json(write_blocks(folder)))
     save(folder / "scales.json", scales_as_json(write_scales(folder)))
     save(folder / "colors.json", colors_as_json())
     save(folder / "interpolate.json", interpolations())
@@ -68,6 +70,24 @@ def found_as_json(path: Path) -> Any:
     return [
         {"step": found.step, "findings": [asdict(finding) for finding in found.findings]}
         for found in read_timeline(path).findings
+    ]
+
+
+def write_blocks(folder: Path) -> Path:
+    """What blocks read at two of three looks, of fewer images than there are, and of a look that is not there."""
+    writer = writer_of(folder, "blocks")
+    rng = np.random.default_rng(0)
+    for step in (1, 2, 3):
+        writer.append(step, 0, {"attnlrp": np.ones((COUNT, 4, 3)), "hirescam": np.ones((COUNT, 4, 3))})
+        rows = [rng.normal(size=(COUNT - 1, *shape)) for shape in ((4, 3), (2, 2), (2, 2))]
+        writer.add_blocks(BlockMaps(7 if step == 2 else step, ["a", "b", "head"], {"attnlrp": rows}))
+    return writer.path
+
+
+def blocks_as_json(path: Path) -> Any:
+    return [
+        {"step": one.step, "names": one.names, "maps": {m: [r.tolist() for r in rows] for m, rows in one.maps.items()}}
+        for one in read_timeline(path).blocks
     ]
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.found import Found, FoundEntry
 from lightning_cam.timeline.report import write_report
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, IN_TENSORBOARD, frame_of, place, set_range, settle, tiles, view
 from tests.review.records import CLASSES, Run
 
-VIEWS = ("overview", "grid", "film", "diff", "runs", "methods", "pair")
+VIEWS = ("overview", "grid", "film", "depth", "diff", "runs", "methods", "pair")
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,8 @@ def run(tmp_path_factory):
         ]
         maps = np.ones((18, 28, 28))
         run.writer.add_findings(Found(step, found, dict(enumerate(maps[:3])), np.arange(18), maps))
+        rows = [np.ones((8, 4, 4)) * n for n in range(3)]
+        run.writer.add_blocks(BlockMaps(step, ["blocks.0", "blocks.1", "head"], {"hirescam": rows}))
     return run
 
 
@@ -70,7 +73,9 @@ def test_axe_finds_no_violation_in_any_view(server, report, open_page, axe, them
     page = open_page({"tab": server + ENTRY, "report": report}[place], color_scheme=theme)
     for name in VIEWS:
         view(page, name)
-        page.wait_for_selector(".tile" if name != "overview" else ".overview canvas")
+        page.wait_for_selector(
+            {"overview": ".overview canvas", "depth": ".depth canvas[aria-label]"}.get(name, ".tile")
+        )
         assert page.get_attribute("html", "data-theme") == theme
         assert violations(page, axe) == [], name
     view(page, "grid")

@@ -32,7 +32,7 @@ const FIELDS = [
   ["run", "timeline", asText],
   ["method", "method", asText],
   ["step", "step", asNumber],
-  ["image", "image", asCount, ["film"]],
+  ["image", "image", asCount, ["film", "depth"]],
   ["versus", "reference", asNumber, ["diff"]],
   ["b-run", "otherRun", asText, ["pair"]],
   ["b-method", "otherMethod", asText, ["pair"]],

@@ -1,4 +1,4 @@
-// Tiles in columns, to compare: runs, methods, A and B. One row per image.
+// Tiles in columns, to compare: runs, methods, A and B. One row per image. And which looks have a place beside each other.
 
 import { readable } from "./text.js";
 
@@ -7,6 +7,18 @@ import { readable } from "./text.js";
 /** @typedef {import("./views.js").Content} Content */
 /** @typedef {import("./views.js").Heading} Heading */
 /** @typedef {import("./views.js").Tile} Tile */
+
+/**
+ * Indices of looks: all, or an even spread that holds the first, the last and the current one.
+ * @param {number} count
+ * @param {number} current
+ * @param {number} most
+ */
+export function thinned(count, current, most) {
+  if (count <= most) return Array.from({ length: count }, (_, t) => t);
+  const spread = Array.from({ length: most }, (_, k) => Math.round((k * (count - 1)) / (most - 1)));
+  return [...new Set([...spread, current])].sort((a, b) => a - b);
+}
 
 /**
  * @param {Timeline} timeline

@@ -1,5 +1,6 @@
 // What is shown, as one picture with its captions: to save it.
 
+import { blockLines, depthContent } from "./depth.js";
 import { context2d, html } from "./dom.js";
 import { drawTile, drawingStyle } from "./tiles.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
@@ -23,14 +24,15 @@ export function captionOf(state, timelines, allSteps = false) {
   const [first] = timelines;
   const look = first.looks[first.lookAt(state.step ?? -Infinity)];
   const runs = timelines.map(({ fullName }) => fullName).join(", ");
-  const method = state.view === "methods" ? first.methods.map(readable).join(", ") : readable(state.method ?? "");
+  const byDepth = state.view === "depth" ? depthContent(state, first) : null;
+  const method = byDepth ? `${readable(byDepth.method)}, what each block reads of image ${byDepth.imageIndex + 1} (${first.nameOf(byDepth.imageIndex)})` : state.view === "methods" ? first.methods.map(readable).join(", ") : readable(state.method ?? "");
   const last = first.looks[first.looks.length - 1];
-  const film = allSteps || state.view === "film" || state.view === "overview";
+  const film = allSteps || state.view === "film" || state.view === "depth" || state.view === "overview";
   const place = film ? `steps ${formatNumber(first.looks[0].step)} to ${formatNumber(last.step)}` : `step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`;
   const versus = state.view === "diff" ? ` · change since step ${formatNumber(first.looks[first.lookAt(state.reference ?? -Infinity)].step)}` : "";
   const other = timelines[timelines.length - 1];
   const beside = state.view === "pair" ? ` · B: ${other.fullName}, ${readable(state.otherMethod ?? state.method ?? "")}${state.otherStep === null ? "" : `, step ${formatNumber(state.otherStep)}`}` : "";
-  const scale = `scale ${SCALES[state.scale]}${state.squareRoot ? ", square root" : ""}${state.signed ? ", signed" : ""}`;
+  const scale = `scale ${byDepth ? "common to all tiles" : SCALES[state.scale]}${state.squareRoot ? ", square root" : ""}${state.signed ? ", signed" : ""}`;
   return `${runs} · ${method} · ${place}${versus}${beside} · ${scale}`;
 }
 
@@ -94,7 +96,9 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
  * A tile's two lines, and the name of the color of the second.
  * @param {import("./views.js").Tile} tile
  */
-function linesFor({ timeline, lookIndex, imageIndex, caption }) {
+function linesFor(tile) {
+  const { timeline, lookIndex, imageIndex, caption } = tile;
+  if (caption === "block") return [...blockLines(tile), "--muted"];
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
   const first = caption === "step" ? `${formatNumber(step)} · ${formatEpoch(epoch)}` : timeline.nameOf(imageIndex);

@@ -1,21 +1,25 @@
 // The bar with the views on top and the column with the settings.
 
+import { blockMethod, blockMethods } from "./blockmaps.js";
 import { DIVERGING, SEQUENTIAL, gradient, isDiverging } from "./colors.js";
 import { context2d, html, setText } from "./dom.js";
 import { checkbox, choice, group, slider } from "./fields.js";
+import { thinned } from "./columns.js";
 import { chosenImages, confusions, quarterCount } from "./filters.js";
 import { fullScale } from "./fullscale.js";
 import { rove } from "./roving.js";
 import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
 import { ALIGNED, SCALES, SHOWN, SORTS } from "./state.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
-import { VIEWS, comparedRuns, shownTimelines, thinned } from "./views.js";
+import { VIEWS, comparedRuns, shownTimelines } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
 export const NARROW_PAGE = "(max-width: 760px)"; // as in style.css
+/** @type {string[]} views of a single image */
+const OF_ONE_IMAGE = ["film", "depth"];
 const MAX_OPTIONS = 500; // looks to choose from; more are thinned out evenly
 const THUMB_WIDTH = 72; // pixels of its canvas
 const STRENGTH_NOTE = "Bar at the right of a tile: the map's largest value, as a share of its image's full color over time.";
@@ -34,6 +38,7 @@ const LARGEST = { image: "largest value of this map", row: "99th percentile of t
  * @param {Timeline[]} timelines
  */
 function scaleNote(state, timelines) {
+  if (state.view === "depth") return "Full color: the largest value of all blocks at all steps here. All tiles share this scale.";
   const peak = state.scale === "common" && state.method !== null ? fullScale(timelines, state.method, isSigned(state), null) : null;
   const setBy = peak ? `: ${formatNumber(peak.value)}, image ${peak.imageIndex + 1} (${peak.timeline.nameOf(peak.imageIndex)}) at step ${formatNumber(peak.timeline.looks[peak.lookIndex].step)}` : "";
   const largest = `the ${LARGEST[state.scale]}${setBy}`;
@@ -85,6 +90,7 @@ export class Controls {
     this.filterGroup = group("Images", label, predicted, confusion, show, this.shownNote, sort, this.sortAnew, counted);
     this.legend = html("div", { class: "legend" });
     this.scaleNote = hint();
+    this.strengthNote = hint(STRENGTH_NOTE);
     const groups = [
       group("Maps", this.choices.timeline, this.choices.method, this.choices.reference),
       this.runsGroup,
@@ -100,8 +106,7 @@ export class Controls {
   #overlayGroup() {
     const { opacity, threshold, squareRoot, signed, smooth, outlines } = this.fields;
     const { colormap, scale } = this.choices;
-    const strengthNote = hint(STRENGTH_NOTE);
-    return group("Overlay", opacity, threshold, colormap, this.legend, scale, this.scaleNote, strengthNote, squareRoot, signed, smooth, outlines);
+    return group("Overlay", opacity, threshold, colormap, this.legend, scale, this.scaleNote, this.strengthNote, squareRoot, signed, smooth, outlines);
   }
 
   show() {
@@ -118,7 +123,7 @@ export class Controls {
     setText(this.scaleNote, scaleNote(state, shownTimelines(app)));
     this.#showLegend();
     if (state.view === "runs") this.#showRuns();
-    if (state.view === "film") this.#showThumbs(shown);
+    if (OF_ONE_IMAGE.includes(state.view)) this.#showThumbs(shown);
   }
 
   /** @param {Timeline | undefined} shown */
@@ -146,7 +151,9 @@ export class Controls {
       [[null, "same epoch as A"], ...kept.map(({ step, epoch }) => /** @type {const} */ ([step, `step ${formatNumber(step)} · ${formatEpoch(epoch)}`]))],
       state.otherStep,
     );
-    choices.method.show((shown?.methods ?? []).map((method) => [method, readable(method)]), state.method);
+    const byDepth = state.view === "depth" && shown ? blockMethods(shown) : [];
+    const methods = byDepth.length ? byDepth : (shown?.methods ?? []);
+    choices.method.show(methods.map((method) => [method, readable(method)]), byDepth.length && shown ? blockMethod(shown, state.method) : state.method);
     choices.colormap.show((isDiverging(colormap) ? DIVERGING : SEQUENTIAL).map((name) => [name, name]), colormap);
     choices.scale.show(Object.entries(SCALES), state.scale);
     choices.label.show([[null, "all"], ...labels.map((label) => /** @type {const} */ ([label, shown?.className(label) ?? ""]))], state.label);
@@ -179,12 +186,13 @@ export class Controls {
     this.choices.method.element.hidden = view === "methods";
     this.choices.reference.element.hidden = view !== "diff";
     this.fields.signed.element.hidden = view === "diff";
-    this.fields.outlines.element.hidden = view === "overview" || !shown?.outlines.length;
+    this.fields.outlines.element.hidden = view === "overview" || !shown?.masks.length;
     this.runsGroup.hidden = view !== "runs";
     this.pairGroup.hidden = view !== "pair";
     this.fields.swipeAt.element.hidden = !this.app.state.swipe;
-    this.imageGroup.hidden = view !== "film";
-    this.filterGroup.hidden = view === "film";
+    this.imageGroup.hidden = !OF_ONE_IMAGE.includes(view);
+    this.filterGroup.hidden = OF_ONE_IMAGE.includes(view);
+    this.choices.scale.element.hidden = this.strengthNote.hidden = view === "depth";
     this.fields.size.element.hidden = this.fields.fit.element.hidden = view === "overview";
     setText(this.shownNote, SHOWN_NOTES[show] ?? "");
     this.shownNote.hidden = !SHOWN_NOTES[show];

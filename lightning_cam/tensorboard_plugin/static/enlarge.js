@@ -1,13 +1,15 @@
 // One tile, large: the image beside its map, what the model said, and how that came about.
 
+import { looksWithBlocks, nearestBefore } from "./blockmaps.js";
 import { SERIES_COLORS } from "./colors.js";
+import { blockLines } from "./depth.js";
 import { html, setText, svg } from "./dom.js";
 import { drawImage } from "./draw.js";
 import { chosenImages } from "./filters.js";
 import { NoteFields } from "./notes.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
-import { Strip, lookEntries, methodEntries } from "./strip.js";
+import { Strip, blockEntries, lookEntries, methodEntries } from "./strip.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 import { cellText, drawTile, showTip } from "./tiles.js";
 import { Zoom } from "./zoom.js";
@@ -52,7 +54,12 @@ export class EnlargedTile {
     this.facts = html("p", { class: "hint" });
     this.tip = html("div", { class: "tip", hidden: true });
     this.noteFields = new NoteFields(app.annotations);
-    this.methods = new Strip("by all methods", (n) => this.#choose({ method: this.tile?.timeline.methods[n] }));
+    /** @type {ReturnType<typeof methodEntries>} */
+    this.byMethod = [];
+    this.methods = new Strip("by all methods", (n) => this.#choose({ method: this.byMethod[n].tile.method }));
+    this.blocks = new Strip("by all blocks", (n) => this.#choose({ block: n ? n - 1 : undefined }));
+    this.byDepth = html("button", { type: "button", class: "small", onclick: () => this.#showDepth() }, "all blocks at all steps");
+    this.blocksPart = html("div", { class: "by-block" }, this.blocks.element, this.byDepth);
     /** @type {ReturnType<typeof lookEntries>} */
     this.looks = [];
     this.film = new Strip("at other looks", (n) => app.change({ step: this.looks[n].step, follow: false }));
@@ -70,6 +77,7 @@ export class EnlargedTile {
       this.cellValue,
       this.noteFields.element,
       this.methods.element,
+      this.blocksPart,
       this.film.element,
       html("div", { class: "details" }, this.topClasses, this.history),
       this.facts,
@@ -101,8 +109,9 @@ export class EnlargedTile {
   show(timelines, style) {
     if (!this.tile) return;
     const { state } = this.app;
-    const { timeline, imageIndex, method } = this.tile;
-    const lookIndex = timeline.lookAt(state.step ?? -Infinity);
+    const { timeline, imageIndex, method, block } = this.tile;
+    const now = timeline.lookAt(state.step ?? -Infinity);
+    const lookIndex = block === undefined ? now : nearestBefore(looksWithBlocks(timeline, method), now);
     this.tile.lookIndex = lookIndex;
     const look = timeline.looks[lookIndex];
     const { width: stored = 0, height: storedHeight = 0 } = timeline.images[imageIndex] ?? {};
@@ -115,14 +124,19 @@ export class EnlargedTile {
     this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
     const { label, top } = timeline.prediction(lookIndex, imageIndex);
     setText(this.title, timeline.nameOf(imageIndex));
-    setText(this.place, `${timeline.label} · ${readable(method ?? "")} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
+    const blockName = block === undefined ? "" : ` · ${readable(look.blocks?.names[block] ?? "")}`;
+    setText(this.place, `${timeline.label} · ${readable(method ?? "")}${blockName} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
     this.noteFields.show(timeline.probe.hashes[imageIndex]);
     setText(this.facts, factsOf(this.tile).join(" · "));
-    this.methods.element.hidden = timeline.methods.length < 2;
-    if (!this.methods.element.hidden) this.methods.show(state, timelines, methodEntries(this.tile), style);
+    this.byMethod = methodEntries(this.tile);
+    this.methods.element.hidden = this.byMethod.length < 2;
+    if (!this.methods.element.hidden) this.methods.show(state, timelines, this.byMethod, style);
+    const blocks = blockEntries(this.tile);
+    this.blocksPart.hidden = !blocks.length;
+    if (blocks.length) this.blocks.show(state, timelines, blocks, style);
     this.looks = lookEntries(this.tile);
     this.film.element.hidden = this.looks.length < 2;
     if (!this.film.element.hidden) this.film.show(state, timelines, this.looks, style);
@@ -134,6 +148,13 @@ export class EnlargedTile {
     if (!this.tile) return;
     Object.assign(this.tile, patch);
     this.app.change({});
+  }
+
+  #showDepth() {
+    if (!this.tile) return;
+    const { imageIndex, method } = this.tile;
+    this.element.close();
+    this.app.change({ view: "depth", image: imageIndex, method });
   }
 
   /**
@@ -213,6 +234,7 @@ function factsOf(tile) {
   const facts = value ? [`value: ${value}`] : [];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
+  if (tile.block !== undefined) facts.push(blockLines(tile)[1]);
   const maps = mapsOf(tile);
   facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
   facts.push(`drift ${formatNumber(method === null ? 0 : timeline.drift(method)[imageIndex])}`);

@@ -77,6 +77,17 @@ export function isFound({ step, findings, classes, images, pictures, picture_byt
 }
 
 /**
+ * Whether this is the JSON of what blocks read at an earlier look.
+ * @param {any} head
+ * @param {number} count images of the probe batch
+ */
+export function isBlocks({ step, names, methods, images, shapes, why = "" }, count) {
+  const isGrid = (/** @type {any} */ grid) => areAll(grid, (side) => isCount(side) && side > 0) && grid.length === 2;
+  const areNames = areAll(names, isName) && areAll(methods, isName) && isName(why);
+  return Number.isSafeInteger(step) && areNames && isCount(images) && images <= count && areAll(shapes, isGrid) && shapes.length === names.length;
+}
+
+/**
  * Whether this is the JSON of metrics that belong to an earlier look.
  * @param {any} head
  */

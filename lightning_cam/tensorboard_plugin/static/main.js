@@ -4,6 +4,7 @@ import { Address, copyButton } from "./address.js";
 import { Charts } from "./chart.js";
 import { Controls, NARROW_PAGE } from "./controls.js";
 import { html, setText, textRuler } from "./dom.js";
+import { DepthView } from "./depthview.js";
 import { EnlargedTile } from "./enlarge.js";
 import { knowPins } from "./filters.js";
 import { Findings } from "./findings.js";
@@ -101,8 +102,9 @@ export class App {
     );
     this.findings = new Findings(this);
     this.overview = new Overview(this);
+    this.depth = new DepthView(this);
     this.saver = new Saver(this);
-    this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.board.element);
+    this.panel = html("div", { role: "tabpanel", id: "view" }, this.overview.element, this.depth.element, this.board.element);
     this.room = { width: 0, height: 0 }; // CSS pixels for the tiles
     const main = html("main", {}, this.message, this.panel);
     new ResizeObserver(([{ contentRect: { width, height } }]) => {
@@ -246,7 +248,8 @@ export class App {
     this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)], this.#marks(first));
     this.panel.setAttribute("aria-labelledby", `tab-${state.view}`);
     this.overview.show(first);
-    this.board.element.hidden = state.view === "overview";
+    this.depth.show(first);
+    this.board.element.hidden = state.view === "overview" || state.view === "depth";
     if (!this.board.element.hidden) this.board.show(arrangement);
     this.enlarged.show(timelines, drawingStyle(state));
     this.charts.element.hidden = !state.charts || !steps.length;
@@ -261,7 +264,7 @@ export class App {
   /** @param {Timeline | undefined} timeline */
   #marks(timeline) {
     const { view, method, image } = this.state;
-    return timeline ? marksOf(timeline, method, view === "film" ? Math.min(image, timeline.count - 1) : null) : NO_MARKS;
+    return timeline ? marksOf(timeline, method, view === "film" || view === "depth" ? Math.min(image, timeline.count - 1) : null) : NO_MARKS;
   }
 
   #showMessage() {

@@ -16,7 +16,7 @@ import { context2d, html, setText } from "./dom.js";
  * @property {(row: number, column: number) => void} open
  */
 
-/** @typedef {{ name: string, picture?: CanvasImageSource }} Row */
+/** @typedef {{ name: string, title?: string, picture?: CanvasImageSource }} Row */
 /** @typedef {{ x: number, y: number, width: number, height: number }} Box in pixels of the canvas */
 
 const GAP = 2; // CSS pixels between cells
@@ -29,15 +29,23 @@ const MANY_ROWS = 24; // more of them get cells of at most
 const SIDE_OF_MANY = 32;
 
 /**
+ * @param {number} width CSS pixels
+ * @param {number} rows
+ */
+function mostSide(width, rows) {
+  return rows > MANY_ROWS ? SIDE_OF_MANY : Math.max(LARGE_SIDE, Math.min(LARGEST_SIDE, Math.floor(width / 20)));
+}
+
+/**
  * How wide cells are, and how many of them fit, where there is room of a width.
  * @param {number} width CSS pixels
  * @param {number} looks
  * @param {number} rows
+ * @param {number} [most] CSS pixels of a cell
  */
-export function matrixLayout(width, looks, rows) {
+export function matrixLayout(width, looks, rows, most = mostSide(width, rows)) {
   const names = width < NARROW ? SMALL_NAME_WIDTH : NAME_WIDTH;
   const room = Math.max(LEAST_SIDE, width - names);
-  const most = rows > MANY_ROWS ? SIDE_OF_MANY : Math.max(LARGE_SIDE, Math.min(LARGEST_SIDE, Math.floor(width / 20)));
   const side = Math.max(LEAST_SIDE, Math.min(most, Math.floor(room / Math.max(1, looks)) - GAP));
   return { names, side, columns: Math.max(1, Math.floor(room / (side + GAP))) };
 }
@@ -106,8 +114,8 @@ export class Matrix {
   }
 
   /** @param {Row} row */
-  #head({ name, picture }) {
-    const head = html("div", { title: name, style: `height: ${this.height + GAP}px` });
+  #head({ name, title = name, picture }) {
+    const head = html("div", { title, style: `height: ${this.height + GAP}px` });
     if (picture) {
       const canvas = html("canvas", { width: 2 * this.side, height: 2 * this.height, style: `width: ${Math.min(this.side, LARGE_SIDE)}px` });
       context2d(canvas).drawImage(picture, 0, 0, canvas.width, canvas.height);

@@ -1,5 +1,7 @@
 // What the page says where something is missing.
 
+import { blockMethods } from "./blockmaps.js";
+import { readable } from "./text.js";
 import { MAX_RUNS, comparedRuns, shownTimelines } from "./views.js";
 
 /** @typedef {import("./main.js").App} App */
@@ -11,6 +13,7 @@ const NO_LOOK =
   "No looks yet: the first one comes with the next validation. If it does not, see the log of the training.";
 const ONE_RUN = "Only one run has looks. To compare runs, put them under the same log directory.";
 const ONE_METHOD = 'Only one method here. Give the callback several: methods=["hirescam", "gradcam"].';
+const NO_BLOCKS = 'This record has no maps of single blocks. Methods of the whole depth record them: methods=["attnlrp"].';
 
 /**
  * Ids of the records that the view is to show.
@@ -59,11 +62,21 @@ function omissions(app) {
 }
 
 /**
+ * Why there is no view by depth.
+ * @param {Timeline} timeline
+ */
+function noDepth(timeline) {
+  const why = timeline.looks.flatMap(({ blocks }) => blocks?.why ?? []).pop();
+  return why ? `What each block reads is not known: ${readable(why)}.` : NO_BLOCKS;
+}
+
+/**
  * How to get more to compare where there is just one.
  * @param {App} app
  * @param {Timeline} timeline
  */
 function advice({ state: { view }, listed }, timeline) {
   if (view === "runs" && listed.filter(({ empty }) => !empty).length === 1) return [ONE_RUN];
+  if (view === "depth" && !blockMethods(timeline).length) return [noDepth(timeline)];
   return view === "methods" && timeline.methods.length === 1 ? [ONE_METHOD] : [];
 }

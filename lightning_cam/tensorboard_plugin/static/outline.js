@@ -9,31 +9,39 @@
  * @returns {[number, number, number, number][]}
  */
 export function borderLines(width, height, covers) {
-  const inside = (/** @type {number} */ x, /** @type {number} */ y) => x >= 0 && y >= 0 && x < width && y < height && covers(x, y);
+  const wide = width + 2; // around the mask there is nothing
+  const mask = new Uint8Array(wide * (height + 2));
+  for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) mask[(y + 1) * wide + x + 1] = covers(x, y) ? 1 : 0;
   /** @type {[number, number, number, number][]} */
   const lines = [];
   for (let y = 0; y <= height; y++) {
-    const across = stretches(width, (x) => inside(x, y) !== inside(x, y - 1));
+    const across = stretches(mask, width, y * wide + 1, 1, wide);
     for (const [from, to] of across) lines.push([from / width, y / height, to / width, y / height]);
   }
   for (let x = 0; x <= width; x++) {
-    const down = stretches(height, (y) => inside(x, y) !== inside(x - 1, y));
+    const down = stretches(mask, height, wide + x, wide, 1);
     for (const [from, to] of down) lines.push([x / width, from / height, x / width, to / height]);
   }
   return lines;
 }
 
 /**
- * The stretches [from, to) of neighboring places that are on a border.
- * @param {number} length
- * @param {(place: number) => boolean} isBorder
+ * The stretches [from, to) of neighboring places at which a mask differs from its neighbor: the borders of a row or column.
+ * @param {Uint8Array} mask
+ * @param {number} length of the row
+ * @param {number} at where it begins
+ * @param {number} step from place to place
+ * @param {number} beside from a place to its neighbor
  */
-function* stretches(length, isBorder) {
-  for (let from = 0; from < length; from++) {
-    if (!isBorder(from)) continue;
-    let to = from + 1;
-    while (to < length && isBorder(to)) to++;
-    yield [from, to];
-    from = to;
+function stretches(mask, length, at, step, beside) {
+  /** @type {[from: number, to: number][]} */
+  const found = [];
+  for (let place = 0, since = -1; place <= length; place++, at += step) {
+    const isBorder = place < length && mask[at] !== mask[at + beside];
+    if (isBorder && since < 0) since = place;
+    if (isBorder || since < 0) continue;
+    found.push([since, place]);
+    since = -1;
   }
+  return found;
 }

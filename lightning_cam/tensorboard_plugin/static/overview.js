@@ -7,7 +7,7 @@ import { chosenImages } from "./filters.js";
 import { findingItem, newestFound } from "./findings.js";
 import { Matrix, matrixLayout } from "./matrix.js";
 import { activeColormap, tileMap } from "./scale.js";
-import { accuracies, changes, columnsOf, flips, formatDuration, lookOfColumn, standingOut, verdicts } from "./story.js";
+import { accuracies, changes, columnsOf, flips, formatDuration, headingOf, lookOfColumn, standingOut, verdicts } from "./story.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 
 /** @typedef {import("./main.js").App} App */
@@ -185,18 +185,6 @@ export class Overview {
 function card({ title, first, last, share }) {
   const text = (/** @type {number} */ value) => (share ? formatPercent(value) : formatNumber(value));
   return html("div", { class: "card" }, html("div", { class: "change" }, `${text(first)} → ${text(last)}`), html("div", { class: "hint" }, readable(title)));
-}
-
-/**
- * The epoch of a look; its step where epochs have several looks.
- * @param {Timeline} timeline
- * @param {number} lookIndex
- */
-function headingOf(timeline, lookIndex) {
-  const repeated = timeline.cached("epochs repeat", () => new Set(timeline.looks.map(({ epoch }) => epoch)).size < timeline.looks.length);
-  const { step, epoch } = timeline.looks[lookIndex];
-  if (repeated) return formatNumber(step);
-  return epoch < 0 ? "before" : String(epoch);
 }
 
 /**

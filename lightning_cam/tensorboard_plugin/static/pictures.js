@@ -11,8 +11,21 @@ import { borderLines } from "./outline.js";
 export async function decodePictures(timeline) {
   if (timeline.images.length) return;
   const { encodedImages, encodedRegions } = timeline;
-  timeline.outlines = await Promise.all(encodedRegions.map(async (bytes) => outlineOf(await decode(bytes, "image/png"))));
+  timeline.masks = await Promise.all(encodedRegions.map((bytes) => decode(bytes, "image/png")));
   timeline.images = await Promise.all(encodedImages.map((bytes) => decode(bytes, "image/webp")));
+}
+
+/**
+ * The outline of the object in an image; undefined where there is none. It is drawn when it is first asked for: most views
+ * need a few of them, the first one none.
+ * @param {Timeline} timeline
+ * @param {number} imageIndex
+ * @returns {Path2D | undefined} in units of the image's width and height
+ */
+export function outlineIn(timeline, imageIndex) {
+  const mask = timeline.masks[imageIndex];
+  if (mask) timeline.outlines[imageIndex] ??= outlineOf(mask);
+  return timeline.outlines[imageIndex];
 }
 
 /**

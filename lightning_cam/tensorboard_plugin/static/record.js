@@ -1,7 +1,7 @@
 // The bytes of a record, which lightning_cam/timeline writes; lightning_cam/timeline/format.py describes them.
 
 const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
-const VERSION = 1;
+const VERSION = 2;
 export const FILE_HEADER_BYTES = 16;
 const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
 const TEXT_BEGINS = new TextEncoder().encode('{"kind":'); // what a record's JSON begins with
@@ -45,6 +45,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array | null} values predicted by a regression; null where it is none
  * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  * @property {import("./foundmaps.js").FoundMaps} [means] with the findings: the mean map of each class
+ * @property {import("./blockmaps.js").BlockMaps} [blocks] what blocks read at this look, or why that is not known, if it was kept
  * @property {import("./foundmaps.js").FoundMaps} [imageMaps] with the newest findings: maps of validation images
  */
 
@@ -268,16 +269,15 @@ export function largestValue(maps, imageIndex, signed) {
  * The values of one map, raw and signed; all NaN where the map was not finite.
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
+ * @param {Float32Array} [values] to be written to
  * @returns {Float32Array} rows × columns
  */
-export function dequantize(maps, imageIndex) {
-  const size = maps.rows * maps.columns;
-  const positive = maps.scales[2 * imageIndex] / 127;
-  const negative = maps.scales[2 * imageIndex + 1] / 127;
-  const values = new Float32Array(size);
-  for (let k = 0, at = imageIndex * size; k < size; k++, at++) {
-    const code = maps.codes[at];
-    values[k] = code * (code > 0 ? positive : negative);
-  }
+export function dequantize(maps, imageIndex, values = new Float32Array(maps.rows * maps.columns)) {
+  const size = values.length;
+  const [positive, negative] = [maps.scales[2 * imageIndex] / 127, maps.scales[2 * imageIndex + 1] / 127];
+  // Which sign comes next cannot be foretold, and to choose by it would take several times as long.
+  const [half, difference] = [(positive + negative) / 2, (positive - negative) / 2];
+  const { codes } = maps;
+  for (let k = 0, at = imageIndex * size; k < size; k++, at++) values[k] = codes[at] * half + Math.abs(codes[at]) * difference;
   return values;
 }

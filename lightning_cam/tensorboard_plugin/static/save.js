@@ -1,10 +1,11 @@
 // Takes what is shown along: as a picture, as an animation over the steps, as tables of the numbers.
 
+import { thinned } from "./columns.js";
 import { captionOf, composePicture } from "./compose.js";
 import { html, setText } from "./dom.js";
 import { tableOfMetrics, tableOfTiles } from "./table.js";
 import { GAP } from "./tilesize.js";
-import { allSteps, arrange, shownTimelines, thinned } from "./views.js";
+import { allSteps, arrange, shownTimelines } from "./views.js";
 import { animatedWebp } from "./webp.js";
 
 /** @typedef {import("./main.js").App} App */
@@ -86,16 +87,17 @@ export class Saver {
     const timelines = shownTimelines(app);
     const steps = allSteps(timelines);
     const shown = thinned(steps.length, 0, MOST_FRAMES);
+    const film = state.view === "film" || state.view === "depth"; // of one image, at all steps
     const caption = captionOf(state, timelines, true);
     /** @type {ArrayBuffer[]} */
     const frames = [];
     let size = [0, 0];
     for (const n of shown) {
       const step = steps[n];
-      const at = { ...state, step, view: state.view === "film" ? /** @type {const} */ ("grid") : state.view, sortStep: state.sortStep ?? state.step, show: /** @type {const} */ ("all"), predicted: null };
+      const at = { ...state, step, view: film ? /** @type {const} */ ("grid") : state.view, sortStep: state.sortStep ?? state.step, show: /** @type {const} */ ("all"), predicted: null };
       const arrangement = this.#arrangement(at);
-      if (state.view === "film") arrangement.tiles = arrangement.tiles.filter((tile) => tile?.imageIndex === state.image);
-      const side = state.view === "film" ? 2 * FRAME_SIDE : Math.min(state.size, FRAME_SIDE);
+      if (film) arrangement.tiles = arrangement.tiles.filter((tile) => tile?.imageIndex === state.image);
+      const side = film ? 2 * FRAME_SIDE : Math.min(state.size, FRAME_SIDE);
       const canvas = composePicture(at, arrangement, this.#columns({ ...at, size: side }, arrangement), side, `step ${step} · ${caption}`);
       size = [canvas.width, canvas.height];
       frames.push(await (await blobOf(canvas, "image/webp")).arrayBuffer());

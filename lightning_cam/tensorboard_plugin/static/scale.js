@@ -1,5 +1,6 @@
 // Brings a tile's map into units in which 1 is the full color.
 
+import { blockScale } from "./blockmaps.js";
 import { isDiverging } from "./colors.js";
 import { fullScale } from "./fullscale.js";
 import { dequantize, largestValue } from "./record.js";
@@ -34,16 +35,19 @@ export const activeColormap = (state) => (state.signed || state.view === "diff" 
  * @param {Pick<State, "scale" | "signed" | "view">} state
  */
 export function startsAtSmallest(state) {
-  return state.scale === "image" && !state.signed && state.view !== "diff";
+  return state.scale === "image" && !state.signed && state.view !== "diff" && state.view !== "depth";
 }
 
 /**
  * The quantized maps that a tile's is one of; undefined where its method was not recorded.
- * @param {Pick<Tile, "timeline" | "lookIndex" | "method">} tile
+ * @param {Pick<Tile, "timeline" | "lookIndex" | "method"> & Partial<Pick<Tile, "imageIndex" | "block">>} tile
  * @returns {import("./record.js").QuantizedMaps | undefined}
  */
-export function mapsOf({ timeline, lookIndex, method }) {
-  return method === null ? undefined : timeline.looks[lookIndex].maps[method];
+export function mapsOf({ timeline, lookIndex, imageIndex = 0, method, block }) {
+  const { maps, blocks } = timeline.looks[lookIndex];
+  if (method === null) return undefined;
+  if (block === undefined) return maps[method];
+  return blocks && imageIndex < blocks.images ? blocks.maps[method]?.[block] : undefined;
 }
 
 /**
@@ -53,7 +57,8 @@ export function mapsOf({ timeline, lookIndex, method }) {
  * @param {Tile} tile
  * @param {import("./record.js").QuantizedMaps} maps the tile's
  */
-function fullColorValue(state, timelines, { timeline, imageIndex, method }, maps) {
+function fullColorValue(state, timelines, { timeline, imageIndex, method, block }, maps) {
+  if (block !== undefined && method !== null) return blockScale(timeline, method, imageIndex, isSigned(state));
   if (state.scale === "image" || method === null) return largestValue(maps, imageIndex, isSigned(state));
   const hash = state.scale === "common" ? null : timeline.probe.hashes[imageIndex];
   return fullScale(timelines, method, isSigned(state), hash)?.value ?? 0;
@@ -68,10 +73,11 @@ function fullColorValue(state, timelines, { timeline, imageIndex, method }, maps
  */
 function scaledMap(state, timelines, tile) {
   const maps = mapsOf(tile);
-  if (!maps || !largestValue(maps, tile.imageIndex, isSigned(state))) return null;
+  const isBlock = tile.block !== undefined; // one that reads nothing is cold beside the others, not without a scale
+  if (!maps || (!isBlock && !largestValue(maps, tile.imageIndex, isSigned(state)))) return null;
   const values = dequantize(maps, tile.imageIndex);
   if (!isSigned(state)) values.forEach((value, k) => (values[k] = Math.max(0, value)));
-  const zero = startsAtSmallest(state) ? values.reduce((a, b) => Math.min(a, b)) : 0;
+  const zero = startsAtSmallest(state) && !isBlock ? values.reduce((a, b) => Math.min(a, b)) : 0;
   const full = fullColorValue(state, timelines, tile, maps);
   if (zero === full) return null; // one value everywhere: no shape
   for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
@@ -87,7 +93,7 @@ function scaledMap(state, timelines, tile) {
  * @returns {ScaledMap | MissingMap}
  */
 export function tileMap(state, timelines, tile) {
-  if (!mapsOf(tile)) return { missing: "not recorded", reason: "The method did not run at this look." };
+  if (!mapsOf(tile)) return { missing: "not recorded", reason: whyNotRecorded(tile) };
   const map = scaledMap(state, timelines, tile);
   if (tile.referenceIndex === null) return map ?? noEvidence(state, tile);
   const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
@@ -97,13 +103,21 @@ export function tileMap(state, timelines, tile) {
   return { ...shape, values };
 }
 
+/** @param {Tile} tile */
+function whyNotRecorded({ timeline, lookIndex, imageIndex, block }) {
+  const images = timeline.looks[lookIndex].blocks?.images ?? 0;
+  if (block === undefined) return "The method did not run at this look.";
+  return imageIndex < images ? "The method does not tell what blocks read." : `What blocks read was kept of the first ${images} images.`;
+}
+
 /**
  * What it means that a map says nothing, and which other methods say something.
  * @param {State} state
  * @param {Tile} tile
  * @returns {MissingMap}
  */
-function noEvidence(state, { timeline, lookIndex, imageIndex, method }) {
+function noEvidence(state, { timeline, lookIndex, imageIndex, method, block }) {
+  if (block !== undefined) return { missing: "no evidence", reason: "No block reads anything for what is explained." };
   const { maps } = timeline.looks[lookIndex];
   const own = maps[method ?? ""];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
@@ -142,7 +156,8 @@ export function describeValue(state, tile, map, row, column) {
 export function strengthOf(state, tile) {
   const maps = mapsOf(tile);
   if (!maps || tile.method === null) return 0;
-  const { timeline, method, imageIndex } = tile;
+  const { timeline, method, imageIndex, block } = tile;
+  if (block !== undefined) return Math.min(1, largestValue(maps, imageIndex, isSigned(state)) / (blockScale(timeline, method, imageIndex, isSigned(state)) || 1));
   const full = fullScale([timeline], method, isSigned(state), timeline.probe.hashes[imageIndex])?.value;
   return full ? Math.min(1, largestValue(maps, imageIndex, isSigned(state)) / full) : 0;
 }

@@ -1,5 +1,6 @@
 // What a training comes to, for the overview: how long it was, what became better, which images turned from wrong to right.
 
+import { formatNumber } from "./text.js";
 import { nanMean } from "./timeline.js";
 
 /** @typedef {import("./timeline.js").Timeline} Timeline */
@@ -135,4 +136,24 @@ export function formatDuration(seconds) {
   if (minutes < 90) return `${minutes} min`;
   const hours = Math.floor(minutes / 60);
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.round(hours / 24)} days`;
+}
+
+/**
+ * Whether epochs have several looks.
+ * @param {Timeline} timeline
+ * @returns {boolean}
+ */
+export function epochsRepeat(timeline) {
+  return timeline.cached("epochs repeat", () => new Set(timeline.looks.map(({ epoch }) => epoch)).size < timeline.looks.length);
+}
+
+/**
+ * The epoch of a look; its step where epochs have several looks.
+ * @param {Timeline} timeline
+ * @param {number} lookIndex
+ */
+export function headingOf(timeline, lookIndex) {
+  const { step, epoch } = timeline.looks[lookIndex];
+  if (epochsRepeat(timeline)) return formatNumber(step);
+  return epoch < 0 ? "before" : String(epoch);
 }

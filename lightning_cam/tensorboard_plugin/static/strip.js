@@ -1,17 +1,20 @@
-// One image by all methods, and at some of the looks: the small tiles of the dialog.
+// One image by all methods, block by block, and at some of the looks: the small tiles of the dialog.
 
+import { blockMethods, looksWithBlocks } from "./blockmaps.js";
+import { thinned } from "./columns.js";
+import { blockNames } from "./depth.js";
 import { html, setText } from "./dom.js";
 import { flips } from "./story.js";
 import { rove } from "./roving.js";
 import { drawTile } from "./tiles.js";
 import { formatEpoch, formatNumber, readable } from "./text.js";
-import { thinned } from "./views.js";
 
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 /** @typedef {import("./views.js").Tile} Tile */
 
 const SIDE = 112; // pixels of a small tile's canvas
 const MOST_LOOKS = 12;
+const LETTERS = 9; // of a block's name
 
 /** A small tile. @typedef {{ button: HTMLButtonElement, canvas: HTMLCanvasElement, text: HTMLElement }} Small */
 
@@ -68,7 +71,20 @@ export class Strip {
  * @param {Tile} tile
  */
 export function methodEntries(tile) {
-  return tile.timeline.methods.map((method) => ({ tile: { ...tile, method }, text: readable(method), chosen: method === tile.method }));
+  const methods = tile.block === undefined ? tile.timeline.methods : blockMethods(tile.timeline);
+  return methods.map((method) => ({ tile: { ...tile, method }, text: readable(method), chosen: method === tile.method }));
+}
+
+/**
+ * One entry per block of the look, behind that of the whole depth; none where it is not known what blocks read.
+ * @param {Tile} tile
+ */
+export function blockEntries(tile) {
+  const { timeline, lookIndex, imageIndex, method, block } = tile;
+  const { blocks } = timeline.looks[lookIndex];
+  if (!blocks || method === null || !blocks.maps[method] || imageIndex >= blocks.images) return [];
+  const whole = { tile: { ...tile, block: undefined }, text: "whole depth", chosen: block === undefined };
+  return [whole, ...blockNames(blocks.names, LETTERS).map((text, n) => ({ tile: { ...tile, block: n }, text, title: readable(blocks.names[n]), chosen: n === block }))];
 }
 
 /**
@@ -78,7 +94,9 @@ export function methodEntries(tile) {
 export function lookEntries(tile) {
   const { timeline, imageIndex, lookIndex } = tile;
   const turned = flips(timeline);
-  return thinned(timeline.looks.length, lookIndex, MOST_LOOKS).map((t) => {
+  const looks = tile.block === undefined ? [...timeline.looks.keys()] : looksWithBlocks(timeline, tile.method);
+  return thinned(looks.length, looks.indexOf(lookIndex), MOST_LOOKS).map((n) => {
+    const t = looks[n];
     const { step, epoch } = timeline.looks[t];
     const became = timeline.prediction(t, imageIndex).correct ? /** @type {const} */ ("right") : /** @type {const} */ ("wrong");
     return {

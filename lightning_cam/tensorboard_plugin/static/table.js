@@ -6,7 +6,7 @@ import { collectCharts } from "./series.js";
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-const FIELDS = ["run", "method", "step", "epoch", "image", "name", "label", "predicted", "probability", "label_probability", "value", "largest_value", "strength", "pinned", "note"];
+const FIELDS = ["run", "method", "block", "step", "epoch", "image", "name", "label", "predicted", "probability", "label_probability", "value", "largest_value", "strength", "pinned", "note"];
 
 /**
  * One row per tile.
@@ -18,14 +18,15 @@ const FIELDS = ["run", "method", "step", "epoch", "image", "name", "label", "pre
 export function tableOfTiles(state, tiles, caption, notes) {
   const rows = tiles.flatMap((tile) => {
     if (!tile || tile.method === null) return [];
-    const { timeline, lookIndex, imageIndex, method } = tile;
+    const { timeline, lookIndex, imageIndex, method, block } = tile;
     const { step, epoch } = timeline.looks[lookIndex];
     const { predicted, probability, label, labelProbability } = timeline.prediction(lookIndex, imageIndex);
     const name = (/** @type {number | null} */ classIdx) => (classIdx === null || classIdx < 0 ? "" : timeline.className(classIdx));
     const largest = mapsOf(tile)?.scales[2 * imageIndex];
     const value = timeline.looks[lookIndex].values?.[imageIndex];
     const { pinned, note } = notes.of(timeline.probe.hashes[imageIndex]);
-    return [[timeline.fullName, method, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile), pinned ? "yes" : "", note]];
+    const blockName = block === undefined ? "" : timeline.looks[lookIndex].blocks?.names[block];
+    return [[timeline.fullName, method, blockName, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile), pinned ? "yes" : "", note]];
   });
   return csv(caption, FIELDS, rows);
 }

@@ -5,6 +5,7 @@ import { overlayTable } from "./colors.js";
 import { context2d, html, setText, textRuler } from "./dom.js";
 import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
+import { outlineIn } from "./pictures.js";
 import { rove } from "./roving.js";
 import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
 import { formatNumber } from "./text.js";
@@ -69,7 +70,8 @@ export function drawTile(canvas, state, timelines, tile, style) {
   if (map && "missing" in map) drawMissing(canvas, map.missing, map.reason);
   else if (map) drawMap(canvas, map, style);
   if (tile.over) drawOver(canvas, state, timelines, tile.over, style);
-  if (state.outlines && timeline.outlines[imageIndex]) drawOutline(canvas, timeline.outlines[imageIndex]);
+  const outline = state.outlines ? outlineIn(timeline, imageIndex) : undefined;
+  if (outline) drawOutline(canvas, outline);
   return map;
 }
 

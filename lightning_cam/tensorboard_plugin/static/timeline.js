@@ -1,7 +1,8 @@
 // One run's record, and what the page wants to know of it.
 
+import { decodeBlocks } from "./blockmaps.js";
 import { decodeFound } from "./foundmaps.js";
-import { isFound, isLook, isMetrics, isProbe } from "./heads.js";
+import { isBlocks, isFound, isLook, isMetrics, isProbe } from "./heads.js";
 import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
@@ -44,7 +45,9 @@ export class Timeline {
     this.encodedRegions = [];
     /** @type {ImageBitmap[]} empty until they are decoded, see pictures.js */
     this.images = [];
-    /** @type {Path2D[]} around the objects, in units of the image's width and height */
+    /** @type {ImageBitmap[]} white where the object is; empty until they are decoded, or where there are none */
+    this.masks = [];
+    /** @type {Path2D[]} around the objects, those that were asked for, see outlineIn */
     this.outlines = [];
     /** @type {Look[]} in order of their steps */
     this.looks = [];
@@ -119,6 +122,7 @@ export class Timeline {
       if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
       if (head.kind === "findings") return isFound(head) && this.#addFound(head, arrays);
+      if (head.kind === "blocks") return isBlocks(head, this.count) && this.#addBlocks(head, arrays);
       return true; // of a later version of the format
     } catch (error) {
       if (error instanceof RangeError) return false; // arrays longer than the record
@@ -170,6 +174,18 @@ export class Timeline {
     if (look?.step !== head.step) return true;
     for (const earlier of this.looks) delete earlier.imageMaps;
     Object.assign(look, { findings: head.findings, means, imageMaps });
+    return true;
+  }
+
+  /**
+   * Add what blocks read at the look of this step.
+   * @param {any} head that isBlocks has passed
+   * @param {import("./record.js").ArrayReader} arrays
+   */
+  #addBlocks(head, arrays) {
+    const blocks = decodeBlocks(head, arrays);
+    const look = this.looks[this.lookAt(head.step)];
+    if (look?.step === head.step) look.blocks = blocks;
     return true;
   }
 
@@ -294,14 +310,27 @@ export class Timeline {
       const series = [];
       /** @type {Float32Array[] | null} */
       let before = null;
+      /** @type {Float32Array[]} of the look before last, to be written to */
+      let spare = [];
       for (const { maps } of this.looks) {
-        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => dequantize(maps[method], i)) : null;
+        const values = maps[method] ? Array.from({ length: this.count }, (_, i) => dequantized(maps[method], i, spare[i])) : null;
         series.push(Float32Array.from({ length: this.count }, (_, i) => (before && values ? 1 - cosine(before[i], values[i]) : NaN)));
+        spare = before ?? [];
         before = values;
       }
       return series;
     });
   }
+}
+
+/**
+ * The values of a map, written over those of another one if it has the same size.
+ * @param {import("./record.js").QuantizedMaps} maps
+ * @param {number} imageIndex
+ * @param {Float32Array | undefined} spare
+ */
+function dequantized(maps, imageIndex, spare) {
+  return spare?.length === maps.rows * maps.columns ? dequantize(maps, imageIndex, spare) : dequantize(maps, imageIndex);
 }
 
 /**

@@ -1,19 +1,21 @@
 // Which tiles each view shows, and in which order.
 
-import { currentLook, methodColumns, pairColumns, runColumns, tileOf } from "./columns.js";
+import { currentLook, methodColumns, pairColumns, runColumns, thinned, tileOf } from "./columns.js";
+import { depthColumns } from "./depth.js";
 import { chosenImages } from "./filters.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
-/** @typedef {"overview" | "grid" | "film" | "diff" | "runs" | "methods" | "pair"} View */
+/** @typedef {"overview" | "grid" | "film" | "depth" | "diff" | "runs" | "methods" | "pair"} View */
 
 /** @type {Record<View, string>} */
 export const VIEWS = {
   overview: "Overview",
   grid: "Grid",
   film: "Filmstrip",
+  depth: "Depth",
   diff: "Difference",
   runs: "Compare runs",
   methods: "Compare methods",
@@ -36,7 +38,8 @@ export const VIEWS = {
  * @property {number} imageIndex
  * @property {string | null} method whose map is shown; null: the image alone
  * @property {number | null} referenceIndex index of the look that the map is compared with
- * @property {"class" | "label" | "step"} caption the first line: the label and below it what was predicted, the label alone, the step
+ * @property {"class" | "label" | "step" | "block"} caption the first line: the label and below it what was predicted, the label alone, the step, the block
+ * @property {number} [block] the map is what this block reads, the number of a row of them; left out for the whole depth
  * @property {Tile} [over] lies over it, from `swipeAt` on
  * @property {boolean} [current] whether it is to be marked as the current look
  */
@@ -136,6 +139,7 @@ export function arrange(content) {
   const timelines = shownTimelines(content);
   if (!timelines.length || state.view === "overview") return { timelines, headings: null, tiles: [], note: "" };
   if (state.view === "film") return { timelines, headings: null, ...filmstrip(state, timelines[0]) };
+  if (state.view === "depth") return { timelines, ...depthColumns(state, timelines[0]) };
   const images = chosenImages(state, timelines[0]);
   const note = images.length ? "" : "No image matches the filters.";
   if (state.view === "runs") {
@@ -173,16 +177,4 @@ function plainGrid(state, timeline, images) {
   const now = currentLook(state, timeline);
   const referenceIndex = state.view === "diff" ? timeline.lookAt(state.reference ?? -Infinity) : null;
   return images.map((i) => tileOf(timeline, now, i, state.method, { referenceIndex }));
-}
-
-/**
- * Indices of looks: all, or an even spread that holds the first, the last and the current one.
- * @param {number} count
- * @param {number} current
- * @param {number} most
- */
-export function thinned(count, current, most) {
-  if (count <= most) return Array.from({ length: count }, (_, t) => t);
-  const spread = Array.from({ length: most }, (_, k) => Math.round((k * (count - 1)) / (most - 1)));
-  return [...new Set([...spread, current])].sort((a, b) => a - b);
 }

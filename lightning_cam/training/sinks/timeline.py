@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_cam.printable import printable
 from lightning_cam.timeline import TimelineWriter
+from lightning_cam.timeline.blocks import HEAD, BlockMaps
 from lightning_cam.timeline.format import LONGEST_SIDE
 from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
 from lightning_cam.timeline.pace import Pace, TooSlow
@@ -28,6 +29,7 @@ from lightning_cam.training.sinks.disk import leave_room
 
 _log = logging.getLogger(__name__)
 
+_NOT_SEEN = "at a look the model runs them in another way than when they were found"
 _PAGE_BYTES = 2**19  # of a report without a record
 _SECONDS = 10.0  # that the end of a training may wait for the report and the timelapse
 
@@ -62,7 +64,8 @@ class TimelineSink(Sink):
         self._record: Path | None = None
         self._writer: TimelineWriter | None = None
         self._said = False
-        self._num_found = 0
+        self._num_looks, self._num_found = 0, 0
+        self._blocks: BlockMaps | None = None  # of the newest look, while they are not in the record
         self._pictured: set[int] = set()  # of the cohort, whose pictures are in the record
 
     def open(self, run: RunInfo) -> None:
@@ -87,11 +90,35 @@ class TimelineSink(Sink):
                 self._say(f"the look at step {look.step} could not be recorded ({error}); later looks are tried again")
             else:
                 self._say(f"{error}; recording continues at step {look.step} in {self._record}")
+        if self._writer is not None:
+            self._write_blocks(look)
         if self._remote is not None and self._record is not None:
             try:
                 self._remote.copy_if_grown(self._record)
             except Exception as error:  # whatever the store's package raises
                 self._say(f"the record cannot be copied to {self._place} ({error}); this is tried again at each look")
+
+    def _write_blocks(self, look: Look) -> None:
+        """Keep what blocks read at the first look, the second, the fourth, the eighth and so on, and at the last one.
+
+        These maps are larger than all others of a look together, and what a block reads changes early.
+        """
+        run = self._run_info
+        assert run is not None  # opened before
+        self._num_looks += 1
+        maps = {method: [rows.numpy() for rows in maps] for method, maps in look.block_maps.items()}
+        why = (run.no_blocks or _NOT_SEEN) if look.conservation and not maps else ""  # of methods of the whole depth
+        self._blocks = BlockMaps(look.step, [*run.blocks, HEAD] if maps else [], maps, why) if maps or why else None
+        if self._num_looks & (self._num_looks - 1) == 0:
+            self._write_newest_blocks()
+
+    def _write_newest_blocks(self) -> None:
+        if self._blocks is not None and self._writer is not None:
+            try:
+                self._writer.add_blocks(self._blocks)
+            except OSError as error:
+                self._say(f"what blocks read at step {self._blocks.step} is not in the record ({error})")
+            self._blocks = None
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Append metrics that belong to the look of this step."""
@@ -150,6 +177,7 @@ class TimelineSink(Sink):
         """
         if self._writer is None or self._record is None:  # there was no look, or its place is gone, which was said
             return
+        self._write_newest_blocks()
         self._let_go()
         made = [self._record]
         files: dict[str, Callable[..., object]] = {}

@@ -178,6 +178,8 @@ def _to_host(record: Any) -> Any:
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: moved(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner) for inner in value]
         if is_dataclass(value):
             return _to_host(value)
         return value.to("cpu", non_blocking=True) if isinstance(value, Tensor) else value
