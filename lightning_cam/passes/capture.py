@@ -1,7 +1,7 @@
 """One forward and one short backward that serve every method and every target layer."""
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from lightning_cam.model.private import function_modes_off
 from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (registers)
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass, AttentionWatch
 from lightning_cam.passes.blocks import BlockStatistics
+from lightning_cam.passes.features import FeatureWatch
 from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
@@ -95,6 +96,7 @@ def capture(
     blank_embedding: Tensor | None = None,
     rules: Collection[str] = (),
     sees_blocks: bool = False,
+    features: FeatureWatch | None = None,
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
@@ -114,6 +116,7 @@ def capture(
         blank_embedding: (1, ...), what it makes of nothing, which is taken away: it says nothing of the image.
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
         sees_blocks: Whether to look, with `rules`, at what the blocks do.
+        features: Watches the forward, if any method asks for what the network ends with.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -139,7 +142,7 @@ def capture(
     of_attention = ATTENTION_NEEDS.intersection(needs)
     again = partial(capture, model, images, layers, forward=forward, score=score)
     if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
-        first = again(class_idx=class_idx, needs=set(needs) - of_attention)
+        first = again(class_idx=class_idx, needs=set(needs) - of_attention, features=features)
         at_embedding = {"embedding": embedding, "blank_embedding": blank_embedding}
         of_rules = partial(again, **at_embedding, rules=rules, sees_blocks=sees_blocks)
         others = of_rules(class_idx=first.class_idx, needs=of_attention)
@@ -150,9 +153,11 @@ def capture(
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
         ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
-    output, tensors = _forward(
-        model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
-    )
+    twice = "hvp" in needs
+    with nullcontext() if features is None else features.watching():
+        output, tensors = _forward(
+            model, forward, images, layers, differentiate, twice, ruled=ruled, embedding=embedding, watch=watch
+        )
     begins_with = tensors.pop() if ruled is not None else None
     seen: EmbeddingCapture | None = None
     attention: AttentionPass | DoesNotApply | None = None
