@@ -69,6 +69,12 @@ class RecordFile:
                 self._file.truncate(end)
             raise
 
+    def overwrite(self, at: int, data: bytes) -> None:
+        """Put `data` in the place of what stands at a byte."""
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek(at)
+            file.write(data)
+
     def truncate(self, size: int) -> None:
         """Cut off what lies behind `size` bytes."""
         self._file.truncate(size)

@@ -214,7 +214,7 @@ function factsOf(tile) {
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
   const maps = mapsOf(tile);
-  facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
+  if (!maps?.isColor) facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
   facts.push(`drift ${formatNumber(method === null ? 0 : timeline.drift(method)[imageIndex])}`);
   return facts;
 }

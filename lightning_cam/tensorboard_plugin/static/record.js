@@ -1,7 +1,7 @@
 // The bytes of a record, which lightning_cam/timeline writes; lightning_cam/timeline/format.py describes them.
 
 const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
-const VERSION = 1;
+const VERSION = 2;
 export const FILE_HEADER_BYTES = 16;
 const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
 const TEXT_BEGINS = new TextEncoder().encode('{"kind":'); // what a record's JSON begins with
@@ -25,7 +25,8 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @typedef {object} QuantizedMaps
  * @property {number} rows
  * @property {number} columns
- * @property {Int8Array} codes images × rows × columns
+ * @property {boolean} [isColor] whether the maps are of colors: red, green and blue from -1 to 1, one after the other
+ * @property {Int8Array} codes images × (3 if colors) × rows × columns
  * @property {Float32Array} scales images × 2: the largest value and minus the smallest, or 0; NaN where not finite
  */
 
@@ -233,9 +234,11 @@ export function byName(values = {}) {
 export function decodeLook(head, arrays, count) {
   /** @type {Record<string, QuantizedMaps>} */
   const maps = byName();
-  for (const [method, [rows, columns]] of /** @type {[string, [number, number]][]} */ (Object.entries(head.methods))) {
-    const codes = arrays.int8(count * rows * columns);
-    maps[method] = { rows, columns, codes, scales: arrays.float32(count * 2) };
+  for (const [method, shape] of /** @type {[string, number[]][]} */ (Object.entries(head.methods))) {
+    const [rows, columns] = shape.slice(-2);
+    const isColor = shape.length === 3;
+    const codes = arrays.int8(count * (isColor ? 3 : 1) * rows * columns);
+    maps[method] = { rows, columns, isColor, codes, scales: arrays.float32(count * 2) };
   }
   return {
     step: head.step,
@@ -253,7 +256,7 @@ export function decodeLook(head, arrays, count) {
 }
 
 /**
- * The largest value of a map, of either sign if `signed`; 0 where the map is not finite.
+ * The largest value of a map, of either sign if `signed` or if it is of colors; 0 where the map is not finite.
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
  * @param {boolean} signed
@@ -261,17 +264,17 @@ export function decodeLook(head, arrays, count) {
 export function largestValue(maps, imageIndex, signed) {
   const largest = maps.scales[2 * imageIndex];
   if (Number.isNaN(largest)) return 0;
-  return signed ? Math.max(largest, maps.scales[2 * imageIndex + 1]) : largest;
+  return signed || maps.isColor ? Math.max(largest, maps.scales[2 * imageIndex + 1]) : largest;
 }
 
 /**
  * The values of one map, raw and signed; all NaN where the map was not finite.
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
- * @returns {Float32Array} rows × columns
+ * @returns {Float32Array} (3 if colors) × rows × columns
  */
 export function dequantize(maps, imageIndex) {
-  const size = maps.rows * maps.columns;
+  const size = (maps.isColor ? 3 : 1) * maps.rows * maps.columns;
   const positive = maps.scales[2 * imageIndex] / 127;
   const negative = maps.scales[2 * imageIndex + 1] / 127;
   const values = new Float32Array(size);
