@@ -26,6 +26,7 @@ NEWEST = {
     "the middle of the first epoch, and leaves out the validation of it",
     "tests/test_training_zoo_loops.py::test_a_batch_size_is_found[*]": "Lightning 2.5 doubles once more after its last "
     "trial",
+    "tests/test_self_supervised.py::*": "lightly is a package of the tests alone",
     "tests/test_cli_images.py::test_modes_without_transparency_become_rgb[YCbCr]": "Pillow before 13 cannot read back "
     "the TIFF that it writes in YCbCr",
 }

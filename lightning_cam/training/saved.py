@@ -63,7 +63,7 @@ class Saved:
             _log.warning("%s: the entry of this callback cannot be read (%r).", ANEW, error)
             return None
         if asked_for != _asked_for(settings):
-            _log.warning("%s: probe= and num_samples= were others then, %s.", ANEW, asked_for)
+            _log.warning("%s: probe=, num_samples= or on= were others then, %s.", ANEW, asked_for)
             return None
         return cls(probe, histories, metrics)
 
@@ -72,7 +72,7 @@ def _asked_for(settings: Settings) -> dict[str, Any]:
     """What decides which images are the probe."""
     probe = settings.probe
     words = probe if probe is None or isinstance(probe, str) else str(probe) if _are_indices(probe) else "a batch"
-    return {"probe": words, "num_samples": settings.num_samples}
+    return {"probe": words, "num_samples": settings.num_samples, **({"on": "train"} if settings.on == "train" else {})}
 
 
 def _are_indices(probe: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
+from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, OF_FEATURES, is_conserved, not_adding_up
 from lightning_cam.training.checks import CONTROL, FEW
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
@@ -26,6 +26,8 @@ _WORDS = {
     "nothing": "the maps of {methods}, which follow the score through the whole depth, are blank for all images at "
     "step {step}: nothing in the images speaks for the class. Before a training that is no fault; after it, see that "
     "the head is not all zeros.",
+    "alike": "the features that {methods} shows are the same in all places at step {step}: the network has collapsed. "
+    "See that no view is compared with itself, how the teacher is centered, its momentum and the learning rate.",
     "sum": "at step {step}: {why} Hold them against another method, such as 'gae' or 'occlusion'.",
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees at its place what the model "
     "goes by: there the maps of {methods} are not where those of " + repr(LEADING) + " are, which follow the score "
@@ -91,7 +93,8 @@ class Health(Sink):
             total=max(map(len, maps.values()), default=0),
         )
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
-        self._say("blank", blank - look.conservation.keys(), look)
+        self._say("alike", {method for method in blank & OF_FEATURES if _is_flat(maps[method])}, look)
+        self._say("blank", blank - look.conservation.keys() - OF_FEATURES, look)
         self._say("nothing", blank & look.conservation.keys(), look)
         sound = maps.keys() - faulty - blank
         if look.unknown:
@@ -133,6 +136,12 @@ def _is_blank(maps: Tensor) -> bool:
     """Nothing to be seen on any image: no positive relevance, or the same everywhere."""
     cells = maps.flatten(1)
     return bool(((cells.amax(1) <= 0) | (cells.amax(1) == cells.amin(1))).all())
+
+
+def _is_flat(maps: Tensor) -> bool:
+    """One value in all cells of each image; a similarity may be negative everywhere."""
+    cells = maps.flatten(1)
+    return bool((cells.amax(1) == cells.amin(1)).all())
 
 
 def _is_blind(similarity: Tensor) -> bool:
