@@ -63,7 +63,7 @@ class Saved:
             _log.warning("%s: the entry of this callback cannot be read (%r).", ANEW, error)
             return None
         if asked_for != _asked_for(settings):
-            _log.warning("%s: probe=, num_samples= or on= were others then, %s.", ANEW, asked_for)
+            _log.warning("%s: probe= and num_samples= were others then, %s.", ANEW, asked_for)
             return None
         return cls(probe, histories, metrics)
 
