@@ -96,7 +96,8 @@ def heatmap(maps: list[Tensor], size: tuple[int, int]) -> np.ndarray:
 def run(name: str, captured: dict, **options) -> Tensor:
     """Call a method with what it needs out of what was captured."""
     method = METHODS[name]
-    return method.function(**{need: captured[need] for need in method.needs}, **options)
+    maps = method.function(**{need: captured[need] for need in method.needs}, **options)
+    return maps if method.whole is None else method.whole(maps)
 
 
 def vit_subject(make=class_token_vit) -> Subject:

@@ -32,6 +32,22 @@ NEWEST = {
     "the middle of the first epoch, and leaves out the validation of it",
     "tests/test_training_zoo_loops.py::test_a_batch_size_is_found[*]": "Lightning 2.5 doubles once more after its last "
     "trial",
+    **{
+        f"tests/test_self_supervised.py::{name}": "lightly is a package of the tests alone"
+        for name in (
+            "test_training_is_the_same_bit_for_bit[*]",
+            "test_the_other_network_and_other_methods",
+            "test_a_network_that_does_not_learn_has_the_same_picture",
+            "test_epochs_between_looks_and_accumulated_gradients",
+            "test_steps_are_seen_until_the_probe_is_there",
+            "test_resume",
+            "test_a_teacher_that_cannot_be_watched",
+            "test_what_is_recorded",
+            "test_validation_that_compares_features",
+            "test_what_cannot_be_shown_says_so",
+            "test_a_collapsed_network_is_said_and_drawn",
+        )
+    },
     "tests/test_cli_images.py::test_modes_without_transparency_become_rgb[YCbCr]": "Pillow before 13 cannot read back "
     "the TIFF that it writes in YCbCr",
     "tests/test_examples_libraries.py::test_the_example_runs_and_is_explained[lightly_probe]": "lightly is for the "

@@ -21,7 +21,7 @@ from lightning_cam.cli.models import first_run
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.passes.scored import scores_of
-from lightning_cam.render import has_evidence
+from lightning_cam.render import has_evidence, to_colors
 from tests.models import class_token_vit
 
 SIZE = 32
@@ -491,3 +491,20 @@ def test_memory_that_runs_out_is_not_put_down_to_the_size_of_images():
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(UsageError, match="images of 3×8×8"), first_run(images, "--image-size"):
         raise RuntimeError("wrong size")
+
+
+def test_features_need_no_class(photos, tmp_path):
+    """Colors have no heat to be measured, and nothing is said of a class."""
+    methods = ["cls_attention", "cls_similarity", "pca"]
+    assert explain_photos(photos, tmp_path / "out", "--method", *methods) == 0
+    expected = explain(random_vit(), batch_of(photos), methods)
+    for i, image in enumerate(results_of(tmp_path / "out")["images"]):
+        assert image["prediction"] is None and image["class_idx"] is None and image["top5"] == []
+        assert image["metrics"]["pca"] == {} and image["metrics"]["cls_attention"].keys() == {"entropy", "gini"}
+        folder = tmp_path / "out" / "vit" / image["file"]
+        assert {f"{method}.jpg" for method in methods} < {file.name for file in folder.iterdir()}
+        picture = read_image(photos / image["file"])
+        size = (picture.height, picture.width)
+        drawn = draw_overlay(picture, to_colors(expected.maps["pca"][i]), PREPARE.seen(size), True)
+        drawn.save(tmp_path / "x.jpg", quality=90)
+        assert (folder / "pca.jpg").read_bytes() == (tmp_path / "x.jpg").read_bytes()

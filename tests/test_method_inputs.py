@@ -11,6 +11,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from lightning_cam import METHODS, explain, find_target_layers
 from lightning_cam.methods import DoesNotApply
+from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.untouched import looking
 from lightning_cam.passes.capture import capture
 from lightning_cam.passes.method_inputs import MethodInputs
@@ -18,7 +19,7 @@ from lightning_cam.passes.rerun import Rerun
 from tests.models import class_token_vit, jitter, swin
 from tests.test_methods_attention import CLASSES, Attended, average_pool_vit
 
-ALL_NEEDS = frozenset[str]().union(*(method.needs for method in METHODS.values()))
+ALL_NEEDS = frozenset[str]().union(*(method.needs for method in METHODS.values())) - OF_FEATURES
 GRAD_CAM = {
     "ablationcam": pytorch_grad_cam.AblationCAM,
     "scorecam": pytorch_grad_cam.ScoreCAM,
@@ -175,7 +176,9 @@ def test_attention_inside_windows_is_refused_in_words():
     for method in ("attention_rollout", "gae", "legrad"):
         with pytest.raises(DoesNotApply, match=f"methods: {method} does not apply .* attention over all 64 tokens"):
             explain(model, images, method)
-    assert set(METHODS) - set(explain(model, images, "all").maps) == {"attention_rollout", "gae", "legrad"}
+    assert set(METHODS) - set(explain(model, images, "all").maps) == {
+        *("attention_rollout", "gae", "legrad", "cls_attention"),
+    }
 
 
 def test_a_rerun_runs_the_trunk_once():

@@ -169,6 +169,10 @@ def everything_needed(device="cpu"):
         "readout": torch.ones(2, 13, device=device) / 13,
         "token_layout": TokenLayout("NLC", (3, 4), num_prefix_tokens=1),
         "embedding": draw(2, 5, 3, 4),
+        "features": draw(2, 5, 3, 4),
+        "summary": draw(2, 5),
+        "class_token": 0,
+        "last_attention": draw(2, 3, 13, 13).softmax(dim=-1),
         **{f"{rules}_gradients": draw(2, 5, 3, 4) for rules in ("lrp_ln", "lrp_ah_ln", "libragrad", "attnlrp")},
     }
 
@@ -185,7 +189,7 @@ def test_a_method_keeps_to_the_contract(name):
     before = copy.deepcopy({key: value for key, value in needs.items() if not callable(value)})
     with forbid_sync():
         maps = run(name, needs)
-    assert maps.shape == ((2, 24, 32) if on_image(name) else (2, 3, 4))
+    assert maps.shape == ((2, 24, 32) if on_image(name) else (2, 3, 3, 4) if name == "pca" else (2, 3, 4))
     assert maps.dtype == torch.float32
     assert maps.isfinite().all()
     assert maps.std() > 0

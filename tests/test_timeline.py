@@ -7,9 +7,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_cam.timeline import TimelineWriter, find_timelines, read_timeline
-from lightning_cam.timeline.format import FILE_HEADER, dequantize, quantize
+from lightning_cam.timeline.format import FILE_HEADER, VERSION, dequantize, quantize
+from lightning_cam.timeline.timelapse import write_timelapse
 
 RNG = np.random.default_rng(0)
 
@@ -215,6 +217,58 @@ def test_newer_version_is_named_and_never_written_to(tmp_path):
         read_timeline(path)
     assert write_steps(tmp_path, [20]) != path
     assert path.read_bytes() == bytes(data)
+
+
+def as_version_1(path):
+    """The record as it was before there were colors."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 4, 1)
+    path.write_bytes(data)
+
+
+def version_of(path):
+    return struct.unpack_from("<I", path.read_bytes(), 4)[0]
+
+
+def test_an_older_version_is_read_and_gone_on_with(tmp_path):
+    path = write_steps(tmp_path, [10])
+    as_version_1(path)
+    before = read_timeline(path)
+    assert before.steps.tolist() == [10] and version_of(path) == 1
+    assert write_steps(tmp_path, [20]) == path and version_of(path) == VERSION
+    after = read_timeline(path)
+    np.testing.assert_array_equal(after.maps["hirescam"][0], before.maps["hirescam"][0])
+    assert after.steps.tolist() == [10, 20]
+
+
+def test_maps_of_colors_are_kept_beside_others(tmp_path):
+    images, colors, heat = pictures(4), RNG.uniform(-1, 1, (3, 4, 3, 5, 6)).astype(np.float32), random_maps(4, 5)
+    writer = TimelineWriter(tmp_path)
+    path = writer.probe(images)
+    writer.append(0, 0, {"pca": colors[0], "hirescam": heat})
+    writer.append(1, 0, {"hirescam": heat})
+    writer.append(2, 0, {"hirescam": heat, "pca": colors[2]}, values=np.arange(4))
+    writer.close()
+    timeline = read_timeline(path)
+    assert timeline.maps["pca"].shape == (3, 4, 3, 5, 6) and timeline.maps["hirescam"].shape == (3, 4, 5, 5)
+    assert np.abs(timeline.maps["pca"][[0, 2]] - colors[[0, 2]]).max() < 1 / 127
+    assert np.isnan(timeline.maps["pca"][1]).all() and timeline.values[2].tolist() == [0, 1, 2, 3]
+    assert np.abs(timeline.maps["hirescam"] - heat).max() < np.abs(heat).max() / 127
+
+
+def test_a_timelapse_of_colors_shows_these_colors(tmp_path):
+    """Red at the left and blue at the right, as far as the image below lets it."""
+    colors = np.full((1, 3, 2, 2), -1, np.float32)
+    colors[0, 0, :, 0] = colors[0, 2, :, 1] = 1
+    writer = TimelineWriter(tmp_path)
+    record = writer.probe(np.zeros((1, 3, 32, 32), np.uint8))
+    writer.append(0, 0, {"pca": colors})
+    writer.close()
+    with Image.open(write_timelapse(record, tmp_path / "x.webp")) as picture:
+        shown = np.asarray(picture.convert("RGB"), int)
+    middle = shown[shown.shape[0] // 2]
+    left, right = middle[20], middle[130]
+    assert left[0] > 190 and left[2] < 60 and right[2] > 190 and right[0] < 60
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

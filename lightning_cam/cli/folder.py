@@ -22,11 +22,13 @@ from lightning_cam.cli.pictures import contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.cli.results import Results, place_of
 from lightning_cam.explanation import Explanation, explain, find_methods
+from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.observe.views import SeveralViews
-from lightning_cam.render import has_evidence, shown_name
+from lightning_cam.render import has_evidence, shown_name, to_colors
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.training.checks import CONTROL
 
 CONTACT_SHEET = "contact.jpg"
@@ -88,15 +90,24 @@ class Explainer:
         """Where methods of the whole depth read relevance."""
         return find_embedding(self.model.module, self._blank, forward=self._found[1])
 
+    @cached_property
+    def features(self) -> FeatureLayer:
+        """Where methods of features read them."""
+        layers, calls = self._found
+        is_named = self.target_layers is not None
+        return find_features(self.model.module, self._blank, layers[-1], forward=calls, is_named=is_named)
+
     def __call__(self, images: Tensor, layers: Sequence[TargetLayer]) -> Explanation:
         """Explain a batch (B, C, H, W)."""
+        needs = frozenset[str]().union(*(method.needs for method in find_methods(self.methods)))
         return explain(
             self.model.module,
             images.to(self.device),
             self.methods,
             class_idx=self.class_idx,
             target_layers=layers,
-            embedding=self.embedding if any("embedding" in m.needs for m in find_methods(self.methods)) else None,
+            embedding=self.embedding if "embedding" in needs else None,
+            features=self.features if needs & OF_FEATURES else None,
             forward=self._found[1],
             aug_smooth=self.aug_smooth,
             eigen_smooth=self.eigen_smooth,
@@ -188,7 +199,7 @@ class _Facts:
     Args:
         result: What `results.json` says of it.
         caption: For the contact sheet.
-        heat: By method (h, w) in [0, 1].
+        heat: By method (h, w) in [0, 1], or colors (3, h, w).
         evidence: By method, whether the map says anything.
     """
 
@@ -200,26 +211,59 @@ class _Facts:
 
 def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLayer]) -> list[_Facts]:
     explanation = explainer(images, layers)
-    assert explanation.logits is not None and explanation.class_idx is not None  # no score is given
     maps = {method: values.cpu() for method, values in explanation.maps.items()}
     if explainer.methods == "all" and CONTROL in maps:
         maps[CONTROL] = maps.pop(CONTROL)  # what the others are compared with stands last
-    heat = {method: explanation.heatmap(method).cpu() for method in maps}
+    colors = explanation.color_maps
+    heat = {m: to_colors(maps[m]) if m in colors else explanation.heatmap(m).cpu() for m in maps}
+    evidence = {
+        method: (values.flatten(1).isfinite().all(1) if method in colors else has_evidence(values)).tolist()
+        for method, values in maps.items()
+    }
+    measured = {
+        method: {}
+        if method in colors
+        else {"entropy": metrics.entropy(values).tolist(), "gini": metrics.gini(values).tolist()}
+        for method, values in maps.items()
+    }
+    of_classes = _of_classes(explainer, explanation)
+    facts = []
+    for i, (result, caption) in enumerate(of_classes):
+        result = {
+            **result,
+            "target_layers": [layer.name for layer in layers],
+            "metrics": {
+                method: {metric: round(values[i], 6) for metric, values in by_metric.items()}
+                for method, by_metric in measured.items()
+            },
+        }
+        facts.append(
+            _Facts(
+                result,
+                caption,
+                {method: values[i] for method, values in heat.items()},
+                {method: values[i] for method, values in evidence.items()},
+            )
+        )
+    return facts
+
+
+def _of_classes(explainer: Explainer, explanation: Explanation) -> list[tuple[dict[str, Any], str]]:
+    """What is said of each image's classes, and its caption; nothing where only features are shown."""
+    if explanation.logits is None or explanation.class_idx is None:
+        nothing: dict[str, Any] = {"prediction": None, "class_idx": None, "probability": None, "top5": []}
+        count = len(next(iter(explanation.maps.values())))
+        return [({**nothing, "explained_class": None, "explained_class_idx": None}, "")] * count
     probabilities = explanation.logits.softmax(1).cpu()
     top = probabilities.topk(min(_TOP, probabilities.shape[1]))
     explained = explanation.class_idx.tolist()
-    evidence = {method: has_evidence(values).tolist() for method, values in maps.items()}
-    measured = {
-        method: {"entropy": metrics.entropy(values).tolist(), "gini": metrics.gini(values).tolist()}
-        for method, values in maps.items()
-    }
     names = explainer.model.class_names
 
     def name(index: int) -> str:
         return names[index] if names and index < len(names) else str(index)
 
-    facts = []
-    for i in range(len(images)):
+    found = []
+    for i in range(len(probabilities)):
         best = [
             {"class": name(index), "class_idx": index, "probability": round(probability, 6)}
             for index, probability in zip(top.indices[i].tolist(), top.values[i].tolist(), strict=True)
@@ -231,26 +275,14 @@ def _explained(explainer: Explainer, images: Tensor, layers: Sequence[TargetLaye
             "top5": best,
             "explained_class": name(explained[i]),
             "explained_class_idx": explained[i],
-            "target_layers": [layer.name for layer in layers],
-            "metrics": {
-                method: {metric: round(values[i], 6) for metric, values in by_metric.items()}
-                for method, by_metric in measured.items()
-            },
         }
         predicted = best[0]["class_idx"]
         caption = f"{shown_name(best[0]['class'], predicted)} {best[0]['probability']:.0%}"
         if explained[i] != predicted:
             asked = shown_name(name(explained[i]), explained[i])
             caption += f", explained: {asked} {probabilities[i, explained[i]]:.0%}"
-        facts.append(
-            _Facts(
-                result,
-                caption,
-                {method: values[i] for method, values in heat.items()},
-                {method: values[i] for method, values in evidence.items()},
-            )
-        )
-    return facts
+        found.append((result, caption))
+    return found
 
 
 def _draw(file: Path, name: str, facts: _Facts, preprocessing: Preprocessing, folder: Path) -> dict[str, Any]:
@@ -269,7 +301,9 @@ def _draw(file: Path, name: str, facts: _Facts, preprocessing: Preprocessing, fo
     image = image.copy()
     image.thumbnail((512, 512))
     pictures[0] = ("image", image)
-    contact_sheet(pictures, f"{name}: {facts.caption}").save(folder / CONTACT_SHEET, quality=_JPEG_QUALITY)
+    contact_sheet(pictures, f"{name}: {facts.caption}" if facts.caption else name).save(
+        folder / CONTACT_SHEET, quality=_JPEG_QUALITY
+    )
     return {"file": name, **facts.result}
 
 

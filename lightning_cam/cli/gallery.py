@@ -35,9 +35,9 @@ def _shown(image: dict[str, Any]) -> dict[str, Any]:
     return {
         "file": printable(image["file"]),
         "place": quote(os.fsencode(place_of(image["file"]))),  # by its bytes: a name need not be UTF-8
-        "prediction": printable(image["prediction"]),
+        "prediction": printable(image["prediction"] or ""),
         "probability": image["probability"],
-        "explained": printable(image["explained_class"]),
+        "explained": printable(image["explained_class"] or ""),
         "methods": list(image["metrics"]),
     }
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.render import no_evidence, overlay
+from lightning_cam.render import color_overlay, no_evidence, overlay
 from lightning_cam.render.caption import draw_lines, line_height, text_width
 from lightning_cam.render.tile import BACKGROUND
 
@@ -25,7 +25,7 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
 
     Args:
         image: RGB, any size.
-        heat: (h, w) float32 in [0, 1] on the CPU.
+        heat: (h, w) float32 in [0, 1] on the CPU, or colors (3, h, w).
         box: Left, top, right, bottom of that part in pixels; it may reach over the border.
         evidence: Whether the map says anything.
 
@@ -45,12 +45,16 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         small.thumbnail((_WORDS, _WORDS))
         drawn.paste(_to_image(no_evidence(_to_pixels(small))).resize(seen.size), (left, top))
         return drawn
-    columns = _resized(heat.T, box[2] - box[0], range(left - box[0], right - box[0])).T
+    planes = heat if heat.ndim == 3 else heat[None]
+    wide = [_resized(plane.T, box[2] - box[0], range(left - box[0], right - box[0])).T for plane in planes]
     rows = max(1, _STRIP // (right - left))
     for start in range(top, bottom, rows):
         stop = min(start + rows, bottom)
-        warmth = _resized(columns, box[3] - box[1], range(start - box[1], stop - box[1]))
-        drawn.paste(_to_image(overlay(_to_pixels(image.crop((left, start, right, stop))), warmth)), (left, start))
+        part = range(start - box[1], stop - box[1])
+        large = torch.stack([_resized(columns, box[3] - box[1], part) for columns in wide])
+        pixels = _to_pixels(image.crop((left, start, right, stop)))
+        over = color_overlay(pixels, large) if heat.ndim == 3 else overlay(pixels, large[0])
+        drawn.paste(_to_image(over), (left, start))
     return drawn
 
 

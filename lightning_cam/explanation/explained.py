@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ from PIL import Image, ImageShow
 from torch import Tensor
 
 from lightning_cam.explanation.picture import picture
+from lightning_cam.methods import METHODS
 from lightning_cam.model.normalization import Statistics
-from lightning_cam.render.scale import to_unit_interval
+from lightning_cam.render.scale import to_colors, to_unit_interval
 from lightning_cam.resolve import TargetLayer
 
 _log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Explanation:
     Args:
         layer_maps: For each method one tensor per target layer (one in total, if it has no layer), (V, B, h, w)
             float32: raw signed relevance on the token grid for each of V views of the images (1 without `aug_smooth`).
+            Of a method that compares images (`pca`) what it compares, (V, B, C, h, w).
         logits: (B, classes) float32, or None if a `score` was explained and the output holds none, or only one.
         class_idx: (B,) int64, the explained classes; None with a `score`.
         layers: The target layers.
@@ -65,7 +68,7 @@ class Explanation:
         maps = ", ".join(f"{method} {tuple(tensor.shape)}" for method, tensor in self.maps.items())
         return f"Explanation(maps: {maps}; layers: {', '.join(layer.name for layer in self.layers)})"
 
-    @property
+    @cached_property
     def maps(self) -> dict[str, Tensor]:
         """For each method (B, h, w) float32: raw signed relevance, mean over views and layers.
 
@@ -75,9 +78,17 @@ class Explanation:
         """
         means = {}
         for method, layers in self.layer_maps.items():
-            finest = max(((maps.shape[2], maps.shape[3]) for maps in layers), key=lambda size: size[0] * size[1])
+            finest = max(((maps.shape[-2], maps.shape[-1]) for maps in layers), key=lambda size: size[0] * size[1])
             means[method] = torch.stack([resized(maps, finest).mean(0) for maps in layers]).mean(0)
+            whole = METHODS[method].whole if method in METHODS else None
+            if whole is not None:
+                means[method] = whole(means[method])
         return means
+
+    @property
+    def color_maps(self) -> dict[str, Tensor]:
+        """Those of the maps that are colors: (B, 3, h, w), of red, green and blue -1 for none and 1 for all."""
+        return {method: maps for method, maps in self.maps.items() if maps.ndim == 4}
 
     def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
         """The map as grad-cam returns it, ready to be overlaid on the image.
@@ -97,6 +108,8 @@ class Explanation:
         """
         if method not in self.layer_maps:
             raise ValueError(f"method: {method!r} was not computed; available: {', '.join(self.layer_maps)}")
+        if method in self.color_maps:
+            raise ValueError(f"method: {method!r} has colors, not heat; read color_maps")
         size = size or self.image_size
         layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
         return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
@@ -137,7 +150,8 @@ class Explanation:
     def _picture(self) -> Image.Image:
         if self.images is None:
             raise ValueError("images: this explanation was created without images, so it cannot be drawn")
-        heatmaps = {method: self.heatmap(method) for method in self.layer_maps}
+        colors = self.color_maps
+        heatmaps = {m: to_colors(colors[m]) if m in colors else self.heatmap(m) for m in self.layer_maps}
         return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
 
     def _lines(self, count: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_cam.model.normalization import Statistics, find_normalization
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.render.caption import draw_lines
-from lightning_cam.render.grid import evidence_or_none
+from lightning_cam.render.grid import colors_or_none, evidence_or_none
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, pad_width, text_on_background
 
 _TILE = 192  # pixels of the longer side of an image
@@ -26,7 +26,8 @@ def picture(
     Args:
         images: (B, C, H, W), normalized.
         normalizations: What they may have been normalized with.
-        heatmaps: By method, (B, h, w) in [0, 1], on the images' device; all zero where there is no evidence.
+        heatmaps: By method, (B, h, w) in [0, 1], on the images' device; all zero where there is no evidence. Colors
+            (B, 3, h, w) are drawn as they are.
         lines: What is said of each image, under it.
 
     Returns:
@@ -39,7 +40,7 @@ def picture(
     count = min(len(images), _MOST_ROWS, max(1, _MOST_TILES // (len(heatmaps) + 1)))
     mean, std = find_normalization(images, normalizations)
     shown = fit(unnormalize(images[:count].float(), mean, std).cpu(), _TILE)
-    columns = [to_uint8(shown), *(evidence_or_none(shown, heat[:count].cpu()) for heat in heatmaps.values())]
+    columns = [to_uint8(shown), *(_drawn(shown, heat[:count].cpu()) for heat in heatmaps.values())]
     tiles = F.pad(pad_width(torch.stack(columns, 1), MIN_WIDTH), (_GAP, 0, 0, 0), value=BACKGROUND)
     width = tiles.shape[-1]
     headings = F.pad(draw_lines(["image", *heatmaps], _FONT, width - _GAP), (_GAP, 0, _GAP, 0))
@@ -51,3 +52,7 @@ def picture(
     rows += [text_on_background(text) for text in texts[count:]]
     sheet = F.pad(torch.cat(rows, 1), (0, _GAP), value=BACKGROUND)  # at the right
     return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+
+
+def _drawn(images: Tensor, heat: Tensor) -> Tensor:
+    return colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)

@@ -16,8 +16,9 @@ from lightning_cam.explanation.conserved import adds_up, with_next_best
 from lightning_cam.explanation.explained import Explanation
 from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
 from lightning_cam.methods.defaults import BLANK, DEFAULT
+from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.normalization import stated_normalizations
-from lightning_cam.model.output import Forward, OnCopies, Score
+from lightning_cam.model.output import Forward, OnCopies, Score, no_score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews, View
@@ -26,6 +27,7 @@ from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.embedding import find_embedding
+from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.refusals import check_model, said_in_words
 
@@ -50,6 +52,7 @@ def explain(
     eigen_smooth: bool = False,
     embedding: TargetLayer | None = None,
     blocks: Sequence[Block] = (),
+    features: FeatureLayer | None = None,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
@@ -64,7 +67,7 @@ def explain(
             "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; for
             models with operations that `attnlrp` does not cover, `gae` replaces it where it applies, with a warning.
         class_idx: What to explain: a class, one class per image (-1 for its predicted one), or None for the predicted
-            class.
+            class. Methods that show features (`cls_attention`, `cls_similarity`, `pca`) need none, nor logits.
         score: In place of a class: a function from the model's output to (B,) scalars.
         target_layers: One or several names, modules or `TargetLayer`s; by default the last of those that
             `find_target_layers` finds.
@@ -79,6 +82,7 @@ def explain(
             methods that weight activations.
         embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
         blocks: Those behind the embedding, from `find_depth`, to be told what each of them reads.
+        features: Where methods of features read them; by default found by `find_features`, the last of named layers.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
 
     Returns:
@@ -114,10 +118,15 @@ def explain(
         )
         calls = calls or seen or SeveralViews.of(model, images, run)
     layers = layers if given else layers[-1:]
+    if not any(method.asks_score for method in chosen):
+        score = score or no_score
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and embedding is None:
         with said_in_words(model):
             embedding = find_embedding(model, images, forward=calls)
+    if needs & OF_FEATURES and features is None:
+        with said_in_words(model):
+            features = find_features(model, images, layers[-1], forward=calls, is_named=bool(given))
     views = VIEWS if aug_smooth else VIEWS[:1]
     whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     blank = None
@@ -133,6 +142,7 @@ def explain(
         embedding=embedding,
         blank_embedding=None if blank is None else blank.embedding,
         blocks=blocks if len(calls.views) == 1 else (),
+        features=features,
     )
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))

@@ -4,6 +4,7 @@ from lightning_cam.methods import (  # noqa: F401  (registers)
     activation,
     attention,
     blanking,
+    features,
     gradient,
     perturbation,
     principal,

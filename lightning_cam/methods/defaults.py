@@ -11,6 +11,10 @@ LAST_BLOCK = "hirescam"
 DEFAULT = "default"
 """Stands for both."""
 DEFAULTS = (LEADING, LAST_BLOCK)
+FEATURES = ("cls_attention", "cls_similarity", "pca")
+"""What is shown where there is no class to explain, as in self-supervised training, as far as it applies."""
+OF_FEATURES = frozenset(FEATURES)
+"""They say nothing of a class, so nothing is found by them and no check of a class is about them."""
 NEXT_BEST = "gae"
 """Stands in for the leading one in models whose operations its rules do not know."""
 BLANK = (

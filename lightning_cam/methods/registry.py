@@ -1,9 +1,9 @@
 """The table of CAM methods, and the contract between a method and its caller.
 
 A method is one pure function. It takes what it `needs` as keyword arguments of the same names, among those
-of `NEEDS`, and returns raw relevance `(B, h, w)`: nothing clipped, nothing scaled, nothing moved off the
-device. A method that needs something of one layer is called once for each target layer; any other once for
-the model, and its map may have another size than the token grid.
+of `NEEDS`, and returns raw relevance `(B, h, w)`, or colors `(B, 3, h, w)` from -1 to 1: nothing clipped, nothing
+scaled, nothing moved off the device. A method that needs something of one layer is called once for each target
+layer; any other once for the model, and its map may have another size than the token grid.
 """
 
 import inspect
@@ -47,6 +47,10 @@ MODEL_NEEDS: dict[str, str] = {
     "readout": "(B, N) float32, rows adding up to 1: the share of each token in what the head reads; all on the "
     "class token, or even over the patches",
     "token_layout": "TokenLayout of the N tokens as (B, N, C)",
+    "features": "(B, C, h, w) float32: what the network ends with on its grid, or the last of the named target layers",
+    "summary": "(B, C) float32: the class token there; the mean over the grid where the output reads no such token",
+    "class_token": "int: place of the class token among the N tokens; None where the output reads no such token",
+    "last_attention": "(B, heads, N, N) float32: attention of the last block after the softmax, row = query",
     "embedding": "(B, C, h, w) float32: what tokens begin with, on their grid; the images where no tokens begin",
     "lrp_ln_gradients": "(B, C, h, w) float32: d score / d embedding by the LN-rule (`passes/rules.py`)",
     "lrp_ah_ln_gradients": "the same by the AH- and the LN-rule",
@@ -59,6 +63,14 @@ MODEL_NEEDS: dict[str, str] = {
 NEEDS = LAYER_NEEDS | MODEL_NEEDS
 """All that a method may need, of a layer or of the model."""
 
+OF_FEATURES = frozenset({"features", "summary", "class_token", "last_attention"})
+"""What is seen in a forward alone, where the network ends, and asks no score."""
+
+_WITHOUT_SCORE = OF_FEATURES | {
+    *("activations", "layer_output", "channel_axis", "layer_activations"),
+    *("images", "image_size", "token_layout"),
+}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -70,6 +82,7 @@ class Method:
         needs: names of its arguments, keys of `NEEDS`.
         cost: forward passes of the whole model that it adds to the shared pass, in words.
         paper: where it was published.
+        whole: of a method that compares images: from what the function returned, of all images, to their maps.
     """
 
     name: str
@@ -77,6 +90,7 @@ class Method:
     needs: frozenset[str]
     cost: str
     paper: str
+    whole: Callable[[Tensor], Tensor] | None = None
 
     @property
     def summary(self) -> str:
@@ -87,6 +101,11 @@ class Method:
     def per_layer(self) -> bool:
         """Whether it is called once per target layer, or otherwise once for the model."""
         return not self.needs.isdisjoint(LAYER_NEEDS)
+
+    @property
+    def asks_score(self) -> bool:
+        """Whether it explains a class or another score: all but those that only show what a network holds."""
+        return not self.needs <= _WITHOUT_SCORE
 
     @property
     def can_eigen_smooth(self) -> bool:
@@ -112,7 +131,12 @@ METHODS: dict[str, Method] = {}
 
 
 def register_method(
-    name: str, needs: Iterable[str] = ("activations", "gradients"), *, cost: str = "0", paper: str = ""
+    name: str,
+    needs: Iterable[str] = ("activations", "gradients"),
+    *,
+    cost: str = "0",
+    paper: str = "",
+    whole: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[F], F]:
     """Register a function in `METHODS`; the function itself is returned unchanged.
 
@@ -121,6 +145,8 @@ def register_method(
         needs: names of the keyword arguments that the function takes, keys of `NEEDS`.
         cost: forward passes it adds to the shared pass, in words.
         paper: where the method was published.
+        whole: for a method that compares images with one another, whose function returns what is compared (B, ...):
+            from that of all images to their maps.
 
     Raises:
         ValueError: if `name` is taken, or a need is not in `NEEDS`.
@@ -137,7 +163,7 @@ def register_method(
         raise ValueError(f"needs: expected names among {sorted(NEEDS)}, got {sorted(needs - NEEDS.keys())}")
 
     def register(function: F) -> F:
-        METHODS[name] = Method(name, function, needs, cost, paper)
+        METHODS[name] = Method(name, function, needs, cost, paper, whole)
         return function
 
     return register

@@ -32,7 +32,7 @@ def classifier_of(module: nn.Module, forward: str | Callable[..., Any] | None = 
         return forward
     if forward is not None:
         return _named(module, forward)
-    if _takes_images(module):
+    if takes_images(module):
         return module
     networks = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
     trained = {n: child for n, child in networks.items() if any(p.requires_grad for p in child.parameters())}
@@ -57,7 +57,7 @@ def _named(module: nn.Module, name: str) -> Callable[..., Any]:
     return found
 
 
-def _takes_images(module: nn.Module) -> bool:
+def takes_images(module: nn.Module) -> bool:
     """Whether a class of the user's defines a `forward` of one argument; LightningModule's own only raises."""
     owner = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
     if owner.__name__ in ("LightningModule", "Module"):

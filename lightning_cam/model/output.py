@@ -73,6 +73,12 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
     )
 
 
+def no_score(output: Any) -> Tensor:
+    """The score where nothing is scored: (B,) zeros."""
+    first = next(tensors_in(output))
+    return torch.zeros(len(first), device=first.device)
+
+
 class OnCopies:
     """`forward` of a copy of its images, which models may write to that normalize in place."""
 

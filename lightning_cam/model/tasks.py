@@ -20,11 +20,13 @@ class Task:
         words: What it is called in sentences.
         has_classes: Whether an output says something of each of several classes.
         is_exclusive: Whether one of them is right.
+        has_values: Whether it is a value that is explained.
     """
 
     words: ClassVar[str] = "softmax classes"
     has_classes: ClassVar[bool] = True
     is_exclusive: ClassVar[bool] = True
+    has_values: ClassVar[bool] = False
 
     def logits(self, output: Tensor) -> Tensor:
         """Logits (B, classes) of the output (B, ...) that was read.
@@ -125,6 +127,7 @@ class Values(Task):
 
     words = "a regression"
     has_classes = False
+    has_values = True
 
     @override
     def logits(self, output: Tensor) -> Tensor:
@@ -159,6 +162,22 @@ class Pairs(Values):
         return output.diagonal()[:, None]
 
 
+class Embeddings(Task):
+    """Self-supervised training: outputs are compared with one another, and none of them says a class or a value."""
+
+    words = "features, no class"
+    has_classes = False
+
+    @override
+    def logits(self, output: Tensor) -> Tensor:
+        """The output as it is, whatever it is."""
+        return output
+
+    @override
+    def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
+        return None
+
+
 def _logit(probabilities: Tensor) -> Tensor:
     return torch.logit(probabilities.float(), eps=1e-6)
 
@@ -180,12 +199,13 @@ TASKS: dict[str, Callable[[Tensor], Task]] = {
 """From what a loss or metric takes an output for to a function that returns the task of such an output."""
 
 
-def task_of(kind: str, output: Tensor) -> Task:
+def task_of(kind: str, output: Tensor, step: str = "validation") -> Task:
     """The task of an output.
 
     Args:
         kind: What a loss or metric took it for.
         output: (B, ...).
+        step: What reads it, for the sentence.
 
     Raises:
         ValueError: It has nothing per image to explain; the message says which argument to give.
@@ -196,7 +216,7 @@ def task_of(kind: str, output: Tensor) -> Task:
     """
     if kind == "embeddings":
         raise ValueError(
-            "validation compares image embeddings, which have no classes to explain; give forward=, the part that "
+            f"{step} compares image embeddings, which have no classes to explain; give forward=, the part that "
             "returns the embeddings, and score=, such as lightning_cam.scores.EmbeddingSimilarity(reference)"
         )
     task = TASKS[kind](output)
@@ -204,7 +224,7 @@ def task_of(kind: str, output: Tensor) -> Task:
         task.logits(output[:2] if kind != "pairs" else output)
     except ValueError:
         raise ValueError(
-            f"validation reads an output of shape {tuple(output.shape)} as {task.words}, which is not one row per "
+            f"{step} reads an output of shape {tuple(output.shape)} as {task.words}, which is not one row per "
             "image; give score=, a function from the model's output to one number per image"
         ) from None
     return task

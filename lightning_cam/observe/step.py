@@ -57,6 +57,7 @@ class StepObserver(Origins):
     Attributes:
         calls: The calls of networks, in order.
         consumed: What losses and metrics read, in order.
+        losses: Names of the modules without parameters that were given outputs and returned one number, in order.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
@@ -88,6 +89,7 @@ class StepObserver(Origins):
         self._wholes = WeakIdKeyDictionary()  # of what was selected: all of it, and which was
         self.calls: list[NetworkCall] = []
         self.consumed: list[Consumed] = []
+        self.losses: list[str] = []
 
     @override
     def __enter__(self) -> Self:
@@ -153,7 +155,9 @@ class StepObserver(Origins):
             call.names = [name for name, _ in named_tensors(output)]
         elif self._parts and self._parts[-1][0] is module:
             _, before, operations = self._parts.pop()
-            known = any(one.rank < 2 for one in self.consumed[before:])
+            if not self._open and _is_loss(output):
+                self.losses.append(type(module).__name__)
+            known = any(one.rank != 2 for one in self.consumed[before:])  # a loss inside of it says more
             if not known and not self._open and _is_loss(output):
                 self._add(read_by_module(type(module).__name__, args, kwargs, operations, self.of))
 

@@ -25,7 +25,7 @@ class _Attention(NamedTuple):
     """An attention matrix (..., N, N), and where in the graph it stands: it may be a view of what is used on."""
 
     weights: Tensor
-    edge: GradientEdge
+    edge: GradientEdge | None  # None without a graph
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AttentionWatch:
         self._model, self._layer, self._needs = model, layer, needs
         self._outputs: dict[nn.Module, Any] = {}
         self._calls: list[Call] = []
-        self._watch = _Watch()
+        self._watch = AttentionsSeen(with_graph_only=True)
         self._blocks: list[nn.Module] | DoesNotApply = []
         if "block_attention_gradients" in needs:
             try:
@@ -104,7 +104,7 @@ class AttentionWatch:
         asked = seen if "attention_gradients" in self._needs else seen[-1:] if "readout" in self._needs else []
         gradients: Sequence[Tensor] = ()
         if asked:
-            edges = [attention.edge for attention in asked]
+            edges = [attention.edge for attention in asked if attention.edge is not None]
             score_sum, retain = scores.sum(), retain_graph or bool(blocks)
             found = (
                 torch.autograd.grad(score_sum, edges, retain_graph=retain, allow_unused=True)
@@ -139,6 +139,7 @@ def _own_gradients(
         # Whatever token the head reads, in this output it reads the mean over all.
         mean = tokens.mean(1, keepdim=True).expand_as(tokens)
         of_mean = score(rerun(mean, torch.arange(count, device=tokens.device))).sum()
+        assert attention.edge is not None  # the graph began before it
         gradients += torch.autograd.grad(of_mean, attention.edge, retain_graph=True)
     return gradients
 
@@ -190,11 +191,19 @@ def _keep(outputs: dict[nn.Module, Any], module: nn.Module, inputs: Any, output:
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
 
 
-class _Watch(TorchFunctionMode):
-    """Collects attention matrices: computes what fused kernels hide, takes what a softmax over tokens returns."""
+class AttentionsSeen(TorchFunctionMode):
+    """Collects attention matrices: computes what fused kernels hide, takes what a softmax over tokens returns.
 
-    def __init__(self) -> None:
+    Args:
+        with_graph_only: Whether only those count that depend on the images, which is not known without a graph.
+
+    Attributes:
+        attentions: In order.
+    """
+
+    def __init__(self, *, with_graph_only: bool = False) -> None:
         super().__init__()
+        self._with_graph_only = with_graph_only
         self.attentions: list[_Attention] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -209,8 +218,11 @@ class _Watch(TorchFunctionMode):
 
     def _softmax(self, softmax: Callable[..., Tensor], scores: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         attention = softmax(scores, *args, **kwargs)
-        if attention.ndim >= 3 and attention.shape[-1] > 1 and attention.requires_grad:
-            self.attentions.append(_Attention(attention, get_gradient_edge(attention)))
+        if attention.ndim >= 3 and attention.shape[-1] > 1:
+            if attention.requires_grad:
+                self.attentions.append(_Attention(attention, get_gradient_edge(attention)))
+            elif not self._with_graph_only:
+                self.attentions.append(_Attention(attention, None))
         return attention
 
     def _multi_head_attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -226,6 +238,8 @@ class _Watch(TorchFunctionMode):
             softmax, index = weights.grad_fn.next_functions[0]
             assert softmax is not None
             self.attentions.append(_Attention(weights, GradientEdge(softmax, index)))
+        elif not self._with_graph_only:
+            self.attentions.append(_Attention(weights, None))
         if not wanted:
             return output, None
         return output, weights.mean(1) if averaged else weights

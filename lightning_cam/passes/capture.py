@@ -1,7 +1,7 @@
 """One forward and one short backward that serve every method and every target layer."""
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from lightning_cam.passes import norm_rules, product_rules  # noqa: F401  (regis
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass, AttentionWatch
 from lightning_cam.passes.blocks import BlockStatistics
 from lightning_cam.passes.depth import BlockCuts
+from lightning_cam.passes.features import FeatureWatch
 from lightning_cam.passes.rules import RULES, RuledForward, unknown_operations
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
@@ -101,6 +102,7 @@ def capture(
     rules: Collection[str] = (),
     sees_blocks: bool = False,
     blocks: Sequence[Block] = (),
+    features: FeatureWatch | None = None,
 ) -> Capture:
     """Run `images` through the model once and differentiate the score down to the target layers, no further.
 
@@ -121,6 +123,7 @@ def capture(
         rules: Names among `RULES`: by each the score is differentiated down to the embedding, in the same graph.
         sees_blocks: Whether to look, with `rules`, at what the blocks do.
         blocks: From `find_depth`, with `rules`: what each of them reads is told as well.
+        features: Watches the forward, if any method asks for what the network ends with.
 
     Returns:
         Activations and gradients on the token grid, all on the device of `images`.
@@ -146,7 +149,7 @@ def capture(
     of_attention = ATTENTION_NEEDS.intersection(needs)
     again = partial(capture, model, images, layers, forward=forward, score=score)
     if "hvp" in needs and (rules or of_attention):  # rules have no second derivative, and attention makes it dear
-        first = again(class_idx=class_idx, needs=set(needs) - of_attention)
+        first = again(class_idx=class_idx, needs=set(needs) - of_attention, features=features)
         at_embedding = {"embedding": embedding, "blank_embedding": blank_embedding}
         of_rules = partial(again, **at_embedding, rules=rules, sees_blocks=sees_blocks, blocks=blocks)
         others = of_rules(class_idx=first.class_idx, needs=of_attention)
@@ -158,7 +161,7 @@ def capture(
         ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
     cuts = BlockCuts(blocks if ruled is not None else ())
-    with cuts.watching():
+    with cuts.watching(), nullcontext() if features is None else features.watching():
         output, tensors = _forward(
             model, forward, images, layers, differentiate, "hvp" in needs, ruled=ruled, embedding=embedding, watch=watch
         )

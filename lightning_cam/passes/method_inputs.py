@@ -14,6 +14,7 @@ from lightning_cam.model.output import Forward, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass
 from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture
+from lightning_cam.passes.features import FeatureWatch
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass
 from lightning_cam.passes.rerun import Rerun
@@ -21,6 +22,7 @@ from lightning_cam.passes.rules import RULES
 from lightning_cam.passes.scored import scores_of
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Block
+from lightning_cam.resolve.features import FeatureLayer
 
 
 class MethodInputs:
@@ -38,6 +40,7 @@ class MethodInputs:
         blank_embedding: What it makes of nothing, (1, ...).
         sees_blocks: Whether to look at what the blocks do, where a method follows the score through them all.
         blocks: From `find_depth`, where it is to be told what each of them reads.
+        features: From `find_features`, if any method asks for what the network ends with.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class MethodInputs:
         blank_embedding: Tensor | None = None,
         sees_blocks: bool = False,
         blocks: Sequence[Block] = (),
+        features: FeatureLayer | None = None,
     ) -> None:
         forward = WithGraphWhereNeeded(forward)
         self._model, self._forward, self._score, self._needs = model, forward, score, needs
         self.layers = layers
         # An inference tensor cannot take part in a graph, its clone can.
         self.images = images.clone() if images.is_inference() else images
+        self._features = None if features is None else FeatureWatch(features, needs)
         basic = {need for need in needs if need in ("gradients", "hvp") or need in ATTENTION_NEEDS}
         if "layer_gradients" in needs:
             basic.add("gradients")
@@ -76,6 +81,7 @@ class MethodInputs:
             rules=[name for name in RULES if f"{name}_gradients" in needs],
             sees_blocks=sees_blocks,
             blocks=blocks,
+            features=self._features,
         )
 
     def maps(self, method: Method, **options: Any) -> list[Tensor]:
@@ -158,6 +164,12 @@ class MethodInputs:
         return input_pass(self._model, self._forward, self.images, self._scores)
 
     @property
+    def features(self) -> FeatureWatch:
+        """What the network ended with."""
+        assert self._features is not None  # some method needs it
+        return self._features
+
+    @property
     def attention_pass(self) -> AttentionPass:
         """Attention of all blocks and its gradients.
 
@@ -196,6 +208,10 @@ _OF_MODEL: dict[str, Callable[[MethodInputs], Any]] = {
     "attention_gradients": lambda inputs: inputs.attention_pass.attention_gradients,
     "block_attention_gradients": lambda inputs: inputs.attention_pass.block_attention_gradients,
     "readout": lambda inputs: inputs.attention_pass.readout,
+    "features": lambda inputs: inputs.features.features,
+    "summary": lambda inputs: inputs.features.summary,
+    "class_token": lambda inputs: inputs.features.layer.class_token,
+    "last_attention": lambda inputs: inputs.features.last_attention,
     "token_layout": lambda inputs: inputs.layers[-1].layout,
     "grad_cam": lambda inputs: inputs.grad_cam,
 }

@@ -9,8 +9,8 @@ from lightning_cam.render.colormap import colorize
 from lightning_cam.render.filmstrip import filmstrip
 from lightning_cam.render.grid import encode_jpeg, overlay_grid
 from lightning_cam.render.image_caption import ImageCaptions, ValueCaptions, captions_of
-from lightning_cam.render.overlay import no_evidence, overlay
-from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, unnormalize
+from lightning_cam.render.overlay import color_overlay, no_evidence, overlay
+from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, to_colors, unnormalize
 from lightning_cam.render.tile import to_uint8
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ValueCaptions",
     "captions_of",
     "class_means",
+    "color_overlay",
     "colorize",
     "encode_jpeg",
     "filmstrip",
@@ -29,6 +30,7 @@ __all__ = [
     "scale_common",
     "scale_per_image",
     "shown_name",
+    "to_colors",
     "to_uint8",
     "unnormalize",
 ]

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cam.render.caption import Captions, draw_headings
-from lightning_cam.render.grid import evidence_or_none
-from lightning_cam.render.scale import scale_common
+from lightning_cam.render.grid import colors_or_none, evidence_or_none
+from lightning_cam.render.scale import scale_common, to_colors
 from lightning_cam.render.tile import (
     BACKGROUND,
     MIN_WIDTH,
@@ -42,7 +42,7 @@ def filmstrip(
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        maps: (T, B, h, w) raw signed relevance.
+        maps: (T, B, h, w) raw signed relevance, or (T, B, 3, h, w) colors from -1 to 1.
         columns: T headings, such as `epoch 3`, of one line or several.
         captions: The names of the classes.
         preds: (T, B) predicted classes, negative where nothing was predicted.
@@ -60,7 +60,10 @@ def filmstrip(
             f"columns: expected a heading for each of {len(maps)} looks, got {len(columns)}: {list(columns)}"
         )
     images = fit(images, TILE)
-    looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
+    if maps.ndim == 5:
+        looks = colors_or_none(images, to_colors(maps))
+    else:
+        looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
     pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from lightning_cam.render.caption import Captions, draw_lines, wrap
-from lightning_cam.render.overlay import no_evidence, overlay
+from lightning_cam.render.overlay import color_overlay, no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
 
@@ -33,6 +33,21 @@ def evidence_or_none(images: Tensor, heat: Tensor) -> Tensor:
     return torch.where(drawable, to_uint8(overlay(images, heat)), to_uint8(no_evidence(images)))
 
 
+def colors_or_none(images: Tensor, colors: Tensor) -> Tensor:
+    """Overlay maps of colors, mark those that are not finite.
+
+    Args:
+        images: (..., 3, H, W) in [0, 1].
+        colors: (..., 3, h, w) in [0, 1], any resolution.
+
+    Returns:
+        (..., 3, H, W) uint8.
+    """
+    drawable = colors.isfinite().flatten(-3).all(-1)[..., None, None, None]
+    colors = resize(colors.nan_to_num(0).float(), *images.shape[-2:])
+    return torch.where(drawable, to_uint8(color_overlay(images, colors)), to_uint8(no_evidence(images)))
+
+
 def overlay_grid(
     images: Tensor,
     heat: Tensor,
@@ -51,7 +66,7 @@ def overlay_grid(
     Args:
         images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced.
         heat: (B, h, w) in [0, 1], any resolution; a map that is all zero or has non-finite values is marked
-            as "no evidence".
+            as "no evidence". Or colors (B, 3, h, w) in [0, 1], drawn as they are.
         captions: The names of the classes.
         preds: (B,) predicted classes, negative where nothing was predicted.
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
@@ -65,7 +80,8 @@ def overlay_grid(
         (3, H', W') uint8.
     """
     images = fit(images, tile)
-    pictures = pad_width(evidence_or_none(images, heat), MIN_WIDTH)
+    drawn = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
+    pictures = pad_width(drawn, MIN_WIDTH)
     width = pictures.shape[-1] - 8
     if labels is None:
         text = captions.prediction(preds, probs, font_size, width)

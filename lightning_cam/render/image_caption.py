@@ -91,6 +91,31 @@ class ValueCaptions(ImageCaptions):
         return lines.view(*probs.shape, *lines.shape[-2:])
 
 
+class TextCaptions(ImageCaptions):
+    """Captions of images of which nothing is predicted.
+
+    Args:
+        texts: What is said of each image.
+
+    Example:
+        >>> bool(TextCaptions(["a.png"]).prediction(torch.tensor([-1]), torch.tensor([torch.nan]), 12, 60).any())
+        False
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__([], 0, texts)
+
+    @override
+    def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Leave a line free."""
+        return draw_lines([""], size, width)[0].expand(*preds.shape, -1, -1)
+
+    @override
+    def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Write the text."""
+        return draw_lines(self._texts, size, width)[labels]
+
+
 def captions_of(
     class_names: Sequence[str],
     num_classes: int,
@@ -98,6 +123,7 @@ def captions_of(
     present: Tensor | None = None,
     *,
     has_classes: bool = True,
+    has_values: bool = True,
 ) -> Captions:
     """The captions that say what is true of images in the way that it is known.
 
@@ -107,6 +133,7 @@ def captions_of(
         texts: What is true of each image, in words; None where labels say it.
         present: (B, classes) bool, which classes each image has; None if that is not known.
         has_classes: False for a regression.
+        has_values: False where nothing is predicted.
 
     Example:
         >>> type(captions_of([], 0, ["3.5"], has_classes=False)).__name__
@@ -114,4 +141,6 @@ def captions_of(
     """
     if texts is None:
         return Captions(class_names, num_classes)
+    if not (has_classes or has_values):
+        return TextCaptions(texts)
     return ImageCaptions(class_names, num_classes, texts, present) if has_classes else ValueCaptions(texts)

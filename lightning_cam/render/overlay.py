@@ -35,6 +35,26 @@ def overlay(images: Tensor, heat: Tensor, opacity: float = 0.85) -> Tensor:
     return torch.lerp(quiet, colorize(heat).to(images), opacity * heat.sqrt().unsqueeze(-3))
 
 
+def color_overlay(images: Tensor, colors: Tensor, opacity: float = 0.85) -> Tensor:
+    """Lay colors over images, as opaque as the hottest heat everywhere: no color is less than another.
+
+    Args:
+        images: (..., 3, H, W) in [0, 1].
+        colors: (..., 3, H, W) in [0, 1].
+        opacity: How much of the image they hide, in [0, 1].
+
+    Returns:
+        (..., 3, H, W) in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> color_overlay(torch.ones(1, 3, 1, 1), torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).flatten()
+        tensor([0.1200, 0.5450, 0.9700])
+    """
+    quiet = BRIGHTNESS * torch.lerp(images, images.mean(-3, keepdim=True), PALENESS)
+    return torch.lerp(quiet, colors.to(images), opacity)
+
+
 def no_evidence(images: Tensor) -> Tensor:
     """Draw images whose map says nothing: gray, dimmed, hatched, with the words `no evidence`.
 

@@ -43,6 +43,23 @@ def unnormalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return pixels[:, :bands].clamp(0, 1).expand(-1, 3, -1, -1)
 
 
+def to_colors(maps: Tensor) -> Tensor:
+    """Maps of colors as colors: -1 is none of red, green or blue, 0 half, 1 all; beyond is clipped.
+
+    Args:
+        maps: (..., 3, h, w).
+
+    Returns:
+        (..., 3, h, w) in [0, 1]; not finite where a value was.
+
+    Example:
+        >>> import torch
+        >>> to_colors(torch.tensor([[-2.0, -1.0, 0.0, 1.0]]))
+        tensor([[0.0000, 0.0000, 0.5000, 1.0000]])
+    """
+    return ((maps.float() + 1) / 2).clamp(0, 1)
+
+
 def has_evidence(maps: Tensor) -> Tensor:
     """Tell which maps can be drawn: finite everywhere and positive somewhere.
 

@@ -8,6 +8,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lightning_cam.timeline.format import MOST_SIDE, PROBABILITY_SCALE, RecordError, dequantize
+from lightning_cam.timeline.heads import COLORS
 from lightning_cam.timeline.index import Index
 
 _log = logging.getLogger(__name__)
@@ -46,22 +47,27 @@ class MapsOf:
         index: Of the record.
         method: Its name.
         found: For each layout that has it where its codes begin, its rows and columns, and the looks.
+        is_color: Whether they are of colors: those of red, green and blue stand below one another.
 
     Attributes:
         grid: Rows and columns: those of the newest look that has this method.
         others: How many looks have maps of another grid, as of another model under the same name; they are left out.
     """
 
-    def __init__(self, index: Index, method: str, found: list[tuple[tuple[int, int, int], np.ndarray]]) -> None:
+    def __init__(
+        self, index: Index, method: str, found: list[tuple[tuple[int, int, int], np.ndarray]], *, is_color: bool = False
+    ) -> None:
         _, *grid = max(found, key=lambda own: own[1][-1])[0]
         self._index, self._method = index, method
-        self._count = len(index.probe.labels)
+        self._count, self.is_color = len(index.probe.labels), is_color
         self.grid: tuple[int, int] = (grid[0], grid[1])
         self._found = [(at, looks) for (at, *own), looks in found if own == grid]
         self.others = sum(len(looks) for (_, *own), looks in found if own != grid)
 
     def read(self, file: BinaryIO, wanted: np.ndarray | None = None) -> np.ndarray:
         """Return (T, B, h, w) float32 of all looks, or of those wanted; NaN where the method was missing.
+
+        Of colors it is (T, B, 3, h, w).
 
         Raises:
             RecordError: That would be many times larger than the file.
@@ -76,7 +82,7 @@ class MapsOf:
                 raw = self._index.read_arrays(file, wanted[part], at, cells + 8 * self._count)
                 scales = raw[:, cells:].copy().view("<f4").reshape(-1, self._count, 2)
                 maps[part] = dequantize(raw[:, :cells].view(np.int8).reshape(-1, *shape[1:]), scales)
-        return maps
+        return maps.reshape(*shape[:2], COLORS, self.grid[0] // COLORS, self.grid[1]) if self.is_color else maps
 
     def largest(self, file: BinaryIO) -> np.ndarray:
         """Return the largest value of each image over all looks, (B,) float32; 0 where none is positive."""
@@ -91,11 +97,11 @@ class MapsOf:
 
 def find_maps(index: Index) -> dict[str, MapsOf]:
     """Return the maps of each method, in the order of the methods' first looks; what is left out is said."""
-    found: dict[str, list[tuple[tuple[int, int, int], np.ndarray]]] = {}
+    found: dict[tuple[str, bool], list[tuple[tuple[int, int, int], np.ndarray]]] = {}
     for layout, looks in index.layouts:
         for method, place in layout.methods.items():
-            found.setdefault(method, []).append((place, looks))
-    maps = {method: MapsOf(index, method, own) for method, own in found.items()}
+            found.setdefault((method, method in layout.colors), []).append((place, looks))
+    maps = {method: MapsOf(index, method, own, is_color=is_color) for (method, is_color), own in found.items()}
     for method, own in maps.items():
         if own.others:
             _log.warning(

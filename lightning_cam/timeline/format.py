@@ -10,7 +10,9 @@ over. Of a look:
 =================  ====================  ===============================================================
 array              type and shape        meaning
 =================  ====================  ===============================================================
-codes              int8 (B, h, w)        per method: 127 is the map's largest value, -127 its smallest
+codes              int8 (B, h, w)        per method: 127 is the map's largest value, -127 its smallest; (B, 3, h, w)
+                                         of the methods that the JSON lists under `colors`: red, green and blue from
+                                         -1 to 1, of one scale (from version 2 on)
 scales             float32 (B, 2)        per method: the largest value and minus the smallest, or 0
 top classes        int32 (B, K)          most probable classes, best first
 top probabilities  uint16 (B, K)         in 1/65535
@@ -35,7 +37,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAGIC = b"LCAM"
-VERSION = 2  # in 1 there are no records of blocks
+VERSION = 2  # 1 has neither records of blocks nor maps of colors
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")
@@ -160,23 +162,23 @@ def _refuse_constant(name: str) -> None:
 
 
 def quantize(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps (B, h, w) as int8 codes (B, h, w) and float32 scales (B, 2), see the module's table.
+    """Return maps (B, ...) as int8 codes (B, ...) and float32 scales (B, 2), see the module's table.
 
     Example:
         >>> codes, scales = quantize(np.array([[[-2.0, 0.0, 1e-9, 4.0]]]))
         >>> codes.tolist(), scales.tolist()
         ([[[-127, 0, 1, 127]]], [[4.0, 2.0]])
     """
-    values = np.asarray(maps, np.float32).astype(np.float64)
-    finite = np.isfinite(values).all((1, 2), keepdims=True)
+    values = np.asarray(maps, np.float32).astype(np.float64).reshape(len(maps), -1)
+    finite = np.isfinite(values).all(1, keepdims=True)
     values = np.where(finite, values, 0.0)
-    largest = values.max((1, 2), keepdims=True).clip(min=0)
-    smallest = -values.min((1, 2), keepdims=True).clip(max=0)
+    largest = values.max(1, keepdims=True).clip(min=0)
+    smallest = -values.min(1, keepdims=True).clip(max=0)
     side = np.where(values > 0, largest, smallest)
     share = np.abs(values) / np.where(side > 0, side, 1)
     codes = np.sign(values) * np.rint(share * 127).clip(min=1)
-    scales = np.where(finite, np.concatenate([largest, smallest], -1), np.nan)[:, 0]
-    return codes.astype(np.int8), scales.astype("<f4")
+    scales = np.where(finite, np.concatenate([largest, smallest], 1), np.nan)
+    return codes.astype(np.int8).reshape(np.shape(maps)), scales.astype("<f4")
 
 
 def dequantize(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from lightning_cam.timeline.format import RecordError
 
+COLORS = 3  # red, green and blue
 _MOST_METHODS = 100  # in a look
 _INT64 = 2**63
 
@@ -42,7 +43,9 @@ class Layout:
     """Which arrays a look has, and where they lie behind its JSON.
 
     Args:
-        methods: For each method where its codes begin, and the rows and columns of its maps.
+        methods: For each method where its codes begin, and the rows and columns of its maps; of maps of colors those of
+            red, green and blue below one another.
+        colors: The methods whose maps are colors.
         top: How many classes are kept per image.
         top_at: Where the top classes begin, before their probabilities and that of the label.
         class_at: Where the explained classes begin; None where those are the best ones.
@@ -51,6 +54,7 @@ class Layout:
     """
 
     methods: dict[str, tuple[int, int, int]]
+    colors: frozenset[str]
     top: int
     top_at: int
     class_at: int | None
@@ -109,12 +113,15 @@ def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
     """
     check, at = _Check(head, what), 0
     methods = {}
-    for method, grid in check.mapping("methods").items():
-        rows_columns = check.integers(f"methods: {method}", grid, low=1)
-        if len(rows_columns) != 2:
-            raise RecordError(f"{what}: methods: {method}: expected rows and columns, got {rows_columns}")
-        methods[method] = (at, rows_columns[0], rows_columns[1])
-        at += count * (math.prod(rows_columns) + 8)
+    colors = frozenset(check.texts("colors", head.get("colors", [])))
+    for method, shape in check.mapping("methods").items():
+        form = check.integers(f"methods: {method}", shape, low=1)
+        if method in colors and len(form) == 3 and form[0] == COLORS:
+            form = [COLORS * form[1], form[2]]
+        elif len(form) != 2 or method in colors:
+            raise RecordError(f"{what}: methods: {method}: expected rows and columns, got {form}")
+        methods[method] = (at, form[0], form[1])
+        at += count * (math.prod(form) + 8)
     if len(methods) > _MOST_METHODS:
         raise RecordError(f"{what}: methods: expected at most {_MOST_METHODS}, got {len(methods)}")
     top = check.integers("top", [head.get("top")])[0]
@@ -123,7 +130,7 @@ def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
     class_at = at if head.get("class_idx") else None
     at += 4 * count * (class_at is not None)
     values_at = at if head.get("values") else None
-    return Layout(methods, top, top_at, class_at, values_at, at + 4 * count * (values_at is not None))
+    return Layout(methods, colors, top, top_at, class_at, values_at, at + 4 * count * (values_at is not None))
 
 
 def read_place(head: dict[str, Any], what: str) -> tuple[int, int, float]:

@@ -44,7 +44,8 @@ class Timeline:
         steps: (T,) int64.
         epochs: (T,) int64.
         times: (T,) float64, seconds since 1970.
-        maps: For each method (T, B, h, w) float32, raw signed relevance, decoded when it is first asked for.
+        maps: For each method (T, B, h, w) float32, raw signed relevance, decoded when it is first asked for; of methods
+            that show colors (T, B, 3, h, w), red, green and blue from -1 for none to 1 for all.
         class_idx: (T, B) int64, the class explained; -1 where unknown.
         top_classes: (T, B, K) int64, best first; -1 where unknown.
         top_probabilities: (T, B, K) float32; NaN where unknown.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.render import captions_of, overlay_grid
+from lightning_cam.render import captions_of, overlay_grid, to_colors
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.tile import text_on_background
 from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_images, read_predictions
@@ -119,7 +119,10 @@ class _Drawing:
         values, texts = predicted.values[:, :_IMAGES], probe.texts[:_IMAGES] or None
         has_classes = bool(np.isnan(values).all())
         present = torch.from_numpy(labels[:, None] == np.arange(most + 1)) if (labels >= 0).any() else None
-        self._captions = captions_of(probe.class_names, most + 1, texts, present, has_classes=has_classes)
+        predicts = not has_classes or bool((tops >= 0).any())
+        self._captions = captions_of(
+            probe.class_names, most + 1, texts, present, has_classes=has_classes and predicts, has_values=predicts
+        )
         known = torch.from_numpy(labels) if present is not None else None
         self._labels = known if texts is None else torch.arange(len(labels))
         self._preds = torch.from_numpy(tops.astype(np.int64))
@@ -130,7 +133,7 @@ class _Drawing:
         maps = torch.from_numpy(self._maps.read(self._file, np.array([t])))[0, :_IMAGES]
         grid = overlay_grid(
             self._images,
-            (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
+            to_colors(maps) if maps.ndim == 4 else (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
             self._captions,
             preds=self._preds[t],
             probs=self._probs[t],

@@ -143,8 +143,9 @@ class TimelineWriter:
         Args:
             step: The step of the validation metrics.
             epoch: The epoch.
-            maps: For each method (B, h, w) float, raw signed relevance. The largest and the smallest value of
-                a map are kept exactly, zero and the sign of every value too, the rest to 1/127 of those.
+            maps: For each method (B, h, w) float, raw signed relevance, or (B, 3, h, w) colors from -1 to 1. The
+                largest and the smallest value of a map are kept exactly, zero and the sign of every value too, the rest
+                to 1/127 of those.
                 A map that is not finite everywhere is read back as NaN.
             probabilities: (B, K) of the model's output, if it is a classifier.
             class_idx: (B,) the class that the maps explain; None for the predicted one.
@@ -173,12 +174,14 @@ class TimelineWriter:
             body.append(np.asarray(class_idx, "<i4"))
         if values is not None:
             body.append(np.asarray(values, "<f4"))
+        colors = [method for method, shape in shapes.items() if len(shape) == 3]
         head = {
             "kind": "look",
             "step": int(step),
             "epoch": int(epoch),
             "time": round(time.time(), 1),
             "methods": shapes,
+            **({"colors": colors} if colors else {}),
             "top": top.shape[1],
             "metrics": _as_json(metrics or {}),
             **({} if predicted else {"class_idx": True}),

@@ -36,6 +36,10 @@ class TransformerCAMCallback(Callback):
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path
             such as "pytorch_grad_cam.AblationCAM", works too. "default" is `attnlrp` and `hirescam`; for models with
             operations that `attnlrp` does not cover, `gae` is used instead where it applies, with a warning.
+            For self-supervised training it is `cls_attention`, `cls_similarity` and `pca`, where they apply.
+        on: "validation" takes the probe from the validation batches and looks at each validation run. "train" takes it
+            from the training batches, as the network gets them, and looks at the end of each training epoch: for
+            self-supervised training, and any other training without a validation loop.
         num_samples: Number of images in the probe. They are collected during the first validation run, spread over the
             classes.
         probe: Other images to explain: a folder (they go through the validation transform; subfolders are classes),
@@ -103,6 +107,7 @@ class TransformerCAMCallback(Callback):
         *,
         methods: str | type | list[str | type] = "default",
         num_samples: int = 16,
+        on: Literal["validation", "train"] = "validation",
         probe: Any = None,  # a Tensor too, but jsonargparse would then build a Tensor
         head: str | None = None,
         class_idx: int | None = None,
@@ -156,11 +161,54 @@ class TransformerCAMCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.enable_validation and trainer.is_global_zero:
-            _log.warning("TransformerCAMCallback is inactive: this run has no validation loop.")
+        if not (trainer.enable_validation or self._on_train) and trainer.is_global_zero:
+            _log.warning(
+                "TransformerCAMCallback is inactive: this run has no validation loop. Give "
+                'on="train" to explain images of the training at the end of each epoch.'
+            )
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._waits = self._on_train
+        self._add_training_metrics(trainer)  # those of the epoch before, which are known only after its end
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._on_train:
+            self._attempt(self._session.begin_batch, trainer, pl_module, batch, batch_idx, 0)
+
+    @override
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if self._on_train:
+            self._attempt(self._session.end_step)
+
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self._on_train:
+            self._attempt(self._session.end_step)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._on_train:
+            self._attempt(self._session.end_batch, trainer, pl_module, trainer.is_last_batch)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._on_train:
+            self._look_if_due(trainer, pl_module, is_last=True)
+            self._waits = True  # there is no cohort to be paid for
+            self._close(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._add_training_metrics(trainer)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._on_train:
+            return
         self._waits, self._closed = True, False
         self._started, self._own = time.perf_counter(), 0.0
 
@@ -168,6 +216,8 @@ class TransformerCAMCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        if self._on_train:
+            return
         began = time.perf_counter()
         self._attempt(self._session.begin_batch, trainer, pl_module, batch, batch_idx, dataloader_idx)
         self._own += time.perf_counter() - began
@@ -182,29 +232,27 @@ class TransformerCAMCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if self._on_train:
+            return
         began, is_last = time.perf_counter(), _is_last_batch(trainer)
         self._attempt(self._session.end_batch, trainer, pl_module, is_last)
         # Here, and not at the epoch's end, the weights are those that are validated: averaging callbacks swap theirs
         # in before the first batch and out at the end, in an order that the user's list of callbacks decides.
-        if self._waits and self._is_due(trainer) and self._may_look(trainer, is_last):
-            self._waits, self._began = False, True
-            if self._is_ready(trainer):
-                # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to
-                # catch.
-                with signals_deferred():
-                    self._attempt(self._look, trainer, pl_module)
+        self._look_if_due(trainer, pl_module, is_last)
         self._own += time.perf_counter() - began
         if is_last:
             self._close(trainer, pl_module)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._closed and self._session.meets(trainer):  # others wait for this rank, though it saw no batch
+        if not (self._closed or self._on_train) and self._session.meets(
+            trainer
+        ):  # others wait for this rank, though it saw no batch
             self._close(trainer, pl_module)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.sanity_checking:
+        if trainer.is_global_zero and not trainer.sanity_checking and not self._on_train:
             with signals_deferred():  # a handler that flushes this callback must not find its queue locked
                 self._attempt(self._session.add_metrics, trainer)
 
@@ -257,6 +305,24 @@ class TransformerCAMCallback(Callback):
             self._session.close()  # what was looked at before is still written
         except Exception as error:
             _log.debug("Closing failed as well: %s", error)
+
+    @property
+    def _on_train(self) -> bool:
+        return self.settings.on == "train"
+
+    def _add_training_metrics(self, trainer: Trainer) -> None:
+        if self._on_train and trainer.is_global_zero:
+            with signals_deferred():
+                self._attempt(self._session.add_metrics, trainer)
+
+    def _look_if_due(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
+        if self._waits and self._is_due(trainer) and self._may_look(trainer, is_last):
+            self._waits, self._began = False, True
+            if self._is_ready(trainer):
+                # A handler may save a checkpoint, while noise stands in for parameters, or raise what is not ours to
+                # catch.
+                with signals_deferred():
+                    self._attempt(self._look, trainer, module)
 
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         self._session.look(trainer, module)

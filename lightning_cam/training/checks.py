@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods import METHODS
+from lightning_cam.methods.defaults import OF_FEATURES
 from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
@@ -86,6 +87,8 @@ def faithfulness(
     found = {}
     with looking(model), torch.no_grad():
         for method, maps in explanation.maps.items():
+            if method in explanation.color_maps:  # which rank no patches
+                continue
             stop_if_interrupted()
             on_grid = F.adaptive_avg_pool2d(maps, _finest(explanation))
             heat = explanation.heatmap(method)
@@ -167,7 +170,11 @@ def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanati
         return {}
     others = explain_classes((explanation.class_idx[:FEW] + 1) % explanation.logits.shape[1]).maps
     maps = explanation.maps
-    return {method: metrics.cosine_similarity(maps[method][:FEW], other) for method, other in others.items()}
+    return {
+        method: metrics.cosine_similarity(maps[method][:FEW], other)
+        for method, other in others.items()
+        if method not in OF_FEATURES  # the same for all classes by right
+    }
 
 
 def _finest(explanation: Explanation) -> tuple[int, int]:

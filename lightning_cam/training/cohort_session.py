@@ -16,10 +16,10 @@ from lightning_cam.training.data import loaders_of
 from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.finder import unlogged
 from lightning_cam.training.found_layers import FoundLayers
-from lightning_cam.training.observed import Guessed, Seen
 from lightning_cam.training.pictures import pictures_of
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training, is_sharded
+from lightning_cam.training.self_supervised import SeenFeatures, Source
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.shown import Shown
 
@@ -45,7 +45,7 @@ class CohortSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._collector: CohortCollector | None = None
-        self._source: Seen | Guessed | None = None  # of the images
+        self._source: Source | None = None  # of the images
         self._looker: CohortLooker | None = None
         self._allowance = Allowance(is_bounded=settings.cohort == "auto")
         self._is_collected = False
@@ -57,6 +57,7 @@ class CohortSession:
         self._forget()
         self._allowance = Allowance(is_bounded=self._settings.cohort == "auto")
         self.is_on = self._settings.cohort is not None and self._settings.score is None
+        self.is_on &= self._settings.on == "validation"
         if self.is_on and is_sharded(trainer):
             _log.info("There are no findings: no rank holds the whole model.")
             self.is_on = False
@@ -66,7 +67,7 @@ class CohortSession:
         """Whether images are collected in this validation."""
         return self.is_on and not self._is_collected and not trainer.sanity_checking
 
-    def collect(self, trainer: Trainer, rows: ProbeBatch, source: Seen | Guessed) -> None:
+    def collect(self, trainer: Trainer, rows: ProbeBatch, source: Source) -> None:
         """Take what belongs to the cohort of a batch that passes.
 
         Args:
@@ -75,6 +76,9 @@ class CohortSession:
             source: What gave them.
         """
         if not self.collects(trainer):
+            return
+        if isinstance(source, SeenFeatures):  # of which there is nothing to find
+            self.is_on = False
             return
         self._collector, self._source = self._collector or CohortCollector(self._most), source
         self._collector.add(rows, source.heads[0].keys(rows))

@@ -13,6 +13,8 @@ _CLASS_NAMES = ("classes", "class_names", "categories")
 
 def loaders_of(trainer: Any) -> Any:
     """The loaders of the loop that runs, as the user gave them."""
+    if trainer.training:
+        return trainer.train_dataloader
     return trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
 
 

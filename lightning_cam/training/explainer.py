@@ -12,14 +12,16 @@ from torch import Tensor
 
 from lightning_cam.explanation import Explanation, adds_up, explain, find_methods, with_next_best
 from lightning_cam.methods import DoesNotApply
-from lightning_cam.methods.defaults import DEFAULT
+from lightning_cam.methods.defaults import DEFAULT, FEATURES
+from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.keep_grad import ThroughDetach
-from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of
-from lightning_cam.model.tasks import Task
+from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of, no_score
+from lightning_cam.model.tasks import Embeddings, Task
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Depth, find_depth
+from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.checks import (
     CONTROL,
@@ -30,9 +32,10 @@ from lightning_cam.training.checks import (
     gain_over_chance,
 )
 from lightning_cam.training.found_layers import FoundLayers
-from lightning_cam.training.observed import Guessed, Head, Seen
+from lightning_cam.training.observed import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, inside_wrapper, share_of
+from lightning_cam.training.self_supervised import Source, methods_of_features
 from lightning_cam.training.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class ProbeExplainer:
     Attributes:
         layers: The target layers.
         depth: Where methods of the whole depth read relevance; None if there is none among the methods.
+        features: Where methods of features read them; None if there is none among the methods.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -67,7 +71,7 @@ class ProbeExplainer:
         trainer: Trainer,
         module: LightningModule,
         probe: ProbeBatch,
-        source: Seen | Guessed,
+        source: Source,
         head: Head,
         like: FoundLayers | None = None,
         *,
@@ -76,14 +80,17 @@ class ProbeExplainer:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
         self._looks, self._methods = 0, settings.methods
+        if isinstance(head.task, Embeddings) and settings.score is None:
+            self._methods = methods_of_features(settings.methods)
         as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
         self.layers: list[TargetLayer]
         self.depth: Depth | None
+        self.features: FeatureLayer | None
         self._passes_detach = like is not None and like.passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
             self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
-            self.layers, self.depth = like.layers, like.depth
+            self.layers, self.depth, self.features = like.layers, like.depth, like.features
             return
         try:
             self._find(module, as_validated)
@@ -103,12 +110,16 @@ class ProbeExplainer:
             forward=forward,
             target_layers=settings.target_layers,
             layout=settings.layout,
-            picks=settings.score is None,
+            picks=settings.score is None and not isinstance(self._head.task, Embeddings),
         )
         self._forward = views or SeveralViews.of(module, images, forward)
-        needs = frozenset[str]().union(*(method.needs for method in find_methods(settings.methods)))
+        needs = frozenset[str]().union(*(method.needs for method in find_methods(self._methods)))
         self.depth = find_depth(module, images, forward=self._forward) if "embedding" in needs else None
         self.layers = layers[-1:] if settings.target_layers is None else layers
+        self.features = None
+        if needs & OF_FEATURES:
+            is_named = settings.target_layers is not None
+            self.features = find_features(module, images, layers[-1], forward=self._forward, is_named=is_named)
 
     def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
         """Explain the probe, or on each rank a share of it where it is shared out.
@@ -133,7 +144,7 @@ class ProbeExplainer:
         num_classes = 0 if explanation.logits is None else explanation.logits.shape[1]
         if explanation.class_idx is not None and class_idx is None and probe.num_labels > num_classes:
             raise ValueError(
-                f"the validation batch has the label {probe.num_labels - 1}, but the model has only {num_classes} "
+                f"the batch has the label {probe.num_labels - 1}, but the model has only {num_classes} "
                 "logits; give class_idx= or score="
             )
         return explanation
@@ -161,7 +172,12 @@ class ProbeExplainer:
     @property
     def found(self) -> FoundLayers:
         """Where the model is explained."""
-        return FoundLayers(self.layers, self.depth, self._passes_detach)
+        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the methods."""
+        return [method.name for method in find_methods(self._methods)]
 
     @property
     def task(self) -> Task:
@@ -177,7 +193,7 @@ class ProbeExplainer:
         first, every = self._looks == 0, self._settings.faithfulness_every_n_looks
         thorough = every is not None and self._looks % every == 0
         self._looks += 1
-        leading = next(iter(explanation.layer_maps))
+        leading = next((name for name in explanation.layer_maps if name not in FEATURES), CONTROL)
         gain = {}
         if (first or is_last) and explanation.class_idx is not None and leading != CONTROL:
             gain[leading] = gain_over_chance(
@@ -229,7 +245,8 @@ class ProbeExplainer:
             others = [name for name in names if find_methods(name)[0].name != error.method]
             if not others:
                 raise
-            _log.warning("%s; it is skipped.", error)
+            asked_for = self._settings.methods not in (DEFAULT, "all")
+            _log.log(logging.WARNING if asked_for else logging.INFO, "%s; it is skipped.", error)
             self._methods = others
         return self._explain(module, images, rows, class_idx=class_idx, with_blocks=with_blocks)
 
@@ -245,7 +262,8 @@ class ProbeExplainer:
     ) -> Explanation:
         score, task = self._settings.score, self._head.task
         if score is None and task is not None and not task.has_classes:
-            score, class_idx = _Value(class_idx if isinstance(class_idx, int) else 0), None
+            score = _Value(class_idx if isinstance(class_idx, int) else 0) if task.has_values else no_score
+            class_idx = None
         return explain(
             module,
             images,
@@ -253,6 +271,7 @@ class ProbeExplainer:
             target_layers=self.layers,
             embedding=None if self.depth is None else self.depth.embedding,
             blocks=self.depth.blocks if with_blocks and self.depth is not None else (),
+            features=self.features,
             forward=self._forward.of_rows(rows),
             batch_size=self._settings.batch_size,
             class_idx=class_idx,

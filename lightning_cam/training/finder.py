@@ -13,16 +13,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
+from lightning_cam.explanation import find_methods
 from lightning_cam.model.classifier import classifier_of
+from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import results_of
 from lightning_cam.model.untouched import random_states_kept, replaced
 from lightning_cam.observe.programs import filled, tensors_of
-from lightning_cam.training.batch import images_in
+from lightning_cam.training.batch import are_images, images_in
 from lightning_cam.training.collect import Collector
 from lightning_cam.training.data import find_class_names, find_transform, loaders_of
 from lightning_cam.training.observed import Direct, Guessed, Head, Seen, Wanted
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training
+from lightning_cam.training.self_supervised import SeenFeatures, Source
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sources import FolderImages, batch_of_indices, first_loader, images_of_folder
 from lightning_cam.training.watch import StepWatch
@@ -71,7 +74,7 @@ class ProbeFinder:
         self._batch: Any = None
         self._given: FolderImages | None = None
         self._direct: Direct | None = None
-        self.source: Seen | Guessed | None = None
+        self.source: Source | None = None
         self.rows: ProbeBatch | None = None
 
     @property
@@ -100,9 +103,15 @@ class ProbeFinder:
         if for_probe and batch_idx == 0 and self._settings.probe is None:  # the sanity check has seen the same images
             self._collector = Collector(self._settings.num_samples)
         given = self.source is not None and self._settings.probe is not None and for_probe
-        if self._settings.forward is None and not given:
+        # Of training steps it is seen too whether they say anything of classes.
+        if (self._settings.forward is None or self._trainer.training) and not given:
             self._watch = StepWatch(self._trainer, self._module, self._wanted, can_repeat=self._can_repeat)
             self._watch.begin(batch, batch_idx, dataloader_idx)
+
+    def end_step(self) -> None:
+        """See no more of a training step that goes on with its backward."""
+        if self._watch is not None:
+            self._watch.leave()
 
     def end_batch(self, trainer: Trainer, module: LightningModule) -> None:
         """See a batch after its step, and keep what of it belongs to the probe.
@@ -114,7 +123,7 @@ class ProbeFinder:
             return
         watch, self._watch = self._watch, None
         with unlogged(trainer, module), apart_from_training(trainer):
-            found = (watch.end() if watch is not None else None) or self._guess(self._batch)
+            found = self._or_guess(watch.end() if watch is not None else None)
             is_first = self.source is None
             self.source = self.source or found
             if type(found) is type(self.source):
@@ -180,7 +189,31 @@ class ProbeFinder:
             settings.score is not None,
             settings.class_idx is not None,
             None if names is None else len(names),
+            not any(method.asks_score for method in find_methods(settings.methods)),
+            "training" if trainer.training else "validation",
         )
+
+    def _or_guess(self, seen: Seen | SeenFeatures | None) -> Source:
+        """What was seen, with the network that the user named; or a guess."""
+        settings, is_training = self._settings, self._trainer.training
+        if seen is not None and settings.forward is None:
+            return seen
+        if isinstance(seen, SeenFeatures):
+            return replace(seen, network=classifier_of(self._module, settings.forward), words="")
+        if is_training and settings.forward is None:
+            raise ValueError(
+                "the training step was not seen to give images to a network, as where its code is compiled; give "
+                "forward=, the part that is given the images"
+            )
+        guess = self._guess(self._batch)
+        if self._wanted.features or (is_training and not self._wanted.any_class and self._has_views(guess)):
+            return SeenFeatures(guess.network, replace(guess.rows, labels=None))
+        return guess
+
+    def _has_views(self, guess: Guessed) -> bool:
+        """Whether a batch whose step was not seen looks like one of training without classes."""
+        views = [tensor for _, tensor in named_tensors(self._batch) if are_images(tensor)]
+        return guess.rows.labels is None or len(views) > 1
 
     def _guess(self, batch: Any) -> Guessed:
         network = classifier_of(self._module, self._settings.forward)
@@ -188,7 +221,7 @@ class ProbeFinder:
             return Guessed(network, ProbeBatch.from_batch(batch, _ALL))
         return Guessed(network, ProbeBatch(torch.zeros(1, 3, 1, 1)))  # the given probe comes in its place
 
-    def _of_given_probe(self, found: Seen | Guessed, watch: StepWatch | None) -> Seen | Guessed:
+    def _of_given_probe(self, found: Source, watch: StepWatch | None) -> Source:
         """The same with the rows of the images that the user named."""
         given = self._settings.probe
         if isinstance(given, (str, Tensor, ProbeBatch)):
@@ -199,13 +232,11 @@ class ProbeFinder:
                 batch = batch_of_indices(given, first_loader(loaders_of(self._trainer)))
             batch = self._trainer.precision_plugin.convert_input(batch)
             batch = self._trainer.strategy.batch_to_device(batch)
-        if isinstance(found, Guessed):
-            return self._guess(batch)
+        if not isinstance(found, Seen):
+            return replace(found, rows=self._guess(batch).rows)
         return self._repeated(watch, batch)
 
-    def _of_images(
-        self, found: Seen | Guessed, watch: StepWatch | None, images: Tensor, known: FolderImages | None
-    ) -> Seen | Guessed:
+    def _of_images(self, found: Source, watch: StepWatch | None, images: Tensor, known: FolderImages | None) -> Source:
         labels = None if known is None or known.labels is None else known.labels.to(images.device)
         names = () if known is None else known.names
         count = len(images)
@@ -213,7 +244,7 @@ class ProbeFinder:
         def cycled(rows: Tensor) -> Tensor:
             return rows[torch.arange(count, device=rows.device) % len(rows)]
 
-        if isinstance(found, Guessed):
+        if not isinstance(found, Seen):
             return replace(found, rows=ProbeBatch(images, labels, names=names).counted())
         if found.unchanged:
             inputs = {place: cycled(rows) for place, rows in found.rows.inputs.items()}
@@ -239,7 +270,7 @@ class ProbeFinder:
                 "observed; leave probe= out, or give forward=, the network for these images"
             )
         seen = watch.repeated(batch)
-        if seen is None:
+        if not isinstance(seen, Seen):
             raise ValueError("probe: the validation step was not seen to pass these images to a network")
         return seen
 
@@ -268,7 +299,7 @@ class ProbeFinder:
         return self._trainer.precision_plugin.convert_input(given.to(self._module.device)), known
 
 
-def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str:
+def words_of(source: Source, head: Head, module: LightningModule) -> str:
     """What is explained, in sentences for people."""
     if isinstance(source, Guessed):
         network = source.network
@@ -276,6 +307,14 @@ def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str
         return (
             f"The maps explain what `{name}` returns for the batch's images; these images, the output and the labels "
             "were guessed or given, not observed."
+        )
+    if isinstance(source, SeenFeatures):
+        images = "the batch's images as they are" if source.unchanged else "what the step made of the batch's images"
+        read = f"`{head.by}` reads what is made of them" if head.by else "nothing was seen that reads classes"
+        more = f" {source.words}" if source.words else ""
+        return (
+            f"Self-supervised: {read}; maps show features, no class. Explained is "
+            f"`{_name_in(module, source.network)}`, on {images}.{more}"
         )
     network = source.program.module
     what = f"`{_name_in(module, network)}`" if source.is_network else "the validation step itself"

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Depth
+from lightning_cam.resolve.features import FeatureLayer
+
+Layer = TypeVar("Layer", bound=TargetLayer)
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class FoundLayers:
         layers: The target layers.
         depth: Where methods of the whole depth read relevance; None if there is none among the methods.
         passes_detach: Whether the output has a gradient only if `detach()` is passed over.
+        features: Where methods of features read them; None if there is none among the methods.
     """
 
     layers: list[TargetLayer]
     depth: Depth | None
     passes_detach: bool
+    features: FeatureLayer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """To another rank go the names of layers, and not the layers themselves, see `of`."""
@@ -33,11 +38,12 @@ class FoundLayers:
         return self._changed(lambda layer: model.get_submodule(layer.name) if layer.name else nn.Identity())
 
     def _changed(self, module_of: Callable[[TargetLayer], nn.Module]) -> "FoundLayers":
-        def changed(layer: TargetLayer) -> TargetLayer:
+        def changed(layer: Layer) -> Layer:
             return replace(layer, module=module_of(layer))
 
         depth = self.depth
         if depth is not None:
             blocks = tuple(replace(block, layer=changed(block.layer)) for block in depth.blocks)
             depth = replace(depth, embedding=changed(depth.embedding), blocks=blocks)
-        return FoundLayers([changed(layer) for layer in self.layers], depth, self.passes_detach)
+        features = None if self.features is None else changed(self.features)
+        return FoundLayers([changed(layer) for layer in self.layers], depth, self.passes_detach, features)

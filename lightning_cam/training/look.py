@@ -8,9 +8,11 @@ from torch import Tensor
 
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
-from lightning_cam.methods.defaults import LAST_BLOCK, LEADING
+from lightning_cam.methods.defaults import LAST_BLOCK, LEADING, OF_FEATURES
+from lightning_cam.methods.features import aligned
 from lightning_cam.model.tasks import Task
-from lightning_cam.render import captions_of, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.render import captions_of, filmstrip, overlay_grid, scale_per_image, to_colors
+from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
@@ -42,6 +44,7 @@ class RunInfo:
         has_classes: Whether classes are predicted, and not a value.
         blocks: Names of the model's blocks, where methods follow the score through them all.
         no_blocks: Why there are none, in words.
+        has_values: Whether a value is.
     """
 
     name: str
@@ -57,6 +60,7 @@ class RunInfo:
     has_classes: bool = True
     blocks: list[str] = field(default_factory=list)
     no_blocks: str = ""
+    has_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Strip:
 
     Args:
         headings: Of the T looks.
-        maps: By method, (T, b, h, w) float32, raw signed relevance.
+        maps: By method, (T, b, h, w) float32, raw signed relevance, or (T, b, 3, h, w) colors from -1 to 1.
         preds: (T, b) int64, predicted classes.
         probs: (T, b) float32, their probabilities.
     """
@@ -84,7 +88,7 @@ class Look:
         step: Step of the validation metrics.
         epoch: The epoch.
         scalars: By tag, () float32.
-        maps: By method, (B, h, w) float32, raw signed relevance.
+        maps: By method, (B, h, w) float32, raw signed relevance, or (B, 3, h, w) colors from -1 to 1.
         probabilities: (B, classes) float32; None with a `score` of an output without logits.
         class_idx: (B,) int64, the explained classes; None with a `score`.
         values: (B,) float32, the predicted values of a regression, or None.
@@ -170,7 +174,10 @@ def measure(
         task: What the output says, by default something of softmax classes.
     """
     checks = checks or Checks()
-    maps = explanation.maps
+    maps = {
+        method: _in_basis_of(history, method, colors) if colors.ndim == 4 else colors
+        for method, colors in explanation.maps.items()
+    }
     task = task or Task()
     logits = explanation.logits if task.has_classes else None
     probabilities = None if logits is None else task.probabilities(logits)
@@ -211,7 +218,7 @@ def measure(
         maps,
         probabilities,
         explanation.class_idx,
-        None if task.has_classes else explanation.scores,
+        explanation.scores if task.has_values else None,
         class_similarity=checks.class_similarity,
         conservation=explanation.conservation,
         unknown=explanation.unknown,
@@ -237,12 +244,19 @@ def draw(look: Look, run: RunInfo) -> Look:
     known = 0 if run.labels is None else int(run.labels.max()) + 1
     num_classes = known if look.probabilities is None else look.probabilities.shape[1]
     labels = run.labels if run.texts is None else torch.arange(len(run.texts))
-    captions = captions_of(run.class_names or [], num_classes, run.texts, run.present, has_classes=run.has_classes)
+    captions = captions_of(
+        run.class_names or [],
+        num_classes,
+        run.texts,
+        run.present,
+        has_classes=run.has_classes,
+        has_values=run.has_values,
+    )
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
-        heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
+        heat = _heat(method, relevance)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
         for start in range(0, len(images), _TILES):
             part = slice(start, start + _TILES)
@@ -261,7 +275,7 @@ def draw(look: Look, run: RunInfo) -> Look:
             count = look.strip.preds.shape[1]
             pictures[f"{run.name}/{method}/filmstrip"] = filmstrip(
                 images[:count],
-                look.strip.maps[method],
+                _from_zero(method, look.strip.maps[method]),
                 look.strip.headings,
                 captions,
                 preds=look.strip.preds,
@@ -269,6 +283,20 @@ def draw(look: Look, run: RunInfo) -> Look:
                 labels=None if labels is None else labels[:count],
             )
     return replace(look, pictures=pictures)
+
+
+def _heat(method: str, maps: Tensor) -> Tensor:
+    """Maps of a look as they are drawn, each on a scale of its own."""
+    if maps.ndim == 4:
+        return to_colors(maps)
+    return to_unit_interval(maps) if method in OF_FEATURES else scale_per_image(maps)
+
+
+def _from_zero(method: str, maps: Tensor) -> Tensor:
+    """Maps (T, B, h, w) over time with the smallest value of an image at zero, where a negative one is no less."""
+    if maps.ndim == 5 or method not in OF_FEATURES:
+        return maps
+    return maps - maps.nan_to_num(torch.inf).amin((0, 2, 3), keepdim=True).clamp(max=0)
 
 
 def _measure(
@@ -279,18 +307,26 @@ def _measure(
     probabilities: Tensor | None,
 ) -> dict[str, Tensor]:
     """By metric, (B,) values of one method's maps; `past` are the maps (T, B, h, w) of earlier looks."""
-    values = {"entropy": metrics.entropy(relevance)}
+    is_color = relevance.ndim == 4
+    values = {} if is_color else {"entropy": metrics.entropy(relevance)}
     if probabilities is not None and explanation.class_idx is not None:
         values["target_probability"] = probabilities.gather(
             1, explanation.class_idx.clamp(0, probabilities.shape[1] - 1)[:, None]
         )[:, 0]
     if past is not None and past.shape[1:] == relevance.shape:
         past = past.to(relevance.device)
-        values["similarity_to_previous"] = metrics.cosine_similarity(relevance, past[-1])
-        values["similarity_to_first"] = metrics.cosine_similarity(relevance, past[0])
-    if probe.regions is not None:
+        for metric, other in (("similarity_to_previous", past[-1]), ("similarity_to_first", past[0])):
+            pair = (relevance.flatten(1, 2), other.flatten(1, 2)) if is_color else (relevance, other)
+            values[metric] = metrics.cosine_similarity(*pair)
+    if probe.regions is not None and not is_color:
         values |= _inside(relevance, probe.regions)
     return values
+
+
+def _in_basis_of(history: History, method: str, colors: Tensor) -> Tensor:
+    """Colors in the basis of the look before, if there is one of the same form."""
+    past = history.maps.get(method)
+    return colors if past is None or past.shape[1:] != colors.shape else aligned(colors, past[-1].to(colors.device))
 
 
 def _inside(relevance: Tensor, regions: Tensor) -> dict[str, Tensor]:

@@ -8,10 +8,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_cam.explanation import Explanation, find_methods
+from lightning_cam.explanation import Explanation
+from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Depth
+from lightning_cam.resolve.features import FeatureLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.cohort import FoundLook
@@ -47,6 +49,19 @@ _ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}
 - All looks: the CAM Timeline tab of TensorBoard{report}.
 """
 
+_ABOUT_FEATURES = """What the features hold: maps of fixed {where} images at `{layer}`, where the network ends.
+
+{taken} {holds}
+
+- `{name}/cls_attention`: what the class token attends to in the last block, mean over heads.
+- `{name}/cls_similarity`: the cosine between the features of each place and {summary}.
+- `{name}/pca`: the first three principal components of the features of all images together, as red, green and blue:
+  like colors are like features. The colors of a look are turned to those of the look before, so that epochs compare.
+- `{name}/<method>/filmstrip`: the same images over the training.
+- `{name}/<method>/<metric>`: numbers of the same maps.
+- All looks: the CAM Timeline tab of TensorBoard{report}.
+"""
+
 
 class LookLogger:
     """Measures each look, and passes it to the thread that draws and logs it.
@@ -59,6 +74,8 @@ class LookLogger:
         layers: The target layers.
         taken: What is explained.
         depth: Where methods of the whole depth read relevance, if there are any.
+        features: Where methods of features read them, if there are any.
+        methods: Their names.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -73,12 +90,16 @@ class LookLogger:
         layers: Sequence[TargetLayer],
         taken: Taken,
         depth: Depth | None = None,
+        features: FeatureLayer | None = None,
+        methods: Sequence[str] = (),
     ) -> None:
         self._settings, self._probe, self._task = settings, probe, taken.head.task
         loaders = loaders_of(trainer)
         sources = [loaders, getattr(trainer, "datamodule", None), module]
         count = taken.head.num_classes
         names = settings.names() or names_that_fit(taken.class_names or find_class_names(sources), count)
+        if isinstance(self._task, Embeddings):
+            names = None
         directory = self._directory(trainer)
         report = None  # a remote one is no file here that a logger could take along
         if settings.report and isinstance(directory, Path):
@@ -86,8 +107,8 @@ class LookLogger:
         truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0)
         self._run = RunInfo(
             name=settings.name,
-            methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, depth, report, taken),
+            methods=list(methods),
+            text=self._about(layers, depth, features, report, taken),
             images=pictures_of(probe, loaders, module, settings),
             labels=probe.labels,
             regions=probe.regions,
@@ -98,6 +119,7 @@ class LookLogger:
             has_classes=self._task is None or self._task.has_classes,
             blocks=[block.layer.name for block in depth.blocks] if depth is not None else [],
             no_blocks=depth.why if depth is not None else "",
+            has_values=self._task is not None and self._task.has_values,
         )
         _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), holds(probe, count))
         # In a `fast_dev_run` everything is tried, and nothing is written.
@@ -160,7 +182,26 @@ class LookLogger:
             )
         self._names_checked = True
 
-    def _about(self, layers: Sequence[TargetLayer], depth: Depth | None, report: Path | None, taken: Taken) -> str:
+    def _about(
+        self,
+        layers: Sequence[TargetLayer],
+        depth: Depth | None,
+        features: FeatureLayer | None,
+        report: Path | None,
+        taken: Taken,
+    ) -> str:
+        if features is not None and isinstance(self._task, Embeddings):
+            return _ABOUT_FEATURES.format(
+                taken=taken.words,
+                holds=holds(self._probe, None),
+                layer=features.name,
+                where="training" if self._settings.on == "train" else "validation",
+                summary="the class token"
+                if features.class_token is not None
+                else "their mean, as there is no class token",
+                name=self._settings.name,
+                report=f", and `{report.name}` when the run has ended" if report else "",
+            )
         return _ABOUT.format(
             taken=taken.words,
             beside=_beside(layers),

@@ -167,12 +167,16 @@ class Wanted:
         whole: Whether a score takes all that the network returns.
         any_class: Whether a class was named, and with it that the output is logits.
         num_names: How many class names there are, or None.
+        features: Whether only methods were asked for that show features.
+        step: Which step is seen, "validation" or "training".
     """
 
     head: str | None = None
     whole: bool = False
     any_class: bool = False
     num_names: int | None = None
+    features: bool = False
+    step: str = "validation"
 
 
 def seen_in(
@@ -191,7 +195,8 @@ def seen_in(
         ValueError: What was seen cannot be explained; the sentence says what to give.
     """
     observation = observation_of(observer)
-    if (changed := observer.other_weights()) is not None:
+    # A training step moves weights as it should, and not back.
+    if wanted.step == "validation" and (changed := observer.other_weights()) is not None:
         raise ValueError(
             f"validation_step swaps the weights of {type(changed).__name__} while it runs (for their average, say) and "
             "swaps them back, so a look would use weights that were not validated; swap them in on_validation_start "
@@ -220,7 +225,7 @@ def seen_in(
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
     guessed = labels_in(args[0], count)
-    heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted.head)
+    heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted)
     if not heads:
         assert network is not None  # or there are outputs
         heads = [_unread(network, guessed, count, wanted)]
@@ -270,18 +275,18 @@ def _entrance(
     )
 
 
-def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted: str | None) -> list[Head]:
+def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted: Wanted) -> list[Head]:
     names = [output.name for output in outputs]
-    if wanted is not None and wanted not in names:
+    if wanted.head is not None and wanted.head not in names:
         there = ", ".join(map(repr, names)) if any(names) else "an unnamed one"
-        raise ValueError(f"head: the model has no head {wanted!r}; available: {there}")
+        raise ValueError(f"head: the model has no head {wanted.head!r}; available: {there}")
     heads, refused = [], None
     for output in outputs:
-        if wanted not in (None, output.name):
+        if wanted.head not in (None, output.name):
             continue
         try:
-            task = task_of(output.kind, observer.consumed[output.event].output)
-            _check_rows(observer.consumed[output.event].output, count)
+            task = task_of(output.kind, observer.consumed[output.event].output, wanted.step)
+            _check_rows(observer.consumed[output.event].output, count, wanted.step)
         except ValueError as error:
             refused = refused or error
             continue
@@ -330,9 +335,9 @@ def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wan
     )
 
 
-def _check_rows(output: Tensor, count: int) -> None:
+def _check_rows(output: Tensor, count: int, step: str) -> None:
     if len(output) != count:
         raise ValueError(
-            f"validation reads {len(output)} rows of the network's output for {count} images, so rows cannot be "
+            f"{step} reads {len(output)} rows of the network's output for {count} images, so rows cannot be "
             "assigned to images; give forward=, a function that returns one row per image"
         )

@@ -72,7 +72,7 @@ def _asked_for(settings: Settings) -> dict[str, Any]:
     """What decides which images are the probe."""
     probe = settings.probe
     words = probe if probe is None or isinstance(probe, str) else str(probe) if _are_indices(probe) else "a batch"
-    return {"probe": words, "num_samples": settings.num_samples}
+    return {"probe": words, "num_samples": settings.num_samples, **({"on": "train"} if settings.on == "train" else {})}
 
 
 def _are_indices(probe: Any) -> bool:

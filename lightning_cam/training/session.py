@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cam.methods.defaults import OF_FEATURES
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.cohort import Ask
 from lightning_cam.training.cohort_session import CohortSession
@@ -92,7 +93,7 @@ class Session:
     def begin_batch(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int
     ) -> None:
-        """See a validation batch before its step.
+        """See a batch of validation, or of training, before its step.
 
         Args:
             trainer: The trainer.
@@ -116,16 +117,21 @@ class Session:
             self.cohort.attempt(begin)
         self._collect(trainer, finder)
 
+    def end_step(self) -> None:
+        """Leave the module alone after the forward of a training step, whose batch goes on."""
+        if self._finder is not None:
+            self._finder.end_step()
+
     def end_batch(self, trainer: Trainer, module: LightningModule, is_last: bool) -> None:
         """Leave the module alone again; take the probe once it is complete.
 
         Args:
             trainer: The trainer.
             module: The model.
-            is_last: Whether it was the last batch of its validation.
+            is_last: Whether it was the last batch of its validation, or epoch.
 
         Raises:
-            ValueError: What validation does cannot be explained.
+            ValueError: What the step does cannot be explained.
         """
         if self._comparison is not None:
             self._comparison.end()
@@ -152,7 +158,9 @@ class Session:
 
     def _seeks_probe(self, trainer: Trainer) -> bool:
         """Whether the probe is collected here, and what it is explained with found out."""
-        return (self._together or trainer.is_global_zero) and not (self.is_open and self.probe is not None)
+        # In training the look comes at the end of the epoch: steps on the way there need not be seen.
+        is_found = self.is_open or (trainer.training and self._finder is not None and self._finder.source is not None)
+        return (self._together or trainer.is_global_zero) and not (is_found and self.probe is not None)
 
     def _collect(self, trainer: Trainer, finder: ProbeFinder) -> None:
         rows, finder.rows = finder.rows, None
@@ -238,7 +246,10 @@ class Session:
         """
         if trainer.is_global_zero and self._shown and self._shown[0].logger is not None:
             shown = self._shown[0]
-            methods = list(self.histories[shown.head.name].maps)
+            methods = [method for method in self.histories[shown.head.name].maps if method not in OF_FEATURES]
+            if not methods:
+                self.cohort.end()
+                return
             ask = ask or Meeting(trainer, partial(self.cohort.answer, trainer, module)).ask
             scalars = self.cohort.attempt(
                 partial(self.cohort.look, trainer, module, seconds, ask, shown=shown, methods=methods)

@@ -21,6 +21,7 @@ class Settings:
 
     methods: str | type | list[str | type]
     num_samples: int
+    on: Literal["validation", "train"]
     probe: Any
     head: str | None
     rgb: list[int] | None
@@ -62,6 +63,8 @@ class Settings:
             raise ValueError(f"class_idx: expected None or a class index of at least 0, got {self.class_idx!r}")
         if self.rgb is not None and (len(self.rgb) != 3 or any(band < 0 for band in self.rgb)):
             raise ValueError(f"rgb: expected three band indices of at least 0, got {self.rgb!r}")
+        if self.on not in ("validation", "train"):
+            raise ValueError(f"on: expected 'validation' or 'train', got {self.on!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):

@@ -60,6 +60,17 @@ def shown_of(
         logger = None
         if trainer.is_global_zero:
             taken = finder.taken(head)
-            logger = LookLogger(named, trainer, module, of_head, explainer.layers, taken, explainer.depth)
+            found = explainer.found
+            logger = LookLogger(
+                named,
+                trainer,
+                module,
+                of_head,
+                found.layers,
+                taken,
+                found.depth,
+                found.features,
+                explainer.names,
+            )
         shown.append(Shown(head, explainer, logger))
     return shown

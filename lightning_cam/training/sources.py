@@ -127,6 +127,8 @@ def _read(file: Path, transform: Callable[[Any], Tensor] | None) -> Tensor | Non
         _log.warning("probe: %s is skipped: %s", printable(file), printable(error))
         return None
     result = (transform or to_tensor)(image)
+    if isinstance(result, (list, tuple)) and result:  # views, of which the first is taken
+        result = result[0]
     if not isinstance(result, Tensor) or result.ndim != 3:
         raise ValueError(
             f"probe: the validation transform returns a {type(result).__name__}; expected a (C, H, W) tensor"

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from lightning_cam.model.output import mapped
 from lightning_cam.model.private import runs_compiled_code
 from lightning_cam.model.untouched import looking
+from lightning_cam.observe.observation import observation_of
 from lightning_cam.observe.programs import tensors_of
 from lightning_cam.observe.step import StepObserver
 from lightning_cam.training.observed import Seen, Wanted, names_of, seen_in
+from lightning_cam.training.self_supervised import SeenFeatures, compares_features, features_in
 
 _log = logging.getLogger(__name__)
 
 
 class StepWatch:
-    """Sees the steps of one validation run.
+    """Sees a step of validation, or of training.
 
     Code that is compiled, or takes fused kernels only where nobody overrides functions, is not listened to while it
-    runs for the user, who would get other numbers: its step is run again, as in a look.
+    runs for the user, who would get other numbers: its step is run again, as in a look. A training step is never run
+    again: it may move weights, as those of an average, and not all that it does can be taken back.
 
     Args:
         trainer: The trainer.
@@ -34,12 +37,18 @@ class StepWatch:
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, wanted: Wanted, *, can_repeat: bool) -> None:
-        self._module, self._wanted, self._can_repeat = module, wanted, can_repeat
-        self._step: Callable[..., Any] = module.test_step if trainer.testing else module.validation_step
+        self._is_training = trainer.training
+        self._module, self._wanted, self._can_repeat = module, wanted, can_repeat and not self._is_training
+        self._step: Callable[..., Any] = module.validation_step
+        if trainer.testing or self._is_training:
+            self._step = module.test_step if trainer.testing else module.training_step
+        self._left: Seen | SeenFeatures | ValueError | None = None
         self._redirected = trainer.strategy.model is not module
         self._context = trainer.precision_plugin.forward_context
         self._listens = not runs_compiled_code(module) and not any(
-            isinstance(part, (nn.MultiheadAttention, nn.TransformerEncoderLayer)) for part in module.modules()
+            isinstance(part, (nn.MultiheadAttention, nn.TransformerEncoderLayer))
+            and not (self._is_training and part.training)  # fused kernels are for evaluation
+            for part in module.modules()
         )
         self._args: tuple[Any, ...] = ()
         self._observer: StepObserver | None = None
@@ -61,7 +70,18 @@ class StepWatch:
             self._observer = self._observe(batch, self._redirected)
             self._observer.__enter__()
 
-    def end(self) -> Seen | None:
+    def leave(self) -> None:
+        """See no more of a training step than its forward: not what optimizers do."""
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.__exit__(None, None, None)
+            try:
+                with torch.no_grad():
+                    self._left = self._seen(observer, self._args)
+            except ValueError as error:  # which is said when the step has ended
+                self._left = error
+
+    def end(self) -> Seen | SeenFeatures | None:
         """What was seen of the step.
 
         Raises:
@@ -69,13 +89,12 @@ class StepWatch:
         """
         if not self._listens:
             return self.repeated(self._args[0]) if self._can_repeat and self._args else None
-        observer, self._observer = self._observer, None
-        if observer is None:
-            return None
-        observer.__exit__(None, None, None)
-        return seen_in(observer, self._module, self._step, self._args, self._wanted)
+        self.leave()
+        if isinstance(self._left, ValueError):
+            raise self._left
+        return self._left
 
-    def repeated(self, batch: Any) -> Seen | None:
+    def repeated(self, batch: Any) -> Seen | SeenFeatures | None:
         """What the step does with this batch in place of that which it was given last, in a look.
 
         Raises:
@@ -85,7 +104,7 @@ class StepWatch:
         live = mapped(batch, _cloned)
         with looking(self._module), torch.no_grad(), self._context(), self._observe(live, False) as observer:
             self._step(live, *self._args[1:])
-        return seen_in(observer, self._module, self._step, args, self._wanted)
+        return self._seen(observer, args)
 
     @property
     def batch(self) -> Any:
@@ -98,6 +117,20 @@ class StepWatch:
         if observer is not None:
             with suppress(torch.OutOfMemoryError):
                 observer.__exit__(None, None, None)
+
+    def _seen(self, observer: StepObserver, args: tuple[Any, ...]) -> Seen | SeenFeatures | None:
+        observation = observation_of(observer)
+        if not self._wanted.whole and (
+            self._wanted.features or compares_features(observer, observation, is_training=self._is_training)
+        ):
+            return features_in(observer, self._module, args, observation)
+        seen = seen_in(observer, self._module, self._step, args, self._wanted)
+        if self._is_training and seen is not None and not seen.is_network:
+            raise ValueError(
+                "the training step makes its output of what several networks return, and to run it again in a look "
+                "could change the training; give forward=, a function that maps images to that output"
+            )
+        return seen
 
     def _observe(self, batch: Any, redirected: bool) -> StepObserver:
         inputs = dict(zip(names_of(batch), tensors_of(batch), strict=True))

@@ -44,12 +44,24 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for write in (write_whole, write_resumed, write_unlabeled):
         path = write(folder)
         save(folder / f"{path.stem}.json", record_as_json(path))
+    save(folder / "colored.json", as_json(read_timeline(write_colored(folder)).maps["pca"]))
     save(folder / "found.json", found_as_json(write_found(folder)))
     save(folder / "blocks.json", blocks_as_json(write_blocks(folder)))
     save(folder / "scales.json", scales_as_json(write_scales(folder)))
     save(folder / "colors.json", colors_as_json())
     save(folder / "interpolate.json", interpolations())
     return folder
+
+
+def write_colored(folder: Path) -> Path:
+    """Two looks of a method of colors and one of heat; the colors of the last image are not finite, then none."""
+    rng = np.random.default_rng(4)
+    writer = writer_of(folder, "colored")
+    for step in (0, 1):
+        colors = rng.uniform(-1, 1, (COUNT, 3, 3, 5)).astype(np.float32)
+        colors[3] = 0 if step else np.nan
+        writer.append(step, step, {"hirescam": maps(0.5, step), "pca": colors})
+    return writer.path
 
 
 def write_found(folder: Path) -> Path:

@@ -12,6 +12,7 @@ const FINE_CELLS = 56; // a smooth map is computed to about so many cells a side
  * @property {string} colormap
  * @property {Uint32Array} table the colormap's pixels, see overlayTable
  * @property {boolean} smooth whether cells are interpolated
+ * @property {number} [opacity] of maps of colors
  */
 
 /** @type {CanvasRenderingContext2D | undefined} */
@@ -54,11 +55,14 @@ const wholeOf = ({ width, height }) => ({ x: 0, y: 0, width, height });
  * @param {DrawingStyle} style
  * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawMap(canvas, { values, rows, columns }, style, box = wholeOf(canvas)) {
+export function drawMap(canvas, { values, rows, columns, isColor }, style, box = wholeOf(canvas)) {
   const cells = Math.min(FINE_CELLS, box.width); // more than pixels are not seen
   const factor = style.smooth ? Math.max(1, Math.round(cells / Math.max(rows, columns))) : 1;
-  const fine = factor > 1 ? interpolate(values, rows, columns, factor) : values;
-  const pixels = colored(fine, rows * factor, columns * factor, style);
+  const finer = (/** @type {Float32Array} */ plane) => (factor > 1 ? interpolate(plane, rows, columns, factor) : plane);
+  const size = rows * columns;
+  const pixels = isColor
+    ? inColors([0, 1, 2].map((n) => finer(values.subarray(n * size, (n + 1) * size))), rows * factor, columns * factor, style)
+    : colored(finer(values), rows * factor, columns * factor, style);
   const pen = scratch();
   if (pen.canvas.width !== pixels.width || pen.canvas.height !== pixels.height) {
     pen.canvas.width = pixels.width;
@@ -75,15 +79,40 @@ export function drawMap(canvas, { values, rows, columns }, style, box = wholeOf(
 const imageDataBySize = new Map();
 
 /**
+ * @param {number} rows
+ * @param {number} columns
+ */
+function imageDataOf(rows, columns) {
+  const key = `${columns}x${rows}`;
+  const imageData = imageDataBySize.get(key) ?? new ImageData(columns, rows);
+  imageDataBySize.set(key, imageData);
+  return imageData;
+}
+
+/**
+ * @param {Float32Array[]} planes red, green and blue from -1 to 1
+ * @param {number} rows
+ * @param {number} columns
+ * @param {DrawingStyle} style
+ */
+function inColors(planes, rows, columns, { opacity = 1 }) {
+  const imageData = imageDataOf(rows, columns);
+  const { data } = imageData; // which clamps and rounds
+  for (let k = 0; k < rows * columns; k++) {
+    planes.forEach((plane, n) => (data[4 * k + n] = 127.5 * (plane[k] + 1)));
+    data[4 * k + 3] = 255 * opacity;
+  }
+  return imageData;
+}
+
+/**
  * @param {Float32Array} values
  * @param {number} rows
  * @param {number} columns
  * @param {DrawingStyle} style
  */
 function colored(values, rows, columns, { table, colormap }) {
-  const key = `${columns}x${rows}`;
-  const imageData = imageDataBySize.get(key) ?? new ImageData(columns, rows);
-  imageDataBySize.set(key, imageData);
+  const imageData = imageDataOf(rows, columns);
   const pixels = new Uint32Array(imageData.data.buffer);
   const [factor, zero] = isDiverging(colormap) ? [127.5, 128] : [255, 0.5];
   for (let k = 0; k < pixels.length; k++) {

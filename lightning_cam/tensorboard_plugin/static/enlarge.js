@@ -236,7 +236,7 @@ function factsOf(tile) {
   if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
   if (tile.block !== undefined) facts.push(blockLines(tile)[1]);
   const maps = mapsOf(tile);
-  facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
+  if (!maps?.isColor) facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);
   facts.push(`drift ${formatNumber(method === null ? 0 : timeline.drift(method)[imageIndex])}`);
   return facts;
 }

@@ -47,15 +47,18 @@ export function isProbe({ name, labels, class_names, size, hashes, bytes, region
  * Whether this is the JSON of a look. How long its arrays are is seen when they are read.
  * @param {any} head
  */
-export function isLook({ step, epoch, time, metrics, methods, top }) {
-  const isGrid = (/** @type {any} */ grid) => areAll(grid, (side) => isCount(side) && side > 0) && grid.length === 2;
+export function isLook({ step, epoch, time, metrics, methods, top, colors = [] }) {
+  /** @type {(entry: [string, any]) => boolean} */
+  const isGrid = ([method, grid]) =>
+    areAll(grid, (side) => isCount(side) && side > 0) && (colors.includes(method) ? grid.length === 3 && grid[0] === 3 : grid.length === 2);
   return (
     Number.isSafeInteger(step) &&
     Number.isSafeInteger(epoch) &&
     Number.isFinite(time) &&
     areMetrics(metrics) &&
+    areAll(colors, isName) &&
     isObject(methods) &&
-    Object.values(methods).every(isGrid) &&
+    Object.entries(methods).every(isGrid) &&
     isCount(top)
   );
 }

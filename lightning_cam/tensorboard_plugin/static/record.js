@@ -25,7 +25,8 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @typedef {object} QuantizedMaps
  * @property {number} rows
  * @property {number} columns
- * @property {Int8Array} codes images × rows × columns
+ * @property {boolean} [isColor] whether the maps are of colors: red, green and blue from -1 to 1, one after the other
+ * @property {Int8Array} codes images × (3 if colors) × rows × columns
  * @property {Float32Array} scales images × 2: the largest value and minus the smallest, or 0; NaN where not finite
  */
 
@@ -234,9 +235,11 @@ export function byName(values = {}) {
 export function decodeLook(head, arrays, count) {
   /** @type {Record<string, QuantizedMaps>} */
   const maps = byName();
-  for (const [method, [rows, columns]] of /** @type {[string, [number, number]][]} */ (Object.entries(head.methods))) {
-    const codes = arrays.int8(count * rows * columns);
-    maps[method] = { rows, columns, codes, scales: arrays.float32(count * 2) };
+  for (const [method, shape] of /** @type {[string, number[]][]} */ (Object.entries(head.methods))) {
+    const [rows, columns] = shape.slice(-2);
+    const isColor = shape.length === 3;
+    const codes = arrays.int8(count * (isColor ? 3 : 1) * rows * columns);
+    maps[method] = { rows, columns, isColor, codes, scales: arrays.float32(count * 2) };
   }
   return {
     step: head.step,
@@ -254,7 +257,7 @@ export function decodeLook(head, arrays, count) {
 }
 
 /**
- * The largest value of a map, of either sign if `signed`; 0 where the map is not finite.
+ * The largest value of a map, of either sign if `signed` or if it is of colors; 0 where the map is not finite.
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
  * @param {boolean} signed
@@ -262,7 +265,7 @@ export function decodeLook(head, arrays, count) {
 export function largestValue(maps, imageIndex, signed) {
   const largest = maps.scales[2 * imageIndex];
   if (Number.isNaN(largest)) return 0;
-  return signed ? Math.max(largest, maps.scales[2 * imageIndex + 1]) : largest;
+  return signed || maps.isColor ? Math.max(largest, maps.scales[2 * imageIndex + 1]) : largest;
 }
 
 /**
@@ -270,9 +273,9 @@ export function largestValue(maps, imageIndex, signed) {
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
  * @param {Float32Array} [values] to be written to
- * @returns {Float32Array} rows × columns
+ * @returns {Float32Array} (3 if colors) × rows × columns
  */
-export function dequantize(maps, imageIndex, values = new Float32Array(maps.rows * maps.columns)) {
+export function dequantize(maps, imageIndex, values = new Float32Array((maps.isColor ? 3 : 1) * maps.rows * maps.columns)) {
   const size = values.length;
   const [positive, negative] = [maps.scales[2 * imageIndex] / 127, maps.scales[2 * imageIndex + 1] / 127];
   // Which sign comes next cannot be foretold, and to choose by it would take several times as long.

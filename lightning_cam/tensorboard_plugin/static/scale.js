@@ -13,9 +13,10 @@ import { readable } from "./text.js";
 /**
  * A map in units of its scale.
  * @typedef {object} ScaledMap
- * @property {Float32Array} values rows × columns; 1 is the full color
+ * @property {Float32Array} values rows × columns; 1 is the full color. Of colors red, green and blue, one after the other
  * @property {number} rows
  * @property {number} columns
+ * @property {boolean} [isColor] whether the values are colors from -1 to 1, which have no scale
  */
 
 /** @typedef {{ missing: string, reason: string }} MissingMap a tile that has no map to show: in two words, and why */
@@ -93,7 +94,9 @@ function scaledMap(state, timelines, tile) {
  * @returns {ScaledMap | MissingMap}
  */
 export function tileMap(state, timelines, tile) {
-  if (!mapsOf(tile)) return { missing: "not recorded", reason: whyNotRecorded(tile) };
+  const maps = mapsOf(tile);
+  if (!maps) return { missing: "not recorded", reason: whyNotRecorded(tile) };
+  if (maps.isColor) return colorMap(tile, maps);
   const map = scaledMap(state, timelines, tile);
   if (tile.referenceIndex === null) return map ?? noEvidence(state, tile);
   const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
@@ -111,6 +114,28 @@ function whyNotRecorded({ timeline, lookIndex, imageIndex, block }) {
 }
 
 /**
+ * Colors as they are, or, where there is a reference, how far each is from that of the other look: 1 for opposite ones.
+ * @param {Tile} tile
+ * @param {import("./record.js").QuantizedMaps} maps
+ * @returns {ScaledMap | MissingMap}
+ */
+function colorMap(tile, maps) {
+  const shape = { rows: maps.rows, columns: maps.columns };
+  if (!largestValue(maps, tile.imageIndex, true)) {
+    const why = Number.isFinite(maps.scales[2 * tile.imageIndex]) ? "All features are alike." : "The map is not finite.";
+    return { missing: "no features", reason: why };
+  }
+  const values = dequantize(maps, tile.imageIndex);
+  if (tile.referenceIndex === null) return { ...shape, values, isColor: true };
+  const before = mapsOf({ ...tile, lookIndex: tile.referenceIndex });
+  if (!before || before.codes.length !== maps.codes.length) return { missing: "not recorded", reason: "The other look has no such colors." };
+  const others = dequantize(before, tile.imageIndex);
+  const size = maps.rows * maps.columns;
+  const distance = (/** @type {number} */ cell) => Math.hypot(...[0, 1, 2].map((n) => values[n * size + cell] - others[n * size + cell])) / (2 * Math.sqrt(3));
+  return { ...shape, values: Float32Array.from({ length: size }, (_, cell) => distance(cell)) };
+}
+
+/**
  * What it means that a map says nothing, and which other methods say something.
  * @param {State} state
  * @param {Tile} tile
@@ -122,7 +147,7 @@ function noEvidence(state, { timeline, lookIndex, imageIndex, method, block }) {
   const own = maps[method ?? ""];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   const what = explained === null ? "what is explained" : timeline.className(explained);
-  const others = Object.keys(maps).filter((other) => other !== method);
+  const others = Object.keys(maps).filter((other) => other !== method && !maps[other].isColor);
   const telling = others.filter((other) => largestValue(maps[other], imageIndex, isSigned(state)));
   const where = telling.length ? ` Methods with evidence: ${telling.map(readable).join(", ")}.` : others.length ? " No other method shows any." : "";
   const finite = Number.isFinite(own.scales[2 * imageIndex]);
@@ -141,10 +166,15 @@ function noEvidence(state, { timeline, lookIndex, imageIndex, method, block }) {
  */
 export function describeValue(state, tile, map, row, column) {
   const cell = row * map.columns + column;
+  if (map.isColor) {
+    const size = map.rows * map.columns;
+    const parts = ["red", "green", "blue"].map((name, n) => `${name} ${Math.round(100 * Math.min(1, Math.max(0, (map.values[n * size + cell] + 1) / 2)))} %`);
+    return { value: null, text: parts.join(", ") };
+  }
   const percent = Math.round(100 * map.values[cell]);
   if (tile.referenceIndex !== null) return { value: null, text: `${percent > 0 ? "+" : ""}${percent} % of the scale` };
   const maps = mapsOf(tile);
-  const value = maps ? dequantize(maps, tile.imageIndex)[cell] : null;
+  const value = maps && !maps.isColor ? dequantize(maps, tile.imageIndex)[cell] : null;
   return { value, text: `${isDiverging(activeColormap(state)) && percent > 0 ? "+" : ""}${percent} % of the scale` };
 }
 
@@ -155,7 +185,7 @@ export function describeValue(state, tile, map, row, column) {
  */
 export function strengthOf(state, tile) {
   const maps = mapsOf(tile);
-  if (!maps || tile.method === null) return 0;
+  if (!maps || maps.isColor || tile.method === null) return 0;
   const { timeline, method, imageIndex, block } = tile;
   if (block !== undefined) return Math.min(1, largestValue(maps, imageIndex, isSigned(state)) / (blockScale(timeline, method, imageIndex, isSigned(state)) || 1));
   const full = fullScale([timeline], method, isSigned(state), timeline.probe.hashes[imageIndex])?.value;

@@ -51,7 +51,7 @@ const TIP_HEIGHT = 50;
  */
 export function drawingStyle(state) {
   const colormap = activeColormap(state);
-  return { colormap, table: overlayTable(colormap, state), smooth: state.smooth };
+  return { colormap, table: overlayTable(colormap, state), smooth: state.smooth, opacity: state.opacity };
 }
 
 /**

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, is_conserved, not_adding_up
+from lightning_cam.methods.defaults import BLANK, LAST_BLOCK, LEADING, OF_FEATURES, is_conserved, not_adding_up
 from lightning_cam.training.checks import CONTROL, FEW
 from lightning_cam.training.look import Look
 from lightning_cam.training.sinks.base import RunInfo, Sink
@@ -26,6 +26,8 @@ _WORDS = {
     "nothing": "the maps of {methods}, which follow the score through the whole depth, are blank for all images at "
     "step {step}: no positive evidence for the class in the images. Before training this is expected; after training, "
     "check that the head's weights are not all zero.",
+    "alike": "the features that {methods} shows are the same everywhere at step {step}: the network has collapsed. "
+    "Check that no view is compared with itself, the centering and momentum of the teacher, and the learning rate.",
     "sum": "at step {step}: {why} Compare them with another method, such as 'gae' or 'occlusion'.",
     "unseen": "for {count} of {total} images at step {step} the last block no longer sees the evidence in its place: "
     "the maps of {methods} differ there from those of " + repr(LEADING) + ", which follow the score through the whole "
@@ -90,7 +92,8 @@ class Health(Sink):
             total=max(map(len, maps.values()), default=0),
         )
         blank = {method for method, relevance in maps.items() if method not in faulty and _is_blank(relevance)}
-        self._say("blank", blank - look.conservation.keys(), look)
+        self._say("alike", {method for method in blank & OF_FEATURES if _is_flat(maps[method])}, look)
+        self._say("blank", blank - look.conservation.keys() - OF_FEATURES, look)
         self._say("nothing", blank & look.conservation.keys(), look)
         sound = maps.keys() - faulty - blank
         if look.unknown:
@@ -132,6 +135,12 @@ def _is_blank(maps: Tensor) -> bool:
     """Nothing to be seen on any image: no positive relevance, or the same everywhere."""
     cells = maps.flatten(1)
     return bool(((cells.amax(1) <= 0) | (cells.amax(1) == cells.amin(1))).all())
+
+
+def _is_flat(maps: Tensor) -> bool:
+    """One value in all cells of each image; a similarity may be negative everywhere."""
+    cells = maps.flatten(1)
+    return bool((cells.amax(1) == cells.amin(1)).all())
 
 
 def _is_blind(similarity: Tensor) -> bool:
