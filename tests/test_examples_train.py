@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from docs import make_animation
 from examples import demo, train
 from lightning_cam import read_timeline
 from lightning_cam.timeline.found import FoundEntry
@@ -25,7 +27,7 @@ def test_the_demo_trains_both_models_and_says_where_everything_is(
     hosts = quiet_hosts()
     levels = [host.level for host in hosts]
     try:
-        demo.main(tmp_path, epochs=1, cohort=20, train_size=50, val_size=20, drawings=2)
+        demo.main(tmp_path, epochs=2, cohort=20, train_size=50, val_size=20, drawings=2)
     finally:
         for host, level in zip(hosts, levels, strict=True):
             host.setLevel(level)
@@ -33,7 +35,7 @@ def test_the_demo_trains_both_models_and_says_where_everything_is(
     for name in ("clean", "planted"):
         run = tmp_path / name / "version_0"
         timeline = read_timeline(run)
-        assert len(timeline.findings) == 1  # one look at the cohort per epoch
+        assert len(timeline.findings) == 2  # one look at the cohort per epoch
         part = re.search(rf"(?ms)^{name.upper()} \(.+?(?=^$)", said)[0]
         assert f"accuracy {timeline.metrics['val_acc'][-1]:.2f}, no shortcuts confirmed." in part
         words = " ".join(part.split())
@@ -51,6 +53,10 @@ def test_the_demo_trains_both_models_and_says_where_everything_is(
     assert (clean.labels == planted.labels).all()
     differs = (clean.images != planted.images).any((1, 2, 3))
     assert (differs == (clean.labels == 1)).all()
+    # From these runs the animation of README.md is made, with one frame per look.
+    make_animation.main(["--logs", str(tmp_path), "--output", str(tmp_path / "demo.webp")])
+    with Image.open(tmp_path / "demo.webp") as picture:
+        assert (picture.n_frames, picture.size) == (len(clean.steps), (936, 494)) and picture.n_frames > 1
 
 
 def test_the_summary_counts_confirmed_shortcuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
