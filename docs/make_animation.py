@@ -24,7 +24,7 @@ TITLES = {"clean": "Trained on clean pictures", "planted": "The same pictures, a
 SHOWN = {"tomato": 3, "apple": 1, "lemon": 1, "pear": 1}  # how many images of a class
 COLUMNS, TILE, GAP, MARGIN = 3, 144, 4, 14
 PANEL = COLUMNS * TILE + (COLUMNS - 1) * GAP
-TITLE, TEXT, LINES = 17, 13, 6  # font sizes, and lines of text below the images
+TITLE, TEXT, LINES = 17, 13, 7  # font sizes, and lines of text below the images
 MAX_BYTES = 300_000
 BLACK, GRAY, RED, GREEN = "#1f2328", "#59636e", "#cf222e", "#1a7f37"
 

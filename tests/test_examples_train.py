@@ -56,7 +56,7 @@ def test_the_demo_trains_both_models_and_says_where_everything_is(
     # From these runs the animation of README.md is made, with one frame per look.
     make_animation.main(["--logs", str(tmp_path), "--output", str(tmp_path / "demo.webp")])
     with Image.open(tmp_path / "demo.webp") as picture:
-        assert (picture.n_frames, picture.size) == (len(clean.steps), (936, 494)) and picture.n_frames > 1
+        assert (picture.n_frames, picture.size) == (len(clean.steps), (936, 512)) and picture.n_frames > 1
 
 
 def test_the_summary_counts_confirmed_shortcuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
