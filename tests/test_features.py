@@ -219,7 +219,7 @@ def textured(count):
 
 def test_colors_are_drawn_as_they_are(tmp_path):
     explanation = explain(network(), noise(2, 3, 32, 32), ["pca", "cls_similarity"])
-    with pytest.raises(ValueError, match="'pca' shows colors, which are no heat"):
+    with pytest.raises(ValueError, match="'pca' has colors, not heat"):
         explanation.heatmap("pca")
     assert set(explanation.color_maps) == {"pca"}
     with Image.open(explanation.save(tmp_path / "x.png")) as picture:

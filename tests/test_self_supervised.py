@@ -229,7 +229,7 @@ def test_classes_on_training_batches(tmp_path):
 def test_what_cannot_be_shown_says_so(tmp_path):
     with heard() as said:
         train(tmp_path / "validation", TransformerCAMCallback(), DINO, train_loader=loader)
-    assert sum('give on="train"' in text for text in said) == 1
+    assert sum('Give on="train"' in text for text in said) == 1
     with heard() as said:
         outcome = train(tmp_path / "class", on_train(methods="hirescam", on_error="warn"), DINO, train_loader=loader)
     (text,) = (text for text in said if "switched itself off" in text)
@@ -251,7 +251,7 @@ def test_a_collapsed_network_is_said_and_drawn(tmp_path):
         outcome = train(tmp_path, on_train(), Collapsed, train_loader=loader, max_epochs=3)
     assert (outcome.looks[1].maps["pca"] == 0).all() and outcome.looks[2].maps["pca"].isfinite().all()
     (text,) = (text for text in said if "collapsed" in text)
-    assert "features that cls_similarity, pca shows are the same in all places at step 6" in text
+    assert "features that cls_similarity, pca shows are the same everywhere at step 6" in text
 
 
 def test_feature_maps_beside_those_of_a_class(tmp_path):
@@ -270,4 +270,4 @@ def test_feature_maps_beside_those_of_a_class(tmp_path):
 def test_the_card_is_one_line_of_the_log(tmp_path, caplog):
     caplog.set_level(logging.INFO, "lightning_cam")
     train(tmp_path, on_train(), Lit, train_loader=lambda: classes_loader(6), limit_val_batches=0)
-    assert caplog.text.count("`cross_entropy` reads its output: softmax classes") == 1
+    assert caplog.text.count("`cross_entropy` reads its output as softmax classes") == 1
