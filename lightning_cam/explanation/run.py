@@ -18,6 +18,7 @@ from lightning_cam.explanation.request import as_batch, as_classes, check, find_
 from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.model.normalization import stated_normalizations
 from lightning_cam.model.output import Forward, OnCopies, Score
+from lightning_cam.model.parts import Parts
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews, View
@@ -49,6 +50,7 @@ def explain(
     eigen_smooth: bool = False,
     embedding: TargetLayer | None = None,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
+    parts: Parts | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
 
@@ -77,6 +79,7 @@ def explain(
             methods that weight activations.
         embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
+        parts: Which part of each image `forward` returns the logits of; by default found where the model segments.
 
     Returns:
         The maps, on the device of `images`.
@@ -120,7 +123,7 @@ def explain(
     blank = None
     if whole_depth:
         with said_in_words(model), looking(model):  # of its own: a model that follows what it sees must not follow it
-            blank = blank_pass(OnCopies(calls), images, score, embedding)
+            blank = blank_pass(OnCopies(calls), images, score, embedding, every=parts is not None)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -172,11 +175,15 @@ def explain(
         torch.cat([captured.scores for captured in plain]),
         images=images,
         normalizations=normalizations,
+        parts=parts,
     )
     if blank is not None:
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
-        difference = scores - (nothing if classes is None else nothing[classes.clamp(0, len(nothing) - 1)])
+        if classes is not None:
+            own = classes.clamp(0, nothing.shape[1] - 1)[:, None]
+            nothing = nothing.expand(len(own), -1).gather(1, own)[:, 0]
+        difference = scores - nothing
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
@@ -193,6 +200,7 @@ def explain(
                 "score": score,
                 "forward": calls,
                 "batch_size": batch_size,
+                "parts": parts,
             }
             again = partial(explain, model, images, target_layers=layers, aug_smooth=aug_smooth, **options)
             explanation = with_next_best(explanation, again)

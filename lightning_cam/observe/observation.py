@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of
+from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of, pixel_forms_of
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
 
@@ -32,6 +32,8 @@ class Output:
         leaf: Which tensor of what the network returned it is; None if the step makes it of that.
         target: What it was compared with, or None.
         ignore_index: The target that stands for none.
+        shape: Of that tensor of the network's, which may have been put into another form before it was read; None
+            without one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Output:
     leaf: int | None
     target: Tensor | None
     ignore_index: int = -100
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +93,13 @@ def observation_of(seen: StepObserver) -> Observation:
         leading = _leading([one.origin for _, one, _ in chosen], outermost)
     network = leading[0] if len(leading) == 1 else None
     outputs = []
+    if network is not None:
+        chosen = _without_inner(chosen, network)
     for number, one, kind in chosen:
         leaf, read = _place(one, kind, network)
-        outputs.append(Output("", read, one.by, number, leaf, one.target, one.ignore_index))
+        returned = None if network is None or leaf is None else network.returned[leaf]
+        shape = None if returned is None else returned.shape
+        outputs.append(Output("", read, one.by, number, leaf, one.target, one.ignore_index, shape))
     if not chosen and len(outermost) == 1:  # nothing is known to read it, but there is no other
         network = outermost[0]
         leading = [network]
@@ -129,6 +136,15 @@ def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[in
         for number, one, kind in chosen
         if id(one.origin) not in inner or (kind != "values" and one.rank != 2)
     ]
+
+
+def _without_inner(
+    chosen: list[tuple[int, Consumed, Kind]], network: NetworkCall
+) -> list[tuple[int, Consumed, Kind]]:
+    """Leave out what is read inside of a network and not returned, as of its auxiliary heads, if others are returned."""
+    returned = {id(origin) for origin in network.returned if origin is not None}
+    outer = [one for one in chosen if any(id(before) in returned for before in one[1].origin.ancestors())]
+    return outer or chosen
 
 
 def _named(outputs: Sequence[Output], network: NetworkCall | None, targets: Sequence[str]) -> list[Output]:
@@ -193,6 +209,9 @@ def _place(one: Consumed, kind: Kind, network: NetworkCall | None) -> tuple[int 
         for form in forms_of(before):
             if id(form) in returned:
                 return returned[id(form)], "logits" if _is_softmax(one.origin) else "label logits"
+    for form in pixel_forms_of(one.origin):
+        if id(form) in returned:
+            return returned[id(form)], kind
     return None, kind
 
 

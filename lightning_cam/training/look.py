@@ -9,8 +9,10 @@ from torch import Tensor
 from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods.defaults import LAST_BLOCK, LEADING
+from lightning_cam.model.parts import Parts
 from lightning_cam.model.tasks import Task
-from lightning_cam.render import captions_of, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.render import PartCaptions, captions_of, filmstrip, overlay_grid, scale_per_image
+from lightning_cam.render.grid import COLUMNS
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
@@ -40,6 +42,7 @@ class RunInfo:
         texts: What is true of each image where that is no single class, or None.
         present: (B, classes) bool, which labels each image has, or None.
         has_classes: Whether classes are predicted, and not a value.
+        parts: How many parts of each image are explained, each in a row of its own.
     """
 
     name: str
@@ -53,6 +56,7 @@ class RunInfo:
     texts: list[str] | None = None
     present: Tensor | None = None
     has_classes: bool = True
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Look:
         gain_over_chance: By method, (b,) float32, see `checks.gain_over_chance`. Empty at most looks.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
+        parts: The explained parts of the images, where an output says something of such.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
     """
 
@@ -110,6 +115,7 @@ class Look:
     blocks: dict[str, Tensor] = field(default_factory=dict)
     gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
+    parts: Parts | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -131,7 +137,12 @@ class Look:
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
-        """Predicted classes (B,) int64 and probabilities (B,) float32; without classes -1, and values or NaN."""
+        """Predicted classes (B,) int64 and probabilities (B,) float32; without classes -1, and values or NaN.
+
+        Of parts their classes and amounts.
+        """
+        if self.parts is not None:
+            return self.parts.classes, self.parts.amounts
         if self.probabilities is not None:
             probs, preds = self.probabilities.max(1)
             return preds, probs
@@ -166,6 +177,9 @@ def measure(
     checks = checks or Checks()
     maps = explanation.maps
     task = task or Task()
+    parts = explanation.parts
+    if parts is not None and parts.truth is not None:
+        probe = replace(probe, regions=parts.truth)
     logits = explanation.logits if task.has_classes else None
     probabilities = None if logits is None else task.probabilities(logits)
     scalars = {
@@ -212,6 +226,7 @@ def measure(
         blocks=explanation.blocks,
         gain_over_chance=checks.gain_over_chance,
         agreement=agreement,
+        parts=parts,
     )
     history.append(step, epoch, maps, *look.predictions)
     assert history.preds is not None and history.probs is not None  # just appended
@@ -231,15 +246,20 @@ def draw(look: Look, run: RunInfo) -> Look:
     num_classes = known if look.probabilities is None else look.probabilities.shape[1]
     labels = run.labels if run.texts is None else torch.arange(len(run.texts))
     captions = captions_of(run.class_names or [], num_classes, run.texts, run.present, has_classes=run.has_classes)
+    parts, tiles = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
+    if parts is not None:
+        captions = PartCaptions(run.class_names or [], num_classes, parts.overlap)
+        labels = None if parts.truth is None else torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
         heat = scale_per_image(relevance)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
-        for start in range(0, len(images), _TILES):
-            part = slice(start, start + _TILES)
-            others = f"/images_{start + 1}-{min(start + _TILES, len(images))}" if start else ""
+        for start in range(0, len(images), tiles):
+            part = slice(start, start + tiles)
+            first, last = start // run.parts + 1, min(start + tiles, len(images)) // run.parts
+            others = f"/images_{first}-{last}" if start else ""
             pictures[f"{run.name}/{method}{others}"] = overlay_grid(
                 images[part],
                 heat[part],
@@ -249,6 +269,9 @@ def draw(look: Look, run: RunInfo) -> Look:
                 labels=None if labels is None else labels[part],
                 marked=None if unseen is None else unseen[part],
                 mark=_UNSEEN,
+                truth=None if run.regions is None or parts is None else run.regions[part],
+                predicted=None if parts is None else parts.predicted[part],
+                columns=COLUMNS // run.parts * run.parts,
             )
         if look.strip is not None:
             count = look.strip.preds.shape[1]
@@ -259,7 +282,7 @@ def draw(look: Look, run: RunInfo) -> Look:
                 captions,
                 preds=look.strip.preds,
                 probs=look.strip.probs,
-                labels=None if labels is None else labels[:count],
+                labels=None if labels is None or parts is not None else labels[:count],
             )
     return replace(look, pictures=pictures)
 
