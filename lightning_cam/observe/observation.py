@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from lightning_cam.model.detection import places_of_queries
 from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of, pixel_forms_of
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
@@ -86,6 +87,10 @@ def observation_of(seen: StepObserver) -> Observation:
         chosen.append((number, one, kind))
     chosen = _without_features(chosen)
     outermost = [call for call in seen.calls if not call.within]
+    detected = _detected(seen, outermost)
+    if detected is not None:
+        call, output = detected
+        return Observation([output], call, [call], _picture(call.given[call.pictures[0]]))
     leading = _leading([one.origin for _, one, _ in chosen], outermost)
     if leading:  # what is read of other images (those of a second loader, say) has nothing to do with the first ones
         images = _inputs(leading[0].given[leading[0].pictures[0]])
@@ -108,6 +113,25 @@ def observation_of(seen: StepObserver) -> Observation:
     targets = ["+".join(sorted(_inputs(one.target_origin))) for _, one, _ in chosen]
     of_pictures = (_picture(call.given[index]) for call in leading for index in call.pictures)
     return Observation(_named(outputs, network, targets), network, leading, next(of_pictures, None))
+
+
+def _detected(seen: StepObserver, calls: Sequence[NetworkCall]) -> tuple[NetworkCall, Output] | None:
+    """A call that returns logits and boxes of queries, and its output: of a loss's kind where one was seen to read it."""
+    for call in calls:
+        shapes = [None if origin is None else origin.shape for origin in call.returned]
+        places = places_of_queries(call.names, shapes)
+        if places is None:
+            continue
+        logits = call.returned[places[0]]
+        reads = [one for one in seen.consumed if logits in (*forms_of(one.origin), *pixel_forms_of(one.origin))]
+        best = min(reads, key=lambda one: one.rank, default=None)
+        shape = shapes[places[0]]
+        assert shape is not None  # or these were no places
+        stated = getattr(getattr(call.module, "config", None), "num_labels", None)  # Hugging Face's
+        has_none = stated != shape[2] if best is None else best.reads in ("logits", "log-probabilities")
+        by = "" if best is None else best.by
+        return call, Output("", "objects" if has_none else "objects of labels", by, 0, None, None, shape=shape)
+    return None
 
 
 def _picture(origin: Origin | None) -> str | None:

@@ -57,7 +57,8 @@ def _deepest_map(trace: Trace, images: Tensor) -> Call | None:
 
     In a decoder that brings finer maps back, skip connections go around it.
     """
-    maps = [call for call in _making(trace) if is_map(call, trace, len(images)) and _shape(call)[2:] in trace.maps]
+    maps = [call for call in _making(trace) if is_map(call, trace, len(images)) and _has_places(call)]
+    maps = [call for call in maps if _shape(call)[2:] in trace.maps]
     coarsest = min(map(_cells, maps), default=0)
     deepest = [call for call in maps if _cells(call) == coarsest]
     for call in deepest:

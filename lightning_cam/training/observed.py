@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import named_tensors
+from lightning_cam.model.detection import Detection
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.segmentation import Segmentation, task_of_pixels
 from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
@@ -18,6 +19,7 @@ from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
+from lightning_cam.training.boxes import boxes_of_objects
 from lightning_cam.training.batch import labels_in, pixel_labels_in, regions_in
 from lightning_cam.training.probe import ProbeBatch
 
@@ -225,9 +227,11 @@ def seen_in(
     network = observation.network
     program: Program
     place = names.index(observation.picture) if observation.picture in names else None
+    is_detection = any(output.kind.startswith("objects") for output in observation.outputs)
     if network is not None:
-        program = NetworkProgram(network)
-        index = network.pictures[0]
+        run = _without_labels(network) if is_detection else network
+        program = NetworkProgram(run)
+        index = run.pictures[0]
         inner = [network, *(call for call in observer.calls if network in call.within)]
     elif observation.outputs and place is not None:
         program = StepProgram(module, step, args, names)
@@ -243,7 +247,13 @@ def seen_in(
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
     guessed = labels_in(args[0], count)
-    heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted.head)
+    if is_detection and not wanted.whole:
+        heads = [_of_objects(observation.outputs[0])]
+    else:
+        heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted.head)
+    true_boxes = None
+    if is_detection and network is not None:
+        true_boxes = boxes_of_objects((network.kwargs, args[0]), count, (images.shape[2], images.shape[3]))
     if not heads:
         assert network is not None  # or there are outputs
         heads = [_unread(network, guessed, count, wanted)]
@@ -258,10 +268,27 @@ def seen_in(
             for place, tensor in enumerate(program.given)
             if place != picture and tensor.ndim and len(tensor) == count
         },
-        targets={head.name: target for head in heads if (target := _target(head, args[0], count)) is not None},
+        targets={"": true_boxes}
+        if true_boxes is not None
+        else {head.name: target for head in heads if (target := _target(head, args[0], count)) is not None},
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
     return Seen(program, picture, heads, rows, unchanged, place)
+
+
+def _without_labels(call: NetworkCall) -> NetworkCall:
+    """The same call without what only a loss inside of it takes: a list that has nothing for other rows."""
+    kwargs = {name: value for name, value in call.kwargs.items() if name != "labels"}
+    before = [tensor for _, tensor in named_tensors((call.args, call.kwargs))]
+    after = [tensor for _, tensor in named_tensors((call.args, kwargs))]
+    places = [place for picture in call.pictures for place, tensor in enumerate(after) if tensor is before[picture]]
+    return replace(call, kwargs=kwargs, pictures=places)
+
+
+def _of_objects(output: Output) -> Head:
+    assert output.shape is not None  # of the logits
+    has_none = output.kind == "objects"
+    return Head("", output, Detection(has_none), output.by, output.shape[2] - has_none)
 
 
 def _target(head: Head, batch: Any, count: int) -> Tensor | None:
