@@ -16,6 +16,11 @@ top probabilities  uint16 (B, K)         in 1/65535
 label probability  uint16 (B,)           in 1/65535; 0 where the label is unknown
 class_idx          int32 (B,)            the class explained; left out where it is the best one
 values             float32 (B,)          the predicted values; left out where it is no regression
+overlaps           float32 (B,)          where a row is a region or an object of an image: its intersection over union
+                                         with the truth, NaN where that is not known; the only top class is the
+                                         part's, -1 without one, and its probability the part's share of the area
+predicted          bits (B, h * w)       likewise: where the part was predicted, a whole number of bytes for each row;
+                                         `"parts": [h, w]` in the JSON says that both are there (from version 2 on)
 =================  ====================  ===============================================================
 
 A record is written with one system call, so a killed process loses nothing but a record it was in the middle
@@ -34,7 +39,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAGIC = b"LCAM"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")

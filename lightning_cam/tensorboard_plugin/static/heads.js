@@ -47,7 +47,7 @@ export function isProbe({ name, labels, class_names, size, hashes, bytes, region
  * Whether this is the JSON of a look. How long its arrays are is seen when they are read.
  * @param {any} head
  */
-export function isLook({ step, epoch, time, metrics, methods, top }) {
+export function isLook({ step, epoch, time, metrics, methods, top, parts = [1, 1] }) {
   const isGrid = (/** @type {any} */ grid) => areAll(grid, (side) => isCount(side) && side > 0) && grid.length === 2;
   return (
     Number.isSafeInteger(step) &&
@@ -56,7 +56,8 @@ export function isLook({ step, epoch, time, metrics, methods, top }) {
     areMetrics(metrics) &&
     isObject(methods) &&
     Object.values(methods).every(isGrid) &&
-    isCount(top)
+    isCount(top) &&
+    isGrid(parts)
   );
 }
 

@@ -24,6 +24,19 @@ export function borderLines(width, height, covers) {
 }
 
 /**
+ * The same lines as a path, in the same units.
+ * @param {[number, number, number, number][]} lines
+ */
+export function pathOf(lines) {
+  const path = new Path2D();
+  for (const [fromX, fromY, toX, toY] of lines) {
+    path.moveTo(fromX, fromY);
+    path.lineTo(toX, toY);
+  }
+  return path;
+}
+
+/**
  * The stretches [from, to) of neighboring places that are on a border.
  * @param {number} length
  * @param {(place: number) => boolean} isBorder

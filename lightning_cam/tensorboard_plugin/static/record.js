@@ -1,7 +1,7 @@
 // The bytes of a record, which lightning_cam/timeline writes; lightning_cam/timeline/format.py describes them.
 
 const MAGIC = 0x4d41434c; // "LCAM", read as a little-endian number
-const VERSION = 1;
+const VERSION = 2;
 export const FILE_HEADER_BYTES = 16;
 const RECORD_HEADER_BYTES = 8; // the payload's length and its CRC-32
 const TEXT_BEGINS = new TextEncoder().encode('{"kind":'); // what a record's JSON begins with
@@ -30,6 +30,16 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  */
 
 /**
+ * What a look says of regions or objects of the images. The only top class is the part's, -1 without one, and its
+ * probability the part's share of the area, or its probability.
+ * @typedef {object} Parts
+ * @property {number} rows
+ * @property {number} columns
+ * @property {Float32Array} overlaps intersection over union with the truth; NaN where that is not known
+ * @property {Uint8Array} bits where the part was predicted; a whole number of bytes for each row
+ */
+
+/**
  * What was recorded at one validation.
  * @typedef {object} Look
  * @property {number} step
@@ -43,6 +53,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array} labelProbabilities of each image's label; 0 where that is unknown
  * @property {Int32Array | null} classIdx the classes explained; null where they are the most probable ones
  * @property {Float32Array | null} values predicted by a regression; null where it is none
+ * @property {Parts | null} parts regions or objects of the images, where rows are such; null where rows are whole images
  * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  * @property {import("./foundmaps.js").FoundMaps} [means] with the findings: the mean map of each class
  * @property {import("./foundmaps.js").FoundMaps} [imageMaps] with the newest findings: maps of validation images
@@ -249,7 +260,31 @@ export function decodeLook(head, arrays, count) {
     labelProbabilities: arrays.probabilities(head.top ? count : 0),
     classIdx: head.class_idx ? arrays.int32(count) : null,
     values: head.values ? arrays.float32(count) : null,
+    parts: head.parts ? decodeParts(head.parts, arrays, count) : null,
   };
+}
+
+/**
+ * @param {[number, number]} size
+ * @param {ArrayReader} arrays
+ * @param {number} count
+ * @returns {Parts}
+ */
+function decodeParts([rows, columns], arrays, count) {
+  const overlaps = arrays.float32(count);
+  return { rows, columns, overlaps, bits: new Uint8Array(arrays.bytes(count * Math.ceil((rows * columns) / 8))) };
+}
+
+/**
+ * Whether a pixel of a row's prediction belongs to its part.
+ * @param {Parts} parts
+ * @param {number} imageIndex
+ * @param {number} x
+ * @param {number} y
+ */
+export function isPredicted({ rows, columns, bits }, imageIndex, x, y) {
+  const at = y * columns + x;
+  return Boolean((bits[imageIndex * Math.ceil((rows * columns) / 8) + (at >> 3)] >> (7 - (at & 7))) & 1);
 }
 
 /**
