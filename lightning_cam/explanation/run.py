@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from lightning_cam.explanation.batches import VIEWS, explain_batch, sum_of_calls
 from lightning_cam.explanation.conserved import adds_up, with_next_best
+from lightning_cam.explanation.dense import leading_parts
 from lightning_cam.explanation.explained import Explanation
 from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
+from lightning_cam.methods import Method
 from lightning_cam.methods.defaults import BLANK, DEFAULT
-from lightning_cam.model.normalization import stated_normalizations
-from lightning_cam.model.output import Forward, OnCopies, Score
+from lightning_cam.model.normalization import Statistics, stated_normalizations
+from lightning_cam.model.output import Forward, NoLogits, OnCopies, Score
 from lightning_cam.model.parts import Parts
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
@@ -54,7 +56,9 @@ def explain(
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
 
-    All methods and target layers of a batch share one forward, and one backward as far as a method needs it.
+    All methods and target layers of a batch share one forward, and one backward as far as a method needs it. Of a model
+    that segments, the class with the largest region of each image is explained over that region, of one that detects by
+    queries the object with the highest probability, or those of `class_idx`; see `Segmentation` and `Detection`.
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
@@ -101,10 +105,55 @@ def explain(
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = as_classes(class_idx, images)
     check(images, class_idx, batch_size)
+    explain_by = partial(
+        _explain,
+        model,
+        images,
+        methods,
+        chosen,
+        class_idx=class_idx,
+        score=score,
+        target_layers=target_layers,
+        layout=layout,
+        batch_size=batch_size,
+        aug_smooth=aug_smooth,
+        eigen_smooth=eigen_smooth,
+        embedding=embedding,
+        normalizations=normalizations,
+    )
+    try:
+        return explain_by(forward=forward or model, parts=parts)
+    except NoLogits:
+        found = None if score is not None else leading_parts(model, images, forward or model, class_idx, batch_size)
+        if found is None:
+            raise
+    forward, parts = found
+    return explain_by(forward=forward, parts=parts, class_idx=parts.classes)
+
+
+def _explain(
+    model: nn.Module,
+    images: Tensor,
+    methods: str | type | Sequence[str | type],
+    chosen: list[Method],
+    *,
+    class_idx: int | Tensor | None,
+    score: Score | None,
+    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None,
+    layout: TokenLayout | Sequence[TokenLayout] | None,
+    forward: Forward,
+    batch_size: int | None,
+    aug_smooth: bool,
+    eigen_smooth: bool,
+    embedding: TargetLayer | None,
+    normalizations: Sequence[Statistics],
+    parts: Parts | None,
+) -> Explanation:
+    """Compute maps of logits or scores, see `explain`."""
     given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
-    run = forward or model
+    run = forward
     calls = run if isinstance(run, SeveralViews) else None
     if known:  # who has found them before looks often, and has found the views of a forward with them
         layers, calls = known, calls or SeveralViews([View(run)])
@@ -135,13 +184,13 @@ def explain(
     )
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
-    parts = []
+    passes = []
     with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
-            parts.append(
+            passes.append(
                 sum_of_calls(
                     [
                         explain_batch(
@@ -161,8 +210,8 @@ def explain(
                     embedding,
                 )
             )
-            chosen = [method for method in chosen if method.name in parts[0][1]]
-    plain, maps = zip(*parts, strict=True)
+            chosen = [method for method in chosen if method.name in passes[0][1]]
+    plain, maps = zip(*passes, strict=True)
     explanation = Explanation(
         {
             m.name: [torch.cat(tensors, 1) for tensors in zip(*(part[m.name] for part in maps), strict=True)]

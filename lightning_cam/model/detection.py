@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.parts import DenseTask, Parts
+from lightning_cam.model.parts import DenseTask, Parts, named_classes
 
 MOST_BOXES = 20  # that are true of one image; of more the largest are kept
 _LOGITS, _BOXES = ("logits", "pred_logits"), ("pred_boxes",)
@@ -55,16 +55,18 @@ class Detection(DenseTask):
 
     @override
     def find(
-        self, output: Any, size: tuple[int, int], target: Tensor | None, count: int, class_idx: int | None = None
+        self,
+        output: Any,
+        size: tuple[int, int],
+        target: Tensor | None,
+        count: int,
+        class_idx: Tensor | int | None = None,
     ) -> Parts:
         logits, boxes = (tensor.detach() for tensor in queries_in(output))
         chances = self._probabilities(logits)
-        if class_idx is not None:
-            if not 0 <= class_idx < chances.shape[2]:
-                raise ValueError(f"class_idx: the model's classes go from 0 to {chances.shape[2] - 1}, got {class_idx}")
-            chances = torch.zeros_like(chances).index_copy(
-                2, torch.tensor([class_idx], device=chances.device), chances[:, :, [class_idx]]
-            )
+        named = named_classes(class_idx, len(chances), chances.shape[2], chances.device)[:, None]
+        is_asked = (torch.arange(chances.shape[2], device=chances.device) == named) | (named < 0)
+        chances = chances * is_asked[:, None]
         best, classes = chances.max(2)
         first = best.sort(dim=1, descending=True, stable=True).indices[:, :count]
         missing = count - first.shape[1]  # there are fewer queries
@@ -143,7 +145,7 @@ def queries_in(output: Any) -> tuple[Tensor, Tensor]:
     names, tensors = zip(*named_tensors(output), strict=True)
     places = places_of_queries(list(names), [tuple(tensor.shape) for tensor in tensors])
     if places is None:
-        raise ValueError("expected `logits` (B, queries, classes) and `pred_boxes` (B, queries, 4) in the model's output")
+        raise ValueError("expected `logits` (B, queries, classes) and `pred_boxes` (B, queries, 4) in the output")
     return tensors[places[0]], tensors[places[1]]
 
 

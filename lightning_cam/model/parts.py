@@ -57,7 +57,9 @@ class Parts:
             return several[0]
         truths = [parts.truth for parts in several if parts.truth is not None]
         return cls(
-            *(torch.cat([getattr(parts, name) for parts in several]) for name in ("where", "classes", "amounts")),
+            torch.cat([parts.where for parts in several]),
+            torch.cat([parts.classes for parts in several]),
+            torch.cat([parts.amounts for parts in several]),
             torch.cat([parts.predicted for parts in several]),
             torch.cat(truths) if truths else None,
             torch.cat([parts.overlap for parts in several]),
@@ -109,7 +111,12 @@ class DenseTask(Task):
 
     @abstractmethod
     def find(
-        self, output: Any, size: tuple[int, int], target: Tensor | None, count: int, class_idx: int | None = None
+        self,
+        output: Any,
+        size: tuple[int, int],
+        target: Tensor | None,
+        count: int,
+        class_idx: Tensor | int | None = None,
     ) -> Parts:
         """Choose the parts to explain.
 
@@ -118,7 +125,10 @@ class DenseTask(Task):
             size: Height and width of the images.
             target: (B, ...), what the output is compared with, if that is known.
             count: How many parts of each image.
-            class_idx: The only class, if one was named.
+            class_idx: The only class, if one was named; or one for each image, -1 for any.
+
+        Raises:
+            ValueError: There is no such class.
         """
 
     @abstractmethod
@@ -168,3 +178,16 @@ class OfParts:
         if where is not None:
             where = where[index.to(where.device) if isinstance(index, Tensor) else index]
         return OfParts(forward_of_rows(self._forward, index), self._task, where)
+
+
+def named_classes(class_idx: Tensor | int | None, count: int, num_classes: int, device: torch.device) -> Tensor:
+    """(B,) int64, the class that was asked for in each image; -1 for any.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if isinstance(class_idx, Tensor):
+        return class_idx.to(device, torch.int64)
+    if class_idx is not None and not 0 <= class_idx < num_classes:
+        raise ValueError(f"class_idx: the model's classes go from 0 to {num_classes - 1}, got {class_idx}")
+    return torch.full((count,), -1 if class_idx is None else class_idx, device=device)

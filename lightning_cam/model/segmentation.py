@@ -1,6 +1,6 @@
 """Segmentation: classes of each pixel, explained over the region of one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_cam.model.output import tensors_in
-from lightning_cam.model.parts import DenseTask, Parts
+from lightning_cam.model.parts import DenseTask, Parts, named_classes
 from lightning_cam.model.tasks import TASKS, Labels, OneLogit, Task
 
 _KINDS = ("logits", "log-probabilities", "label logits", "probabilities", "softmax probabilities")
@@ -43,7 +43,7 @@ class Segmentation(DenseTask):
     kind = "region"
     amount = "share of the image's area"
     explained = "the mean logit of a region's class over the region that is predicted as it"
-    of_pixel: Task = Task()
+    of_pixel: Task = field(default_factory=Task)
     ignore_index: int = -100
 
     def pixels(self, output: Any) -> Tensor:
@@ -74,7 +74,12 @@ class Segmentation(DenseTask):
 
     @override
     def find(
-        self, output: Any, size: tuple[int, int], target: Tensor | None, count: int, class_idx: int | None = None
+        self,
+        output: Any,
+        size: tuple[int, int],
+        target: Tensor | None,
+        count: int,
+        class_idx: Tensor | int | None = None,
     ) -> Parts:
         pixels = self.pixels(output).detach()
         predicted = self._predicted(F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False))
@@ -133,7 +138,7 @@ class Segmentation(DenseTask):
             return masks
         return F.interpolate(masks.float(), size, mode="nearest").bool()
 
-    def _chosen(self, predicted: Tensor, truth: Tensor | None, count: int, class_idx: int | None) -> Tensor:
+    def _chosen(self, predicted: Tensor, truth: Tensor | None, count: int, class_idx: Tensor | int | None) -> Tensor:
         """(B * count,) int64, which classes are explained; -1 where there is no further one."""
         rank = predicted.float().mean((2, 3))
         if truth is not None:
@@ -141,11 +146,8 @@ class Segmentation(DenseTask):
             rank = torch.where(area > 0, 2 + area, rank)
         if class_idx is None and isinstance(self.of_pixel, OneLogit):
             class_idx = 1
-        if class_idx is not None:
-            if not 0 <= class_idx < rank.shape[1]:
-                raise ValueError(f"class_idx: the model's classes go from 0 to {rank.shape[1] - 1}, got {class_idx}")
-            named = rank[:, class_idx]
-            return torch.where(named > 0, class_idx, -1).repeat_interleave(count)
+        named = named_classes(class_idx, len(rank), rank.shape[1], rank.device)[:, None]
+        rank = rank * ((torch.arange(rank.shape[1], device=rank.device) == named) | (named < 0))
         largest, classes = rank.sort(dim=1, descending=True, stable=True)
         chosen = torch.where(largest > 0, classes, -1)[:, :count]
         return F.pad(chosen, (0, count - chosen.shape[1]), value=-1).flatten()

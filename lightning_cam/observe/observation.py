@@ -116,7 +116,7 @@ def observation_of(seen: StepObserver) -> Observation:
 
 
 def _detected(seen: StepObserver, calls: Sequence[NetworkCall]) -> tuple[NetworkCall, Output] | None:
-    """A call that returns logits and boxes of queries, and its output: of a loss's kind where one was seen to read it."""
+    """A call that returns logits and boxes of queries, and what these are: by what reads them, or a guess."""
     for call in calls:
         shapes = [None if origin is None else origin.shape for origin in call.returned]
         places = places_of_queries(call.names, shapes)
@@ -162,10 +162,8 @@ def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[in
     ]
 
 
-def _without_inner(
-    chosen: list[tuple[int, Consumed, Kind]], network: NetworkCall
-) -> list[tuple[int, Consumed, Kind]]:
-    """Leave out what is read inside of a network and not returned, as of its auxiliary heads, if others are returned."""
+def _without_inner(chosen: list[tuple[int, Consumed, Kind]], network: NetworkCall) -> list[tuple[int, Consumed, Kind]]:
+    """Leave out what is read inside of a network and not returned, as of auxiliary heads, if others are returned."""
     returned = {id(origin) for origin in network.returned if origin is not None}
     outer = [one for one in chosen if any(id(before) in returned for before in one[1].origin.ancestors())]
     return outer or chosen

@@ -53,7 +53,7 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
 
 
 def _deepest_map(trace: Trace, images: Tensor) -> Call | None:
-    """The last map of an encoder: of the coarsest grid that is convolved, the one that all others of that grid go through.
+    """The last map of an encoder: of the coarsest grid that is convolved, the one that all others of it go through.
 
     In a decoder that brings finer maps back, skip connections go around it.
     """

@@ -124,16 +124,15 @@ class _Drawing:
         self._labels = known if texts is None else torch.arange(len(labels))
         self._preds = torch.from_numpy(tops.astype(np.int64))
         self._probs = torch.from_numpy(predicted.top_probabilities[:, :_IMAGES, 0].copy() if has_classes else values)
-        parts = read_parts(index, file)
-        self._overlaps, self._predicted = (None, None) if parts is None else map(torch.from_numpy, parts)
+        self._parts = read_parts(index, file)
         self._names, self._num_classes = probe.class_names, most + 1
         self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
 
     def frame(self, t: int) -> Image.Image:
         maps = torch.from_numpy(self._maps.read(self._file, np.array([t])))[0, :_IMAGES]
         captions, labels, predicted = self._captions, self._labels, None
-        if self._overlaps is not None and self._predicted is not None:
-            overlap, predicted = self._overlaps[t, :_IMAGES], self._predicted[t, :_IMAGES]
+        if self._parts is not None:
+            overlap, predicted = (torch.from_numpy(array[t, :_IMAGES]) for array in self._parts)
             captions = PartCaptions(self._names, self._num_classes, overlap)
             labels = torch.arange(len(overlap)).masked_fill(overlap.isnan(), -1)
         grid = overlay_grid(

@@ -85,7 +85,7 @@ def labels_in(batch: Any, count: int) -> Tensor | None:
 
 
 def pixel_labels_in(batch: Any, count: int) -> Tensor | None:
-    """(B, H, W) or (B, 1, H, W), the class of each pixel: integers, the only ones of that form, or under a usual name."""
+    """(B, H, W) or (B, 1, H, W), the class of each pixel: under a usual name, or the only integers of that form."""
     named = _find(batch, (*_MASK_KEYS, *_LABEL_KEYS))
     found = [tensor for _, tensor in named_tensors(batch) if not tensor.is_floating_point()]
     for choice in ([named] if isinstance(named, Tensor) else [], found):

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.allowance import MOST_IMAGES, Allowance
-from lightning_cam.model.parts import DenseTask
 from lightning_cam.training.cohort import Ask, CohortLooker
 from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.data import loaders_of
@@ -79,7 +79,9 @@ class CohortSession:
             return
         task = source.heads[0].task
         if isinstance(task, DenseTask):
-            _log.info("There are no findings: they are about classes of whole images, and here %ss have them.", task.kind)
+            _log.info(
+                "There are no findings: they are about classes of whole images, and here %ss have them.", task.kind
+            )
             self.end()
             return
         self._collector, self._source = self._collector or CohortCollector(self._most), source

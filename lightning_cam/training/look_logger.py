@@ -47,15 +47,11 @@ _ABOUT = """Where the model looks: class activation maps of fixed validation ima
 """
 
 
-_CAPTION = (
-    "A caption reads\n  label → prediction and its probability; the frame is green where the prediction is right, orange "
-    "where it is wrong."
-)
-_CAPTION_OF_PARTS = (
-    "One map for each\n  {kind}, those of an image side by side. A caption reads class, {amount}, and intersection over "
-    "union with the truth; the\n  frame is green from 0.5 on, orange below. The blue line is what is predicted, the white "
-    "one what is true."
-)
+_CAPTION = """A caption reads
+  label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong."""
+_CAPTION_OF_PARTS = """One map for each
+  {kind}, those of an image side by side. A caption reads class, {amount}, and intersection over union (IoU) with the
+  truth; the frame is green from 0.5 on, else orange. The blue line is what is predicted, the white one what is true."""
 
 
 class LookLogger:

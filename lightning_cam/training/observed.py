@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_cam.model.output import named_tensors
 from lightning_cam.model.detection import Detection
+from lightning_cam.model.output import named_tensors
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.segmentation import Segmentation, task_of_pixels
 from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
@@ -19,8 +19,8 @@ from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
-from lightning_cam.training.boxes import boxes_of_objects
 from lightning_cam.training.batch import labels_in, pixel_labels_in, regions_in
+from lightning_cam.training.boxes import boxes_of_objects
 from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ class Head:
         if target is not None:
             size = (probe.images.shape[2], probe.images.shape[3])
             regions = task.regions(target, size, count, self.num_classes or 1, class_idx)
-        rows = replace(probe, labels=None, regions=None).take([k for k in range(len(probe.images)) for _ in range(count)])
+        rows = replace(probe, labels=None, regions=None).take(
+            [k for k in range(len(probe.images)) for _ in range(count)]
+        )
         return replace(rows, regions=regions).counted()
 
 
@@ -367,14 +369,11 @@ def _read(output: Output, seen: Consumed) -> Tensor:
 
 
 def _task_of(output: Output, seen: Consumed, read: Tensor) -> Task:
-    of_pixels = task_of_pixels(output.kind, read, output.ignore_index)
-    target = output.target
-    if of_pixels is None or seen.rank == 3:  # a reconstruction, or features
-        return task_of(output.kind, read)
+    of_pixels, target = task_of_pixels(output.kind, read, output.ignore_index), output.target
+    is_picture = seen.rank == 3  # a reconstruction, or features
     if target is not None and output.kind in ("label logits", "probabilities"):
-        if not bool(((target == 0) | (target == 1) | target.isnan()).all()):  # it is compared with a picture
-            return task_of(output.kind, read)
-    return of_pixels
+        is_picture |= not bool(((target == 0) | (target == 1) | target.isnan()).all())
+    return task_of(output.kind, read) if of_pixels is None or is_picture else of_pixels
 
 
 def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wanted) -> Head:

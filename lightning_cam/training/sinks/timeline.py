@@ -17,8 +17,8 @@ from lightning_cam.printable import printable
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.format import LONGEST_SIDE
 from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
-from lightning_cam.timeline.parts import PartsSeen
 from lightning_cam.timeline.pace import Pace, TooSlow
+from lightning_cam.timeline.parts import PartsSeen
 from lightning_cam.timeline.remote import RemoteFolder, is_remote
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
