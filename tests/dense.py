@@ -53,7 +53,7 @@ def detr(num_labels=3):
     width = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 5, "num_labels": num_labels}
     depth = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
     return DetrForObjectDetection(
-        DetrConfig(use_timm_backbone=False, backbone_config=backbone, **width, **depth, init_std=0.2)
+        DetrConfig(use_timm_backbone=False, backbone_config=backbone, **width, **depth)
     ).eval()
 
 
@@ -92,8 +92,9 @@ def segmentation_loader(count, batch_size, seed=0, **options):
     return DataLoader(list(zip(images, masks_of(classes, boxes), strict=True)), batch_size, **options)
 
 
-def detection_loader(count, batch_size, seed=0, **options):
+def detection_loader(count, batch_size, seed=0, scale=1, **options):
     images, classes, boxes = scenes(count, seed)
+    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     in_parts = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1) / SIZE
     items = [
         {"pixel_values": image, "labels": {"class_labels": kind[None], "boxes": box[None]}}

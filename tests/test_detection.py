@@ -40,12 +40,12 @@ def test_the_most_probable_queries_are_chosen():
 def test_a_prediction_is_compared_with_the_boxes_of_its_class():
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
     target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes], 1)[None]
-    logits = torch.tensor([[[0.0, 9.0, 0.0]]])
+    logits = torch.tensor([[[1.0, 9.0, 0.0]]])
     parts = Detection().find({"logits": logits, "pred_boxes": boxes[None, :1]}, (4, 4), target, 1)
     assert parts.classes.tolist() == [1] and parts.overlap.tolist() == [1.0] and parts.right.tolist() == [1]
     assert parts.truth[0].tolist() == [[True, True, False, False]] * 4
-    wrong = Detection().find({"logits": logits.flip(2), "pred_boxes": boxes[None, :1]}, (4, 4), target[:, :1], 1)
-    assert wrong.overlap.tolist() == [0.0]
+    wrong = Detection().find({"logits": logits[..., [1, 0, 2]], "pred_boxes": boxes[None, :1]}, (4, 4), target[:, :1], 1)
+    assert wrong.classes.tolist() == [0] and wrong.overlap.tolist() == [0.0]
     assert Detection().regions(target, (4, 4), 2, 3).all(-1).all(-1).tolist() == [True, True]
 
 
@@ -98,7 +98,8 @@ def test_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, layout):
         model(images), model(changed)
     handle.remove()
     moved = (found.layout.to_grid(kept[1]) - found.layout.to_grid(kept[0])).abs().sum(1)[0]
-    assert divmod(int(moved.argmax()), 4) == (3, 1)
+    row, column = divmod(int(moved.argmax()), 4)
+    assert abs(row - 3) <= 1 and abs(column - 1) <= 1  # convolutions before reach over the border of cells
 
 
 def trainer(folder, callback=None, **options):
@@ -139,15 +140,16 @@ def test_what_reads_objects_is_seen(tmp_path, caplog, name, reads, said):
     model = MODELS[name][0]()
     lit = LitDetector(model) if reads == "inside" else Outside(model, reads)
     callback = TransformerCAMCallback(methods="hirescam", num_samples=6, on_error="raise", report=False, cohort=None)
-    trainer(tmp_path, callback).validate(lit, detection_loader(6, 3), verbose=False)
+    scale = MODELS[name][1] // SIZE
+    trainer(tmp_path, callback).validate(lit, detection_loader(6, 3, scale=scale), verbose=False)
     assert said in caplog.text
     timeline = read_timeline(tmp_path)
     assert timeline.texts == ["image 1"] * 3 + ["image 2"] * 3
     _, _, boxes = scenes(6)
     centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / SIZE, (boxes[:, 2:] - boxes[:, :2]) / SIZE
-    truth = inside(torch.cat([centers, sides], 1), (SIZE, SIZE))[:2].repeat_interleave(3, 0)
+    truth = inside(torch.cat([centers, sides], 1), (scale * SIZE, scale * SIZE))[:2].repeat_interleave(3, 0)
     assert timeline.regions.tolist() == truth.tolist()
-    queries = model(scenes(6)[0][:2]).logits
+    queries = model.eval()(next(iter(detection_loader(6, 6, scale=scale)))["pixel_values"][:2]).logits
     chances = queries.sigmoid() if reads == "focal" else queries.softmax(-1)[..., :-1]
     best = chances.amax(2).sort(dim=1, descending=True).values[:, :3].flatten().detach()
     torch.testing.assert_close(torch.from_numpy(timeline.top_probabilities[0, :, 0]), best, atol=1e-4, rtol=0)
@@ -201,6 +203,6 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
         seed_everything(0)
         lit = LitDetector(detr())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, detection_loader(16, 8, shuffle=True), detection_loader(4, 4))
+        run.fit(lit, detection_loader(16, 8, scale=2, shuffle=True), detection_loader(4, 4, scale=2))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
