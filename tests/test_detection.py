@@ -44,7 +44,9 @@ def test_a_prediction_is_compared_with_the_boxes_of_its_class():
     parts = Detection().find({"logits": logits, "pred_boxes": boxes[None, :1]}, (4, 4), target, 1)
     assert parts.classes.tolist() == [1] and parts.overlap.tolist() == [1.0] and parts.right.tolist() == [1]
     assert parts.truth[0].tolist() == [[True, True, False, False]] * 4
-    wrong = Detection().find({"logits": logits[..., [1, 0, 2]], "pred_boxes": boxes[None, :1]}, (4, 4), target[:, :1], 1)
+    wrong = Detection().find(
+        {"logits": logits[..., [1, 0, 2]], "pred_boxes": boxes[None, :1]}, (4, 4), target[:, :1], 1
+    )
     assert wrong.classes.tolist() == [0] and wrong.overlap.tolist() == [0.0]
     assert Detection().regions(target, (4, 4), 2, 3).all(-1).all(-1).tolist() == [True, True]
 
@@ -81,7 +83,7 @@ def test_maps_are_those_of_the_query(name):
 @pytest.mark.parametrize(
     ("name", "layer", "layout"),
     [
-        ("detr", "model.encoder.layers.1.self_attn_layer_norm", "NLC 4×4"),
+        ("detr", "model.encoder.layers.1.self_attn_layer_norm", "NLC 8×8"),
         ("yolos", "vit.encoder.layer.1.layernorm_before", "NLC 4×4, 1 prefix token, 3 suffix tokens"),
     ],
 )
@@ -92,13 +94,14 @@ def test_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, layout):
     found = find_target_layers(model, images)[-1]
     assert (found.name, str(found.layout)) == (layer, layout)
     handle = found.module.register_forward_hook(lambda module, args, output: kept.append(output))
-    changed, cell = images.clone(), size // 4
-    changed[..., 3 * cell :, cell : 2 * cell] = 1.0
+    rows, columns = found.layout.grid_size
+    changed, cell = images.clone(), size // rows
+    changed[..., 3 * cell : 4 * cell, cell : 2 * cell] = 1.0
     with torch.no_grad(), OwnTokenOnly():
         model(images), model(changed)
     handle.remove()
     moved = (found.layout.to_grid(kept[1]) - found.layout.to_grid(kept[0])).abs().sum(1)[0]
-    row, column = divmod(int(moved.argmax()), 4)
+    row, column = divmod(int(moved.argmax()), columns)
     assert abs(row - 3) <= 1 and abs(column - 1) <= 1  # convolutions before reach over the border of cells
 
 

@@ -1,12 +1,10 @@
 """Segmentation: one map for each class of an image, over the region that is predicted as it."""
 
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from monai.networks.nets import SwinUNETR
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import nn
@@ -28,16 +26,24 @@ from tests.dense import (
     without_mark,
 )
 
+# Where the oldest versions are tried, packages that only tests use are missing.
+
 
 def unet():
+    import segmentation_models_pytorch as smp
+
     return smp.Unet("resnet18", encoder_weights=None, classes=3, encoder_depth=3, decoder_channels=(16, 8, 8)).eval()
 
 
 def unet_of_transformer():
+    import segmentation_models_pytorch as smp
+
     return smp.Unet("mit_b0", encoder_weights=None, classes=3, decoder_channels=(32, 16, 8, 8, 8)).eval()
 
 
 def swin_unetr():
+    from monai.networks.nets import SwinUNETR
+
     return SwinUNETR(
         in_channels=3, out_channels=3, spatial_dims=2, feature_size=12, depths=(1,) * 4, num_heads=(2,) * 4
     ).eval()
@@ -132,7 +138,9 @@ def test_maps_are_those_of_the_mean_logit(name):
     parts = explanation.parts
     with torch.no_grad():
         pixels = logits_in(model(images))
-    assert torch.equal(parts.where, torch.stack([row.argmax(0) == c for row, c in zip(pixels, parts.classes)]))
+    assert torch.equal(
+        parts.where, torch.stack([row.argmax(0) == c for row, c in zip(pixels, parts.classes, strict=True)])
+    )
     activations, gradients = reference(model, explanation.layers[0], images, parts.where, parts.classes)
     slow = (activations * gradients).sum(1)
     torch.testing.assert_close(explanation.maps["hirescam"], slow, atol=1e-5 * float(slow.abs().max()), rtol=1e-4)
@@ -223,6 +231,12 @@ def several_labels(model, images, masks):
     return F.binary_cross_entropy_with_logits(model(images), F.one_hot(masks, 3).movedim(-1, 1).float())
 
 
+def with_dice(classes, mode):
+    import segmentation_models_pytorch as smp
+
+    return Pixels(classes, smp.losses.DiceLoss(mode))
+
+
 def of_criterion(model, images, masks):
     return model.criterion[0](model(images), masks)
 
@@ -244,8 +258,8 @@ def dice_by_hand(model, images, masks):
         (Pixels, of_rows, "cross_entropy", CLASSES, 3),
         (lambda: Pixels(1), one_logit, "binary_cross_entropy_with_logits", CLASSES, 1),
         (Pixels, several_labels, "binary_cross_entropy_with_logits", "several labels of each pixel", 3),
-        (lambda: Pixels(3, smp.losses.DiceLoss("multiclass")), of_criterion, "DiceLoss", CLASSES, 3),
-        (lambda: Pixels(1, smp.losses.DiceLoss("binary")), of_one_by_criterion, "DiceLoss", CLASSES, 1),
+        (lambda: with_dice(3, "multiclass"), of_criterion, "DiceLoss", CLASSES, 3),
+        (lambda: with_dice(1, "binary"), of_one_by_criterion, "DiceLoss", CLASSES, 1),
         (Pixels, dice_by_hand, "softmax", CLASSES, 3),
         (lambda: Pixels(3, MulticlassJaccardIndex(3)), of_criterion, "MulticlassJaccardIndex", CLASSES, 3),
     ],
