@@ -211,7 +211,7 @@ def test_newer_version_is_named_and_never_written_to(tmp_path):
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, 4, 99)
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"version 99 .* up to version 1: upgrade"):
+    with pytest.raises(ValueError, match=r"version 99 .* up to version 2: upgrade"):
         read_timeline(path)
     assert write_steps(tmp_path, [20]) != path
     assert path.read_bytes() == bytes(data)

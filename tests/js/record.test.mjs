@@ -234,7 +234,7 @@ test("a newer version of the format is named", () => {
   const whole = recordBytes("whole");
   new DataView(whole).setUint32(4, 99, true);
   const timeline = read(whole);
-  assert.match(timeline.error, /version 99 .* up to version 1: upgrade lightning-cam/);
+  assert.match(timeline.error, /version 99 .* up to version 2: upgrade lightning-cam/);
   assert.equal(timeline.looks.length, 0);
 });
 
