@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_cam.explanation.picture import picture
 from lightning_cam.methods import METHODS
 from lightning_cam.model.normalization import Statistics
+from lightning_cam.model.parts import Parts
 from lightning_cam.render.scale import to_colors, to_unit_interval
 from lightning_cam.resolve import TargetLayer
 
@@ -48,6 +49,8 @@ class Explanation:
             before the block less that behind it. Without views of test-time augmentation.
         images: (B, C, H, W), what was explained, to be drawn under the maps.
         normalizations: What they may have been normalized with: means and standard deviations.
+        parts: Which region or object of each image is explained, where the model's output says something of such; the
+            logits are then those of the part.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -62,6 +65,7 @@ class Explanation:
     block_maps: dict[str, list[Tensor]] = field(default_factory=dict)
     images: Tensor | None = None
     normalizations: Sequence[Statistics] = ()
+    parts: Parts | None = None
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -156,6 +160,8 @@ class Explanation:
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""
+        if self.parts is not None:
+            return self.parts.lines()
         if self.logits is None or self.class_idx is None or self.logits.shape[1] < 2:
             return [""] * count if self.scores is None else [f"score {score:.4g}" for score in self.scores.tolist()]
         probabilities = self.logits.float().softmax(1)

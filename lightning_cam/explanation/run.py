@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from lightning_cam.explanation.batches import VIEWS, explain_batch, sum_of_calls
 from lightning_cam.explanation.conserved import adds_up, with_next_best
+from lightning_cam.explanation.dense import leading_parts
 from lightning_cam.explanation.explained import Explanation
 from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
+from lightning_cam.methods import Method
 from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.methods.registry import OF_FEATURES
-from lightning_cam.model.normalization import stated_normalizations
-from lightning_cam.model.output import Forward, OnCopies, Score, no_score
+from lightning_cam.model.normalization import Statistics, stated_normalizations
+from lightning_cam.model.output import Forward, NoLogits, OnCopies, Score, no_score
+from lightning_cam.model.parts import Parts
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews, View
@@ -54,10 +57,13 @@ def explain(
     blocks: Sequence[Block] = (),
     features: FeatureLayer | None = None,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
+    parts: Parts | None = None,
 ) -> Explanation:
     """Compute class activation maps of `images`; the model is left untouched.
 
-    All methods and target layers of a batch share one forward, and one backward as far as a method needs it.
+    All methods and target layers of a batch share one forward, and one backward as far as a method needs it. Of a model
+    that segments, the class with the largest region of each image is explained over that region, of one that detects by
+    queries the object with the highest probability, or those of `class_idx`; see `Segmentation` and `Detection`.
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
@@ -84,6 +90,7 @@ def explain(
         blocks: Those behind the embedding, from `find_depth`, to be told what each of them reads.
         features: Where methods of features read them; by default found by `find_features`, the last of named layers.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
+        parts: Which part of each image `forward` returns the logits of; by default found where the model segments.
 
     Returns:
         The maps, on the device of `images`.
@@ -105,10 +112,59 @@ def explain(
     if class_idx is not None and not isinstance(class_idx, int):
         class_idx = as_classes(class_idx, images)
     check(images, class_idx, batch_size)
+    explain_by = partial(
+        _explain,
+        model,
+        images,
+        methods,
+        chosen,
+        class_idx=class_idx,
+        score=score,
+        target_layers=target_layers,
+        layout=layout,
+        batch_size=batch_size,
+        aug_smooth=aug_smooth,
+        eigen_smooth=eigen_smooth,
+        embedding=embedding,
+        blocks=blocks,
+        features=features,
+        normalizations=normalizations,
+    )
+    try:
+        return explain_by(forward=forward or model, parts=parts)
+    except NoLogits:
+        found = None if score is not None else leading_parts(model, images, forward or model, class_idx, batch_size)
+        if found is None:
+            raise
+    forward, parts = found
+    return explain_by(forward=forward, parts=parts, class_idx=parts.classes)
+
+
+def _explain(
+    model: nn.Module,
+    images: Tensor,
+    methods: str | type | Sequence[str | type],
+    chosen: list[Method],
+    *,
+    class_idx: int | Tensor | None,
+    score: Score | None,
+    target_layers: str | nn.Module | TargetLayer | Sequence[str | nn.Module | TargetLayer] | None,
+    layout: TokenLayout | Sequence[TokenLayout] | None,
+    forward: Forward,
+    batch_size: int | None,
+    aug_smooth: bool,
+    eigen_smooth: bool,
+    embedding: TargetLayer | None,
+    blocks: Sequence[Block],
+    features: FeatureLayer | None,
+    normalizations: Sequence[Statistics],
+    parts: Parts | None,
+) -> Explanation:
+    """Compute maps of logits or scores, see `explain`."""
     given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
-    run = forward or model
+    run = forward
     calls = run if isinstance(run, SeveralViews) else None
     if known:  # who has found them before looks often, and has found the views of a forward with them
         layers, calls = known, calls or SeveralViews([View(run)])
@@ -132,7 +188,7 @@ def explain(
     blank = None
     if whole_depth:
         with said_in_words(model), looking(model):  # of its own: a model that follows what it sees must not follow it
-            blank = blank_pass(OnCopies(calls), images, score, embedding)
+            blank = blank_pass(OnCopies(calls), images, score, embedding, every=parts is not None)
     inputs_of = partial(
         MethodInputs,
         model,
@@ -146,13 +202,13 @@ def explain(
     )
     # A score may know which image is which, and is given all of them.
     step = batch_size or (max(_LEAST, ceil(len(images) / 4)) if whole_depth and score is None else len(images))
-    parts = []
+    passes = []
     with said_in_words(model), looking(model):
         for start in range(0, len(images), step):
             stop_if_interrupted()
             chunk = slice(start, start + step)
             classes = class_idx[chunk] if isinstance(class_idx, Tensor) else class_idx
-            parts.append(
+            passes.append(
                 sum_of_calls(
                     [
                         explain_batch(
@@ -172,8 +228,8 @@ def explain(
                     embedding,
                 )
             )
-            chosen = [method for method in chosen if method.name in parts[0][1]]
-    plain, maps = zip(*parts, strict=True)
+            chosen = [method for method in chosen if method.name in passes[0][1]]
+    plain, maps = zip(*passes, strict=True)
     explanation = Explanation(
         {
             m.name: [torch.cat(tensors, 1) for tensors in zip(*(part[m.name] for part in maps), strict=True)]
@@ -186,11 +242,15 @@ def explain(
         torch.cat([captured.scores for captured in plain]),
         images=images,
         normalizations=normalizations,
+        parts=parts,
     )
     if blank is not None:
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
-        difference = scores - (nothing if classes is None else nothing[classes.clamp(0, len(nothing) - 1)])
+        if classes is not None:
+            own = classes.clamp(0, nothing.shape[1] - 1)[:, None]
+            nothing = nothing.expand(len(own), -1).gather(1, own)[:, 0]
+        difference = scores - nothing
         sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
@@ -208,6 +268,7 @@ def explain(
                 "score": score,
                 "forward": calls,
                 "batch_size": batch_size,
+                "parts": parts,
             }
             again = partial(explain, model, images, target_layers=layers, aug_smooth=aug_smooth, **options)
             explanation = with_next_best(explanation, again)

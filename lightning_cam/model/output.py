@@ -12,6 +12,10 @@ Forward = Callable[[Tensor], Any]  # images (B, C, H, W) in, what the model retu
 Score = Callable[[Any], Tensor]  # what the model returns in, one number per image (B,) out
 
 
+class NoLogits(ValueError):
+    """An output holds nothing of the form (B, outputs)."""
+
+
 def logits_of(output: Any, batch_size: int | None = None) -> Tensor:
     """Return the logits of a model's output, those of a single output too.
 
@@ -67,7 +71,7 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
     for tensor in (*(tensor for tensor in found if tensor.ndim == 2), *singles):
         if batch_size in (None, len(tensor)):
             return tensor
-    raise ValueError(
+    raise NoLogits(
         f"the model returned {_describe(output)}, which contains no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"
     )

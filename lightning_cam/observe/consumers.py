@@ -196,6 +196,8 @@ _FORMS = {
     "squeeze", "unsqueeze", "view", "reshape", "flatten", "view_as", "reshape_as", "float", "double", "half",
     "bfloat16", "to", "type", "type_as", "contiguous", "clone", "detach", "cpu", "cuda", "squeeze_", "unsqueeze_",
 }  # fmt: skip
+# What keeps the numbers of each pixel together, and puts maps (B, C, h, w) into another order or size.
+_PIXEL_FORMS = _FORMS | {"permute", "transpose", "movedim", "swapaxes", "interpolate", "upsample"}
 _NORMALIZING = {"softmax", "log_softmax", "sigmoid", "log_sigmoid"}
 
 
@@ -205,6 +207,14 @@ def forms_of(origin: Origin) -> Iterator[Origin]:
     while len(origin.parents) == 1 and _is_form(origin):
         origin = origin.parents[0]
         yield origin
+
+
+def pixel_forms_of(origin: Origin) -> Iterator[Origin]:
+    """Maps (B, C, h, w) or (B, h, w) that an origin is made of pixel by pixel: resized, or in another order."""
+    while len(origin.parents) == 1 and origin.operation in _PIXEL_FORMS:
+        origin = origin.parents[0]
+        if len(origin.shape) in (3, 4):
+            yield origin
 
 
 def before_normalizing(origin: Origin) -> Origin | None:

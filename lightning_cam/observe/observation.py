@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of
+from lightning_cam.model.detection import places_of_queries
+from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of, pixel_forms_of
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
 
@@ -32,6 +33,8 @@ class Output:
         leaf: Which tensor of what the network returned it is; None if the step makes it of that.
         target: What it was compared with, or None.
         ignore_index: The target that stands for none.
+        shape: Of that tensor of the network's, which may have been put into another form before it was read; None
+            without one.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Output:
     leaf: int | None
     target: Tensor | None
     ignore_index: int = -100
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,10 @@ def observation_of(seen: StepObserver) -> Observation:
         chosen.append((number, one, kind))
     chosen = _without_features(chosen)
     outermost = [call for call in seen.calls if not call.within]
+    detected = _detected(seen, outermost)
+    if detected is not None:
+        call, output = detected
+        return Observation([output], call, [call], _picture(call.given[call.pictures[0]]))
     leading = _leading([one.origin for _, one, _ in chosen], outermost)
     if leading:  # what is read of other images (those of a second loader, say) has nothing to do with the first ones
         images = _inputs(leading[0].given[leading[0].pictures[0]])
@@ -90,9 +98,13 @@ def observation_of(seen: StepObserver) -> Observation:
         leading = _leading([one.origin for _, one, _ in chosen], outermost)
     network = leading[0] if len(leading) == 1 else None
     outputs = []
+    if network is not None:
+        chosen = _without_inner(chosen, network)
     for number, one, kind in chosen:
         leaf, read = _place(one, kind, network)
-        outputs.append(Output("", read, one.by, number, leaf, one.target, one.ignore_index))
+        returned = None if network is None or leaf is None else network.returned[leaf]
+        shape = None if returned is None else returned.shape
+        outputs.append(Output("", read, one.by, number, leaf, one.target, one.ignore_index, shape))
     if not chosen and len(outermost) == 1:  # nothing is known to read it, but there is no other
         network = outermost[0]
         leading = [network]
@@ -101,6 +113,25 @@ def observation_of(seen: StepObserver) -> Observation:
     targets = ["+".join(sorted(_inputs(one.target_origin))) for _, one, _ in chosen]
     of_pictures = (_picture(call.given[index]) for call in leading for index in call.pictures)
     return Observation(_named(outputs, network, targets), network, leading, next(of_pictures, None))
+
+
+def _detected(seen: StepObserver, calls: Sequence[NetworkCall]) -> tuple[NetworkCall, Output] | None:
+    """A call that returns logits and boxes of queries, and what these are: by what reads them, or a guess."""
+    for call in calls:
+        shapes = [None if origin is None else origin.shape for origin in call.returned]
+        places = places_of_queries(call.names, shapes)
+        if places is None:
+            continue
+        logits = call.returned[places[0]]
+        reads = [one for one in seen.consumed if logits in (*forms_of(one.origin), *pixel_forms_of(one.origin))]
+        best = min(reads, key=lambda one: one.rank, default=None)
+        shape = shapes[places[0]]
+        assert shape is not None  # or these were no places
+        stated = getattr(getattr(call.module, "config", None), "num_labels", None)  # Hugging Face's
+        has_none = stated != shape[2] if best is None else best.reads in ("logits", "log-probabilities")
+        by = "" if best is None else best.by
+        return call, Output("", "objects" if has_none else "objects of labels", by, 0, None, None, shape=shape)
+    return None
 
 
 def _picture(origin: Origin | None) -> str | None:
@@ -129,6 +160,13 @@ def _without_features(chosen: list[tuple[int, Consumed, Kind]]) -> list[tuple[in
         for number, one, kind in chosen
         if id(one.origin) not in inner or (kind != "values" and one.rank != 2)
     ]
+
+
+def _without_inner(chosen: list[tuple[int, Consumed, Kind]], network: NetworkCall) -> list[tuple[int, Consumed, Kind]]:
+    """Leave out what is read inside of a network and not returned, as of auxiliary heads, if others are returned."""
+    returned = {id(origin) for origin in network.returned if origin is not None}
+    outer = [one for one in chosen if any(id(before) in returned for before in one[1].origin.ancestors())]
+    return outer or chosen
 
 
 def _named(outputs: Sequence[Output], network: NetworkCall | None, targets: Sequence[str]) -> list[Output]:
@@ -193,6 +231,9 @@ def _place(one: Consumed, kind: Kind, network: NetworkCall | None) -> tuple[int 
         for form in forms_of(before):
             if id(form) in returned:
                 return returned[id(form)], "logits" if _is_softmax(one.origin) else "label logits"
+    for form in pixel_forms_of(one.origin):
+        if id(form) in returned:
+            return returned[id(form)], kind
     return None, kind
 
 

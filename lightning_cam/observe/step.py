@@ -134,14 +134,16 @@ class StepObserver(Origins):
             for index, (tensor, origin) in enumerate(zip(tensors, given, strict=True))
             if tensor.ndim == 4 and origin is not None and origin.is_raw
         ]
-        if pictures:
+        weighs = any(True for _ in module.parameters())
+        compares = not weighs and any(origin is not None and not origin.is_raw for origin in given)
+        if pictures and not compares:  # a loss may be given true masks, which have the form of images
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
             if not self._open and self._compares:
                 self._weights.setdefault(module, _places_of_weights(module))
             self.calls.append(call)
             self._open.append(call)
-        elif not any(True for _ in module.parameters()):
+        elif not weighs:
             self._parts.append((module, len(self.consumed), []))
 
     def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

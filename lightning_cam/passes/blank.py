@@ -18,7 +18,7 @@ class Blank(NamedTuple):
     """The results of blank images: 0, the mean color of normalized ones.
 
     Args:
-        scores: (classes,) float32, the logits of one blank image; with a score (B,).
+        scores: (1, classes) float32, the logits of one blank image, or (B, classes); with a score (B,).
         embedding: (1, ...), what the embedding makes of nothing, its bias; None if it is the images, where it would be
             0, or where other layers stand before it: behind what is not linear, no share of an output is the image's
             or not.
@@ -29,7 +29,9 @@ class Blank(NamedTuple):
 
 
 @torch.no_grad()
-def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding: TargetLayer | None) -> Blank:
+def blank_pass(
+    forward: Forward, images: Tensor, score: Score | None, embedding: TargetLayer | None, *, every: bool = False
+) -> Blank:
     """Run blank images.
 
     Args:
@@ -37,6 +39,7 @@ def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding:
         images: (B, C, H, W), those that are explained.
         score: What is explained in place of a class. It costs a forward of all images: it may know which is which.
         embedding: Where relevance is read.
+        every: Whether the logits of each blank image are wanted, as where each is asked of another region.
     """
     found: list[Tensor] = []
 
@@ -46,7 +49,7 @@ def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding:
             nothing = module.forward(torch.zeros_like(args[0]), *args[1:], **kwargs)
             found.extend([nothing[:1]] if isinstance(nothing, Tensor) else [])
 
-    blank = torch.zeros_like(images if score is not None else images[:_FEW])
+    blank = torch.zeros_like(images if score is not None or every else images[:_FEW])
     with ExitStack() as stack:
         if embedding is not None and embedding.name != PIXELS:
             stack.callback(embedding.module.register_forward_hook(keep, with_kwargs=True).remove)
@@ -54,7 +57,7 @@ def blank_pass(forward: Forward, images: Tensor, score: Score | None, embedding:
     if score is not None:
         scores = scores_of(output, len(images), None, score)[2]
     else:
-        scores = logits_of(output, len(blank))[0].float()
+        scores = logits_of(output, len(blank)).float()[: None if every else 1]
     return Blank(scores, found[-1] if found else None)
 
 

@@ -215,7 +215,8 @@ class _Operation(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(x)
         ctx.rule, ctx.keep = backward, keep
-        return run(x)
+        result: Tensor = run(x)
+        return result.clone() if result._is_view() else result  # what comes next may write to it in place
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

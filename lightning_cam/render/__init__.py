@@ -8,7 +8,7 @@ from lightning_cam.render.class_means import class_means
 from lightning_cam.render.colormap import colorize
 from lightning_cam.render.filmstrip import filmstrip
 from lightning_cam.render.grid import encode_jpeg, overlay_grid
-from lightning_cam.render.image_caption import ImageCaptions, ValueCaptions, captions_of
+from lightning_cam.render.image_caption import ImageCaptions, PartCaptions, ValueCaptions, captions_of
 from lightning_cam.render.overlay import color_overlay, no_evidence, overlay
 from lightning_cam.render.scale import has_evidence, scale_common, scale_per_image, to_colors, unnormalize
 from lightning_cam.render.tile import to_uint8
@@ -16,6 +16,7 @@ from lightning_cam.render.tile import to_uint8
 __all__ = [
     "Captions",
     "ImageCaptions",
+    "PartCaptions",
     "ValueCaptions",
     "captions_of",
     "class_means",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from lightning_cam.render.caption import Captions, draw_lines, wrap
+from lightning_cam.render.outline import PREDICTED, TRUE, outlined
 from lightning_cam.render.overlay import color_overlay, no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
@@ -58,6 +59,9 @@ def overlay_grid(
     labels: Tensor | None = None,
     marked: Tensor | None = None,
     mark: str = "",
+    truth: Tensor | None = None,
+    predicted: Tensor | None = None,
+    columns: int = COLUMNS,
     tile: int = TILE,
     font_size: int = FONT_SIZE,
 ) -> Tensor:
@@ -73,6 +77,9 @@ def overlay_grid(
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
         marked: (B,) bool, under which images `mark` is written; where there are none, no line is left free for it.
         mark: A few words.
+        truth: (B, h, w) bool, drawn in outline: what is true of the image's places.
+        predicted: (B, h, w) bool, likewise: what was predicted.
+        columns: How many tiles stand in a row, of up to 16.
         tile: Pixels of the longer side of an image.
         font_size: Of the captions.
 
@@ -80,8 +87,10 @@ def overlay_grid(
         (3, H', W') uint8.
     """
     images = fit(images, tile)
-    drawn = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
-    pictures = pad_width(drawn, MIN_WIDTH)
+    pictures = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
+    for masks, color in ((truth, TRUE), (predicted, PREDICTED)):
+        pictures = pictures if masks is None else outlined(pictures, masks, color)
+    pictures = pad_width(pictures, MIN_WIDTH)
     width = pictures.shape[-1] - 8
     if labels is None:
         text = captions.prediction(preds, probs, font_size, width)
@@ -92,7 +101,7 @@ def overlay_grid(
         text = torch.cat([text, lines * marked[:, None, None].to(lines.dtype)], -2)
     right = None if labels is None else captions.right(preds, labels)
     tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
-    return make_grid(tiles, nrow=max(COLUMNS, math.ceil(math.sqrt(len(tiles)))), padding=4, pad_value=BACKGROUND)
+    return make_grid(tiles, nrow=max(columns, math.ceil(math.sqrt(len(tiles)))), padding=4, pad_value=BACKGROUND)
 
 
 def encode_jpeg(picture: Tensor, quality: int = 90) -> bytes:

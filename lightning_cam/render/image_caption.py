@@ -116,6 +116,41 @@ class TextCaptions(ImageCaptions):
         return draw_lines(self._texts, size, width)[labels]
 
 
+class PartCaptions(Captions):
+    """Captions of regions or objects: class, amount, and how far prediction and truth are the same.
+
+    Where labels are asked for, the numbers of rows stand for them, -1 for those of which the truth is not known.
+
+    Args:
+        class_names: Names of the first classes.
+        num_classes: How many classes there are.
+        overlap: (B,) intersection over union; NaN where it is not known.
+
+    Example:
+        >>> captions = PartCaptions(["cat"], 1, torch.tensor([0.75, 0.25]))
+        >>> captions.right(torch.tensor([0, 0]), torch.arange(2)).tolist()
+        [True, False]
+    """
+
+    def __init__(self, class_names: Sequence[str], num_classes: int, overlap: Tensor) -> None:
+        super().__init__(class_names, num_classes)
+        self._overlap = overlap
+
+    @override
+    def right(self, preds: Tensor, labels: Tensor) -> Tensor:
+        return self._overlap[labels] >= 0.5
+
+    @override
+    def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Write class and amount, and below them `IoU 0.75`."""
+        overlaps = ["" if value != value else f"IoU {value:.2f}" for value in self._overlap[labels].tolist()]
+        return torch.cat([self.prediction(preds, probs, size, width), draw_lines(overlaps, size, width)], -2)
+
+    @override
+    def _name(self, index: int) -> str:
+        return "–" if index < 0 else super()._name(index)
+
+
 def captions_of(
     class_names: Sequence[str],
     num_classes: int,

@@ -1,5 +1,8 @@
 """Layers that all information about an image passes through: where relevance is read, and a CNN's last map."""
 
+from collections.abc import Collection
+from typing import Any
+
 from torch import Tensor
 
 from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
@@ -18,12 +21,20 @@ def gates(trace: Trace, images: Tensor, before: float = float("inf")) -> list[Ca
 
 def gates_among(calls: list[Call], trace: Trace, images: Tensor) -> list[Call]:
     """The gates among some calls, whose first output counts where they return several; last first."""
+    return [call for call in _making(calls, trace) if _all_goes_through(call.output, trace, {images.grad_fn})]
+
+
+def _making(calls: list[Call], trace: Trace) -> list[Call]:
+    """Calls that make something of their input, the only ones of their module, not written to later; last first."""
     done = [call for call in calls if call.output is not None]
     once = [call for call in done if sum(other.module is call.module for other in trace.calls) == 1]
     # What only hands its input on (an identity, dropout) need not be what others are given.
     making = [call for call in reversed(once) if not same(call.input, call.output_print)]
-    kept = [call for call in making if call.output is not None and call.output._version == call.version]
-    return [call for call in kept if _all_goes_through(call.output, trace, images)]
+    return [call for call in making if call.output is not None and call.output._version == call.version]
+
+
+def _making_layers(trace: Trace) -> list[Call]:
+    return _making([call for call in trace.calls if call.is_layer], trace)
 
 
 def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
@@ -43,8 +54,37 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
     behind = [call for call in trace.calls if call.start > last.end and _has_places(call)]
     if any(next(call.module.parameters(recurse=False), None) is not None for call in behind):
         return None
+    deepest = _deepest_map(trace, images)
+    if deepest is not None and _cells(deepest) * 2 < _cells(last):  # a decoder follows, whose last map is the output
+        last, maps = deepest, _making_layers(trace)
     # Of the modules that return it the innermost.
     return min((call for call in maps if same(call.output_print, last.output_print)), key=lambda call: call.end)
+
+
+def _deepest_map(trace: Trace, images: Tensor) -> Call | None:
+    """The last map of an encoder: of the coarsest grid that is convolved, the one that all others of it go through.
+
+    In a decoder that brings finer maps back, skip connections go around it.
+    """
+    maps = [call for call in _making_layers(trace) if is_map(call, trace, len(images)) and _has_places(call)]
+    maps = [call for call in maps if _shape(call)[2:] in trace.maps]
+    coarsest = min(map(_cells, maps), default=0)
+    deepest = [call for call in maps if _cells(call) == coarsest]
+    for call in deepest:
+        assert call.output is not None
+        earlier = {one.output.grad_fn for one in deepest if one.output is not None and one.end < call.start}
+        if _all_goes_through(call.output, trace, earlier - {call.output.grad_fn}):
+            return call
+    return None
+
+
+def _cells(call: Call) -> int:
+    return _shape(call)[2] * _shape(call)[3]
+
+
+def _shape(call: Call) -> tuple[int, ...]:
+    assert call.output is not None
+    return tuple(call.output.shape)
 
 
 def _has_places(call: Call) -> bool:
@@ -59,8 +99,8 @@ def is_map(call: Call, trace: Trace, batch_size: int) -> bool:
     return len(shape) == 4 and shape[0] == batch_size and shape[2:] in trace.grids and shape[1:3] not in trace.grids
 
 
-def _all_goes_through(output: Tensor | None, trace: Trace, images: Tensor) -> bool:
-    """Whether no path of the graph leads from the model's output to the images past this output."""
+def _all_goes_through(output: Tensor | None, trace: Trace, ends: Collection[Any]) -> bool:
+    """Whether no path of the graph leads from the model's output past this output to one of these nodes."""
     last = first_tensor(trace.output)
     if output is None or output.grad_fn is None or last is None:
         return False
@@ -70,7 +110,7 @@ def _all_goes_through(output: Tensor | None, trace: Trace, images: Tensor) -> bo
         reached |= node is output.grad_fn
         if node is None or node in seen:
             continue
-        if node is images.grad_fn:
+        if node in ends:
             return False
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_cam.timeline.format import MOST_SIDE, PROBABILITY_SCALE, RecordError, dequantize
 from lightning_cam.timeline.heads import COLORS
 from lightning_cam.timeline.index import Index
+from lightning_cam.timeline.parts import decoded, num_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +149,29 @@ def read_predictions(index: Index, file: BinaryIO) -> Predictions:
         if layout.values_at is not None:
             values[looks] = index.read_arrays(file, looks, layout.values_at, 4 * count).view("<f4")
     return Predictions(top, top_probabilities, own, explained, values)
+
+
+def read_parts(index: Index, file: BinaryIO) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return overlaps (T, B) float32 and predictions (T, B, h, w) bool of parts of images; None if there are none.
+
+    Predictions of another size than the newest are left out, which are those of other images.
+
+    Raises:
+        RecordError: That would be many times larger than the file.
+    """
+    found = [(layout, looks) for layout, looks in index.layouts if layout.parts_at is not None]
+    if not found:
+        return None
+    size = max(found, key=lambda own: own[1][-1])[0].parts
+    total, count = len(index), len(index.probe.labels)
+    _check_size(total * count * int(np.prod(size, dtype=object)), "predictions of parts", index)
+    overlaps = np.full((total, count), np.nan, np.float32)
+    predicted = np.zeros((total, count, *size), bool)
+    for layout, looks in found:
+        if layout.parts_at is not None and layout.parts == size:
+            raw = index.read_arrays(file, looks, layout.parts_at, count * num_bytes(size))
+            overlaps[looks], predicted[looks] = decoded(raw, count, size)
+    return overlaps, predicted
 
 
 def read_images(index: Index, file: BinaryIO) -> tuple[list[bytes], list[bytes]]:

@@ -19,6 +19,11 @@ top probabilities  uint16 (B, K)         in 1/65535
 label probability  uint16 (B,)           in 1/65535; 0 where the label is unknown
 class_idx          int32 (B,)            the class explained; left out where it is the best one
 values             float32 (B,)          the predicted values; left out where it is no regression
+overlaps           float32 (B,)          where a row is a region or an object of an image: its intersection over union
+                                         with the truth, NaN where that is not known; the only top class is the
+                                         part's, -1 without one, and its probability the part's share of the area
+predicted          bits (B, h * w)       likewise: where the part was predicted, a whole number of bytes for each row;
+                                         `"parts": [h, w]` in the JSON says that both are there (from version 2 on)
 =================  ====================  ===============================================================
 
 A record is written with one system call, so a killed process loses nothing but a record it was in the middle
@@ -37,7 +42,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAGIC = b"LCAM"
-VERSION = 2  # 1 has neither records of blocks nor maps of colors
+VERSION = 2  # 1 has no records of blocks, maps of colors or predicted parts
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")

@@ -7,6 +7,7 @@ from reprlib import repr as shown
 from typing import Any, TypeGuard
 
 from lightning_cam.timeline.format import RecordError
+from lightning_cam.timeline.parts import num_bytes
 
 COLORS = 3  # red, green and blue
 _MOST_METHODS = 100  # in a look
@@ -50,6 +51,8 @@ class Layout:
         top_at: Where the top classes begin, before their probabilities and that of the label.
         class_at: Where the explained classes begin; None where those are the best ones.
         values_at: Where the predicted values begin; None where there are none.
+        parts_at: Where overlaps and predictions of parts begin; None where rows are whole images.
+        parts: Rows and columns of these predictions.
         size: Bytes of all arrays.
     """
 
@@ -59,6 +62,8 @@ class Layout:
     top_at: int
     class_at: int | None
     values_at: int | None
+    parts_at: int | None
+    parts: tuple[int, int]
     size: int
 
 
@@ -130,7 +135,14 @@ def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
     class_at = at if head.get("class_idx") else None
     at += 4 * count * (class_at is not None)
     values_at = at if head.get("values") else None
-    return Layout(methods, colors, top, top_at, class_at, values_at, at + 4 * count * (values_at is not None))
+    at += 4 * count * (values_at is not None)
+    size = check.integers("parts", low=1) if "parts" in head else []
+    if len(size) not in (0, 2):
+        raise RecordError(f"{what}: parts: expected rows and columns, got {size}")
+    rows, columns = size or (0, 0)
+    parts_at = at if size else None
+    at += count * num_bytes((rows, columns)) * (parts_at is not None)
+    return Layout(methods, colors, top, top_at, class_at, values_at, parts_at, (rows, columns), at)
 
 
 def read_place(head: dict[str, Any], what: str) -> tuple[int, int, float]:

@@ -192,9 +192,7 @@ class _Entries:
 
     def _add_look(self, head: dict[str, Any], count: int, what: str, arrays_at: int, num_bytes: int) -> int:
         step, epoch, time = read_place(head, what)
-        key = repr(
-            (head.get("methods"), head.get("top"), head.get("class_idx"), head.get("values"), head.get("colors"))
-        )
+        key = repr([head.get(name) for name in ("methods", "top", "class_idx", "values", "colors", "parts")])
         layout = self.layouts.get(key)
         if layout is None:
             if len(self.layouts) == _MOST_LAYOUTS:

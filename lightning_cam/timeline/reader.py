@@ -17,6 +17,7 @@ from lightning_cam.timeline.arrays import (
     expand,
     find_maps,
     read_images,
+    read_parts,
     read_predictions,
 )
 from lightning_cam.timeline.blocks import BlockMaps
@@ -51,6 +52,10 @@ class Timeline:
         top_probabilities: (T, B, K) float32; NaN where unknown.
         label_probability: (T, B) float32; NaN where unknown.
         values: (T, B) float32, the predicted values of a regression; NaN where there are none.
+        overlaps: (T, B) float32, where rows are regions or objects of images, intersection over union with the truth;
+            NaN where that is not known.
+        predicted_regions: (T, B, h, w) bool, where these were predicted; None where rows are whole images. Their class
+            is the top class, and its probability the share of the area, or the probability.
         metrics: For each tag (T,) float64; NaN where missing.
         findings: The findings of each look at the cohort.
         blocks: What each block of the model read, at the few looks that this was kept of, in order:
@@ -75,6 +80,8 @@ class Timeline:
     top_probabilities: np.ndarray
     label_probability: np.ndarray
     values: np.ndarray
+    overlaps: np.ndarray
+    predicted_regions: np.ndarray | None
     metrics: Mapping[str, np.ndarray]
     findings: list[Found] = field(repr=False)
     blocks: list[BlockMaps] = field(repr=False)
@@ -169,6 +176,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         _log.warning("%s is damaged in %d place(s), which are skipped.", path, index.gaps)
     predicted = read_predictions(index, file)
     images, regions = read_images(index, file)
+    parts = read_parts(index, file)
     return Timeline(
         path=path,
         name=index.probe.name,
@@ -185,6 +193,8 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         top_probabilities=predicted.top_probabilities,
         label_probability=predicted.label_probability,
         values=predicted.values,
+        overlaps=np.full(predicted.values.shape, np.nan, np.float32) if parts is None else parts[0],
+        predicted_regions=None if parts is None else parts[1],
         metrics=ArraysByName({tag: partial(expand, len(index), *own) for tag, own in index.metrics.items()}),
         findings=index.read_findings(file),
         blocks=index.read_blocks(file),

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lightning_cam.render import captions_of, overlay_grid, to_colors
+from lightning_cam.render import PartCaptions, captions_of, overlay_grid, to_colors
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.tile import text_on_background
-from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_images, read_predictions
+from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_images, read_parts, read_predictions
 from lightning_cam.timeline.index import Index, evenly
 from lightning_cam.timeline.pace import Pace, TooSlow
 from lightning_cam.timeline.reader import find_timeline
@@ -127,17 +127,25 @@ class _Drawing:
         self._labels = known if texts is None else torch.arange(len(labels))
         self._preds = torch.from_numpy(tops.astype(np.int64))
         self._probs = torch.from_numpy(predicted.top_probabilities[:, :_IMAGES, 0].copy() if has_classes else values)
+        self._parts = read_parts(index, file)
+        self._names, self._num_classes = probe.class_names, most + 1
         self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
 
     def frame(self, t: int) -> Image.Image:
         maps = torch.from_numpy(self._maps.read(self._file, np.array([t])))[0, :_IMAGES]
+        captions, labels, predicted = self._captions, self._labels, None
+        if self._parts is not None:
+            overlap, predicted = (torch.from_numpy(array[t, :_IMAGES]) for array in self._parts)
+            captions = PartCaptions(self._names, self._num_classes, overlap)
+            labels = torch.arange(len(overlap)).masked_fill(overlap.isnan(), -1)
         grid = overlay_grid(
             self._images,
             to_colors(maps) if maps.ndim == 4 else (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
-            self._captions,
+            captions,
             preds=self._preds[t],
             probs=self._probs[t],
-            labels=self._labels,
+            labels=labels,
+            predicted=predicted,
             tile=_TILE,
             font_size=_CAPTION,
         )

@@ -32,6 +32,7 @@ from lightning_cam.timeline.format import (
 )
 from lightning_cam.timeline.found import Found, encode_found
 from lightning_cam.timeline.heads import Probe, read_probe
+from lightning_cam.timeline.parts import PartsSeen
 
 _log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class TimelineWriter:
         probabilities: np.ndarray | None = None,
         class_idx: Sequence[int] | np.ndarray | None = None,
         values: np.ndarray | None = None,
+        parts: PartsSeen | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write one look.
@@ -150,6 +152,8 @@ class TimelineWriter:
             probabilities: (B, K) of the model's output, if it is a classifier.
             class_idx: (B,) the class that the maps explain; None for the predicted one.
             values: (B,) float, the predicted values of a regression.
+            parts: What rows are about that are regions or objects of images, in place of `probabilities` and
+                `class_idx`.
             metrics: Values of this look, by tag.
 
         Raises:
@@ -159,6 +163,7 @@ class TimelineWriter:
         """
         file, count = self._opened(), len(self._labels)
         arrays = {**maps, "probabilities": probabilities, "class_idx": class_idx, "values": values}
+        arrays |= {} if parts is None else parts._asdict()
         for what, given in arrays.items():
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must have one entry per probe image: got {len(given)} for {count} images")
@@ -168,6 +173,9 @@ class TimelineWriter:
             shapes[method] = codes.shape[1:]
             body += [codes, scales]
         top, top_probabilities, own = _summarize(probabilities, self._labels)
+        if parts is not None:
+            top, top_probabilities = parts.classes[:, None].astype("<i4"), _as_stored(parts.amounts[:, None])
+            own = np.zeros(count, "<u2")
         body += [top, top_probabilities, own]
         predicted = class_idx is None or (top.size and np.array_equal(class_idx, top[:, 0]))
         if class_idx is not None and not predicted:
@@ -175,6 +183,8 @@ class TimelineWriter:
         if values is not None:
             body.append(np.asarray(values, "<f4"))
         colors = [method for method, shape in shapes.items() if len(shape) == 3]
+        of_parts, size = ([], None) if parts is None else parts.encoded()
+        body += of_parts
         head = {
             "kind": "look",
             "step": int(step),
@@ -186,6 +196,7 @@ class TimelineWriter:
             "metrics": _as_json(metrics or {}),
             **({} if predicted else {"class_idx": True}),
             **({} if values is None else {"values": True}),
+            **({} if size is None else {"parts": size}),
         }
         file.write(encode_record(head, b"".join(array.tobytes() for array in body)))
 
@@ -306,11 +317,11 @@ def _summarize(probabilities: np.ndarray | None, labels: np.ndarray) -> tuple[np
     best = np.argsort(-values, axis=1, kind="stable")[:, :_TOP]
     known = (labels >= 0) & (labels < values.shape[1])
     own = np.where(known, np.take_along_axis(values, np.where(known, labels, 0)[:, None], 1)[:, 0], 0)
+    return best.astype("<i4"), _as_stored(np.take_along_axis(values, best, 1)), _as_stored(own)
 
-    def as_stored(share: np.ndarray) -> np.ndarray:
-        return np.rint(np.nan_to_num(share).clip(0, 1) * PROBABILITY_SCALE).astype("<u2")
 
-    return best.astype("<i4"), as_stored(np.take_along_axis(values, best, 1)), as_stored(own)
+def _as_stored(share: np.ndarray) -> np.ndarray:
+    return np.rint(np.nan_to_num(share).clip(0, 1) * PROBABILITY_SCALE).astype("<u2")
 
 
 def _as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:

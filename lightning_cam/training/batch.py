@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 # In the order of preference, as the field names them.
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
+_MASK_KEYS = ("masks", "mask", "segmentation", "segmentation_map")
 _NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 0.02  # of labels that add up to one, in half precision
@@ -81,6 +82,21 @@ def labels_in(batch: Any, count: int) -> Tensor | None:
     return labels.flatten().long()
 
 
+def pixel_labels_in(batch: Any, count: int) -> Tensor | None:
+    """(B, H, W) or (B, 1, H, W), the class of each pixel: under a usual name, or the only integers of that form."""
+    named = _find(batch, (*_MASK_KEYS, *_LABEL_KEYS))
+    found = [tensor for _, tensor in named_tensors(batch) if not tensor.is_floating_point()]
+    for choice in ([named] if isinstance(named, Tensor) else [], found):
+        fits = [one for one in choice if _are_pixels(one, count)]
+        if len(fits) == 1:
+            return fits[0].clone()
+    return None
+
+
+def _are_pixels(tensor: Tensor, count: int) -> bool:
+    return len(tensor) == count and (tensor.ndim == 3 or (tensor.ndim == 4 and tensor.shape[1] == 1))
+
+
 def _find(batch: Any, keys: Sequence[str]) -> Any:
     """What stands under the first of these names in a nested batch, or None."""
     for name, value in named_items(batch):
@@ -93,7 +109,7 @@ def _find(batch: Any, keys: Sequence[str]) -> Any:
 def regions_in(batch: Any, images: Tensor) -> Tensor | None:
     """(B, H, W) bool: inside any box or mask of the image; None if the batch has neither in a known form."""
     count, (height, width) = len(images), images.shape[-2:]
-    masks = _find(batch, ("masks", "mask"))
+    masks = _find(batch, _MASK_KEYS[:2])
     if isinstance(masks, Tensor) and masks.ndim in (3, 4) and len(masks) == count:
         inside = (masks > 0).reshape(count, -1, *masks.shape[-2:]).any(1)
         return F.interpolate(inside[:, None].float(), size=(height, width), mode="nearest")[:, 0].bool()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.allowance import MOST_IMAGES, Allowance
 from lightning_cam.training.cohort import Ask, CohortLooker
@@ -79,6 +80,14 @@ class CohortSession:
             return
         if isinstance(source, SeenFeatures):  # of which there is nothing to find
             self.is_on = False
+            return
+        task = source.heads[0].task
+        if isinstance(task, DenseTask):
+            _log.info(
+                "No findings in this run: findings are about classes of whole images, but here each %s has a class.",
+                task.kind,
+            )
+            self.end()
             return
         self._collector, self._source = self._collector or CohortCollector(self._most), source
         self._collector.add(rows, source.heads[0].keys(rows))

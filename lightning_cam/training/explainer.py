@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning_cam.methods.defaults import DEFAULT, FEATURES
 from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of, no_score
+from lightning_cam.model.parts import DenseTask, OfParts, Parts
 from lightning_cam.model.tasks import Embeddings, Task
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
@@ -82,7 +83,13 @@ class ProbeExplainer:
         self._looks, self._methods = 0, settings.methods
         if isinstance(head.task, Embeddings) and settings.score is None:
             self._methods = methods_of_features(settings.methods)
+        as_validated: Forward
         as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
+        self._of_parts: OfParts | None = None
+        self._parts: Parts | None = None  # of the newest look
+        if isinstance(head.task, DenseTask) and settings.score is None:
+            self._whole = as_validated
+            as_validated = self._of_parts = OfParts(as_validated, head.task)
         self.layers: list[TargetLayer]
         self.depth: Depth | None
         self.features: FeatureLayer | None
@@ -129,11 +136,15 @@ class ProbeExplainer:
         """
         probe, class_idx = self._probe, self._settings.class_idx
         images, classes = probe.images, self._head.labels(probe) if class_idx is None else class_idx
+        parts = self._find_parts(module)
+        if parts is not None:
+            classes = parts.classes
         rows: slice | Tensor = slice(None)
         if self._shares:
             rows = torch.tensor(share_of(trainer, len(images)))
             images = images[rows.to(images.device)]
             classes = classes[rows.to(classes.device)] if isinstance(classes, Tensor) else classes
+        self._parts = parts
         explanation = self._explain(module, images, rows, class_idx=classes, with_blocks=True)
         # Only at the first look: to know it, the host has to wait for the device. Ranks with images of their own could
         # come to different answers.
@@ -186,7 +197,8 @@ class ProbeExplainer:
 
     def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
         """The explanation of the whole probe, where `explain` gave this rank's share."""
-        return gather(trainer, part, len(self._probe.images)) if self._shares else part
+        part = gather(trainer, part, len(self._probe.images)) if self._shares else part
+        return replace(part, parts=self._parts)
 
     def check(self, module: LightningModule, explanation: Explanation, *, is_last: bool) -> Checks:
         """Find out what is too dear for every look, of all images, on every rank that looks."""
@@ -222,6 +234,27 @@ class ProbeExplainer:
             class_similarity(lambda classes: again(class_idx=classes), explanation),
             gain,
         )
+
+    def _find_parts(self, module: LightningModule) -> Parts | None:
+        """The parts of the images that the model finds in this look, where an output says something of parts."""
+        head, probe, class_idx = self._head, self._probe, self._settings.class_idx
+        if self._of_parts is None or not isinstance(head.task, DenseTask):
+            return None
+        count = head.parts(class_idx)
+        images, rows = probe.images[::count], torch.arange(0, len(probe.images), count)
+        target = probe.targets.get(head.name)
+        step = self._settings.batch_size or len(images)
+        found = []
+        with looking(module), torch.no_grad():
+            for start in range(0, len(images), step):
+                chunk = slice(start, start + step)
+                output = OnCopies(forward_of_rows(self._whole, rows[chunk]))(images[chunk])
+                size = (images.shape[2], images.shape[3])
+                known = None if target is None else target[::count][chunk]
+                found.append(head.task.find(output, size, known, count, class_idx))
+        parts = Parts.joined(found)
+        self._of_parts.where = parts.where
+        return parts
 
     @property
     def _is_exclusive(self) -> bool:
@@ -276,6 +309,7 @@ class ProbeExplainer:
             batch_size=self._settings.batch_size,
             class_idx=class_idx,
             score=score,
+            parts=None if self._parts is None else self._parts.of_rows(rows),
         )
 
 
@@ -327,7 +361,7 @@ class _AsValidated:
         trainer: The trainer.
         module: The model.
         forward: What to call with the images.
-        task: Of what it returns, if that is known.
+        task: Of what it returns, if that is known; what says something of parts is returned as it is.
     """
 
     def __init__(
@@ -339,7 +373,7 @@ class _AsValidated:
     def __call__(self, images: Tensor) -> Any:
         with self._trainer.precision_plugin.forward_context():
             output = self._inside(images)
-        return output if self._task is None else self._task.logits(output)
+        return output if self._task is None or isinstance(self._task, DenseTask) else self._task.logits(output)
 
     def of_rows(self, index: Tensor | slice) -> "_AsValidated":
         """The same for images that belong to these rows."""

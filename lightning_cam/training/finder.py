@@ -101,7 +101,7 @@ class ProbeFinder:
             self.rows, self._batch = self._direct.rows(batch), None
             return
         if for_probe and batch_idx == 0 and self._settings.probe is None:  # the sanity check has seen the same images
-            self._collector = Collector(self._settings.num_samples)
+            self._collector = Collector(self._num_images)
         given = self.source is not None and self._settings.probe is not None and for_probe
         # Of training steps it is seen too whether they say anything of classes.
         if (self._settings.forward is None or self._trainer.training) and not given:
@@ -128,6 +128,8 @@ class ProbeFinder:
             self.source = self.source or found
             if type(found) is type(self.source):
                 self.rows = found.rows
+            if is_first:
+                self._collector = Collector(self._num_images)
             if is_first and watch is not None and isinstance(found, Seen):
                 self._direct = Direct.of(found, watch.batch)
             if self._settings.probe is not None and is_first and self._for_probe:
@@ -162,6 +164,12 @@ class ProbeFinder:
             )
             return None
         return probe
+
+    @property
+    def _num_images(self) -> int:
+        """How many images the probe has at most: fewer where several parts of each are explained."""
+        parts = 1 if self.source is None else self.source.heads[0].parts(self._settings.class_idx)
+        return max(1, self._settings.num_samples // parts)
 
     @property
     def _labeled(self) -> bool:

@@ -10,8 +10,10 @@ from lightning_cam import metrics
 from lightning_cam.explanation import Explanation
 from lightning_cam.methods.defaults import LAST_BLOCK, LEADING, OF_FEATURES
 from lightning_cam.methods.features import aligned
+from lightning_cam.model.parts import Parts
 from lightning_cam.model.tasks import Task
-from lightning_cam.render import captions_of, filmstrip, overlay_grid, scale_per_image, to_colors
+from lightning_cam.render import PartCaptions, captions_of, filmstrip, overlay_grid, scale_per_image, to_colors
+from lightning_cam.render.grid import COLUMNS
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
@@ -45,6 +47,7 @@ class RunInfo:
         blocks: Names of the model's blocks, where methods follow the score through them all.
         no_blocks: Why there are none, in words.
         has_values: Whether a value is.
+        parts: How many parts of each image are explained, each in a row of its own.
     """
 
     name: str
@@ -61,6 +64,7 @@ class RunInfo:
     blocks: list[str] = field(default_factory=list)
     no_blocks: str = ""
     has_values: bool = False
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Look:
         gain_over_chance: By method, (b,) float32, see `checks.gain_over_chance`. Empty at most looks.
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
+        parts: The explained parts of the images, where an output says something of such.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
     """
 
@@ -120,6 +125,7 @@ class Look:
     block_maps: dict[str, list[Tensor]] = field(default_factory=dict)
     gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
+    parts: Parts | None = None
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -141,7 +147,12 @@ class Look:
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
-        """Predicted classes (B,) int64 and probabilities (B,) float32; without classes -1, and values or NaN."""
+        """Predicted classes (B,) int64 and probabilities (B,) float32; without classes -1, and values or NaN.
+
+        Of parts their classes and amounts.
+        """
+        if self.parts is not None:
+            return self.parts.classes, self.parts.amounts
         if self.probabilities is not None:
             probs, preds = self.probabilities.max(1)
             return preds, probs
@@ -179,6 +190,9 @@ def measure(
         for method, colors in explanation.maps.items()
     }
     task = task or Task()
+    parts = explanation.parts
+    if parts is not None and parts.truth is not None:
+        probe = replace(probe, regions=parts.truth)
     logits = explanation.logits if task.has_classes else None
     probabilities = None if logits is None else task.probabilities(logits)
     scalars = {
@@ -226,6 +240,7 @@ def measure(
         block_maps=explanation.block_maps,
         gain_over_chance=checks.gain_over_chance,
         agreement=agreement,
+        parts=parts,
     )
     history.append(step, epoch, maps, *look.predictions)
     assert history.preds is not None and history.probs is not None  # just appended
@@ -252,15 +267,20 @@ def draw(look: Look, run: RunInfo) -> Look:
         has_classes=run.has_classes,
         has_values=run.has_values,
     )
+    parts, tiles = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
+    if parts is not None:
+        captions = PartCaptions(run.class_names or [], num_classes, parts.overlap)
+        labels = None if parts.truth is None else torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
         heat = _heat(method, relevance)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
-        for start in range(0, len(images), _TILES):
-            part = slice(start, start + _TILES)
-            others = f"/images_{start + 1}-{min(start + _TILES, len(images))}" if start else ""
+        for start in range(0, len(images), tiles):
+            part = slice(start, start + tiles)
+            first, last = start // run.parts + 1, min(start + tiles, len(images)) // run.parts
+            others = f"/images_{first}-{last}" if start else ""
             pictures[f"{run.name}/{method}{others}"] = overlay_grid(
                 images[part],
                 heat[part],
@@ -270,6 +290,9 @@ def draw(look: Look, run: RunInfo) -> Look:
                 labels=None if labels is None else labels[part],
                 marked=None if unseen is None else unseen[part],
                 mark=_UNSEEN,
+                truth=None if run.regions is None or parts is None else run.regions[part],
+                predicted=None if parts is None else parts.predicted[part],
+                columns=COLUMNS // run.parts * run.parts,
             )
         if look.strip is not None:
             count = look.strip.preds.shape[1]
@@ -280,7 +303,7 @@ def draw(look: Look, run: RunInfo) -> Look:
                 captions,
                 preds=look.strip.preds,
                 probs=look.strip.probs,
-                labels=None if labels is None else labels[:count],
+                labels=None if labels is None or parts is not None else labels[:count],
             )
     return replace(look, pictures=pictures)
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation
+from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
 from lightning_cam.resolve import TargetLayer
@@ -42,8 +43,7 @@ _ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}
 {taken}{beside} {holds}
 
 - `{name}/<method>`: the newest look at the first eight images, each with its own color scale;
-  `{name}/<method>/images_9-16` and so on show the others. Hot cells are evidence for {target}. A caption reads
-  label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong.
+  `{name}/<method>/images_9-16` and so on show the others. Hot cells are evidence for {target}. {caption}
 - `{name}/<method>/filmstrip`: the same images over the training, one color scale per row.
 - `{name}/<method>/<metric>`: metrics of these maps.
 - All looks: the CAM Timeline tab of TensorBoard{report}.
@@ -61,6 +61,13 @@ _ABOUT_FEATURES = """What the features hold: maps of fixed {where} images at `{l
 - `{name}/<method>/<metric>`: numbers of the same maps.
 - All looks: the CAM Timeline tab of TensorBoard{report}.
 """
+
+
+_CAPTION = """A caption reads
+  label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong."""
+_CAPTION_OF_PARTS = """One map for each
+  {kind}, those of an image side by side. A caption reads class, {amount}, and intersection over union (IoU) with the
+  truth; the frame is green from 0.5 on, else orange. The blue line is what is predicted, the white one what is true."""
 
 
 class LookLogger:
@@ -104,7 +111,8 @@ class LookLogger:
         report = None  # a remote one is no file here that a logger could take along
         if settings.report and isinstance(directory, Path):
             report = directory / f"{file_stem(settings.name)}_report.html"
-        truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0)
+        self._parts = taken.head.parts(settings.class_idx)
+        truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0, self._parts)
         self._run = RunInfo(
             name=settings.name,
             methods=list(methods),
@@ -120,8 +128,9 @@ class LookLogger:
             blocks=[block.layer.name for block in depth.blocks] if depth is not None else [],
             no_blocks=depth.why if depth is not None else "",
             has_values=self._task is not None and self._task.has_values,
+            parts=self._parts,
         )
-        _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), holds(probe, count))
+        _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), self._holds(taken))
         # In a `fast_dev_run` everything is tried, and nothing is written.
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
@@ -205,16 +214,31 @@ class LookLogger:
         return _ABOUT.format(
             taken=taken.words,
             beside=_beside(layers),
-            holds=holds(self._probe, taken.head.num_classes),
+            holds=self._holds(taken),
             layers="`, `".join(layer.name for layer in layers),
             depth="" if depth is None else f", of the whole depth at `{depth.embedding.name or 'the image'}`, others",
             name=self._settings.name,
             target=self._target(),
+            caption=self._caption(),
             report=f", and `{report.name}` when the run has ended" if report else "",
         )
 
+    def _holds(self, taken: Taken) -> str:
+        if not isinstance(taken.head.task, DenseTask):
+            return holds(self._probe, taken.head.num_classes)
+        several = f", up to {self._parts} {taken.head.task.kind}s of each" if self._parts > 1 else ""
+        count = len(self._probe.images) // self._parts
+        return f"{count} image{'s' if count > 1 else ''}{several}."
+
+    def _caption(self) -> str:
+        if not isinstance(self._task, DenseTask):
+            return _CAPTION
+        return _CAPTION_OF_PARTS.format(kind=self._task.kind, amount=self._task.amount)
+
     def _target(self) -> str:
         """What is explained, in words."""
+        if self._settings.score is None and isinstance(self._task, DenseTask):
+            return self._task.explained
         if self._settings.score is None and self._task is not None:
             if not self._task.has_classes:
                 return "a higher value"

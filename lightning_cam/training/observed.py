@@ -1,6 +1,7 @@
 """One observed validation batch: what is rerun, on which input, and which outputs are explained."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.detection import Detection
 from lightning_cam.model.output import named_tensors
+from lightning_cam.model.parts import DenseTask
+from lightning_cam.model.segmentation import Segmentation, task_of_pixels
 from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
-from lightning_cam.observe.consumers import before_normalizing
+from lightning_cam.observe.consumers import Consumed, before_normalizing
 from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
-from lightning_cam.training.batch import labels_in, regions_in
+from lightning_cam.training.batch import labels_in, pixel_labels_in, regions_in
+from lightning_cam.training.boxes import boxes_of_objects
 from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)
@@ -43,6 +48,8 @@ class Head:
 
     def labels(self, probe: ProbeBatch) -> Tensor | None:
         """(N,) int64, the class of each image that the loss compared with; guessed where it was not seen."""
+        if isinstance(self.task, DenseTask):
+            return None
         target = probe.targets.get(self.name)
         if self.task is None or target is None or self.output is None:
             is_of_other_classes = isinstance(self.task, OneLogit) and probe.num_labels > 2
@@ -55,7 +62,27 @@ class Head:
         labels, target = self.labels(probe), probe.targets.get(self.name)
         if labels is None and target is not None and isinstance(self.task, Labels):
             labels = (target > 0.5).int().argmax(1) if target.ndim == 2 else None
+        if isinstance(self.task, DenseTask) and target is not None:
+            labels = self.task.keys(target, self.num_classes or 1)
         return None if labels is None else labels.tolist()
+
+    def parts(self, class_idx: int | None) -> int:
+        """How many parts of each image are explained: one, where the image is explained as a whole."""
+        return self.task.count(self.num_classes, class_idx) if isinstance(self.task, DenseTask) else 1
+
+    def rows_of(self, probe: ProbeBatch, class_idx: int | None) -> ProbeBatch:
+        """The probe with a row for each part, and what is true of it."""
+        task, count = self.task, self.parts(class_idx)
+        if not isinstance(task, DenseTask):
+            return replace(probe, labels=self.labels(probe)).counted()
+        target, regions = probe.targets.get(self.name), None
+        if target is not None:
+            size = (probe.images.shape[2], probe.images.shape[3])
+            regions = task.regions(target, size, count, self.num_classes or 1, class_idx)
+        rows = replace(probe, labels=None, regions=None).take(
+            [k for k in range(len(probe.images)) for _ in range(count)]
+        )
+        return replace(rows, regions=regions).counted()
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,9 +234,11 @@ def seen_in(
     network = observation.network
     program: Program
     place = names.index(observation.picture) if observation.picture in names else None
+    is_detection = any(output.kind.startswith("objects") for output in observation.outputs)
     if network is not None:
-        program = NetworkProgram(network)
-        index = network.pictures[0]
+        run = _without_labels(network) if is_detection else network
+        program = NetworkProgram(run)
+        index = run.pictures[0]
         inner = [network, *(call for call in observer.calls if network in call.within)]
     elif observation.outputs and place is not None:
         program = StepProgram(module, step, args, names)
@@ -225,7 +254,13 @@ def seen_in(
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
     guessed = labels_in(args[0], count)
-    heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted)
+    if is_detection and not wanted.whole:
+        heads = [_of_objects(observation.outputs[0])]
+    else:
+        heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted)
+    true_boxes = None
+    if is_detection and network is not None:
+        true_boxes = boxes_of_objects((network.kwargs, args[0]), count, (images.shape[2], images.shape[3]))
     if not heads:
         assert network is not None  # or there are outputs
         heads = [_unread(network, guessed, count, wanted)]
@@ -240,14 +275,39 @@ def seen_in(
             for place, tensor in enumerate(program.given)
             if place != picture and tensor.ndim and len(tensor) == count
         },
-        targets={
-            head.name: head.output.target.clone()
-            for head in heads
-            if head.output is not None and head.output.target is not None and head.output.target.shape[:1] == (count,)
-        },
+        targets={"": true_boxes}
+        if true_boxes is not None
+        else {head.name: target for head in heads if (target := _target(head, args[0], count)) is not None},
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
     return Seen(program, picture, heads, rows, unchanged, place)
+
+
+def _without_labels(call: NetworkCall) -> NetworkCall:
+    """The same call without what only a loss inside of it takes: a list that has nothing for other rows."""
+    kwargs = {name: value for name, value in call.kwargs.items() if name != "labels"}
+    before = [tensor for _, tensor in named_tensors((call.args, call.kwargs))]
+    after = [tensor for _, tensor in named_tensors((call.args, kwargs))]
+    places = [place for picture in call.pictures for place, tensor in enumerate(after) if tensor is before[picture]]
+    return replace(call, kwargs=kwargs, pictures=places)
+
+
+def _of_objects(output: Output) -> Head:
+    assert output.shape is not None  # of the logits
+    has_none = output.kind == "objects"
+    return Head("", output, Detection(has_none), output.by, output.shape[2] - has_none)
+
+
+def _target(head: Head, batch: Any, count: int) -> Tensor | None:
+    """What an output was compared with, (count, ...); a guess where a loss of pixels says nothing of it."""
+    output = head.output
+    target = None if output is None or output.target is None else output.target.clone()
+    if isinstance(head.task, Segmentation):
+        if target is None:
+            return pixel_labels_in(batch, count)
+        if output is not None and output.shape is not None and target.numel() == count * math.prod(output.shape[-2:]):
+            return target.reshape(count, *output.shape[-2:])  # a loss may be given rows of pixels
+    return None if target is None or target.shape[:1] != (count,) else target
 
 
 def _picture_of(shown: Tensor) -> Tensor | None:
@@ -284,13 +344,15 @@ def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted
     for output in outputs:
         if wanted.head not in (None, output.name):
             continue
+        read = _read(output, observer.consumed[output.event])
         try:
-            task = task_of(output.kind, observer.consumed[output.event].output, wanted.step)
-            _check_rows(observer.consumed[output.event].output, count, wanted.step)
+            task = _task_of(output, observer.consumed[output.event], read, wanted.step)
+            _check_rows(read, count, wanted.step)
         except ValueError as error:
             refused = refused or error
             continue
-        read = observer.consumed[output.event].output
+        if isinstance(task, Segmentation):
+            read = read[..., :1, :1]  # which tells the classes, too
         classes = task.logits(read).shape[1] if task.has_classes else None
         heads.append(Head(output.name, output, task, output.by, classes))
     if refused is not None and not heads:
@@ -303,6 +365,20 @@ def _heads(outputs: Sequence[Output], observer: StepObserver, count: int, wanted
             ", ".join(head.name for head in heads[:_MOST_HEADS]),
         )
     return heads[:_MOST_HEADS]
+
+
+def _read(output: Output, seen: Consumed) -> Tensor:
+    """What was read, as the network returned it: only its form counts."""
+    read = seen.output
+    return read if output.shape is None or len(output.shape) < 3 else read.new_zeros(()).expand(output.shape)
+
+
+def _task_of(output: Output, seen: Consumed, read: Tensor, step: str) -> Task:
+    of_pixels, target = task_of_pixels(output.kind, read, output.ignore_index), output.target
+    is_picture = seen.rank == 3  # a reconstruction, or features
+    if target is not None and output.kind in ("label logits", "probabilities"):
+        is_picture |= not bool(((target == 0) | (target == 1) | target.isnan()).all())
+    return task_of(output.kind, read, step) if of_pixels is None or is_picture else of_pixels
 
 
 def _unread(network: NetworkCall, labels: Tensor | None, count: int, wanted: Wanted) -> Head:

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_cam.model.normalization import find_normalization, stated_normalizations
+from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.training.data import as_statistics
@@ -56,7 +57,7 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
     return to_uint8(unnormalize(images.float(), mean, std))
 
 
-def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: int) -> Truth:
+def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: int, parts: int = 1) -> Truth:
     """What is true of each image, for captions.
 
     Args:
@@ -64,6 +65,7 @@ def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: i
         head: The output that is explained.
         class_names: Names of its classes.
         value: Which of several values is explained.
+        parts: How many rows of the probe show one image.
     """
     target, texts, present = probe.targets.get(head.name), None, None
     if isinstance(head.task, Labels) and target is not None:
@@ -78,6 +80,10 @@ def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: i
         texts = [""] * len(probe.images)
         if values is not None and value < values.shape[1] and not isinstance(head.task, Pairs):
             texts = [f"{number:.4g}".replace("nan", "?") for number in values[:, value].tolist()]
+    if isinstance(head.task, DenseTask):
+        count = len(probe.images) // parts
+        names = probe.names[::parts] or tuple(f"image {number + 1}" for number in range(count))
+        return Truth([name for name in names for _ in range(parts)])
     if probe.names:
         labels = probe.labels
         if texts is None:

@@ -54,7 +54,7 @@ def shown_of(
     shown: list[Shown] = []
     for head in [Head()] if settings.score is not None else source.heads:
         named = replace(settings, name=f"{settings.name}/{head.name}") if head.name else settings
-        of_head = replace(probe, labels=head.labels(probe)).counted()
+        of_head = head.rows_of(probe, settings.class_idx)
         like = shown[0].explainer.found if shown else None
         explainer = ProbeExplainer(named, trainer, module, of_head, source, head, like, together=together)
         logger = None

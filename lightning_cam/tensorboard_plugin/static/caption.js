@@ -28,7 +28,11 @@ export function writeCaption(slot, tile, shortNames, narrow) {
     const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
     setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
   }
-  else setLine(slot.first, shortNames.first(name), name);
+  else {
+    const overlap = tile.caption === "label" ? "" : timeline.overlapOf(lookIndex, imageIndex);
+    const full = overlap ? `${name} · ${overlap}` : name;
+    setLine(slot.first, overlap ? shortNames.fitting([full, overlap]) : shortNames.first(name), full);
+  }
 
   const plain = tile.caption === "label";
   let prediction = timeline.valueOf(lookIndex, imageIndex);

@@ -185,12 +185,13 @@ function wrapped(context, text, width) {
  * Stroke the outline of the object, dark below bright, so that it is seen on any image.
  * @param {HTMLCanvasElement} canvas
  * @param {Path2D} path in units of the canvas
+ * @param {string} [line] its color
  */
-export function drawOutline(canvas, path) {
+export function drawOutline(canvas, path, line = "rgba(255, 255, 255, 0.85)") {
   const context = context2d(canvas);
   const scaled = new Path2D();
   scaled.addPath(path, { a: canvas.width, d: canvas.height });
-  const strokes = /** @type {const} */ ([[2.5, "rgba(0, 0, 0, 0.4)"], [1, "rgba(255, 255, 255, 0.85)"]]);
+  const strokes = /** @type {const} */ ([[2.5, "rgba(0, 0, 0, 0.4)"], [1, line]]);
   for (const [width, color] of strokes) {
     context.lineWidth = width * Math.max(1, canvas.width / 400);
     context.strokeStyle = color;

@@ -47,7 +47,7 @@ export function isProbe({ name, labels, class_names, size, hashes, bytes, region
  * Whether this is the JSON of a look. How long its arrays are is seen when they are read.
  * @param {any} head
  */
-export function isLook({ step, epoch, time, metrics, methods, top, colors = [] }) {
+export function isLook({ step, epoch, time, metrics, methods, top, colors = [], parts = [1, 1] }) {
   /** @type {(entry: [string, any]) => boolean} */
   const isGrid = ([method, grid]) =>
     areAll(grid, (side) => isCount(side) && side > 0) && (colors.includes(method) ? grid.length === 3 && grid[0] === 3 : grid.length === 2);
@@ -59,7 +59,9 @@ export function isLook({ step, epoch, time, metrics, methods, top, colors = [] }
     areAll(colors, isName) &&
     isObject(methods) &&
     Object.entries(methods).every(isGrid) &&
-    isCount(top)
+    isCount(top) &&
+    areAll(parts, (side) => isCount(side) && side > 0) &&
+    parts.length === 2
   );
 }
 

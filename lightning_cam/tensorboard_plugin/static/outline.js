@@ -26,6 +26,22 @@ export function borderLines(width, height, covers) {
 }
 
 /**
+ * The same lines as a path, in the same units.
+ * @param {[number, number, number, number][]} lines
+ */
+export function pathOf(lines) {
+  const path = new Path2D();
+  for (const [fromX, fromY, toX, toY] of lines) {
+    path.moveTo(fromX, fromY);
+    path.lineTo(toX, toY);
+  }
+  return path;
+}
+
+/**
+ * The stretches [from, to) of neighboring places that are on a border.
+ * @param {number} length
+ * @param {(place: number) => boolean} isBorder
  * The stretches [from, to) of neighboring places at which a mask differs from its neighbor: the borders of a row or column.
  * @param {Uint8Array} mask
  * @param {number} length of the row

@@ -1,6 +1,6 @@
 // Decodes the pictures in a record with what the browser has for that.
 
-import { borderLines } from "./outline.js";
+import { borderLines, pathOf } from "./outline.js";
 
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
@@ -50,10 +50,5 @@ function outlineOf(mask) {
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(width, height).getContext("2d"));
   context.drawImage(mask, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
-  const path = new Path2D();
-  for (const [fromX, fromY, toX, toY] of borderLines(width, height, (x, y) => data[4 * (y * width + x)] > 127)) {
-    path.moveTo(fromX, fromY);
-    path.lineTo(toX, toY);
-  }
-  return path;
+  return pathOf(borderLines(width, height, (x, y) => data[4 * (y * width + x)] > 127));
 }

@@ -31,6 +31,16 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  */
 
 /**
+ * What a look says of regions or objects of the images. The only top class is the part's, -1 without one, and its
+ * probability the part's share of the area, or its probability.
+ * @typedef {object} Parts
+ * @property {number} rows
+ * @property {number} columns
+ * @property {Float32Array} overlaps intersection over union with the truth; NaN where that is not known
+ * @property {Uint8Array} bits where the part was predicted; a whole number of bytes for each row
+ */
+
+/**
  * What was recorded at one validation.
  * @typedef {object} Look
  * @property {number} step
@@ -44,6 +54,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {Float32Array} labelProbabilities of each image's label; 0 where that is unknown
  * @property {Int32Array | null} classIdx the classes explained; null where they are the most probable ones
  * @property {Float32Array | null} values predicted by a regression; null where it is none
+ * @property {Parts | null} parts regions or objects of the images, where rows are such; null where rows are whole images
  * @property {import("./findings.js").Finding[]} [findings] what was found of more images at this look, if it was looked for
  * @property {import("./foundmaps.js").FoundMaps} [means] with the findings: the mean map of each class
  * @property {import("./blockmaps.js").BlockMaps} [blocks] what blocks read at this look, or why that is not known, if it was kept
@@ -253,7 +264,31 @@ export function decodeLook(head, arrays, count) {
     labelProbabilities: arrays.probabilities(head.top ? count : 0),
     classIdx: head.class_idx ? arrays.int32(count) : null,
     values: head.values ? arrays.float32(count) : null,
+    parts: head.parts ? decodeParts(head.parts, arrays, count) : null,
   };
+}
+
+/**
+ * @param {[number, number]} size
+ * @param {ArrayReader} arrays
+ * @param {number} count
+ * @returns {Parts}
+ */
+function decodeParts([rows, columns], arrays, count) {
+  const overlaps = arrays.float32(count);
+  return { rows, columns, overlaps, bits: new Uint8Array(arrays.bytes(count * Math.ceil((rows * columns) / 8))) };
+}
+
+/**
+ * Whether a pixel of a row's prediction belongs to its part.
+ * @param {Parts} parts
+ * @param {number} imageIndex
+ * @param {number} x
+ * @param {number} y
+ */
+export function isPredicted({ rows, columns, bits }, imageIndex, x, y) {
+  const at = y * columns + x;
+  return Boolean((bits[imageIndex * Math.ceil((rows * columns) / 8) + (at >> 3)] >> (7 - (at & 7))) & 1);
 }
 
 /**

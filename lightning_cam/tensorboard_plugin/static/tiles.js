@@ -36,6 +36,7 @@ import { formatNumber } from "./text.js";
 /** @typedef {import("./caption.js").ShortNames} ShortNames */
 
 const NARROW = 140; // a tile of fewer pixels has no room for more than a name: the bar says the probability
+const PREDICTED = "rgba(0, 224, 255, 0.95)"; // the line around what is predicted, as in the logged pictures
 // Pixels of a caption's width without text, and what "✓ " and " · >99 %" take.
 const CAPTION_MARGINS = 20;
 const MARK_WIDTH = 16;
@@ -72,6 +73,8 @@ export function drawTile(canvas, state, timelines, tile, style) {
   if (tile.over) drawOver(canvas, state, timelines, tile.over, style);
   const outline = state.outlines ? outlineIn(timeline, imageIndex) : undefined;
   if (outline) drawOutline(canvas, outline);
+  const predicted = state.outlines && tile.method !== null ? timeline.predictedOutline(tile.lookIndex, imageIndex) : null;
+  if (predicted) drawOutline(canvas, predicted, PREDICTED);
   return map;
 }
 

@@ -3,7 +3,8 @@
 import { decodeBlocks } from "./blockmaps.js";
 import { decodeFound } from "./foundmaps.js";
 import { isBlocks, isFound, isLook, isMetrics, isProbe } from "./heads.js";
-import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError } from "./record.js";
+import { borderLines, pathOf } from "./outline.js";
+import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, isPredicted } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
@@ -20,6 +21,8 @@ import { formatNumber, readable } from "./text.js";
  * @property {boolean | null} correct whether the most probable class is the label
  * @property {{ classIdx: number, probability: number }[]} top the most probable classes, best first
  */
+
+const LEAST_OVERLAP = 0.5; // of what is predicted and true, where a prediction counts as right
 
 /** @type {Probe} */
 const NO_PROBE = { name: "", labels: [], class_names: [], size: [1, 1], hashes: [], bytes: [], region_bytes: [] };
@@ -248,9 +251,38 @@ export class Timeline {
       probability: look.topProbabilities[imageIndex * look.topK + k],
     }));
     const [{ classIdx: predicted, probability }] = top;
+    if (look.parts) {
+      const overlap = look.parts.overlaps[imageIndex];
+      const correct = Number.isNaN(overlap) || predicted < 0 ? null : overlap >= LEAST_OVERLAP;
+      return { predicted: predicted < 0 ? null : predicted, probability, label, labelProbability: null, correct, top: [] };
+    }
     const known = label >= 0;
     const labelProbability = known ? look.labelProbabilities[imageIndex] : null;
     return { predicted, probability, label, labelProbability, correct: known ? predicted === label : null, top };
+  }
+
+  /**
+   * Where the part of an image that the maps of a look are about was predicted, as lines around it; null where maps are
+   * about whole images.
+   * @param {number} lookIndex
+   * @param {number} imageIndex
+   */
+  predictedOutline(lookIndex, imageIndex) {
+    const { parts } = this.looks[lookIndex];
+    if (!parts) return null;
+    return this.cached(`predicted ${lookIndex} ${imageIndex}`, () =>
+      pathOf(borderLines(parts.columns, parts.rows, (x, y) => isPredicted(parts, imageIndex, x, y))),
+    );
+  }
+
+  /**
+   * How far the part of an image that is predicted is the true one, in words; empty where that is not known.
+   * @param {number} lookIndex
+   * @param {number} imageIndex
+   */
+  overlapOf(lookIndex, imageIndex) {
+    const overlap = this.looks[lookIndex].parts?.overlaps[imageIndex] ?? NaN;
+    return Number.isNaN(overlap) ? "" : `IoU ${overlap.toFixed(2)}`;
   }
 
   /**

@@ -12,12 +12,14 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from lightning_cam.model.parts import Parts
 from lightning_cam.printable import printable
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.blocks import HEAD, BlockMaps
 from lightning_cam.timeline.format import LONGEST_SIDE
 from lightning_cam.timeline.found import MOST_MAPS, Found, FoundEntry
 from lightning_cam.timeline.pace import Pace, TooSlow
+from lightning_cam.timeline.parts import PartsSeen
 from lightning_cam.timeline.remote import RemoteFolder, is_remote
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
@@ -222,13 +224,15 @@ class TimelineSink(Sink):
 
     def _append(self, look: Look) -> None:
         self._writer = self._writer or self._open()
+        is_of_parts = look.parts is not None
         self._writer.append(
             look.step,
             look.epoch,
             {method: maps.numpy() for method, maps in look.maps.items()},
-            probabilities=None if look.probabilities is None else look.probabilities.float().numpy(),
-            class_idx=None if look.class_idx is None else look.class_idx.numpy(),
+            probabilities=None if is_of_parts or look.probabilities is None else look.probabilities.float().numpy(),
+            class_idx=None if is_of_parts or look.class_idx is None else look.class_idx.numpy(),
             values=None if look.values is None else look.values.float().numpy(),
+            parts=_seen(look.parts),
             metrics={tag: float(value) for tag, value in look.scalars.items()},
         )
 
@@ -256,3 +260,10 @@ class TimelineSink(Sink):
         if not self._said:
             self._said = True
             _log.warning("%s: %s.", self._run_info.name if self._run_info else self._directory, text)
+
+
+def _seen(parts: Parts | None) -> PartsSeen | None:
+    if parts is None:
+        return None
+    arrays = (parts.classes, parts.amounts.float(), parts.overlap.float(), parts.predicted)
+    return PartsSeen(*(array.numpy() for array in arrays))

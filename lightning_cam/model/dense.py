@@ -1,0 +1,33 @@
+"""Whether an output says something of parts of images: by its form alone, where no loss was seen to read it."""
+
+from typing import Any
+
+from lightning_cam.model.detection import Detection, queries_in
+from lightning_cam.model.output import named_tensors
+from lightning_cam.model.parts import DenseTask
+from lightning_cam.model.segmentation import pixels_in, task_of_pixels
+
+
+def dense_task_of(output: Any, num_labels: int | None = None) -> DenseTask | None:
+    """The task of an output that holds a class of each pixel, or of each query; None if it holds neither.
+
+    Args:
+        output: What a model returned.
+        num_labels: How many classes the model says it has; logits of one more say that there is no object.
+
+    Example:
+        >>> import torch
+        >>> dense_task_of({"logits": torch.zeros(2, 5, 8, 8)}).words
+        'classes of each pixel'
+    """
+    if not list(named_tensors(output)):
+        return None
+    try:
+        return Detection(has_none=queries_in(output)[0].shape[2] != num_labels)
+    except ValueError:
+        pass
+    try:
+        pixels = pixels_in(output)
+    except ValueError:
+        return None
+    return task_of_pixels("label logits" if pixels.shape[1] == 1 else "logits", pixels)

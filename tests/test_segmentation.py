@@ -1,0 +1,374 @@
+"""Segmentation: one map for each class of an image, over the region that is predicted as it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from torch import nn
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from lightning_cam import TransformerCAMCallback, explain, find_target_layers, metrics, read_timeline
+from lightning_cam.model.parts import OfParts
+from lightning_cam.model.segmentation import Segmentation, SegmentationLabels, task_of_pixels
+from lightning_cam.model.tasks import OneLogit
+from lightning_cam.resolve.patterns import OwnTokenOnly
+from tests.dense import (
+    MARK,
+    SIZE,
+    LitSegmenter,
+    masks_of,
+    scenes,
+    segformer,
+    segmentation_loader,
+    without_mark,
+)
+
+# Where the oldest versions are tried, packages that only tests use are missing.
+
+
+def unet():
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet("resnet18", encoder_weights=None, classes=3, encoder_depth=3, decoder_channels=(16, 8, 8)).eval()
+
+
+def unet_of_transformer():
+    import segmentation_models_pytorch as smp
+
+    return smp.Unet("mit_b0", encoder_weights=None, classes=3, decoder_channels=(32, 16, 8, 8, 8)).eval()
+
+
+def swin_unetr():
+    from monai.networks.nets import SwinUNETR
+
+    return SwinUNETR(
+        in_channels=3, out_channels=3, spatial_dims=2, feature_size=12, depths=(1,) * 4, num_heads=(2,) * 4
+    ).eval()
+
+
+CLASSES = "classes of each pixel"
+MODELS = {"segformer": segformer, "unet": unet, "unet of a transformer": unet_of_transformer, "swin unetr": swin_unetr}
+
+
+def logits_in(output):
+    return getattr(output, "logits", output)
+
+
+# What is chosen
+
+
+def test_regions_are_chosen_by_truth_then_by_prediction():
+    """Classes that are there, the largest first; then those only predicted; a class predicted nowhere has its truth."""
+    pixels = torch.full((1, 5, 4, 4), -1.0)
+    target = torch.zeros(1, 4, 4, dtype=torch.int64)
+    target[:, :2, 3] = 1
+    target[:, 3] = 255  # no class
+    pixels[:, 0], pixels[:, 1, :1, 3], pixels[:, 3, 2, :3] = 0.0, 5.0, 7.0
+    parts = Segmentation(ignore_index=255).find(pixels, (4, 4), target, 4)
+    assert parts.classes.tolist() == [0, 1, 3, -1]
+    assert parts.predicted.sum((1, 2)).tolist() == [12, 1, 3, 0]
+    assert parts.truth.sum((1, 2)).tolist() == [10, 2, 0, 0]
+    # Of class 0 there are 10, of which 7 were found, and one that is another: 10 in the union, the last row left out.
+    torch.testing.assert_close(parts.overlap, torch.tensor([7 / 11, 0.5, 0.0, torch.nan]), equal_nan=True)
+    assert parts.right.tolist() == [1, 1, 0, -1]
+    pixels[:, 1] = -1.0
+    missed = Segmentation(ignore_index=255).find(pixels, (4, 4), target, 2)
+    assert missed.amounts[1] == 0 and missed.where[1].tolist() == (target[0] == 1).tolist()
+
+
+def test_the_named_class_alone_is_chosen():
+    pixels = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    parts = Segmentation().find(pixels, (6, 6), None, 1, 2)
+    assert parts.classes.tolist() == [2, 2] and torch.equal(parts.where, pixels.argmax(1) == 2)
+    assert Segmentation().find(pixels, (6, 6), None, 1, torch.tensor([3, -1])).classes[0] == 3
+    with pytest.raises(ValueError, match="class_idx: the model's classes go from 0 to 3, got 4"):
+        Segmentation().find(pixels, (6, 6), None, 1, 4)
+
+
+def test_logits_of_a_region_are_means_over_it():
+    pixels = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    parts = Segmentation().find(pixels, (5, 6), None, 1)
+    rows = Segmentation().logits(pixels, parts.where)
+    for row in range(3):
+        inside = [(y, x) for y in range(5) for x in range(6) if pixels[row, :, y, x].argmax() == parts.classes[row]]
+        slow = torch.stack([pixels[row, :, y, x].double() for y, x in inside]).mean(0)
+        torch.testing.assert_close(rows[row].double(), slow, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "of"),
+    [
+        ("logits", (2, 3, 4, 4), Segmentation),
+        ("label logits", (2, 1, 4, 4), Segmentation),
+        ("label logits", (2, 4, 4), Segmentation),
+        ("label logits", (2, 3, 4, 4), SegmentationLabels),
+        ("values", (2, 3, 4, 4), type(None)),
+        ("logits", (2, 3), type(None)),
+    ],
+)
+def test_what_is_of_pixels(kind, shape, of):
+    task = task_of_pixels(kind, torch.zeros(shape))
+    assert type(task) is of
+    if task is not None and shape[1] in (1, 4):
+        assert isinstance(task.of_pixel, OneLogit) and task.count(2, None) == 1
+
+
+# Maps by value
+
+
+def reference(model, layer, images, where, classes):
+    """Gradient of the mean logit over a region with respect to a layer's output, and that output, as grids."""
+    kept = []
+    handle = layer.module.register_forward_hook(lambda module, args, output: kept.append(output))
+    logits = logits_in(model(images))
+    handle.remove()
+    scores = [logits[row, kind][where[row]].mean() for row, kind in enumerate(classes.tolist())]
+    (gradient,) = torch.autograd.grad(torch.stack(scores).sum(), kept[0])
+    return layer.layout.to_grid(kept[0]).detach(), layer.layout.to_grid(gradient)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_are_those_of_the_mean_logit(name):
+    torch.manual_seed(0)
+    model, images = MODELS[name](), torch.rand(2, 3, 64, 64)
+    explanation = explain(model, images, ["hirescam", "attnlrp"])
+    parts = explanation.parts
+    with torch.no_grad():
+        pixels = logits_in(model(images))
+    assert torch.equal(
+        parts.where, torch.stack([row.argmax(0) == c for row, c in zip(pixels, parts.classes, strict=True)])
+    )
+    activations, gradients = reference(model, explanation.layers[0], images, parts.where, parts.classes)
+    slow = (activations * gradients).sum(1)
+    torch.testing.assert_close(explanation.maps["hirescam"], slow, atol=1e-5 * float(slow.abs().max()), rtol=1e-4)
+    assert explanation.maps["attnlrp"].isfinite().all() and explanation.maps["attnlrp"].any()
+
+
+def test_agrees_with_grad_cam_up_to_the_factor():
+    """The sum over a region is its mean by a factor, which the scaling of heatmaps takes out."""
+    torch.manual_seed(0)
+    model, images = segformer(), torch.rand(1, 3, 64, 64)
+    explanation = explain(model, images, "gradcam")
+    (layer,), parts = explanation.layers, explanation.parts
+
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, images):
+            return self.inner(images).logits
+
+    target = SemanticSegmentationTarget(int(parts.classes[0]), parts.where[0].float().numpy())
+    with GradCAM(Logits(), [layer.module], reshape_transform=layer.layout.to_grid) as cam:
+        theirs = cam(images, [target])
+    torch.testing.assert_close(explanation.heatmap("gradcam"), torch.from_numpy(theirs), atol=1e-4, rtol=0)
+
+
+# Layers
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "grid"),
+    [
+        ("segformer", "segformer.stages.2.blocks.0.layernorm_before", (4, 4)),
+        ("unet", "encoder.layer2.1", (8, 8)),
+        ("unet of a transformer", "encoder.block4.1.norm1", (2, 2)),
+        ("swin unetr", "swinViT.layers4.0.blocks.0.norm1", (4, 4)),
+    ],
+)
+def test_the_last_stage_of_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, grid):
+    torch.manual_seed(0)
+    model, images = MODELS[name](), torch.rand(1, 3, 64, 64)
+    found = find_target_layers(model, images)[-1]
+    assert (found.name, found.layout.grid_size) == (layer, grid)
+    kept = []
+    handle = found.module.register_forward_hook(lambda module, args, output: kept.append(output))
+    row, column = grid[0] - 1, 1
+    changed, height, width = images.clone(), 64 // grid[0], 64 // grid[1]
+    changed[..., row * height : (row + 1) * height, column * width : (column + 1) * width] = 1.0
+    with torch.no_grad(), OwnTokenOnly():
+        model(images), model(changed)
+    handle.remove()
+    moved = (found.layout.to_grid(kept[1]) - found.layout.to_grid(kept[0])).abs().sum(1)[0]
+    where = divmod(int(moved.argmax()), grid[1])
+    # Convolutions before reach over the border of cells.
+    assert max(abs(where[0] - row), abs(where[1] - column)) <= 1
+
+
+# What is seen
+
+
+class Pixels(nn.Module):
+    """The smallest network of pixels that has a layer to explain at; a loss or metric that is a module goes with it."""
+
+    def __init__(self, classes=3, *criterion):
+        super().__init__()
+        self.criterion = nn.ModuleList(criterion)
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        self.up = nn.Sequential(nn.Upsample(scale_factor=4), nn.Conv2d(8, classes, 3, padding=1))
+
+    def forward(self, images):
+        return self.up(self.down(images))
+
+
+def inside(model, images, masks):
+    return model(images, labels=masks).loss
+
+
+def of_rows(model, images, masks):
+    return F.cross_entropy(model(images).permute(0, 2, 3, 1).reshape(-1, 3), masks.flatten())
+
+
+def one_logit(model, images, masks):
+    return F.binary_cross_entropy_with_logits(model(images)[:, 0], (masks > 0).float())
+
+
+def several_labels(model, images, masks):
+    return F.binary_cross_entropy_with_logits(model(images), F.one_hot(masks, 3).movedim(-1, 1).float())
+
+
+def with_dice(classes, mode):
+    import segmentation_models_pytorch as smp
+
+    return Pixels(classes, smp.losses.DiceLoss(mode))
+
+
+def of_criterion(model, images, masks):
+    return model.criterion[0](model(images), masks)
+
+
+def of_one_by_criterion(model, images, masks):
+    return model.criterion[0](model(images), (masks > 0).float()[:, None])
+
+
+def dice_by_hand(model, images, masks):
+    chances, truth = model(images).softmax(1), F.one_hot(masks, 3).movedim(-1, 1)
+    return 1 - (2 * (chances * truth).sum() / (chances + truth).sum())
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "by", "words", "maps"),
+    [
+        (segformer, None, "cross_entropy", CLASSES, 3),
+        (segformer, inside, "cross_entropy", CLASSES, 3),
+        (Pixels, of_rows, "cross_entropy", CLASSES, 3),
+        (lambda: Pixels(1), one_logit, "binary_cross_entropy_with_logits", CLASSES, 1),
+        (Pixels, several_labels, "binary_cross_entropy_with_logits", "several labels of each pixel", 3),
+        (lambda: with_dice(3, "multiclass"), of_criterion, "DiceLoss", CLASSES, 3),
+        (lambda: with_dice(1, "binary"), of_one_by_criterion, "DiceLoss", CLASSES, 1),
+        (Pixels, dice_by_hand, "softmax", CLASSES, 3),
+        (lambda: Pixels(3, MulticlassJaccardIndex(3)), of_criterion, "MulticlassJaccardIndex", CLASSES, 3),
+    ],
+)
+def test_what_reads_pixels_is_seen(tmp_path, caplog, model, loss, by, words, maps):
+    seed_everything(0)
+    lit = LitSegmenter(model(), loss)
+    caplog.set_level("INFO", "lightning_cam")
+    callback = TransformerCAMCallback(methods="hirescam", num_samples=6, on_error="raise", report=False, cohort=None)
+    trainer(tmp_path, callback).validate(lit, segmentation_loader(6, 3), verbose=False)
+    assert f"`{by}` reads its output: {words}." in caplog.text
+    timeline = read_timeline(tmp_path)
+    count = 6 // maps
+    assert timeline.texts == [f"image {number + 1}" for number in range(count) for _ in range(maps)]
+    _, classes, boxes = scenes(6)
+    truth = masks_of(classes, boxes)[:count]
+    first = timeline.regions.reshape(count, maps, *truth.shape[1:])[:, 0]  # the largest true class, or the only one
+    assert first.tolist() == ((truth > 0) if maps == 1 else (truth == 0)).tolist()
+
+
+def trainer(folder, callback=None, **options):
+    given = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    logger = TensorBoardLogger(folder)
+    callbacks = [] if callback is None else [callback]
+    return Trainer(**{**given, "logger": logger, "callbacks": callbacks, "num_sanity_val_steps": 0, **options})
+
+
+def test_a_reconstruction_is_no_segmentation(tmp_path):
+    lit = LitSegmenter(Pixels(), lambda model, images, masks: F.binary_cross_entropy(model(images).sigmoid(), images))
+    callback = TransformerCAMCallback(on_error="raise")
+    with pytest.raises(ValueError, match=r"not one row per image; give score="):
+        trainer(tmp_path, callback).validate(lit, segmentation_loader(4, 4), verbose=False)
+
+
+# A training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training in which a mark in the corner says which class a far square is."""
+    seed_everything(0)
+    folder, lit = tmp_path_factory.mktemp("run"), LitSegmenter(segformer())
+    callback = TransformerCAMCallback(num_samples=12, class_names=["ground", "red", "blue"], on_error="raise")
+    run = trainer(folder, callback, max_epochs=24, check_val_every_n_epoch=8)
+    run.fit(lit, segmentation_loader(256, 32, shuffle=True), segmentation_loader(16, 8, seed=1))
+    return lit.model.eval(), folder
+
+
+def test_the_map_of_a_class_lies_at_the_mark_that_decides_it(trained):
+    """Painting it over changes the class; that of the class against the other is at the mark, far from the region."""
+    model, _ = trained
+    images, classes, boxes = scenes(32, seed=2)
+    inside = masks_of(classes, boxes) > 0
+
+    def chances(images):
+        with torch.no_grad():
+            logits = F.interpolate(model(images).logits, (SIZE, SIZE), mode="bilinear")
+        means = (logits * inside[:, None]).sum((2, 3)) / inside.sum((1, 2))[:, None]
+        return means[:, 1:].softmax(1).gather(1, classes[:, None])[:, 0]
+
+    assert chances(images).min() > 0.9
+    assert (chances(without_mark(images)) < 0.5).float().mean() > 0.3  # half of the classes are guessed right
+    own = explain(model, images, "attnlrp", class_idx=classes + 1)
+    forward = OfParts(model, Segmentation(), own.parts.where)
+    other = explain(model, images, "attnlrp", class_idx=2 - classes, forward=forward, parts=own.parts)
+    against = own.maps["attnlrp"] - other.maps["attnlrp"]
+    cells = against.shape[-1] * MARK // SIZE
+    at_mark = torch.zeros(against.shape[1:], dtype=torch.bool)
+    at_mark[:cells, :cells] = True
+    assert at_mark.flatten()[against.flatten(1).argmax(1)].float().mean() > 0.8  # of a 16th of the image
+    # The patches of the embedding reach 3 pixels into their neighbors, where some of the evidence is.
+    assert metrics.share_inside(against, at_mark.expand(32, -1, -1).float()).median() > 0.25
+    assert float(own.parts.predicted[inside].float().mean()) > 0.8
+
+
+def test_a_run_shows_regions(trained):
+    _, folder = trained
+    timeline = read_timeline(folder)
+    assert len(timeline.steps) == 3 and timeline.maps["attnlrp"].shape[1] == 12
+    assert timeline.predicted_regions.shape == (3, 12, SIZE, SIZE)
+    assert (timeline.top_classes[-1, :, 0].reshape(4, 3)[:, 0] == 0).all()  # the ground is the largest
+    squares = timeline.overlaps[-1].reshape(4, 3)[:, 1]
+    assert squares.min() > 0.5
+    shares = timeline.predicted_regions[-1].mean((1, 2))
+    torch.testing.assert_close(
+        torch.from_numpy(timeline.top_probabilities[-1, :, 0]), torch.from_numpy(shares).float(), atol=1e-3, rtol=0
+    )
+    assert "cam/attnlrp/share_inside" in timeline.metrics and not timeline.findings
+    tags = picture_tags(folder)
+    assert tags == {"cam/attnlrp", "cam/attnlrp/images_3-4", "cam/attnlrp/filmstrip"} | {
+        "cam/hirescam", "cam/hirescam/images_3-4", "cam/hirescam/filmstrip"
+    }  # fmt: skip
+
+
+def picture_tags(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = folder.rglob("events.*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    return set(accumulator.Tags()["images"])
+
+
+def test_training_is_the_same_bit_for_bit(tmp_path):
+    weights = []
+    for callback in (None, TransformerCAMCallback(num_samples=4, faithfulness_every_n_looks=1, on_error="raise")):
+        seed_everything(0)
+        lit = LitSegmenter(segformer(drop_path_rate=0.1, classifier_dropout_prob=0.1))
+        run = trainer(tmp_path, callback, max_epochs=2)
+        run.fit(lit, segmentation_loader(16, 8, shuffle=True), segmentation_loader(4, 4))
+        weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
