@@ -27,7 +27,7 @@ class NetworkCall:
         args: What it was given, tensors cloned.
         kwargs: What it was given by name, likewise.
         pictures: Which of its tensors, in the order of `named_tensors`, are images (B, C, H, W): inputs of the step, or
-            made of them without weights.
+            made of them without weights; or (B, H, W), if what is called makes (B, 1, H, W) of them.
         given: Origins of its tensors, in that order; None for those that depend on no input.
         within: The network calls that it happened in, outermost first.
         returned: Origins of the tensors that it returned, in that order.
@@ -127,11 +127,10 @@ class StepObserver(Origins):
         self._numbers[module] += 1
         tensors = [tensor for _, tensor in named_tensors((args, kwargs))]
         given = [self.of(tensor) for tensor in tensors]
-        pictures = [
-            index
-            for index, (tensor, origin) in enumerate(zip(tensors, given, strict=True))
-            if tensor.ndim == 4 and origin is not None and origin.is_raw
-        ]
+        raw = [index for index, origin in enumerate(given) if origin is not None and origin.is_raw]
+        pictures = [index for index in raw if tensors[index].ndim == 4]
+        if not pictures and next(module.parameters(), None) is not None:
+            pictures = [index for index in raw if tensors[index].ndim == 3 and tensors[index].is_floating_point()]
         if pictures:
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))
@@ -149,6 +148,9 @@ class StepObserver(Origins):
             return
         if self._open and self._open[-1].module is module:
             call = self._open.pop()
+            if len(_shape(call, call.pictures[0])) == 3 and not self._gives_channels(call):
+                self._pass_over(call)
+                return
             call.returned = [self.of(tensor) for _, tensor in named_tensors(output)]
             call.names = [name for name, _ in named_tensors(output)]
         elif self._parts and self._parts[-1][0] is module:
@@ -156,6 +158,24 @@ class StepObserver(Origins):
             known = any(one.rank < 2 for one in self.consumed[before:])
             if not known and not self._open and _is_loss(output):
                 self._add(read_by_module(type(module).__name__, args, kwargs, operations, self.of))
+
+    def _gives_channels(self, call: NetworkCall) -> bool:
+        """Whether another call inside is given an image of this call, (B, H, W), as (B, 1, H, W), in any order."""
+        inner = [other for other in self.calls if call in other.within and len(_shape(other, other.pictures[0])) == 4]
+        mine = call.given[call.pictures[0]]
+        origins = [origin for other in inner if (origin := other.given[other.pictures[0]]) is not None]
+        return mine is not None and any(
+            torch.Size(origin.shape).numel() == torch.Size(mine.shape).numel()
+            and min(origin.shape[-2:]) > 1
+            and any(before is mine for before in origin.ancestors())
+            for origin in origins
+        )
+
+    def _pass_over(self, call: NetworkCall) -> None:
+        """Take a call for none of a network."""
+        self.calls.remove(call)
+        for other in self.calls:
+            other.within = tuple(outer for outer in other.within if outer is not call)
 
     @override
     def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
@@ -196,6 +216,12 @@ class StepObserver(Origins):
         self.consumed.append(found)
         if self._on_consumed is not None:
             self._on_consumed(found)
+
+
+def _shape(call: NetworkCall, index: int) -> tuple[int, ...]:
+    origin = call.given[index]
+    assert origin is not None  # of a picture
+    return origin.shape
 
 
 def _kept(leaf: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.model.private import results_of
 from lightning_cam.model.untouched import random_states_kept, replaced
+from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.programs import filled, tensors_of
 from lightning_cam.training.batch import images_in
 from lightning_cam.training.collect import Collector
@@ -176,16 +177,20 @@ class ProbeFinder:
         sources = [loaders_of(trainer), getattr(trainer, "datamodule", None), self._module]
         names = settings.names() or find_class_names(sources)
         return Wanted(
-            settings.head,
-            settings.score is not None,
-            settings.class_idx is not None,
-            None if names is None else len(names),
+            head=settings.head,
+            whole=settings.score is not None,
+            any_class=settings.class_idx is not None,
+            num_names=None if names is None else len(names),
+            axes=None if settings.axes is None else tuple(settings.axes),
         )
 
     def _guess(self, batch: Any) -> Guessed:
         network = classifier_of(self._module, self._settings.forward)
+        form = Form(axes=tuple(self._settings.axes or ()))
         if self._settings.probe is None or images_in(batch) is not None:
-            return Guessed(network, ProbeBatch.from_batch(batch, _ALL))
+            rows = ProbeBatch.from_batch(batch, _ALL)
+            turned = rows if form == AS_SHOWN else replace(rows, images=form.shown(rows.images), regions=None)
+            return Guessed(network, turned, form=form)
         return Guessed(network, ProbeBatch(torch.zeros(1, 3, 1, 1)))  # the given probe comes in its place
 
     def _of_given_probe(self, found: Seen | Guessed, watch: StepWatch | None) -> Seen | Guessed:
@@ -214,10 +219,10 @@ class ProbeFinder:
             return rows[torch.arange(count, device=rows.device) % len(rows)]
 
         if isinstance(found, Guessed):
-            return replace(found, rows=ProbeBatch(images, labels, names=names).counted())
+            return replace(found, rows=ProbeBatch(found.form.shown(images), labels, names=names).counted())
         if found.unchanged:
             inputs = {place: cycled(rows) for place, rows in found.rows.inputs.items()}
-            rows = ProbeBatch(images, labels, inputs=inputs, names=names)
+            rows = ProbeBatch(found.form.shown(images), labels, inputs=inputs, names=names)
         else:
             assert watch is not None  # it saw what was found
             tensors, place = tensors_of(watch.batch), found.place
@@ -270,6 +275,10 @@ class ProbeFinder:
 
 def words_of(source: Seen | Guessed, head: Head, module: LightningModule) -> str:
     """What is explained, in sentences for people."""
+    return _network_and_output(source, head, module) + source.form.words
+
+
+def _network_and_output(source: Seen | Guessed, head: Head, module: LightningModule) -> str:
     if isinstance(source, Guessed):
         network = source.network
         name = _name_in(module, network)

@@ -18,7 +18,7 @@ from lightning_cam.training.data import find_class_names, loaders_of
 from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
 from lightning_cam.training.look import RunInfo, measure
-from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of
+from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of, words_of_pictures
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 _ABOUT = """Where the model looks: class activation maps of fixed validation images{depth} at `{layers}`.
 
-{taken}{beside} {holds}
+{taken}{beside} {holds}{bands}
 
 - `{name}/<method>`: the newest look at the first eight images, each on a scale of its own, and
   `{name}/<method>/images_9-16` and so on at the others. Hot cells speak for {target}. A caption reads
@@ -82,11 +82,12 @@ class LookLogger:
         report = None  # a remote one is no file here that a logger could take along
         if settings.report and isinstance(directory, Path):
             report = directory / f"{file_stem(settings.name)}_report.html"
+        bands = words_of_pictures(probe, loaders, module, settings)
         truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0)
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
-            text=self._about(layers, embedding, report, taken),
+            text=self._about(layers, embedding, report, taken, bands),
             images=pictures_of(probe, loaders, module, settings),
             labels=probe.labels,
             regions=probe.regions,
@@ -96,7 +97,7 @@ class LookLogger:
             present=truth.present,
             has_classes=self._task is None or self._task.has_classes,
         )
-        _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), holds(probe, count))
+        _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), holds(probe, count), bands)
         # In a `fast_dev_run` everything is tried, and nothing is written.
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
@@ -156,12 +157,18 @@ class LookLogger:
         self._names_checked = True
 
     def _about(
-        self, layers: Sequence[TargetLayer], embedding: TargetLayer | None, report: Path | None, taken: Taken
+        self,
+        layers: Sequence[TargetLayer],
+        embedding: TargetLayer | None,
+        report: Path | None,
+        taken: Taken,
+        bands: str,
     ) -> str:
         return _ABOUT.format(
             taken=taken.words,
             beside=_beside(layers),
             holds=holds(self._probe, taken.head.num_classes),
+            bands=bands,
             layers="`, `".join(layer.name for layer in layers),
             depth="" if embedding is None else f", of the whole depth at `{embedding.name or 'the image'}`, others",
             name=self._settings.name,

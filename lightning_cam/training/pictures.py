@@ -8,7 +8,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_cam.model.normalization import find_normalization, stated_normalizations
+from lightning_cam.model.normalization import (
+    between_percentiles,
+    find_normalization,
+    known_normalization,
+    stated_normalizations,
+)
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.training.data import as_statistics
@@ -43,17 +48,44 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
         (N, 3, H, W) uint8, on the images' device.
     """
     images = probe.images if probe.shown is None else probe.shown
+    bands = _bands(images, settings)
+    if max(bands) >= images.shape[1]:
+        raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
+    known = _known(images, loaders, module, settings)
+    if known is None and images.shape[1] != 3:
+        mean, std = between_percentiles(images[:, bands])
+    else:
+        mean, std = (values[bands] for values in known or find_normalization(images, []))
+    return to_uint8(unnormalize(images[:, bands].float(), mean, std))
+
+
+def words_of_pictures(probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings) -> str:
+    """What is to be said of how `pictures_of` shows images that are no colors, a sentence, or nothing."""
+    images = probe.images if probe.shown is None else probe.shown
+    bands, count = _bands(images, settings), images.shape[1]
+    if count == 3 and settings.rgb is None:
+        return ""
+    shown = f"band {bands[0]} gray" if len(bands) == 1 else f"bands {bands[0]}, {bands[1]} and {bands[2]} as colors"
+    which = "" if count == 1 else f" Of {count} bands, numbered from 0, pictures show {shown}."
+    if _known(images, loaders, module, settings) is not None:
+        return which
+    return f"{which} Each band is stretched from its 2nd to its 98th percentile, as its range is not known."
+
+
+def _bands(images: Tensor, settings: Settings) -> list[int]:
+    """Numbers of the bands that are shown: one, or three."""
+    if settings.rgb is not None:
+        return [settings.rgb] if isinstance(settings.rgb, int) else list(settings.rgb)
+    return [0, 1, 2] if images.shape[1] > 2 else [0]
+
+
+def _known(images: Tensor, loaders: Any, module: LightningModule, settings: Settings) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation (C,) that images were normalized with, if that is known."""
     given = (0.0, 1 / 255) if images.dtype == torch.uint8 else (settings.mean, settings.std)
     mean, std = (as_statistics(value, images) for value in given)
-    if mean is None or std is None:
-        mean, std = find_normalization(images, stated_normalizations(loaders, module))
-    assert mean is not None and std is not None
-    bands = settings.rgb
-    if bands is not None:
-        if max(bands) >= images.shape[1]:
-            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {bands}")
-        images, mean, std = images[:, bands], mean[bands], std[bands]
-    return to_uint8(unnormalize(images.float(), mean, std))
+    if mean is not None and std is not None:
+        return mean, std
+    return known_normalization(images, stated_normalizations(loaders, module))
 
 
 def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: int) -> Truth:

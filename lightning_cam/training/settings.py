@@ -23,7 +23,8 @@ class Settings:
     num_samples: int
     probe: Any
     head: str | None
-    rgb: list[int] | None
+    rgb: int | list[int] | None
+    axes: list[str] | None
     class_idx: int | None
     score: Callable[[Any], Any] | None
     target_layers: str | list[str] | None
@@ -58,8 +59,14 @@ class Settings:
             raise ValueError("faithfulness_every_n_looks: is about a class's probability, so it takes no score=")
         if not (self.class_idx is None or (isinstance(self.class_idx, int) and self.class_idx >= 0)):
             raise ValueError(f"class_idx: expected None or a class from 0 on, got {self.class_idx!r}")
-        if self.rgb is not None and (len(self.rgb) != 3 or any(band < 0 for band in self.rgb)):
-            raise ValueError(f"rgb: expected the numbers of three bands from 0 on, got {self.rgb!r}")
+        bands = [self.rgb] if isinstance(self.rgb, int) else self.rgb
+        if bands is not None and (len(bands) not in (1, 3) or any(band < 0 for band in bands)):
+            raise ValueError(f"rgb: expected the number of one band or of three, from 0 on, got {self.rgb!r}")
+        if self.axes is not None and (isinstance(self.axes, str) or len(self.axes) != 2):
+            raise ValueError(
+                'axes: expected the names of two axes, those of rows and columns, such as ["frequency", "time"], '
+                f"got {self.axes!r}"
+            )
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):
