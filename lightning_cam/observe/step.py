@@ -13,7 +13,7 @@ from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.model.private import function_modes_off, is_flattened, is_part_of_flat, is_partitioned
-from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module
+from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module, read_by_sigmoids
 from lightning_cam.observe.origins import Origin, Origins
 
 
@@ -184,6 +184,8 @@ class StepObserver(Origins):
             found = read_by_loss(name, args, kwargs, self.of)
             if found is None and not self._open and not self._parts:
                 found = read_by_hand(name, args, self.of)
+            elif found is None and (inside := read_by_sigmoids(name, args, self.of)) is not None:
+                found = inside
             elif found is None and self._parts and args and isinstance(args[0], Tensor):
                 self._parts[-1][2].append((name, args[0]))
         except Exception as error:  # an argument of an unusual kind

@@ -212,12 +212,15 @@ class ProbeFinder:
         self, found: Seen | Guessed, watch: StepWatch | None, images: Tensor, known: FolderImages | None
     ) -> Seen | Guessed:
         labels = None if known is None or known.labels is None else known.labels.to(images.device)
-        names = () if known is None else known.names
+        names: tuple[str, ...] = () if known is None else known.names
         count = len(images)
 
         def cycled(rows: Tensor) -> Tensor:
             return rows[torch.arange(count, device=rows.device) % len(rows)]
 
+        if found.rows.names:  # texts, which these images are compared with too
+            texts = found.rows.names
+            names = tuple(f"{name}: {texts[row % len(texts)]}" for row, name in enumerate(names or [""] * count))
         if isinstance(found, Guessed):
             return replace(found, rows=ProbeBatch(found.form.shown(images), labels, names=names).counted())
         if found.unchanged:

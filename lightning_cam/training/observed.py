@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
+from lightning_cam.model.tasks import Labels, OneLogit, Pairs, Task, task_of
 from lightning_cam.observe.consumers import before_normalizing
 from lightning_cam.observe.forms import AS_SHOWN, Form, axes_of
 from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
-from lightning_cam.training.batch import labels_in, regions_in
+from lightning_cam.training.batch import labels_in, regions_in, texts_in
 from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)
@@ -258,6 +258,7 @@ def seen_in(
             for head in heads
             if head.output is not None and head.output.target is not None and head.output.target.shape[:1] == (count,)
         },
+        names=texts_in(args[0], count, module) if isinstance(heads[0].task, Pairs) else (),
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
     return Seen(program, picture, heads, rows, unchanged, place, form)
