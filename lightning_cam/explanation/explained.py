@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import torch
@@ -71,7 +72,7 @@ class Explanation:
         """
         means = {}
         for method, layers in self.layer_maps.items():
-            finest = max(((maps.shape[2], maps.shape[3]) for maps in layers), key=lambda size: size[0] * size[1])
+            finest = max((maps.shape[2:] for maps in layers), key=prod)
             means[method] = torch.stack([resized(maps, finest).mean(0) for maps in layers]).mean(0)
         return means
 
@@ -150,8 +151,12 @@ class Explanation:
         return lines
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does."""
-    if maps.shape[-2:] == size:
+def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does; with planes trilinearly."""
+    size = tuple(size)
+    if maps.shape[-len(size) :] == size:
         return maps
+    if maps.ndim == 5:
+        size = size if len(size) == 3 else (maps.shape[2], *size)
+        return F.interpolate(maps, size=size, mode="trilinear", align_corners=False)
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -20,6 +20,8 @@ from lightning_cam.model.normalization import stated_normalizations
 from lightning_cam.model.output import Forward, OnCopies, Score
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
+from lightning_cam.observe.forms import InForm
+from lightning_cam.observe.planes import form_of_volumes
 from lightning_cam.observe.views import SeveralViews, View
 from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
@@ -56,7 +58,8 @@ def explain(
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
-        images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images.
+        images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images; or
+            volumes (B, C, D, H, W) or videos (B, T, C, H, W), as the model takes them, whose maps are (B, d, h, w).
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
             "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; in
@@ -102,6 +105,9 @@ def explain(
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
     run = forward or model
+    if images.ndim == 5 and not isinstance(run, SeveralViews):
+        form = form_of_volumes(model, images, run)
+        images, run = form.shown(images), InForm(run, form)
     calls = run if isinstance(run, SeveralViews) else None
     if known:  # who has found them before looks often, and has found the views of a forward with them
         layers, calls = known, calls or SeveralViews([View(run)])
@@ -168,7 +174,7 @@ def explain(
         _cat([captured.logits for captured in plain]),
         _cat([captured.class_idx for captured in plain]),
         layers,
-        (images.shape[2], images.shape[3]),
+        (images.shape[-2], images.shape[-1]),
         torch.cat([captured.scores for captured in plain]),
         images=images,
         normalizations=normalizations,
@@ -177,7 +183,7 @@ def explain(
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])
         classes = explanation.class_idx  # one that does not exist has no score either
         difference = scores - (nothing if classes is None else nothing[classes.clamp(0, len(nothing) - 1)])
-        sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
+        sums = {name: explanation.layer_maps[name][0][0].flatten(1).sum(1) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
         explanation = replace(

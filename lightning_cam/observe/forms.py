@@ -1,10 +1,12 @@
 """How a network takes its images, where that is another form than that which they are shown in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from lightning_cam.model.output import forward_of_rows
 from lightning_cam.observe.origins import Origin
 
 # Names that spectrograms go by: what Hugging Face's feature extractors return is (time, frequency), else it is the rows
@@ -18,22 +20,28 @@ class Form:
     """From images as a network takes them to such as are shown, and back.
 
     Args:
-        has_channels: Whether the network takes (B, C, H, W), and not (B, H, W) of one channel.
+        num_axes: Of what the network takes: 4 of images (B, C, H, W), 3 of (B, H, W) of one channel, 5 of volumes and
+            videos.
         axes: What rows and columns are; none if they are those of a picture.
+        planes_first: Whether volumes are (B, T, C, H, W), and not (B, C, D, H, W).
 
     Example:
         >>> import torch
-        >>> form = Form(has_channels=False, axes=("time", "frequency"))
+        >>> form = Form(3, axes=("time", "frequency"))
         >>> form.shown(torch.zeros(2, 100, 64)).shape, form.given(torch.zeros(2, 1, 64, 100)).shape
         (torch.Size([2, 1, 64, 100]), torch.Size([2, 100, 64]))
     """
 
-    has_channels: bool = True
+    num_axes: int = 4
     axes: tuple[str, ...] = ()
+    planes_first: bool = False
 
     def shown(self, given: Tensor) -> Tensor:
-        """Images (B, C, H, W) as they are shown: time from left to right, low frequencies at the bottom."""
-        images = given if self.has_channels else given[:, None]
+        """Images (B, C, H, W) as they are shown: time from left to right, low frequencies at the bottom.
+
+        Volumes and videos are (B, C, D, H, W).
+        """
+        images = given[:, None] if self.num_axes == 3 else given.transpose(1, 2) if self.planes_first else given
         images = images.transpose(-1, -2) if self._is_turned else images
         return images.flip(-2) if self._is_spectrogram else images
 
@@ -41,12 +49,7 @@ class Form:
         """The same as the network takes them."""
         images = images.flip(-2) if self._is_spectrogram else images
         images = images.transpose(-1, -2) if self._is_turned else images
-        return images if self.has_channels else images[:, 0]
-
-    @property
-    def num_axes(self) -> int:
-        """How many axes the network's images have."""
-        return 4 if self.has_channels else 3
+        return images[:, 0] if self.num_axes == 3 else images.transpose(1, 2) if self.planes_first else images
 
     @property
     def words(self) -> str:
@@ -65,6 +68,26 @@ class Form:
 
 
 AS_SHOWN = Form()
+
+
+class InForm:
+    """A forward of images as they are shown.
+
+    Args:
+        forward: What is called with images as the network takes them.
+        form: How that is.
+    """
+
+    def __init__(self, forward: Callable[..., Any], form: Form) -> None:
+        self._forward, self._form = forward, form
+
+    def __call__(self, images: Tensor) -> Any:
+        """Run it."""
+        return self._forward(self._form.given(images))
+
+    def of_rows(self, index: Tensor | slice) -> "InForm":
+        """The same for images that belong to these rows."""
+        return InForm(forward_of_rows(self._forward, index), self._form)
 
 
 def axes_of(names: Sequence[str], origin: Origin | None) -> tuple[str, ...]:

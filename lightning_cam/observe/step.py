@@ -27,7 +27,8 @@ class NetworkCall:
         args: What it was given, tensors cloned.
         kwargs: What it was given by name, likewise.
         pictures: Which of its tensors, in the order of `named_tensors`, are images (B, C, H, W): inputs of the step, or
-            made of them without weights; or (B, H, W), if what is called makes (B, 1, H, W) of them.
+            made of them without weights; or (B, H, W), if what is called makes (B, 1, H, W) of them; or volumes and
+            videos, of five axes.
         given: Origins of its tensors, in that order; None for those that depend on no input.
         within: The network calls that it happened in, outermost first.
         returned: Origins of the tensors that it returned, in that order.
@@ -130,7 +131,9 @@ class StepObserver(Origins):
         raw = [index for index, origin in enumerate(given) if origin is not None and origin.is_raw]
         pictures = [index for index in raw if tensors[index].ndim == 4]
         if not pictures and next(module.parameters(), None) is not None:
-            pictures = [index for index in raw if tensors[index].ndim == 3 and tensors[index].is_floating_point()]
+            floating = [index for index in raw if tensors[index].is_floating_point()]
+            volumes = [index for index in floating if tensors[index].ndim == 5]
+            pictures = volumes or [index for index in floating if tensors[index].ndim == 3]
         if pictures:
             args, kwargs = mapped((args, kwargs), _kept)
             call = NetworkCall(module, number, args, kwargs, pictures, given, tuple(self._open))

@@ -48,8 +48,9 @@ class EmbeddingCapture:
     """What the place where tokens begin showed.
 
     Args:
-        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images.
-        gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
+        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images; of volumes
+            (B, C, d, h, w).
+        gradients: By the name of the rules, of the same shape, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
         blocks: What the blocks did, of the first images; None if not asked for.
     """
@@ -148,6 +149,7 @@ def capture(
     ruled = None
     if embedding is not None and rules:
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
+        sees_blocks = sees_blocks and len(grid_size) == 2  # what they do is told of images
         ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
     output, tensors = _forward(
@@ -213,15 +215,17 @@ def _by_rules(
             (gradient,) = torch.autograd.grad(scores.sum(), output, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
             raise DoesNotApply(f"no gradient of the score reaches {embedding.name or 'the images'}")
-        gradients[name] = _grid(embedding, gradient.detach())
-    activations = _grid(embedding, output.detach())
+        gradients[name] = embedding.layout.to_grid(gradient.detach()).float()
+    activations = embedding.layout.to_grid(output.detach()).float()
     if blank is not None:
-        activations = activations - _grid(embedding, blank)
+        activations = activations - embedding.layout.to_grid(blank).float()
     return EmbeddingCapture(activations, gradients, frozenset(unknown), ruled.blocks)
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
-    return layer.layout.to_grid(output).float()
+    """The grid (B, C, h, w); of volumes (B, C, d * h, w), the planes below one another, as methods know two axes."""
+    grid = layer.layout.to_grid(output).float()
+    return grid if grid.ndim == 4 else grid.flatten(2, 3)
 
 
 def _hvp(gradient: Tensor, output: Tensor) -> Tensor:

@@ -51,6 +51,8 @@ def is_map(call: Call, trace: Trace, batch_size: int) -> bool:
     """Whether an output has the form of what the model's convolutions return, and of no other."""
     assert call.output is not None
     shape = tuple(call.output.shape)
+    if len(shape) == 5:
+        return shape[0] == batch_size and shape[2:] in trace.volumes
     return len(shape) == 4 and shape[0] == batch_size and shape[2:] in trace.grids and shape[1:3] not in trace.grids
 
 

@@ -74,6 +74,8 @@ class CohortSession:
             rows: Of all its images.
             source: What gave them.
         """
+        if rows.images.ndim == 5:  # patterns and suspicions are told of images
+            self.end()
         if not self.collects(trainer):
             return
         self._collector, self._source = self._collector or CohortCollector(self._most), source

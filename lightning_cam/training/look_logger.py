@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_cam.explanation import Explanation, find_methods
 from lightning_cam.printable import printable
+from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
@@ -82,13 +84,14 @@ class LookLogger:
         report = None  # a remote one is no file here that a logger could take along
         if settings.report and isinstance(directory, Path):
             report = directory / f"{file_stem(settings.name)}_report.html"
-        bands = words_of_pictures(probe, loaders, module, settings)
+        self._planes = _planes(layers, embedding)
+        bands = words_of_pictures(probe, loaders, module, settings, self._planes)
         truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0)
         self._run = RunInfo(
             name=settings.name,
             methods=[method.name for method in find_methods(settings.methods)],
             text=self._about(layers, embedding, report, taken, bands),
-            images=pictures_of(probe, loaders, module, settings),
+            images=pictures_of(probe, loaders, module, settings, self._planes),
             labels=probe.labels,
             regions=probe.regions,
             class_names=names,
@@ -116,6 +119,12 @@ class LookLogger:
             Its scalars by tag, () float32.
         """
         self._check_names(explanation)
+        if self._probe.images.ndim == 5:
+            laid = {
+                method: [maps_side_by_side(maps, self._planes) for maps in of_layers]
+                for method, of_layers in explanation.layer_maps.items()
+            }
+            explanation = replace(explanation, layer_maps=laid)
         look = measure(
             explanation,
             self._probe,
@@ -214,6 +223,13 @@ class LookLogger:
                 _log.warning("%s takes no pictures; they go to files in %s.", type(logger).__name__, files)
             sinks.append(sink)
         return sinks
+
+
+def _planes(layers: Sequence[TargetLayer], embedding: TargetLayer | None) -> int:
+    """How many slices or frames are shown of each image: as many as the finest maps have, up to 16; 1 of pictures."""
+    places = [*layers, *([] if embedding is None else [embedding])]
+    counts = [place.layout.grid_size[0] for place in places if len(place.layout.grid_size) == 3]
+    return min(max(counts, default=1), MOST_PLANES)
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:

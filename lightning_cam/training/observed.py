@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.tasks import Labels, OneLogit, Pairs, Task, task_of
 from lightning_cam.observe.consumers import before_normalizing
-from lightning_cam.observe.forms import AS_SHOWN, Form, axes_of
+from lightning_cam.observe.forms import AS_SHOWN, Form, InForm, axes_of
 from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
+from lightning_cam.observe.planes import planes_come_first
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
 from lightning_cam.training.batch import labels_in, regions_in, texts_in
@@ -157,7 +158,7 @@ class Guessed:
         """The network."""
         if self.form == AS_SHOWN:
             return self.network
-        return lambda images: self.network(self.form.given(images))
+        return InForm(self.network, self.form)
 
 
 def names_of(batch: Any) -> list[str]:
@@ -228,15 +229,19 @@ def seen_in(
     images = program.given[index]
     views = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
     moved = network is None and not any(undo_of(origin) is not None for origin in views)
-    if images.ndim not in (3, 4) or not images.is_floating_point() or moved:
+    if images.ndim not in (3, 4, 5) or not images.is_floating_point() or moved:
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
+    planes_first = False
+    if images.ndim == 5:
+        given = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
+        planes_first = bool(given) and planes_come_first(observer.calls, given[0])
     axes = wanted.axes
     if axes is None:
         arguments = [] if network is None else [name for name, _ in named_tensors((network.args, network.kwargs))]
         known = [observation.picture or "", *(arguments[index : index + 1] if isinstance(picture, int) else [])]
         axes = axes_of(known, views[0] if views else None)
-    form = Form(images.ndim == 4, axes)
+    form = Form(images.ndim, axes, planes_first)
     guessed = labels_in(args[0], count)
     heads = [Head()] if wanted.whole else _heads(observation.outputs, observer, count, wanted.head)
     if not heads:

@@ -1,7 +1,7 @@
 """The probe for people: its images as they look, what is true of them, and what it holds, in words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lightning_cam.model.normalization import (
 )
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
+from lightning_cam.render.planes import side_by_side, spread
 from lightning_cam.training.data import as_statistics
 from lightning_cam.training.observed import Head
 from lightning_cam.training.probe import ProbeBatch
@@ -35,7 +36,9 @@ class Truth:
     present: Tensor | None = None
 
 
-def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings) -> Tensor:
+def pictures_of(
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+) -> Tensor:
     """The probe's images as a person would see them.
 
     Args:
@@ -43,11 +46,17 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
         loaders: Of the validation, whose transforms may tell how images were normalized.
         module: The model, which may tell it too.
         settings: `mean`, `std` and `rgb` of the user.
+        planes: How many slices or frames are shown of each image that has them, side by side.
 
     Returns:
         (N, 3, H, W) uint8, on the images' device.
     """
     images = probe.images if probe.shown is None else probe.shown
+    if images.ndim == 5:
+        chosen = spread(images.shape[2], planes).to(images.device)
+        flat = images.index_select(2, chosen).transpose(1, 2).flatten(0, 1)
+        pictures = pictures_of(replace(probe, images=flat, shown=None), loaders, module, settings)
+        return side_by_side(pictures.unflatten(0, (-1, planes)).transpose(1, 2))
     bands = _bands(images, settings)
     if max(bands) >= images.shape[1]:
         raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
@@ -59,9 +68,19 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
     return to_uint8(unnormalize(images[:, bands].float(), mean, std))
 
 
-def words_of_pictures(probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings) -> str:
+def words_of_pictures(
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+) -> str:
     """What is to be said of how `pictures_of` shows images that are no colors, a sentence, or nothing."""
     images = probe.images if probe.shown is None else probe.shown
+    if images.ndim == 5:
+        count = images.shape[2]
+        kind, one = ("videos", "frames") if images.shape[1] == 3 else ("volumes", "slices")
+        flat = replace(probe, images=images.transpose(1, 2).flatten(0, 1), shown=None)
+        return (
+            f" Images are {kind}: of {count} {one} pictures show {planes} side by side, in rows; no findings are made "
+            f"of them.{words_of_pictures(flat, loaders, module, settings)}"
+        )
     bands, count = _bands(images, settings), images.shape[1]
     if count == 3 and settings.rgb is None:
         return ""

@@ -16,7 +16,8 @@ class ProbeBatch:
     """Images that are looked at again and again, and what is known about them.
 
     Args:
-        images: (N, C, H, W) floating, as what is explained takes them.
+        images: (N, C, H, W) floating, as what is explained takes them, or in a form that can be shown; of volumes and
+            videos (N, C, D, H, W).
         labels: (N,) int64, -1 where an image has none; or None.
         regions: (N, H, W) bool, where the object is, or None.
         num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask
@@ -83,7 +84,12 @@ class ProbeBatch:
             ValueError, TypeError, KeyError, AttributeError: That is no state of a probe.
         """
         images, labels, regions = state["images"], state.get("labels"), state.get("regions")
-        if images.ndim != 4 or not len(images) or not images.is_floating_point() or not bool(images.isfinite().all()):
+        if (
+            images.ndim not in (4, 5)
+            or not len(images)
+            or not images.is_floating_point()
+            or not bool(images.isfinite().all())
+        ):
             raise ValueError(f"probe: expected finite images (N, C, H, W), got {form_of(images)}")
         if labels is not None and (labels.shape != images.shape[:1] or bool((labels < -1).any())):
             raise ValueError(f"probe: expected labels ({len(images)},) from -1 on, got {form_of(labels)}")
