@@ -1,5 +1,6 @@
 """Layers through which all goes that a model knows of an image: where relevance is read, and a CNN's last map."""
 
+import torch
 from torch import Tensor
 
 from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
@@ -40,6 +41,24 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
         return None
     # Of the modules that return it the innermost.
     return min((call for call in maps if same(call.output_print, last.output_print)), key=lambda call: call.end)
+
+
+def last_map_of_planes(trace: Trace, images: Tensor) -> Call | None:
+    """The last map of convolutions that each plane of (B, C, D, H, W) goes through by itself; None if there is none."""
+    if images.ndim != 5:
+        return None
+    planes = len(images) * images.shape[2]
+    maps = [
+        call
+        for call in gates(trace, images)
+        if (output := call.output) is not None and output.ndim == 4 and len(output) == planes and _has_places(call)
+    ]
+    return max((call for call in maps if tuple(_sides(call)) in trace.grids), key=lambda call: call.end, default=None)
+
+
+def _sides(call: Call) -> torch.Size:
+    assert call.output is not None
+    return call.output.shape[2:]
 
 
 def _has_places(call: Call) -> bool:

@@ -75,11 +75,10 @@ def words_of_pictures(
     images = probe.images if probe.shown is None else probe.shown
     if images.ndim == 5:
         count = images.shape[2]
-        kind, one = ("videos", "frames") if images.shape[1] == 3 else ("volumes", "slices")
         flat = replace(probe, images=images.transpose(1, 2).flatten(0, 1), shown=None)
         return (
-            f" Images are {kind}: of {count} {one} pictures show {planes} side by side, in rows; no findings are made "
-            f"of them.{words_of_pictures(flat, loaders, module, settings)}"
+            f" Images have {count} planes (slices, frames, or instances of a bag): pictures show {planes} side by "
+            f"side, in rows, and no findings are made.{words_of_pictures(flat, loaders, module, settings)}"
         )
     bands, count = _bands(images, settings), images.shape[1]
     if count == 3 and settings.rgb is None:

@@ -62,10 +62,15 @@ class ProbeBatch:
         if images is None:
             shapes = [f"{key or 'tensor'} {form_of(value)}" for key, value in named_tensors(batch)]
             found = ", ".join(shapes[:3]) + (f" and {len(shapes) - 3} more" if len(shapes) > 3 else "")
+            of_features = (
+                "; bags of features (B, N, F) hold no pictures: explain a model of the patches, (B, N, C, H, W)"
+                if any(tensor.ndim == 3 and tensor.is_floating_point() for _, tensor in named_tensors(batch))
+                else ""
+            )
             raise ValueError(
                 "the network was not seen to be given images, and the batch holds none that could be guessed (a "
                 f"floating (B, C, H, W) tensor with 1, 3 or 4 channels; it holds {found or 'no tensor'}); give "
-                "probe=, a tensor of images as forward= takes them, and forward="
+                f"probe=, a tensor of images as forward= takes them, and forward={of_features}"
             )
         labels, regions = labels_in(batch, len(images)), regions_in(batch, images)
         # The batch of a stand-alone validation is made of inference tensors; their clones outside of it are not.

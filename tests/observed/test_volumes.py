@@ -212,7 +212,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path, name):
 
 def test_it_is_said_what_is_shown(tmp_path):
     result = fit(made("MONAI ViT"), tmp_path, callback=callback())
-    said = "Images are volumes: of 32 slices pictures show 4 side by side, in rows"
+    said = "Images have 32 planes (slices, frames, or instances of a bag): pictures show 4 side by side"
     assert said in result.runs[0].text
     shown = result.runs[0].images[:, 0].float() / 255
     slices = made("MONAI ViT")[2].dataset.x[:, 0, 4::8]  # the middle one of each cell
