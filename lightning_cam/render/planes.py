@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_PLANES = 16  # that are shown of an image
-_MOST_IN_A_ROW = 4  # of so few planes that they need no second row
+_MOST_IN_A_ROW = 3  # of so few planes that they need no second row
 
 
 def spread(count: int, shown: int) -> Tensor:

@@ -197,7 +197,7 @@ class ProbeFinder:
         """The same with the rows of the images that the user named."""
         given = self._settings.probe
         if isinstance(given, (str, Tensor, ProbeBatch)):
-            return self._of_images(found, watch, *self._images(given, found.rows))
+            return self._of_images(found, watch, *self._images(given, found))
         with random_states_kept():  # transforms of validation can be random too
             batch = given
             if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
@@ -251,9 +251,9 @@ class ProbeFinder:
             raise ValueError("probe: the validation step gives these images to no network that was seen")
         return seen
 
-    def _images(self, given: str | Tensor | ProbeBatch, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
+    def _images(self, given: str | Tensor | ProbeBatch, found: Seen | Guessed) -> tuple[Tensor, FolderImages | None]:
         """The images on the model's device, and what is known of them."""
-        known = None
+        known, rows = None, found.rows
         if isinstance(given, ProbeBatch):
             known = FolderImages(given.images, given.labels, None, given.names)
             given = given.images
@@ -265,13 +265,14 @@ class ProbeFinder:
             given = known.images
         self._given = known
         seen = rows.images if rows.shown is None else rows.shown
-        if given.shape[2:] != seen.shape[2:] and seen.shape[2:] != (1, 1):
+        sides = found.form.shown(given).shape[2:] if given.ndim == found.form.num_axes else given.shape[2:]
+        if sides != seen.shape[2:] and seen.shape[2:] != (1, 1):
             _log.warning(
-                "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-                "%d×%d; should the model not take them, resize and crop them in that transform.",
+                "probe: the images of %r are %s after the validation transform, those of the validation batch "
+                "%s; should the model not take them, resize and crop them in that transform.",
                 self._settings.probe if isinstance(self._settings.probe, str) else "the tensor",
-                *given.shape[2:],
-                *seen.shape[2:],
+                "×".join(map(str, sides)),
+                "×".join(map(str, seen.shape[2:])),
             )
         return self._trainer.precision_plugin.convert_input(given.to(self._module.device)), known
 

@@ -167,6 +167,13 @@ def test_axes_of_the_user(tmp_path):
     assert torch.equal(turned.probe.images, plain.probe.images.flip(2))
 
 
+def test_a_probe_of_the_user(tmp_path):
+    given = Tones(4, 5).x  # (B, time, frequency)
+    result = fit((HuggingFace(ast()), *sounds()), tmp_path, 1, callback(methods="hirescam", probe=given))
+    assert not result.off and torch.equal(result.probe.images[:, 0], given.transpose(1, 2).flip(1))
+    assert not any("after the validation transform" in text for text in result.said)
+
+
 def test_training_is_the_same_bit_for_bit(tmp_path):
     make = {"train_loader": lambda: sounds()[0], "val_loader": lambda: sounds()[1]}
     compare(tmp_path, make=lambda: HuggingFace(ast()), max_epochs=1, **make)

@@ -128,7 +128,7 @@ def test_a_change_in_one_cell_of_one_plane_is_found_there(tmp_path, name):
     explainer, images = result.shown[0].explainer, result.probe.images[:2]
     layer = explainer.layers[-1]
     assert str(layer.layout) == layout and images.shape == (2, channels, planes, SIDE, SIDE)
-    d, h, w = layer.layout.grid_size
+    _, h, w = layer.layout.grid_size
     generator = torch.Generator().manual_seed(4)
     with looking(result.module):
         for plane, row, column in ((0, 0, 3), (2, 1, 2), (3, 3, 0)):
@@ -141,7 +141,7 @@ def test_a_change_in_one_cell_of_one_plane_is_found_there(tmp_path, name):
             assert ((hottest // w % h - (row + 0.5) * h / 4 + 0.5).abs() <= h / 8 + beside).all()
             assert ((hottest % w - (column + 0.5) * w / 4 + 0.5).abs() <= w / 8 + beside).all()
     shown = result.looks[-1].maps["hirescam"]
-    assert shown.shape == (12, 1 * h if d == 1 else h, 4 * w) and result.runs[0].images.shape == (12, 3, SIDE, 4 * SIDE)
+    assert shown.shape == (12, 2 * h, 2 * w) and result.runs[0].images.shape == (12, 3, 2 * SIDE, 2 * SIDE)
 
 
 @pytest.mark.parametrize("name", ["MONAI ViT", "VideoMAE", "TimeSformer"])
@@ -217,7 +217,14 @@ def test_it_is_said_what_is_shown(tmp_path):
     shown = result.runs[0].images[:, 0].float() / 255
     slices = made("MONAI ViT")[2].dataset.x[:, 0, 4::8]  # the middle one of each cell
     low, high = slices.quantile(0.02), slices.quantile(0.98)
-    assert_close(shown, ((torch.cat(list(slices.unbind(1)), 2) - low) / (high - low)).clamp(0, 1), rtol=0, atol=0.01)
+    assert_close(shown, ((side_by_side(slices) - low) / (high - low)).clamp(0, 1), rtol=0, atol=0.01)
+
+
+def test_a_probe_of_the_user(tmp_path):
+    clips = Cubes(4, 3, 8, 2, 5).x.transpose(1, 2)  # as the model takes them
+    result = fit(made("VideoMAE"), tmp_path, callback=callback(methods="hirescam", probe=clips))
+    assert not result.off and torch.equal(result.probe.images, clips.transpose(1, 2))
+    assert not any("after the validation transform" in text for text in result.said)
 
 
 def test_what_is_made_for_images_is_refused():
