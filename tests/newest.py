@@ -44,6 +44,7 @@ NEWEST = {
             "test_the_hottest_cell_is_the_cube[MONAI ViT]",
             "test_training_is_the_same_bit_for_bit[MONAI ViT]",
             "test_it_is_said_what_is_shown",
+            "test_tiles_show_the_slice_with_most_evidence",
             "test_what_is_made_for_images_is_refused",
             "test_a_score_of_a_volume_that_is_made_for_a_volume",
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_cam.explanation import Explanation, find_methods
 from lightning_cam.printable import printable
-from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side
+from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side, spread
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.timeline.files import file_stem
 from lightning_cam.training.checks import Checks
@@ -19,9 +19,10 @@ from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.data import find_class_names, loaders_of
 from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
-from lightning_cam.training.look import RunInfo, measure
+from lightning_cam.training.look import measure
 from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of, words_of_pictures
 from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
     SINKS,
@@ -99,6 +100,7 @@ class LookLogger:
             texts=truth.texts,
             present=truth.present,
             has_classes=self._task is None or self._task.has_classes,
+            slices=_slices(probe.images, self._planes),
         )
         _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), holds(probe, count), bands)
         # In a `fast_dev_run` everything is tried, and nothing is written.
@@ -230,6 +232,12 @@ def _planes(layers: Sequence[TargetLayer], embedding: TargetLayer | None) -> int
     places = [*layers, *([] if embedding is None else [embedding])]
     counts = [place.layout.grid_size[0] for place in places if len(place.layout.grid_size) == 3]
     return min(max(counts, default=1), MOST_PLANES)
+
+
+def _slices(images: Tensor, shown: int) -> tuple[int, ...]:
+    """Numbers of the slices that are shown, from 1 on; none of what has colors, such as frames and patches."""
+    is_volume = images.ndim == 5 and images.shape[1] != 3
+    return tuple(int(number) + 1 for number in spread(images.shape[2], shown)) if is_volume else ()
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:

@@ -17,6 +17,8 @@ from transformers import (
 from lightning_cam import TokenLayout, TransformerCAMCallback, explain
 from lightning_cam.model.untouched import looking
 from lightning_cam.render.planes import maps_side_by_side, side_by_side
+from lightning_cam.training.look import draw
+from lightning_cam.training.slices import slice_with_most_evidence
 from tests.observed.data import Base, Plain
 from tests.observed.run import fit
 from tests.training import compare
@@ -251,6 +253,30 @@ def test_layouts_with_planes():
     assert torch.equal(layout.to_grid(tokens), values.permute(0, 4, 1, 2, 3))
     with pytest.raises(ValueError, match="D for planes"):
         TokenLayout("NLC", (3, 2, 2))
+
+
+def test_tiles_show_the_slice_with_most_evidence(tmp_path):
+    result = fit(made("MONAI ViT"), tmp_path, callback=callback(methods="hirescam"))
+    run, relevance = result.runs[0], torch.zeros(12, 4, 2, 2)
+    assert run.slices == (5, 13, 21, 29)  # of 32, the middle ones of the cells
+    for volume in range(12):
+        relevance[volume, volume % 4, 1, 0] = 1
+        relevance[volume, (volume + 1) % 4] = -1
+    images = run.images.float() / 255
+    tiles, maps, captions = slice_with_most_evidence(images, side_by_side(relevance), run, 3)
+    for volume in range(12):
+        row, column = divmod(volume % 4, 2)
+        slow = images[volume, :, row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+        assert torch.equal(tiles[volume], slow) and torch.equal(maps[volume], relevance[volume, volume % 4])
+    assert captions._texts[:3] == ["slice 5 0", "slice 13 1", "slice 21 2"]
+    right = captions.right(torch.tensor([0, 0, 2]), torch.arange(3))
+    assert right.tolist() == [True, False, True]
+    assert set(draw(result.looks[-1], run).pictures) >= {"cam/hirescam", "cam/hirescam/filmstrip"}
+
+
+def test_videos_show_their_frames_side_by_side(tmp_path):
+    result = fit(made("VideoMAE"), tmp_path, callback=callback(methods="hirescam"))
+    assert result.runs[0].slices == ()
 
 
 def test_planes_side_by_side():
