@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lightning_cam.explanation.picture import picture
 from lightning_cam.model.normalization import Statistics
+from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.resolve import TargetLayer
 
@@ -41,7 +42,7 @@ class Explanation:
         unknown: Operations that the rules of these methods do not know, and that relevance may be lost in.
         blocks: With these methods, what the model's attentions do on the first images, by name one number (L,) float32
             per attention, see `BlockStatistics`.
-        images: (B, C, H, W), what was explained, to be drawn under the maps.
+        images: (B, C, H, W), or (B, C, D, H, W), what was explained, to be drawn under the maps.
         normalizations: What they may have been normalized with: means and standard deviations.
     """
 
@@ -87,7 +88,7 @@ class Explanation:
             size: Height and width of the result; by default those of the images.
 
         Returns:
-            (B, H, W) float32 in [0, 1], on the images' device.
+            (B, H, W) float32 in [0, 1], on the images' device; of volumes (B, d, H, W), all planes on one scale.
 
         Raises:
             ValueError: `method` was not computed.
@@ -95,8 +96,8 @@ class Explanation:
         if method not in self.layer_maps:
             raise ValueError(f"method: {method!r} was not computed, there are {', '.join(self.layer_maps)}")
         size = size or self.image_size
-        layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
-        return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
+        layers = [resized(_scaled(maps.relu()), size) for maps in self.layer_maps[method]]
+        return _scaled(torch.stack(layers).relu().mean(0)).mean(0)
 
     def show(self) -> None:
         """Show images and heatmaps: in a notebook under the cell, elsewhere in the system's viewer of pictures."""
@@ -135,7 +136,12 @@ class Explanation:
         if self.images is None:
             raise ValueError("images: this explanation was put together without images to draw")
         heatmaps = {method: self.heatmap(method) for method in self.layer_maps}
-        return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
+        images = self.images
+        if images.ndim == 5:
+            planes = min(MOST_PLANES, max(heat.shape[1] for heat in heatmaps.values()))
+            images = maps_side_by_side(images, planes)
+            heatmaps = {method: maps_side_by_side(heat, planes) for method, heat in heatmaps.items()}
+        return picture(images, self.normalizations, heatmaps, self._lines(len(images)))
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""
@@ -149,6 +155,13 @@ class Explanation:
             explained = f"class {index}" + (f", {row[index]:.0%}" if 0 <= index < len(row) else "")
             lines.append(explained if index == best else f"{explained}; predicted: class {best}, {row[best]:.0%}")
         return lines
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """Maps (V, B, h, w) in [0, 1], those of volumes (V, B, d, h, w) each as a whole."""
+    if maps.ndim == 4:
+        return to_unit_interval(maps)
+    return to_unit_interval(maps.flatten(-3, -2)).unflatten(-2, maps.shape[-3:-1])
 
 
 def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:

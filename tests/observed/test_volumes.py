@@ -246,6 +246,16 @@ def test_a_score_of_a_volume_that_is_made_for_a_volume():
     assert explanation.maps["hirescam"].shape == (1, 2, 2, 2) and explanation.maps["hirescam"].any()
 
 
+def test_heatmaps_of_a_volume_have_one_scale(tmp_path):
+    module, _, loader = made("VideoMAE")
+    explanation = explain(module.model, next(iter(loader))["pixel_values"][:2], "hirescam")
+    heat, maps = explanation.heatmap("hirescam", (4, 4)), explanation.maps["hirescam"].relu()
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    assert_close(heat, (maps - low) / (high - low), rtol=1e-3, atol=1e-4)
+    assert explanation.heatmap("hirescam").shape == (2, 4, SIDE, SIDE)
+    assert explanation.save(tmp_path / "x.png").stat().st_size > 0
+
+
 def test_layouts_with_planes():
     values = torch.arange(2 * 3 * 2 * 2 * 5.0).view(2, 3, 2, 2, 5)  # B D H W C
     layout = TokenLayout("(B D) (H W) C", (3, 2, 2), num_prefix_tokens=1)
