@@ -1,5 +1,6 @@
 """Scores to explain instead of a class: callables from the model's output to one number per image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.model.output import logits_of
+from lightning_cam.model.output import logits_of, outputs_of
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,41 @@ class EmbeddingSimilarity:
                 f"reference: has {self._vector.shape[1]} numbers, but the model's embeddings have {embeddings.shape[1]}"
             )
         return F.cosine_similarity(embeddings, self._vector.to(embeddings.device, non_blocking=True), dim=1)
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Texts as classes: a `forward=` for models of images and texts, which puts out a logit for each text.
+
+    `z_k = scale * cos(f(image), t_k)`, as in zero-shot classification (Radford et al. 2021, "Learning Transferable
+    Visual Models From Natural Language Supervision", sec. 3.1.2, arXiv:2103.00020).
+
+    Args:
+        encode_image: From images to their features (B, D), such as `model.encode_image` of open_clip or
+            `model.get_image_features` of Hugging Face's CLIP.
+        text_features: (classes, D) floating, of the texts, of any length: only their directions count.
+        scale: What similarities are multiplied by, as the model's `logit_scale.exp()`: 100 in OpenAI's.
+
+    Raises:
+        ValueError: `text_features` are not one vector per class, or less than two.
+
+    Example:
+        >>> forward = ZeroShot(torch.nn.Flatten(), torch.eye(2), scale=10.0)
+        >>> forward(torch.tensor([3.0, 4.0]).view(1, 1, 1, 2))
+        tensor([[6., 8.]])
+    """
+
+    encode_image: Callable[..., Any]
+    text_features: Tensor
+    scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.text_features.shape)
+        if len(shape) != 2 or shape[0] < 2:
+            raise ValueError(f"text_features: expected one vector per class, (classes, D), got shape {shape}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of images (B, C, H, W)."""
+        features = outputs_of(self.encode_image(images), len(images))
+        texts = self.text_features.detach().to(features, non_blocking=True)
+        return self.scale * F.normalize(features, dim=1) @ F.normalize(texts, dim=1).T

@@ -67,4 +67,25 @@ NEWEST = {
             "test_what_reads_pixels_is_seen[*DiceLoss*]",
         )
     },
+    **{
+        f"tests/observed/test_image_and_text.py::{test}[open_clip, *]": "open_clip goes with newer torch and timm"
+        for test in (
+            "test_the_similarity_with_the_own_text_is_explained",
+            "test_training_is_the_same_bit_for_bit",
+        )
+    },
+    **{
+        f"tests/observed/test_volumes.py::{test}": "MONAI goes with newer torch"
+        for test in (
+            "test_a_change_in_one_cell_of_one_plane_is_found_there[MONAI ViT]",
+            "test_maps_are_those_of_a_slow_reference[MONAI ViT]",
+            "test_whole_depth_relevance_adds_up_as_that_of_images_does[MONAI ViT]",
+            "test_the_hottest_cell_is_the_cube[MONAI ViT]",
+            "test_training_is_the_same_bit_for_bit[MONAI ViT]",
+            "test_it_is_said_what_is_shown",
+            "test_tiles_show_the_slice_with_most_evidence",
+            "test_what_is_made_for_images_is_refused",
+            "test_a_score_of_a_volume_that_is_made_for_a_volume",
+        )
+    },
 }

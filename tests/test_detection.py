@@ -131,9 +131,9 @@ class Outside(LightningModule):
 @pytest.mark.parametrize(
     ("name", "reads", "said"),
     [
-        ("detr", "inside", "`cross_entropy` reads its output: objects, a class and a box for each query."),
-        ("yolos", "softmax", "`softmax` reads its output: objects, a class and a box for each query."),
-        ("yolos", "focal", "`binary_cross_entropy_with_logits` reads its output: objects, a class and a box"),
+        ("detr", "inside", "`cross_entropy` reads its output as objects, a class and a box for each query."),
+        ("yolos", "softmax", "`softmax` reads its output as objects, a class and a box for each query."),
+        ("yolos", "focal", "`binary_cross_entropy_with_logits` reads its output as objects, a class and a box"),
         ("yolos", "", "what reads its output was not seen, objects, a class and a box for each query is a guess."),
     ],
 )

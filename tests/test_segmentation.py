@@ -270,7 +270,7 @@ def test_what_reads_pixels_is_seen(tmp_path, caplog, model, loss, by, words, map
     caplog.set_level("INFO", "lightning_cam")
     callback = TransformerCAMCallback(methods="hirescam", num_samples=6, on_error="raise", report=False, cohort=None)
     trainer(tmp_path, callback).validate(lit, segmentation_loader(6, 3), verbose=False)
-    assert f"`{by}` reads its output: {words}." in caplog.text
+    assert f"`{by}` reads its output as {words}." in caplog.text
     timeline = read_timeline(tmp_path)
     count = 6 // maps
     assert timeline.texts == [f"image {number + 1}" for number in range(count) for _ in range(maps)]

@@ -12,15 +12,11 @@ from lightning_cam.methods.cells import shared_out
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.observe.places import Undo
 from lightning_cam.passes.capture import Capture
-from lightning_cam.passes.method_inputs import MethodInputs
+from lightning_cam.passes.method_inputs import OF_IMAGES, MethodInputs
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS
 
 _log = logging.getLogger(__name__)
-
-
-# What methods need whose maps are of the images' pixels, wherever these go.
-_OF_IMAGES = frozenset({"images", "input_gradients", "bias_gradients", "gradient_images", "score_images", "grad_cam"})
 
 
 class Augmented(NamedTuple):
@@ -92,13 +88,13 @@ def sum_of_calls(
         places = list(layers) if method.per_layer else [layers[-1]]
         if embedding is not None and "embedding" in method.needs:
             places = [embedding]
-        if method.needs.isdisjoint(_OF_IMAGES) and places[0].name != PIXELS:
+        if method.needs.isdisjoint(OF_IMAGES) and places[0].name != PIXELS:
             found = [
                 [undo(place.on_image(layer)) for place, layer in zip(places, of_call, strict=True)]
                 for of_call, undo in zip(found, undos, strict=True)
             ]
         maps[method.name] = found[0]
-        if any("gradients" in need or need == "gradient_images" for need in method.needs):
+        if len(found) > 1 and any("gradients" in need or need == "gradient_images" for need in method.needs):
             maps[method.name] = [_sum(layers_of) for layers_of in zip(*found, strict=True)]
     return plain, maps
 

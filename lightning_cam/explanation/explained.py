@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from lightning_cam.explanation.picture import picture
 from lightning_cam.methods import METHODS
 from lightning_cam.model.normalization import Statistics
 from lightning_cam.model.parts import Parts
+from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side
 from lightning_cam.render.scale import to_colors, to_unit_interval
 from lightning_cam.resolve import TargetLayer
 
@@ -47,7 +49,7 @@ class Explanation:
         block_maps: With `blocks` given, for each of these methods what each block and, last, the head read of each
             position, each (B, h, w) float32 on the block's own grid, at most 16 cells a side: the relevance there
             before the block less that behind it. Without views of test-time augmentation.
-        images: (B, C, H, W), what was explained, to be drawn under the maps.
+        images: (B, C, H, W), or (B, C, D, H, W), what was explained, to be drawn under the maps.
         normalizations: What they may have been normalized with: means and standard deviations.
         parts: Which region or object of each image is explained, where the model's output says something of such; the
             logits are then those of the part.
@@ -82,7 +84,7 @@ class Explanation:
         """
         means = {}
         for method, layers in self.layer_maps.items():
-            finest = max(((maps.shape[-2], maps.shape[-1]) for maps in layers), key=lambda size: size[0] * size[1])
+            finest = max((maps.shape[2:] for maps in layers), key=prod)
             means[method] = torch.stack([resized(maps, finest).mean(0) for maps in layers]).mean(0)
             whole = METHODS[method].whole if method in METHODS else None
             if whole is not None:
@@ -105,7 +107,7 @@ class Explanation:
             size: Height and width of the result; by default those of the images.
 
         Returns:
-            (B, H, W) float32 in [0, 1], on the images' device.
+            (B, H, W) float32 in [0, 1], on the images' device; of volumes (B, d, H, W), all planes on one scale.
 
         Raises:
             ValueError: `method` was not computed.
@@ -115,8 +117,8 @@ class Explanation:
         if method in self.color_maps:
             raise ValueError(f"method: {method!r} has colors, not heat; read color_maps")
         size = size or self.image_size
-        layers = [resized(to_unit_interval(maps.relu()), size) for maps in self.layer_maps[method]]
-        return to_unit_interval(torch.stack(layers).relu().mean(0)).mean(0)
+        layers = [resized(_scaled(maps.relu()), size) for maps in self.layer_maps[method]]
+        return _scaled(torch.stack(layers).relu().mean(0)).mean(0)
 
     def show(self) -> None:
         """Show images and heatmaps: in a notebook under the cell, elsewhere in the system's image viewer."""
@@ -154,9 +156,13 @@ class Explanation:
     def _picture(self) -> Image.Image:
         if self.images is None:
             raise ValueError("images: this explanation was created without images, so it cannot be drawn")
-        colors = self.color_maps
+        colors, images = self.color_maps, self.images
         heatmaps = {m: to_colors(colors[m]) if m in colors else self.heatmap(m) for m in self.layer_maps}
-        return picture(self.images, self.normalizations, heatmaps, self._lines(len(self.images)))
+        if images.ndim == 5:
+            planes = min(MOST_PLANES, max(heat.shape[1] for heat in heatmaps.values()))
+            images = maps_side_by_side(images, planes)
+            heatmaps = {method: maps_side_by_side(heat, planes) for method, heat in heatmaps.items()}
+        return picture(images, self.normalizations, heatmaps, self._lines(len(images)))
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""
@@ -174,8 +180,19 @@ class Explanation:
         return lines
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does."""
-    if maps.shape[-2:] == size:
+def _scaled(maps: Tensor) -> Tensor:
+    """Maps (V, B, h, w) in [0, 1], those of volumes (V, B, d, h, w) each as a whole."""
+    if maps.ndim == 4:
+        return to_unit_interval(maps)
+    return to_unit_interval(maps.flatten(-3, -2)).unflatten(-2, maps.shape[-3:-1])
+
+
+def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(V, B, h, w) to `size`, bilinearly between the centers of cells, as OpenCV does; with planes trilinearly."""
+    size = tuple(size)
+    if maps.shape[-len(size) :] == size:
         return maps
+    if maps.ndim == 5:
+        size = size if len(size) == 3 else (maps.shape[2], *size)
+        return F.interpolate(maps, size=size, mode="trilinear", align_corners=False)
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

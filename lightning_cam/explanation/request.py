@@ -80,9 +80,12 @@ def as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:
 
 def check(images: Tensor, class_idx: int | Tensor | None, batch_size: int | None) -> None:
     """Raise a ValueError that names the invalid argument."""
-    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+    if not isinstance(images, Tensor) or images.ndim not in (4, 5) or not images.is_floating_point() or not len(images):
         came = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images: expected a floating tensor of shape (B, C, H, W) with B at least 1, got {came}")
+        raise ValueError(
+            "images: expected a floating tensor of shape (B, C, H, W), or of volumes (B, C, D, H, W) or videos "
+            f"(B, T, C, H, W), with B at least 1, got {came}"
+        )
     if isinstance(class_idx, Tensor) and (class_idx.shape != (len(images),) or class_idx.is_floating_point()):
         raise ValueError(
             f"class_idx: expected an int or one integer per image, shape ({len(images)},), "

@@ -24,6 +24,8 @@ from lightning_cam.model.output import Forward, NoLogits, OnCopies, Score, no_sc
 from lightning_cam.model.parts import Parts
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
+from lightning_cam.observe.forms import InForm
+from lightning_cam.observe.planes import form_of_volumes
 from lightning_cam.observe.views import SeveralViews, View
 from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
@@ -67,7 +69,8 @@ def explain(
 
     Args:
         model: A classifier, on the device of `images`, in any mode.
-        images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images.
+        images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images; or
+            volumes (B, C, D, H, W) or videos (B, T, C, H, W), as the model takes them, whose maps are (B, d, h, w).
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
             "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; for
@@ -165,6 +168,9 @@ def _explain(
     known = [layer for layer in given if isinstance(layer, TargetLayer)]
     named = [layer for layer in given if not isinstance(layer, TargetLayer)] or None
     run = forward
+    if images.ndim == 5 and not isinstance(run, SeveralViews):
+        form = form_of_volumes(model, images, run)
+        images, run = form.shown(images), InForm(run, form)
     calls = run if isinstance(run, SeveralViews) else None
     if known:  # who has found them before looks often, and has found the views of a forward with them
         layers, calls = known, calls or SeveralViews([View(run)])
@@ -238,7 +244,7 @@ def _explain(
         _cat([captured.logits for captured in plain]),
         _cat([captured.class_idx for captured in plain]),
         layers,
-        (images.shape[2], images.shape[3]),
+        (images.shape[-2], images.shape[-1]),
         torch.cat([captured.scores for captured in plain]),
         images=images,
         normalizations=normalizations,
@@ -251,7 +257,7 @@ def _explain(
             own = classes.clamp(0, nothing.shape[1] - 1)[:, None]
             nothing = nothing.expand(len(own), -1).gather(1, own)[:, 0]
         difference = scores - nothing
-        sums = {name: explanation.layer_maps[name][0][0].sum((1, 2)) for name in whole_depth}
+        sums = {name: explanation.layer_maps[name][0][0].flatten(1).sum(1) for name in whole_depth}
         found = {name: total / difference for name, total in sums.items()}
         at_embedding = [captured.embedding for captured in plain if captured.embedding is not None]
         explanation = replace(

@@ -83,6 +83,6 @@ def lrp_ah_ln(*, embedding: Tensor, lrp_ah_ln_gradients: Tensor) -> Tensor:
 def _in_cells(embedding: Tensor, gradients: Tensor) -> Tensor:
     """Relevance `(B, h, w)`, summed over channels and in cells where the grid is finer than a record needs."""
     relevance = (embedding * gradients).sum(dim=1)
-    height, width = relevance.shape[1:]
+    height, width = relevance.shape[-2:]  # each plane of a volume by itself
     side = ceil(max(height, width) / _MOST_CELLS)
     return shared_out(relevance, (ceil(height / side), ceil(width / side)))

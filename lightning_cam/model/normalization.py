@@ -15,6 +15,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard de
 _INNER = ("dataset", "datasets", "transform", "transforms", "image_transform", "val_transform")
 _MOST_ITEMS, _MOST_IN_ONE, _LONGEST_WALK = 1000, 100, 0.5  # of a walk in all, of one container, seconds
 _MOST_NORMALIZED = 10.0  # of images that are none of bytes
+_MOST_VALUES = 2**20  # of a band, whose percentiles are looked for
 _TOLERANCE = 0.05  # resampling overshoots, half precision rounds
 
 
@@ -78,6 +79,18 @@ def find_normalization(images: Tensor, stated: Sequence[Statistics]) -> tuple[Te
     Returns:
         Mean and standard deviation, (C,) float32 on the device of `images`.
     """
+    known = known_normalization(images, stated)
+    if known is not None:
+        return known
+    if images.shape[1] != 3:
+        return between_percentiles(images)
+    low, high = images.float().min(), images.float().max()
+    std = 1 / (high - low).clamp_min(1e-7)
+    return (-low * std).expand(3), std.expand(3)
+
+
+def known_normalization(images: Tensor, stated: Sequence[Statistics]) -> tuple[Tensor, Tensor] | None:
+    """The first of what `find_normalization` tries under which the images return to [0, 1]; None if none does."""
     low, high = images.float().amin((0, 2, 3)), images.float().amax((0, 2, 3))
     bytes_ = [((0.0,), (1 / 255,))] if low.min() >= 0 and high.max() > _MOST_NORMALIZED else []
     for found in [((0.0,), (1.0,)), *bytes_, *stated]:
@@ -86,8 +99,16 @@ def find_normalization(images: Tensor, stated: Sequence[Statistics]) -> tuple[Te
         mean, std = (torch.tensor(values, device=images.device).expand(len(low)) for values in found)
         if ((low * std + mean) >= -_TOLERANCE).all() and ((high * std + mean) <= 1 + _TOLERANCE).all():
             return mean, std
-    std = 1 / (high.max() - low.min()).clamp_min(1e-7)
-    return (-low.min() * std).expand(len(low)), std.expand(len(low))
+    return None
+
+
+def between_percentiles(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) that bring the 2nd and 98th percentile of each band to 0 and 1."""
+    values = images.float().transpose(0, 1).flatten(1)
+    step = -(-values.shape[1] // _MOST_VALUES)
+    low, high = torch.quantile(values[:, ::step], torch.tensor([0.02, 0.98], device=images.device), dim=1)
+    std = 1 / (high - low).clamp_min(1e-7)
+    return -low * std, std
 
 
 def _statistics(item: Any) -> Statistics | None:

@@ -176,6 +176,14 @@ def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
     return Consumed(name, reads, output, origin, None, None, 3 if reads == "embeddings" else 2)
 
 
+def read_by_sigmoids(name: str, args: Any, origin_of: Any) -> Consumed | None:
+    """What SigLIP's loss reads inside of a module: similarities of two outputs, each with a sigmoid."""
+    if name != "log_sigmoid" or not args or (origin := origin_of(args[0])) is None or len(origin.shape) != 2:
+        return None
+    is_square = origin.shape[0] == origin.shape[1]
+    return read_by_hand(name, args, origin_of) if is_square and factors_of(origin) else None
+
+
 def _output_and_target(tensors: list[Tensor], origin_of: Any) -> tuple[Tensor, Tensor] | None:
     """Which of two is the output: the one made by weights, the first if both are."""
     made = [tensor for tensor in tensors[:2] if (origin := origin_of(tensor)) is not None and not origin.is_raw]
@@ -198,6 +206,14 @@ _FORMS = {
 }  # fmt: skip
 # What keeps the numbers of each pixel together, and puts maps (B, C, h, w) into another order or size.
 _PIXEL_FORMS = _FORMS | {"permute", "transpose", "movedim", "swapaxes", "interpolate", "upsample"}
+_PRODUCTS = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "einsum", "cdist", "linear", "cosine_similarity"}
+# What scales, masks and turns a table of similarities.
+_SCALING = {
+    "mul", "div", "add", "sub", "neg", "exp", "__mul__", "__rmul__", "__truediv__", "__add__", "__radd__", "__sub__",
+    "__rsub__", "__neg__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "add_", "mul_",
+    "__setitem__", "fill_diagonal_", "masked_fill", "masked_fill_", "t", "T", "transpose", "mT",
+    "clamp", "pow", "__pow__",
+}  # fmt: skip
 _NORMALIZING = {"softmax", "log_softmax", "sigmoid", "log_sigmoid"}
 
 
@@ -223,6 +239,17 @@ def before_normalizing(origin: Origin) -> Origin | None:
         if form.operation in _NORMALIZING and len(form.parents) == 1:
             return form.parents[0]
     return None
+
+
+def factors_of(origin: Origin) -> list[Origin]:
+    """The two things made by weights that an origin is the table of similarities of; none if it is no such table."""
+    for form in origin.ancestors():
+        factors = [parent for parent in form.parents if not parent.is_raw]
+        if form.operation in _PRODUCTS and len(factors) > 1:
+            return factors[:2]
+        if form.operation not in _SCALING and form is not origin and form not in list(forms_of(origin)):
+            break
+    return []
 
 
 def _is_form(origin: Origin) -> bool:

@@ -6,19 +6,18 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from lightning_cam.model.detection import places_of_queries
-from lightning_cam.observe.consumers import Consumed, Reads, before_normalizing, forms_of, pixel_forms_of
+from lightning_cam.observe.consumers import (
+    Consumed,
+    Reads,
+    before_normalizing,
+    factors_of,
+    forms_of,
+    pixel_forms_of,
+)
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
 
 Kind = Reads | str  # with "pairs": similarities of each image to every text (or other input) of the batch
-
-_PRODUCTS = {"matmul", "mm", "bmm", "__matmul__", "__rmatmul__", "einsum", "cdist", "linear", "cosine_similarity"}
-# What scales, masks and turns a table of similarities.
-_SCALING = {
-    "mul", "div", "add", "sub", "neg", "exp", "__mul__", "__rmul__", "__truediv__", "__add__", "__radd__", "__sub__",
-    "__rsub__", "__neg__", "__imul__", "__itruediv__", "__setitem__", "fill_diagonal_", "masked_fill", "masked_fill_",
-    "t", "T", "transpose", "mT", "clamp", "pow", "__pow__",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,15 +196,12 @@ def _kind(one: Consumed, pictures: set[str]) -> Kind:
         return "softmax probabilities" if _is_softmax(origin) else "probabilities"
     if one.reads not in ("logits", "log-probabilities", "label logits") or one.target_origin is not None:
         return one.reads
-    for form in origin.ancestors():
-        factors = [parent for parent in form.parents if not parent.is_raw]
-        if form.operation in _PRODUCTS and len(factors) > 1:
-            of_images = [bool(factor.inputs & pictures) for factor in factors[:2]]
-            of_others = [bool(factor.inputs - pictures) for factor in factors[:2]]
-            return "pairs" if any(of_others) and not all(of_images) else "embeddings"
-        if form.operation not in _SCALING and form is not origin and form not in list(forms_of(origin)):
-            break
-    return one.reads
+    factors = factors_of(origin)
+    if not factors:
+        return one.reads
+    of_images = [bool(factor.inputs & pictures) for factor in factors]
+    of_others = [bool(factor.inputs - pictures) for factor in factors]
+    return "pairs" if any(of_others) and not all(of_images) else "embeddings"
 
 
 def _leading(origins: Sequence[Origin], calls: Sequence[NetworkCall]) -> list[NetworkCall]:

@@ -20,6 +20,8 @@ _MOVING = {
     "__matmul__", "scatter", "masked_select", "fft2", "cumsum", "module",
 }  # fmt: skip
 _RESIZING = {"interpolate", "upsample", "adaptive_avg_pool2d", "avg_pool2d"}
+# Those that give an image without channels, such as a spectrogram, the axis of its one channel, or take it away.
+_FORMING = {"unsqueeze", "unsqueeze_", "squeeze", "squeeze_", "__getitem__", "select", "view", "reshape"}
 
 
 def in_place(maps: Tensor) -> Tensor:
@@ -46,10 +48,10 @@ def undo_of(origin: Origin) -> Undo | None:
     """
     steps: list[Undo] = []
     while origin.operation != "input":
-        if len(origin.parents) != 1 or len(origin.shape) != 4 or len(origin.parents[0].shape) != 4:
+        if len(origin.parents) != 1:
             return None
         before = origin.parents[0]
-        undo = _undo_one(origin, before)
+        undo = in_place if _is_other_form(origin, before) else _undo_one(origin, before)
         if undo is None:
             return None
         steps.append(undo)
@@ -71,9 +73,19 @@ def is_whole(origin: Origin) -> bool:
     return undo is not None and torch.equal(undo(probe), probe)
 
 
+def _is_other_form(origin: Origin, before: Origin) -> bool:
+    """Whether (B, H, W) became (B, 1, H, W), or the other way round."""
+    short, long = sorted((origin.shape, before.shape), key=len)
+    return origin.operation in _FORMING and len(short) == 3 and long == (short[0], 1, *short[1:])
+
+
 def _undo_one(origin: Origin, before: Origin) -> Undo | None:
     name, (args, kwargs) = origin.operation, origin.arguments
+    if len(origin.shape) != len(before.shape) or len(origin.shape) not in (3, 4):
+        return None
     rule = _RULES.get(name)
+    if rule is not None and len(origin.shape) == 3:  # without an axis of channels only transposes are followed
+        return _transpose(args[1:], dict(kwargs), before.shape, origin.shape) if rule is _transpose else None
     if rule is not None:
         return rule(args[1:], dict(kwargs), before.shape, origin.shape)
     if name in _RESIZING:
@@ -102,8 +114,9 @@ def _rotate(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo 
 
 
 def _transpose(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:
-    dims = [dim % 4 for dim in (*args, *kwargs.values())] or [2, 3]
-    return (lambda maps: maps.transpose(-1, -2)) if set(dims) == {2, 3} else None
+    count = len(before)
+    dims = [dim % count - count for dim in (*args, *kwargs.values())] or [-2, -1]
+    return (lambda maps: maps.transpose(-1, -2)) if set(dims) == {-2, -1} else None
 
 
 def _cut(args: Any, kwargs: dict[str, Any], before: Any, after: Any) -> Undo | None:

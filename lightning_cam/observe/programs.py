@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.observe.consumers import Consumed
+from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.observation import Output
 from lightning_cam.observe.step import NetworkCall, StepObserver
 
@@ -179,6 +180,7 @@ class RowForward:
         count: The number of rows.
         picture: Which tensor the images stand for, or the call that gets them.
         chosen: (n,) int64, which of the rows are meant; by default all.
+        form: How the program takes the images.
 
     Example:
         >>> network = nn.Bilinear(3, 2, 1)
@@ -196,7 +198,9 @@ class RowForward:
         count: int,
         picture: int | Entrance,
         chosen: Tensor | None = None,
+        form: Form = AS_SHOWN,
     ) -> None:
+        self._form = form
         self._program, self._output, self._rows, self._count = program, output, rows, count
         self._picture = picture
         # On the rows' device: an index that is copied there at each call makes the host wait for it.
@@ -210,9 +214,9 @@ class RowForward:
         for place, rows in self._rows.items():
             tensors[place] = rows[index.to(rows.device)].to(images.device)  # they may be kept on the host
         if isinstance(self._picture, Entrance):
-            with self._picture.replaced(images):
+            with self._picture.replaced(self._form.given(images)):
                 return self._program(tensors, self._output)
-        tensors[self._picture] = images
+        tensors[self._picture] = self._form.given(images)
         return self._program(tensors, self._output)
 
     def of_rows(self, index: Tensor | slice) -> "RowForward":
@@ -220,4 +224,4 @@ class RowForward:
         if not self._rows:
             return self
         chosen = self._chosen[index.to(self._chosen.device) if isinstance(index, Tensor) else index]
-        return RowForward(self._program, self._output, self._rows, self._count, self._picture, chosen)
+        return RowForward(self._program, self._output, self._rows, self._count, self._picture, chosen, self._form)

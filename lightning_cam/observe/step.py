@@ -13,7 +13,7 @@ from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.model.private import function_modes_off, is_flattened, is_part_of_flat, is_partitioned
-from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module
+from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module, read_by_sigmoids
 from lightning_cam.observe.origins import Origin, Origins
 
 
@@ -27,7 +27,8 @@ class NetworkCall:
         args: What it was given, tensors cloned.
         kwargs: What it was given by name, likewise.
         pictures: Which of its tensors, in the order of `named_tensors`, are images (B, C, H, W): inputs of the step, or
-            made of them without weights.
+            made of them without weights; or (B, H, W), if what is called makes (B, 1, H, W) of them; or volumes and
+            videos, of five axes.
         given: Origins of its tensors, in that order; None for those that depend on no input.
         within: The network calls that it happened in, outermost first.
         returned: Origins of the tensors that it returned, in that order.
@@ -129,12 +130,13 @@ class StepObserver(Origins):
         self._numbers[module] += 1
         tensors = [tensor for _, tensor in named_tensors((args, kwargs))]
         given = [self.of(tensor) for tensor in tensors]
-        pictures = [
-            index
-            for index, (tensor, origin) in enumerate(zip(tensors, given, strict=True))
-            if tensor.ndim == 4 and origin is not None and origin.is_raw
-        ]
-        weighs = any(True for _ in module.parameters())
+        raw = [index for index, origin in enumerate(given) if origin is not None and origin.is_raw]
+        pictures = [index for index in raw if tensors[index].ndim == 4]
+        weighs = next(module.parameters(), None) is not None
+        if not pictures and weighs:
+            floating = [index for index in raw if tensors[index].is_floating_point()]
+            volumes = [index for index in floating if tensors[index].ndim == 5]
+            pictures = volumes or [index for index in floating if tensors[index].ndim == 3]
         compares = not weighs and any(origin is not None and not origin.is_raw for origin in given)
         if pictures and not compares:  # a loss may be given true masks, which have the form of images
             args, kwargs = mapped((args, kwargs), _kept)
@@ -153,6 +155,9 @@ class StepObserver(Origins):
             return
         if self._open and self._open[-1].module is module:
             call = self._open.pop()
+            if len(_shape(call, call.pictures[0])) == 3 and not self._gives_channels(call):
+                self._pass_over(call)
+                return
             call.returned = [self.of(tensor) for _, tensor in named_tensors(output)]
             call.names = [name for name, _ in named_tensors(output)]
         elif self._parts and self._parts[-1][0] is module:
@@ -163,6 +168,24 @@ class StepObserver(Origins):
             if not known and not self._open and _is_loss(output):
                 self._add(read_by_module(type(module).__name__, args, kwargs, operations, self.of))
 
+    def _gives_channels(self, call: NetworkCall) -> bool:
+        """Whether another call inside is given an image of this call, (B, H, W), as (B, 1, H, W), in any order."""
+        inner = [other for other in self.calls if call in other.within and len(_shape(other, other.pictures[0])) == 4]
+        mine = call.given[call.pictures[0]]
+        origins = [origin for other in inner if (origin := other.given[other.pictures[0]]) is not None]
+        return mine is not None and any(
+            torch.Size(origin.shape).numel() == torch.Size(mine.shape).numel()
+            and min(origin.shape[-2:]) > 1
+            and any(before is mine for before in origin.ancestors())
+            for origin in origins
+        )
+
+    def _pass_over(self, call: NetworkCall) -> None:
+        """Take a call for none of a network."""
+        self.calls.remove(call)
+        for other in self.calls:
+            other.within = tuple(outer for outer in other.within if outer is not call)
+
     @override
     def before(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         try:
@@ -170,6 +193,8 @@ class StepObserver(Origins):
             found = read_by_loss(name, args, kwargs, self.of)
             if found is None and not self._open and not self._parts:
                 found = read_by_hand(name, args, self.of)
+            elif found is None and (inside := read_by_sigmoids(name, args, self.of)) is not None:
+                found = inside
             elif found is None and self._parts and args and isinstance(args[0], Tensor):
                 self._parts[-1][2].append((name, args[0]))
         except Exception as error:  # an argument of an unusual kind
@@ -202,6 +227,12 @@ class StepObserver(Origins):
         self.consumed.append(found)
         if self._on_consumed is not None:
             self._on_consumed(found)
+
+
+def _shape(call: NetworkCall, index: int) -> tuple[int, ...]:
+    origin = call.given[index]
+    assert origin is not None  # of a picture
+    return origin.shape
 
 
 def _kept(leaf: Any) -> Any:

@@ -19,9 +19,9 @@ class Blank(NamedTuple):
 
     Args:
         scores: (1, classes) float32, the logits of one blank image, or (B, classes); with a score (B,).
-        embedding: (1, ...), what the embedding makes of nothing, its bias; None if it is the images, where it would be
-            0, or where other layers stand before it: behind what is not linear, no share of an output is the image's
-            or not.
+        embedding: (1, ...), or a row for each plane, what the embedding makes of nothing, its bias; None if it is the
+            images, where it would be 0, or where other layers stand before it: behind what is not linear, no share of
+            an output is the image's or not.
     """
 
     scores: Tensor
@@ -47,7 +47,7 @@ def blank_pass(
         if args and isinstance(args[0], Tensor) and _holds_image(args[0], blank):
             # A model that normalizes by itself gives it something else than nothing.
             nothing = module.forward(torch.zeros_like(args[0]), *args[1:], **kwargs)
-            found.extend([nothing[:1]] if isinstance(nothing, Tensor) else [])
+            found.extend([nothing[: len(nothing) // len(blank)]] if isinstance(nothing, Tensor) else [])
 
     blank = torch.zeros_like(images if score is not None or every else images[:_FEW])
     with ExitStack() as stack:

@@ -30,7 +30,7 @@ class BlockStatistics:
     """
 
     batch_size: int
-    grid_size: tuple[int, int]
+    grid_size: tuple[int, ...]
     attention_entropy: list[Tensor] = field(default_factory=list)
     attention_distance: list[Tensor] = field(default_factory=list)
     attention_largest_share: list[Tensor] = field(default_factory=list)

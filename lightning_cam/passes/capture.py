@@ -51,8 +51,9 @@ class EmbeddingCapture:
     """What the layer where tokens begin computed in the pass.
 
     Args:
-        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images.
-        gradients: By the name of the rules, (B, C, h, w) float32, what a backward by these rules brings there.
+        activations: (B, C, h, w) float32, its output on the token grid beyond its bias, or the images; of volumes
+            (B, C, d, h, w).
+        gradients: By the name of the rules, of the same shape, what a backward by these rules brings there.
         unknown: Names of operations on the way that no rule knows, and that relevance may be lost in.
         blocks: What the blocks did, of the first images; None if not asked for.
         block_maps: By the name of the rules, what each block and the head read, see `BlockCuts.maps`; empty if not
@@ -158,6 +159,7 @@ def capture(
     ruled = None
     if embedding is not None and rules:
         grid_size = layers[-1].layout.grid_size if layers else embedding.layout.grid_size
+        sees_blocks = sees_blocks and len(grid_size) == 2  # what they do is told of images
         ruled = RuledForward(BlockStatistics(len(images), grid_size) if sees_blocks else None)
         ruled.keeps_inputs = watch is not None
     cuts = BlockCuts(blocks if ruled is not None else ())
@@ -239,7 +241,9 @@ def _by_rules(
 
 
 def _grid(layer: TargetLayer, output: Tensor) -> Tensor:
-    return layer.layout.to_grid(output).float()
+    """The grid (B, C, h, w); of volumes (B, C, d * h, w), the planes below one another, as methods know two axes."""
+    grid = layer.layout.to_grid(output).float()
+    return grid if grid.ndim == 4 else grid.flatten(2, 3)
 
 
 def _hvp(gradient: Tensor, output: Tensor) -> Tensor:

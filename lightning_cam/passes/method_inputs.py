@@ -24,6 +24,9 @@ from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.features import FeatureLayer
 
+# What methods need whose maps are of the images' pixels, wherever these go.
+OF_IMAGES = frozenset({"images", "input_gradients", "bias_gradients", "gradient_images", "score_images", "grad_cam"})
+
 
 class MethodInputs:
     """One batch and all data that methods may need of it. Use it inside `looking(model)`.
@@ -87,9 +90,26 @@ class MethodInputs:
     def maps(self, method: Method, **options: Any) -> list[Tensor]:
         """Run a method: one map (B, h, w) per target layer, or one in all if it is not about a layer.
 
+        Those of volumes are (B, d, h, w).
+
         Raises:
             DoesNotApply: The method is not defined for the model.
         """
+        if self.images.ndim == 5 and not method.needs.isdisjoint({*OF_IMAGES, "token_layout"}):
+            raise DoesNotApply(
+                f"methods: {method.name} is made for images (B, C, H, W), and does not apply to volumes and videos",
+                method.name,
+            )
+        return [self._planes(maps) for maps in self._maps(method, options)]
+
+    def _planes(self, maps: Tensor) -> Tensor:
+        """Maps of a layer's planes below one another as (B, d, h, w)."""
+        if self.images.ndim == 4 or maps.ndim == 4:
+            return maps
+        grids = (layer.layout.grid_size for layer in self.layers)
+        return next(maps.unflatten(1, (d, h)) for d, h, w in grids if maps.shape[1:] == (d * h, w))
+
+    def _maps(self, method: Method, options: dict[str, Any]) -> list[Tensor]:
         try:
             if not method.per_layer:
                 return [method.function(**{need: _OF_MODEL[need](self) for need in method.needs}, **options)]

@@ -73,10 +73,15 @@ class ValueCaptions(ImageCaptions):
 
     @override
     def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write `predicted → true`."""
+        """Write `predicted → true`, in two lines where one is too short for both."""
         values = [f"{value:.4g}" for value in probs.flatten().tolist()]
         truths = [self._texts[index] for index in labels.flatten().tolist()]
-        lines = draw_lines([f"{v} → {t}" if t else v for v, t in zip(values, truths, strict=True)], size, width)
+        in_one = [f"{v} → {t}" if t else v for v, t in zip(values, truths, strict=True)]
+        if max(text_width(text, size) for text in in_one) <= width:
+            lines = draw_lines(in_one, size, width)
+        else:
+            seconds = draw_lines([f"→ {t}" if t else "" for t in truths], size, width)
+            lines = torch.cat([draw_lines(values, size, width), seconds], 1)
         return lines.view(*probs.shape, *lines.shape[-2:])
 
     @override

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
-from lightning_cam.resolve.gates import last_map_of_convolutions
+from lightning_cam.resolve.gates import last_map_of_convolutions, last_map_of_planes
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -162,7 +163,14 @@ def _searches(
         if last_map is not None:
             return [_as_map(layouts(model, run, images, trace, [last_map])[0])]
     last: list[LayoutSearch] = []
-    for tried, block in enumerate(final_blocks(trace, len(images))):
+    try:
+        blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
+    except ValueError:  # of a bag whose images go through convolutions, only instances are mixed
+        plane_map = last_map_of_planes(trace, images)
+        if plane_map is None:
+            raise
+        return layouts(model, run, images, trace, [plane_map])
+    for tried, block in enumerate(blocks):
         others = block.norms[1:] if which == "all" else [block.before] if block.before else []
         searches = layouts(model, run, images, trace, [block.norms[0], *others])
         if searches[0].answer is not None:

@@ -84,7 +84,7 @@ def plain(shape: Shape, channel_axis: int | None, batch_size: int, grids: set[Gr
         for format in _PLAIN.get((axis, len(shape)), ()):
             for grid in grids:
                 found += _with_special_tokens(format, grid, shape)
-    fitting = [layout for layout in found if _fits(layout, shape, batch_size)]
+    fitting = [layout for layout in found if layout.fits(shape, batch_size)]
     # The fewest special tokens first, all of them in front first.
     return sorted(fitting, key=lambda x: (x.num_prefix_tokens + x.num_suffix_tokens, x.num_suffix_tokens))
 
@@ -117,7 +117,7 @@ def windowed(
                     found += [
                         TokenLayout(format, grid, window_size=window, shift=shift) for shift in ((0, 0), *sorted(rolls))
                     ]
-    return [layout for layout in found if _fits(layout, shape, batch_size)]
+    return [layout for layout in found if layout.fits(shape, batch_size)]
 
 
 def rolled(layouts: list[TokenLayout], rolls: set[Grid]) -> list[TokenLayout]:
@@ -149,14 +149,6 @@ def _windows(format: str, grid: Grid, shape: Shape) -> Iterator[Grid]:
 
 def _factors(number: int) -> Iterator[Grid]:
     return ((f, number // f) for f in range(1, number + 1) if number % f == 0)
-
-
-def _fits(layout: TokenLayout, shape: Shape, batch_size: int) -> bool:
-    try:
-        grid = layout.to_grid(torch.empty(shape, device="meta"))
-    except ValueError:
-        return False
-    return tuple(grid.shape) == (batch_size, shape[layout.channel_axis], *layout.grid_size)
 
 
 def distinct(layouts: Iterable[TokenLayout], shape: Shape) -> list[TokenLayout]:

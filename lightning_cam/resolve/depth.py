@@ -90,6 +90,8 @@ def find_depth(model: nn.Module, images: Tensor, *, forward: Callable[[Tensor], 
 
 def _blocks(model: nn.Module, search: Search, embedding: TargetLayer) -> Iterator[Block]:
     trace = search.trace
+    if search.images.ndim != 4:
+        raise _Unknown("it is drawn for images, not for volumes and videos")
     if not search.views.is_plain:
         raise _Unknown("the network runs several times for each image")
     begun = [call for call in trace.calls if call.module is embedding.module]
@@ -107,7 +109,7 @@ def _blocks(model: nn.Module, search: Search, embedding: TargetLayer) -> Iterato
         )
     before = begun[-1].output if begun else search.images
     layout = embedding.layout
-    extents: dict[tuple[int, int], Extent | None] = {}
+    extents: dict[tuple[int, ...], Extent | None] = {}
     for call in calls:
         own = lie[call.end]
         given = layout if _is_given(call, before) else _given(call, own, trace)

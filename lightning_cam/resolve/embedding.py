@@ -54,23 +54,24 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
 
 def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
     """The layer that `find_embedding` returns, of a model that was seen at work."""
-    size = (search.images.shape[2], search.images.shape[3])
+    size = tuple(search.images.shape[2:])
     found = next(_found(model, search, size), None)
-    return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW", size))
+    return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW" if len(size) == 2 else "B C D H W", size))
 
 
-def _found(model: nn.Module, search: Search, image_size: tuple[int, int]) -> Iterator[TargetLayer]:
+def _found(model: nn.Module, search: Search, image_size: tuple[int, ...]) -> Iterator[TargetLayer]:
     run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
     passes = [call for call in gates(trace, base, before=first) if not _has_pooled(call.output)]
     maps = [call for call in passes if is_map(call, trace, BATCH)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):
-        layout = TokenLayout("NCHW", (_shape(call)[2], _shape(call)[3]))
+        grid = _shape(call)[2:]
+        layout = TokenLayout("NCHW" if len(grid) == 2 else "B C D H W", grid)
         yield TargetLayer(call.name, call.module, layout, extent_of(search, call.module, layout))
     others = [call for call in passes if call not in maps and len(_shape(call)) > 2]
     for call in others[:_MOST_SEARCHES]:
         answer = layouts(model, run, base, trace, [call])[0].answer
-        if answer is not None and answer.axes[0] == "B":
+        if answer is not None and answer.axes[0] in ("B", "BD"):
             yield TargetLayer(call.name, call.module, answer, extent_of(search, call.module, answer))
 
 
@@ -84,5 +85,5 @@ def _shape(call: Call) -> tuple[int, ...]:
     return tuple(call.output.shape)
 
 
-def _is_fine(grid: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+def _is_fine(grid: tuple[int, ...], image_size: tuple[int, ...]) -> bool:
     return all(side / cells <= _COARSEST for side, cells in zip(image_size, grid, strict=True))

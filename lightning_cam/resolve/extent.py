@@ -31,7 +31,7 @@ class Extent:
     top: int
     left: int
     cell: tuple[int, int]
-    grid_size: tuple[int, int]
+    grid_size: tuple[int, ...]
     image_size: tuple[int, int]
 
     def on_image(self, maps: Tensor) -> Tensor:
@@ -61,6 +61,8 @@ def extent_of(search: Search, module: nn.Module, layout: TokenLayout) -> Extent 
     Returns:
         None where the cells of the grid are equal parts of the image, or nothing else was clear.
     """
+    if search.images.ndim == 5:  # cells of volumes are taken for equal parts
+        return None
     size = (search.images.shape[2], search.images.shape[3])
     if min(layout.grid_size) < _LEAST_CELLS or _divides(search, layout.grid_size, size):
         return None
@@ -109,7 +111,7 @@ def _inner(cells: int) -> list[int]:
     return [1, cells // 2 - 1, cells // 2, cells - 2]
 
 
-def _divides(search: Search, grid: tuple[int, int], size: tuple[int, int]) -> bool:
+def _divides(search: Search, grid: tuple[int, ...], size: tuple[int, int]) -> bool:
     """Whether convolutions cut the image evenly into cells, and blocks of two merged these evenly."""
     return any(
         all(

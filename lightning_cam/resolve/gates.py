@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
@@ -87,6 +88,24 @@ def _shape(call: Call) -> tuple[int, ...]:
     return tuple(call.output.shape)
 
 
+def last_map_of_planes(trace: Trace, images: Tensor) -> Call | None:
+    """The last map of convolutions that each plane of (B, C, D, H, W) goes through by itself; None if there is none."""
+    if images.ndim != 5:
+        return None
+    planes = len(images) * images.shape[2]
+    maps = [
+        call
+        for call in gates(trace, images)
+        if (output := call.output) is not None and output.ndim == 4 and len(output) == planes and _has_places(call)
+    ]
+    return max((call for call in maps if tuple(_sides(call)) in trace.grids), key=lambda call: call.end, default=None)
+
+
+def _sides(call: Call) -> torch.Size:
+    assert call.output is not None
+    return call.output.shape[2:]
+
+
 def _has_places(call: Call) -> bool:
     """Whether an output holds more than one vector for each image."""
     return call.output is not None and sum(side > 1 for side in call.output.shape[1:]) > 1
@@ -96,6 +115,8 @@ def is_map(call: Call, trace: Trace, batch_size: int) -> bool:
     """Whether an output has the form of what the model's convolutions return, and of no other."""
     assert call.output is not None
     shape = tuple(call.output.shape)
+    if len(shape) == 5:
+        return shape[0] == batch_size and shape[2:] in trace.volumes
     return len(shape) == 4 and shape[0] == batch_size and shape[2:] in trace.grids and shape[1:3] not in trace.grids
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil, prod
 
+import torch
 from torch import Tensor
 
 #: The common orders by their short names; any other order is written out in the same notation.
@@ -46,7 +47,7 @@ class TokenLayout:
     """
 
     format: str
-    grid_size: tuple[int, int]
+    grid_size: tuple[int, ...]
     num_prefix_tokens: int = 0
     num_suffix_tokens: int = 0
     window_size: tuple[int, int] | None = None
@@ -55,10 +56,11 @@ class TokenLayout:
     def __post_init__(self) -> None:
         letters = "".join(self.axes)
         windowed = "h" in letters or "w" in letters
-        if sorted(letters) != sorted("BCHWhw" if windowed else "BCHW"):
+        planes = "D" * (len(self.grid_size) - 2)
+        if sorted(letters) != sorted("BCHWhw" if windowed else f"BC{planes}HW"):
             raise ValueError(
                 f"format: expected one of {', '.join(PATTERNS)} or a pattern such as '(B H W) (h w) C' "
-                f"with each of B, C, H, W (and h, w for windows) once, got {self.format!r}"
+                f"with each of B, C, H, W (h, w for windows, D for planes) once, got {self.format!r}"
             )
         if windowed != (self.window_size is not None):
             raise ValueError(f"window_size: expected if and only if the format has h and w; format is {self.format!r}")
@@ -78,7 +80,7 @@ class TokenLayout:
             output: What the layer returned, axes as in `format`, any dtype and device.
 
         Returns:
-            (B, C, h, w), same dtype and device; a view where the format allows.
+            (B, C, h, w), or with planes (B, C, d, h, w), same dtype and device; a view where the format allows.
 
         Raises:
             ValueError: `output` does not have the shape that this layout describes.
@@ -102,12 +104,20 @@ class TokenLayout:
             if len(axes[axis]) > 1:
                 patches = patches.unflatten(axis, [sizes.get(letter, -1) for letter in axes[axis]])
         letters = "".join(axes)
-        grid = patches.permute([letters.index(letter) for letter in "BCHhWw" if letter in letters])
+        grid = patches.permute([letters.index(letter) for letter in "BCDHhWw" if letter in letters])
         if self.window_size is not None:
             grid = grid.flatten(4, 5).flatten(2, 3)
         if self.shift != (0, 0):
             grid = grid.roll(self.shift, dims=(2, 3))
-        return grid[:, :, : self.grid_size[0], : self.grid_size[1]]
+        return grid[..., : self.grid_size[-2], : self.grid_size[-1]]
+
+    def fits(self, shape: tuple[int, ...], batch_size: int) -> bool:
+        """Whether an output of this shape lies so, of as many images."""
+        try:
+            grid = self.to_grid(torch.empty(shape, device="meta"))
+        except ValueError:
+            return False
+        return tuple(grid.shape) == (batch_size, shape[self.channel_axis], *self.grid_size)
 
     @property
     def axes(self) -> list[str]:
@@ -133,7 +143,8 @@ class TokenLayout:
         """Sizes of all letters but `B` and `C`, which the output tells."""
         h, w = self.window_size or (1, 1)
         inner = {} if self.window_size is None else {"h": h, "w": w}
-        return {"H": ceil(self.grid_size[0] / h), "W": ceil(self.grid_size[1] / w), **inner}
+        rows, columns = self.grid_size[-2:]
+        return {"D": self.grid_size[0], "H": ceil(rows / h), "W": ceil(columns / w), **inner}
 
     @property
     def _num_special(self) -> int:
@@ -142,14 +153,14 @@ class TokenLayout:
     @property
     def token_axis(self) -> int | None:
         """The one axis with nothing but tokens in it, where special tokens can stand."""
-        found = [axis for axis, letters in enumerate(self.axes) if set(letters) <= set("HWhw")]
+        found = [axis for axis, letters in enumerate(self.axes) if set(letters) <= set("DHWhw")]
         return found[0] if len(found) == 1 else None
 
     def _mismatch(self, output: Tensor) -> str:
         return f"layout {self} does not fit a layer output of shape {tuple(output.shape)}"
 
     def __str__(self) -> str:
-        parts = [f"{self.format} {self.grid_size[0]}×{self.grid_size[1]}"]
+        parts = [f"{self.format} {'×'.join(map(str, self.grid_size))}"]
         for count, where in ((self.num_prefix_tokens, "prefix"), (self.num_suffix_tokens, "suffix")):
             if count:
                 parts.append(f"{count} {where} token{'s' * (count > 1)}")

@@ -15,6 +15,7 @@ from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.patterns import PatternResponses, outputs_of, same_tokens
 from lightning_cam.resolve.proof import MaskResponses
 from lightning_cam.resolve.rules import stated_layout, table_of_offsets
+from lightning_cam.resolve.volumes import layout_of_volume
 from lightning_cam.resolve.watch import Call, Trace
 
 # A layout counts as seen from this correlation on, if it beats the next one by this margin. A fainter response needs
@@ -83,6 +84,9 @@ def layouts(
     Returns:
         One search per call, with its answer where there is one.
     """
+    if images.ndim == 5:
+        found = [layout_of_volume(forward, images, trace, call) for call in calls]
+        return [LayoutSearch(call, [], [], answer=answer) for call, answer in zip(calls, found, strict=True)]
     searches = [_begin(model, call, images, trace) for call in calls]
     masks = _Masks(forward, images)
     masks.of([(search, search.likely) for search in searches if search.likely is not None], attention=False)
@@ -166,11 +170,11 @@ class _Masks:
 
     def __init__(self, forward: Callable[[Tensor], Any], images: Tensor) -> None:
         self._forward, self._images = forward, images
-        self._known: dict[tuple[int, tuple[int, int], int, bool], tuple[MaskResponses, int]] = {}
+        self._known: dict[tuple[int, tuple[int, ...], int, bool], tuple[MaskResponses, int]] = {}
 
     def of(self, pairs: list[tuple[LayoutSearch, TokenLayout]], *, attention: bool) -> None:
         """Measure each layer on the grid of a layout, those on one grid together."""
-        by_grid: dict[tuple[int, int], list[tuple[LayoutSearch, int]]] = {}
+        by_grid: dict[tuple[int, ...], list[tuple[LayoutSearch, int]]] = {}
         for search, layout in pairs:
             if not self.knows(search, layout, attention=attention):
                 by_grid.setdefault(layout.grid_size, []).append((search, layout.channel_axis))
@@ -245,7 +249,7 @@ def _certain(search: LayoutSearch) -> TokenLayout | None:
     return None
 
 
-def _chance(correlation: float, grid: tuple[int, int], candidates: int) -> float:
+def _chance(correlation: float, grid: tuple[int, ...], candidates: int) -> float:
     """How likely tokens that have no place, such as learned queries, fit one of the candidates so well by chance.
 
     Both axes have to fit, each over all cells (Fisher's transformation); the waves along an axis are not independent,

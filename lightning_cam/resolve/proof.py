@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -24,9 +25,9 @@ class MaskResponses:
 
     Args:
         forward: What to call.
-        images: (2, C, H, W), the base images.
+        images: (2, C, H, W), the base images, or volumes (2, C, D, H, W).
         layers: The layers to watch, each with the axis of its channels.
-        grid: Rows and columns of the cells.
+        grid: Rows and columns of the cells, of volumes planes before them.
         attention: False makes each token attend to itself alone, see `PatternResponses`.
     """
 
@@ -35,11 +36,11 @@ class MaskResponses:
         forward: Callable[[Tensor], Any],
         images: Tensor,
         layers: Sequence[tuple[nn.Module, int]],
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         *,
         attention: bool,
     ) -> None:
-        self._signs = _balanced(2 if grid[0] * grid[1] >= _FEW_CELLS else 4, grid)
+        self._signs = _balanced(2 if prod(grid) >= _FEW_CELLS else 4, grid)
         with nullcontext() if attention else OwnTokenOnly():
             self.still, self._moves = moves_of(
                 forward, images, layers, lambda lit: [_spread(sign, lit) for sign in self._signs]
@@ -63,9 +64,9 @@ class MaskResponses:
         return (answers * self._signs).mean(0), float(answers.abs().median()), float(correlation)
 
 
-def _balanced(count: int, grid: tuple[int, int]) -> Tensor:
+def _balanced(count: int, grid: tuple[int, ...]) -> Tensor:
     """(count, h, w) of 1 and -1, as many of each as can be: what a token sees of all cells alike then cancels."""
-    cells = grid[0] * grid[1]
+    cells = prod(grid)
     half = torch.ones(cells, dtype=torch.float64)
     half[: cells // 2] = -1
     generator = torch.Generator().manual_seed(4)
@@ -73,8 +74,7 @@ def _balanced(count: int, grid: tuple[int, int]) -> Tensor:
 
 
 def _spread(values: Tensor, images: Tensor) -> Tensor:
-    """(1, 1, H, W): to each pixel the value of its cell (h, w)."""
-    rows, columns = (
-        torch.arange(size) * cells // size for size, cells in zip(images.shape[2:], values.shape, strict=True)
-    )
-    return values[rows][:, columns][None, None].to(images)
+    """(1, 1, H, W), or with planes: to each pixel the value of its cell."""
+    for axis, (size, cells) in enumerate(zip(images.shape[2:], values.shape, strict=True)):
+        values = values.index_select(axis, torch.arange(size) * cells // size)
+    return values[None, None].to(images)

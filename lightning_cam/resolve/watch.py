@@ -102,6 +102,7 @@ class Trace:
         calls: Module calls in the order in which they were entered.
         mixings: Token mixings in order.
         grids: Sizes (h, w) of maps that convolutions returned, and of cuts into patches.
+        volumes: Sizes (d, h, w) of what convolutions of three axes returned, and planes with grids of their own.
         maps: Those of them that were convolved with more than one pixel, so surely are images.
         rolls: Rows and columns by which maps were rolled up and left.
         hidden: Names of scripted, traced and exported modules, inside which no module calls are seen.
@@ -113,6 +114,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     mixings: list[Mixing] = field(default_factory=list)
     grids: set[tuple[int, int]] = field(default_factory=set)
+    volumes: set[tuple[int, int, int]] = field(default_factory=set)
     maps: set[tuple[int, int]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
@@ -131,9 +133,9 @@ def watch(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor) ->
     Args:
         model: The module whose submodules are watched, in eval mode with frozen parameters.
         forward: What to call.
-        images: (B, C, H, W), part of a graph.
+        images: (B, C, H, W), or volumes (B, C, D, H, W), part of a graph.
     """
-    recorder = _Recorder((images.shape[2], images.shape[3]))
+    recorder = _Recorder((images.shape[-2], images.shape[-1]))
     recorder.trace.strangers = strangers_in(model)
     with ExitStack() as stack:
         for name, module in model.named_modules():
@@ -238,6 +240,8 @@ class _Recorder(TorchFunctionMode):
             if result.ndim == 4 and proportional((shape[2], shape[3]), self.image_size):
                 self.trace.grids.add((shape[2], shape[3]))
                 self.whole.add((shape[2], shape[3]))
+        elif (name == "conv3d" or "pool3d" in name) and result.ndim == 5:
+            self.trace.volumes.add((shape[2], shape[3], shape[4]))
         elif (name == "conv2d" or "pool2d" in name) and result.ndim == 4:
             size, kernel = (shape[2], shape[3]), args[1].shape[2:] if name == "conv2d" else (2, 2)
             # A convolution of single pixels may be a linear map of what is no map.

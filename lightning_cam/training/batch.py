@@ -1,13 +1,14 @@
 """The contents of a validation batch, guessed from names and shapes if the network's input was not observed."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_cam.model.normalization import attribute_of
 from lightning_cam.model.output import named_items, named_tensors
 
 _log = logging.getLogger(__name__)
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img", "imgs", "x", "input", "inputs")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y", "class_idx", "class")
 _MASK_KEYS = ("masks", "mask", "segmentation", "segmentation_map")
+_TEXT_KEYS = ("text", "texts", "caption", "captions", "sentence", "sentences", "prompt", "prompts")
 _NO_LABEL_KEYS = ("id", "ids", "idx", "index", "indices", "image_id", "sample_id")
 _CHANNELS = (1, 3, 4)
 _ROUNDING = 0.02  # of labels that add up to one, in half precision
@@ -104,6 +106,44 @@ def _find(batch: Any, keys: Sequence[str]) -> Any:
         if found is not None:
             return found
     return None
+
+
+def texts_in(batch: Any, count: int, module: Any = None) -> tuple[str, ...]:
+    """The text of each image: strings of the batch, those under a usual name first, or its tokens decoded.
+
+    Args:
+        batch: Anything nested.
+        count: The number of images.
+        module: May hold a `tokenizer` or `processor` with a `batch_decode`, as Hugging Face's have.
+
+    Returns:
+        One text per image; nothing where they are not known.
+    """
+    strings = list(_lists_of_strings(batch, count))
+    named = _find(batch, _TEXT_KEYS)
+    if named in strings or len(strings) == 1:
+        return tuple(named if named in strings else strings[0])
+    tokens = [t for _, t in named_tensors(batch) if t.ndim == 2 and len(t) == count and not t.is_floating_point()]
+    decode = next((found for name in ("tokenizer", "processor") if (found := _decoder(module, name))), None)
+    if not tokens or decode is None:
+        return ()
+    try:
+        return tuple(str(text) for text in decode(tokens[0].tolist(), skip_special_tokens=True))
+    except Exception as error:  # whatever a tokenizer of another kind raises
+        _log.debug("The texts cannot be decoded: %s", error)
+        return ()
+
+
+def _lists_of_strings(tree: Any, count: int) -> Iterator[Any]:
+    if isinstance(tree, (list, tuple)) and len(tree) == count and all(isinstance(text, str) for text in tree):
+        yield tree
+        return
+    for _, value in named_items(tree):
+        yield from _lists_of_strings(value, count)
+
+
+def _decoder(module: Any, name: str) -> Any:
+    return attribute_of(attribute_of(module, name), "batch_decode")
 
 
 def regions_in(batch: Any, images: Tensor) -> Tensor | None:

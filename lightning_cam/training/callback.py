@@ -55,7 +55,11 @@ class TransformerCAMCallback(Callback):
         mean: Mean that the images were normalized with; by default taken from the validation transforms.
         std: Standard deviation that the images were normalized with; by default as for `mean`.
         class_names: Names of the classes, or a mapping from class to name; by default found in the dataset.
-        rgb: Which three bands of images with more or fewer are shown as red, green and blue; by default the first.
+        rgb: Which bands of images are shown as red, green and blue, by their numbers from 0 on, or the one that is
+            shown gray; by default the first three, or of fewer the first (docs/bands-volumes-video.md).
+        axes: What the rows and the columns of images are, such as `["frequency", "time"]`: spectrograms are shown with
+            time from left to right and low frequencies at the bottom. By default those of a picture, or of a
+            spectrogram where the step was seen to make one, or its name says so.
         every_n_epochs: Look at every n-th epoch, the first included.
         cohort: Number of further validation images, spread over classes, that are explained at each validation run as
             the basis of findings: by default as many as cost at most a tenth of the validation's own time, or, at fewer
@@ -118,7 +122,8 @@ class TransformerCAMCallback(Callback):
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         class_names: list[str] | dict[int, str] | None = None,
-        rgb: list[int] | None = None,
+        rgb: int | list[int] | None = None,
+        axes: list[str] | None = None,
         every_n_epochs: int = 1,
         cohort: int | Literal["auto"] | None = "auto",
         log_metrics: bool = False,

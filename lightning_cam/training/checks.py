@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -178,4 +179,5 @@ def class_similarity(explain_classes: Callable[[Tensor], Explanation], explanati
 
 
 def _finest(explanation: Explanation) -> tuple[int, int]:
-    return max((layer.layout.grid_size for layer in explanation.layers), key=lambda size: size[0] * size[1])
+    rows, columns = max((layer.layout.grid_size for layer in explanation.layers), key=prod)
+    return rows, columns

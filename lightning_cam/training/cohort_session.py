@@ -76,6 +76,8 @@ class CohortSession:
             rows: Of all its images.
             source: What gave them.
         """
+        if rows.images.ndim == 5:  # patterns and suspicions are told of images
+            self.end()
         if not self.collects(trainer):
             return
         if isinstance(source, SeenFeatures):  # of which there is nothing to find

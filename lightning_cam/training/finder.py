@@ -18,6 +18,7 @@ from lightning_cam.model.classifier import classifier_of
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.private import results_of
 from lightning_cam.model.untouched import random_states_kept, replaced
+from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.programs import filled, tensors_of
 from lightning_cam.training.batch import are_images, images_in
 from lightning_cam.training.collect import Collector
@@ -193,12 +194,13 @@ class ProbeFinder:
         sources = [loaders_of(trainer), getattr(trainer, "datamodule", None), self._module]
         names = settings.names() or find_class_names(sources)
         return Wanted(
-            settings.head,
-            settings.score is not None,
-            settings.class_idx is not None,
-            None if names is None else len(names),
-            not any(method.asks_score for method in find_methods(settings.methods)),
-            "training" if trainer.training else "validation",
+            head=settings.head,
+            whole=settings.score is not None,
+            any_class=settings.class_idx is not None,
+            num_names=None if names is None else len(names),
+            features=not any(method.asks_score for method in find_methods(settings.methods)),
+            step="training" if trainer.training else "validation",
+            axes=None if settings.axes is None else tuple(settings.axes),
         )
 
     def _or_guess(self, seen: Seen | SeenFeatures | None) -> Source:
@@ -225,15 +227,18 @@ class ProbeFinder:
 
     def _guess(self, batch: Any) -> Guessed:
         network = classifier_of(self._module, self._settings.forward)
+        form = Form(axes=tuple(self._settings.axes or ()))
         if self._settings.probe is None or images_in(batch) is not None:
-            return Guessed(network, ProbeBatch.from_batch(batch, _ALL))
+            rows = ProbeBatch.from_batch(batch, _ALL)
+            turned = rows if form == AS_SHOWN else replace(rows, images=form.shown(rows.images), regions=None)
+            return Guessed(network, turned, form=form)
         return Guessed(network, ProbeBatch(torch.zeros(1, 3, 1, 1)))  # the given probe comes in its place
 
     def _of_given_probe(self, found: Source, watch: StepWatch | None) -> Source:
         """The same with the rows of the images that the user named."""
         given = self._settings.probe
         if isinstance(given, (str, Tensor, ProbeBatch)):
-            return self._of_images(found, watch, *self._images(given, found.rows))
+            return self._of_images(found, watch, *self._images(given, found))
         with random_states_kept():  # transforms of validation can be random too
             batch = given
             if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
@@ -246,17 +251,20 @@ class ProbeFinder:
 
     def _of_images(self, found: Source, watch: StepWatch | None, images: Tensor, known: FolderImages | None) -> Source:
         labels = None if known is None or known.labels is None else known.labels.to(images.device)
-        names = () if known is None else known.names
+        names: tuple[str, ...] = () if known is None else known.names
         count = len(images)
 
         def cycled(rows: Tensor) -> Tensor:
             return rows[torch.arange(count, device=rows.device) % len(rows)]
 
+        if found.rows.names:  # texts, which these images are compared with too
+            texts = found.rows.names
+            names = tuple(f"{name}: {texts[row % len(texts)]}" for row, name in enumerate(names or [""] * count))
         if not isinstance(found, Seen):
-            return replace(found, rows=ProbeBatch(images, labels, names=names).counted())
+            return replace(found, rows=ProbeBatch(found.form.shown(images), labels, names=names).counted())
         if found.unchanged:
             inputs = {place: cycled(rows) for place, rows in found.rows.inputs.items()}
-            rows = ProbeBatch(images, labels, inputs=inputs, names=names)
+            rows = ProbeBatch(found.form.shown(images), labels, inputs=inputs, names=names)
         else:
             assert watch is not None  # it saw what was found
             tensors, place = tensors_of(watch.batch), found.place
@@ -282,9 +290,9 @@ class ProbeFinder:
             raise ValueError("probe: the validation step was not seen to pass these images to a network")
         return seen
 
-    def _images(self, given: str | Tensor | ProbeBatch, rows: ProbeBatch) -> tuple[Tensor, FolderImages | None]:
+    def _images(self, given: str | Tensor | ProbeBatch, found: Source) -> tuple[Tensor, FolderImages | None]:
         """The images on the model's device, and what is known of them."""
-        known = None
+        known, rows = None, found.rows
         if isinstance(given, ProbeBatch):
             known = FolderImages(given.images, given.labels, None, given.names)
             given = given.images
@@ -296,19 +304,24 @@ class ProbeFinder:
             given = known.images
         self._given = known
         seen = rows.images if rows.shown is None else rows.shown
-        if given.shape[2:] != seen.shape[2:] and seen.shape[2:] != (1, 1):
+        sides = found.form.shown(given).shape[2:] if given.ndim == found.form.num_axes else given.shape[2:]
+        if sides != seen.shape[2:] and seen.shape[2:] != (1, 1):
             _log.warning(
-                "probe: the images of %r are %d×%d after the validation transform, those of the validation batch "
-                "%d×%d; if the model does not accept them, resize and crop them in that transform.",
+                "probe: the images of %r are %s after the validation transform, those of the validation batch "
+                "%s; if the model does not accept them, resize and crop them in that transform.",
                 self._settings.probe if isinstance(self._settings.probe, str) else "the tensor",
-                *given.shape[2:],
-                *seen.shape[2:],
+                "×".join(map(str, sides)),
+                "×".join(map(str, seen.shape[2:])),
             )
         return self._trainer.precision_plugin.convert_input(given.to(self._module.device)), known
 
 
 def words_of(source: Source, head: Head, module: LightningModule) -> str:
     """What is explained, in sentences for people."""
+    return _network_and_output(source, head, module) + source.form.words
+
+
+def _network_and_output(source: Source, head: Head, module: LightningModule) -> str:
     if isinstance(source, Guessed):
         network = source.network
         name = _name_in(module, network)

@@ -1,7 +1,6 @@
 """One look: from an explanation of the probe to the numbers and pictures that are logged."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
 from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.run_info import RunInfo
+from lightning_cam.training.slices import slice_with_most_evidence
 
 # So that TensorBoard's thumbnails can be read.
 _ROWS = 3  # of the filmstrip
@@ -26,45 +27,6 @@ _UNSEEN = "evidence is elsewhere"  # on a tile of the last block
 # Of the ordinary images of the models in docs/methods.md, one in ten has less in common; in those with a planted mark
 # that only earlier blocks see, most have.
 _LEAST_AGREEMENT = 0.1
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What stays the same over all looks of a callback.
-
-    Args:
-        name: Prefix of all tags.
-        methods: Names of the methods.
-        text: A short description in Markdown of what is shown.
-        images: (B, 3, H, W) uint8, the probe's images as a person would see them.
-        labels: (B,) int64, or None.
-        regions: (B, H, W) bool, where the objects are, or None.
-        class_names: Names of the classes, or None.
-        report: Where the report will lie when the sinks are closed, or None if none is written.
-        texts: What is true of each image where that is no single class, or None.
-        present: (B, classes) bool, which labels each image has, or None.
-        has_classes: Whether classes are predicted, and not a value.
-        blocks: Names of the model's blocks, where methods follow the score through them all.
-        no_blocks: Why there are none, in words.
-        has_values: Whether a value is.
-        parts: How many parts of each image are explained, each in a row of its own.
-    """
-
-    name: str
-    methods: list[str]
-    text: str
-    images: Tensor
-    labels: Tensor | None
-    regions: Tensor | None
-    class_names: list[str] | None
-    report: Path | None = None
-    texts: list[str] | None = None
-    present: Tensor | None = None
-    has_classes: bool = True
-    blocks: list[str] = field(default_factory=list)
-    no_blocks: str = ""
-    has_values: bool = False
-    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -267,7 +229,7 @@ def draw(look: Look, run: RunInfo) -> Look:
         has_classes=run.has_classes,
         has_values=run.has_values,
     )
-    parts, tiles = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
+    parts, step = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
     if parts is not None:
         captions = PartCaptions(run.class_names or [], num_classes, parts.overlap)
         labels = None if parts.truth is None else torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
@@ -275,19 +237,22 @@ def draw(look: Look, run: RunInfo) -> Look:
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
-        heat = _heat(method, relevance)  # of the mean over layers, which the metrics are about too
+        tiles, of_tiles, in_words = images, relevance, captions
+        if run.slices:
+            tiles, of_tiles, in_words = slice_with_most_evidence(images, relevance, run, num_classes)
+        heat = _heat(method, of_tiles)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
-        for start in range(0, len(images), tiles):
-            part = slice(start, start + tiles)
-            first, last = start // run.parts + 1, min(start + tiles, len(images)) // run.parts
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            first, last = start // run.parts + 1, min(start + step, len(images)) // run.parts
             others = f"/images_{first}-{last}" if start else ""
             pictures[f"{run.name}/{method}{others}"] = overlay_grid(
-                images[part],
+                tiles[part],
                 heat[part],
-                captions,
+                in_words,
                 preds=preds[part],
                 probs=probs[part],
-                labels=None if labels is None else labels[part],
+                labels=torch.arange(len(images))[part] if run.slices else None if labels is None else labels[part],
                 marked=None if unseen is None else unseen[part],
                 mark=_UNSEEN,
                 truth=None if run.regions is None or parts is None else run.regions[part],

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning_cam.explanation import Explanation
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
+from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side, spread
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.features import FeatureLayer
@@ -21,9 +23,10 @@ from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.data import find_class_names, loaders_of
 from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
-from lightning_cam.training.look import RunInfo, measure
-from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of
+from lightning_cam.training.look import measure
+from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of, words_of_pictures
 from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sinks import (
     SINKS,
@@ -40,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 _ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}`.
 
-{taken}{beside} {holds}
+{taken}{beside} {holds}{bands}
 
 - `{name}/<method>`: the newest look at the first eight images, each with its own color scale;
   `{name}/<method>/images_9-16` and so on show the others. Hot cells are evidence for {target}. {caption}
@@ -113,11 +116,13 @@ class LookLogger:
             report = directory / f"{file_stem(settings.name)}_report.html"
         self._parts = taken.head.parts(settings.class_idx)
         truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0, self._parts)
+        self._planes = _planes(layers, None if depth is None else depth.embedding)
+        bands = words_of_pictures(probe, loaders, module, settings, self._planes)
         self._run = RunInfo(
             name=settings.name,
             methods=list(methods),
-            text=self._about(layers, depth, features, report, taken),
-            images=pictures_of(probe, loaders, module, settings),
+            text=self._about(layers, depth, features, report, taken, bands),
+            images=pictures_of(probe, loaders, module, settings, self._planes),
             labels=probe.labels,
             regions=probe.regions,
             class_names=names,
@@ -129,8 +134,9 @@ class LookLogger:
             no_blocks=depth.why if depth is not None else "",
             has_values=self._task is not None and self._task.has_values,
             parts=self._parts,
+            slices=_slices(probe.images, self._planes),
         )
-        _log.info("%s: %s%s %s", settings.name, taken.words, _beside(layers), self._holds(taken))
+        _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), self._holds(taken), bands)
         # In a `fast_dev_run` everything is tried, and nothing is written.
         self._worker = SinkWorker([] if directory is None else self._sinks(trainer, directory), self._run)
         self._names_checked = False
@@ -149,6 +155,12 @@ class LookLogger:
             Its scalars by tag, () float32.
         """
         self._check_names(explanation)
+        if self._probe.images.ndim == 5:
+            laid = {
+                method: [maps_side_by_side(maps, self._planes) for maps in of_layers]
+                for method, of_layers in explanation.layer_maps.items()
+            }
+            explanation = replace(explanation, layer_maps=laid)
         look = measure(
             explanation,
             self._probe,
@@ -198,6 +210,7 @@ class LookLogger:
         features: FeatureLayer | None,
         report: Path | None,
         taken: Taken,
+        bands: str,
     ) -> str:
         if features is not None and isinstance(self._task, Embeddings):
             return _ABOUT_FEATURES.format(
@@ -215,6 +228,7 @@ class LookLogger:
             taken=taken.words,
             beside=_beside(layers),
             holds=self._holds(taken),
+            bands=bands,
             layers="`, `".join(layer.name for layer in layers),
             depth="" if depth is None else f", of the whole depth at `{depth.embedding.name or 'the image'}`, others",
             name=self._settings.name,
@@ -277,6 +291,19 @@ class LookLogger:
                 _log.warning("%s can't log images; writing files to %s.", type(logger).__name__, files)
             sinks.append(sink)
         return sinks
+
+
+def _planes(layers: Sequence[TargetLayer], embedding: TargetLayer | None) -> int:
+    """How many slices or frames are shown of each image: as many as the finest maps have, up to 16; 1 of pictures."""
+    places = [*layers, *([] if embedding is None else [embedding])]
+    counts = [place.layout.grid_size[0] for place in places if len(place.layout.grid_size) == 3]
+    return min(max(counts, default=1), MOST_PLANES)
+
+
+def _slices(images: Tensor, shown: int) -> tuple[int, ...]:
+    """Numbers of the slices that are shown, from 1 on; none of what has colors, such as frames and patches."""
+    is_volume = images.ndim == 5 and images.shape[1] != 3
+    return tuple(int(number) + 1 for number in spread(images.shape[2], shown)) if is_volume else ()
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:

@@ -13,13 +13,15 @@ from lightning_cam.model.detection import Detection
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.segmentation import Segmentation, task_of_pixels
-from lightning_cam.model.tasks import Labels, OneLogit, Task, task_of
+from lightning_cam.model.tasks import Labels, OneLogit, Pairs, Task, task_of
 from lightning_cam.observe.consumers import Consumed, before_normalizing
+from lightning_cam.observe.forms import AS_SHOWN, Form, InForm, axes_of
 from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
+from lightning_cam.observe.planes import planes_come_first
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
 from lightning_cam.observe.step import NetworkCall, StepObserver
-from lightning_cam.training.batch import labels_in, pixel_labels_in, regions_in
+from lightning_cam.training.batch import labels_in, pixel_labels_in, regions_in, texts_in
 from lightning_cam.training.boxes import boxes_of_objects
 from lightning_cam.training.probe import ProbeBatch
 
@@ -97,6 +99,7 @@ class Seen:
             targets per head, and the images as the batch held them.
         unchanged: Whether the images are those of the batch, and nothing was done to them on the way.
         place: Which of the batch's tensors they are made of, or None.
+        form: How the program takes the images.
     """
 
     program: Program
@@ -105,6 +108,7 @@ class Seen:
     rows: ProbeBatch
     unchanged: bool
     place: int | None
+    form: Form = AS_SHOWN
 
     @property
     def is_network(self) -> bool:
@@ -114,7 +118,7 @@ class Seen:
     def forward(self, head: Head, probe: ProbeBatch) -> RowForward:
         """What was validated, as a function of images, for the rows of a probe."""
         inputs = {int(place): rows for place, rows in probe.inputs.items()}
-        return RowForward(self.program, head.output, inputs, len(probe.images), self.picture)
+        return RowForward(self.program, head.output, inputs, len(probe.images), self.picture, form=self.form)
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,13 @@ class Direct:
         place: Of the images among the batch's tensors.
         target: Of the targets.
         head: The output that they belong to.
+        form: How the network takes the images.
     """
 
     place: int
     target: int
     head: Head
+    form: Form = AS_SHOWN
 
     @classmethod
     def of(cls, seen: Seen, batch: Any) -> "Direct | None":
@@ -142,7 +148,7 @@ class Direct:
             for place, (_, tensor) in enumerate(named_tensors(batch))
             if tensor.shape == target.shape and tensor.dtype == target.dtype and torch.equal(tensor, target)
         ]
-        return cls(seen.place, same[0], seen.heads[0]) if len(same) == 1 else None
+        return cls(seen.place, same[0], seen.heads[0], seen.form) if len(same) == 1 else None
 
     def rows(self, batch: Any) -> ProbeBatch | None:
         """All images of another batch, and what is known of them; None if it is not of the same form."""
@@ -150,9 +156,10 @@ class Direct:
         if max(self.place, self.target) >= len(tensors):
             return None
         images, target = tensors[self.place], tensors[self.target]
-        if images.ndim != 4 or target.shape[:1] != images.shape[:1]:
+        if images.ndim != self.form.num_axes or target.shape[:1] != images.shape[:1]:
             return None
-        rows = ProbeBatch(images, regions=regions_in(batch, images), targets={self.head.name: target})
+        regions = regions_in(batch, images) if self.form == AS_SHOWN else None
+        rows = ProbeBatch(self.form.shown(images), regions=regions, targets={self.head.name: target})
         return replace(rows, labels=self.head.labels(rows)).counted()
 
 
@@ -165,16 +172,20 @@ class Guessed:
         rows: The batch's images, and what else is guessed of it.
         heads: The one output.
         unchanged: Whether the images are those of the batch.
+        form: How the network takes the images.
     """
 
     network: Callable[..., Any]
     rows: ProbeBatch
     heads: tuple[Head, ...] = (Head(),)
     unchanged: bool = True
+    form: Form = AS_SHOWN
 
     def forward(self, head: Head, probe: ProbeBatch) -> Callable[..., Any]:
         """The network."""
-        return self.network
+        if self.form == AS_SHOWN:
+            return self.network
+        return InForm(self.network, self.form)
 
 
 def names_of(batch: Any) -> list[str]:
@@ -196,8 +207,10 @@ class Wanted:
         num_names: How many class names there are, or None.
         features: Whether only methods were asked for that show features.
         step: Which step is seen, "validation" or "training".
+        axes: What rows and columns of the images are, or None for what is seen.
     """
 
+    axes: tuple[str, ...] | None = None
     head: str | None = None
     whole: bool = False
     any_class: bool = False
@@ -250,9 +263,19 @@ def seen_in(
     images = program.given[index]
     views = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
     moved = network is None and not any(undo_of(origin) is not None for origin in views)
-    if images.ndim != 4 or not images.is_floating_point() or moved:
+    if images.ndim not in (3, 4, 5) or not images.is_floating_point() or moved:
         picture, images = _entrance(inner, network, observer.calls)
     count = len(images)
+    planes_first = False
+    if images.ndim == 5:
+        given = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
+        planes_first = bool(given) and planes_come_first(observer.calls, given[0])
+    axes = wanted.axes
+    if axes is None:
+        arguments = [] if network is None else [name for name, _ in named_tensors((network.args, network.kwargs))]
+        known = [observation.picture or "", *(arguments[index : index + 1] if isinstance(picture, int) else [])]
+        axes = axes_of(known, views[0] if views else None)
+    form = Form(images.ndim, axes, planes_first)
     guessed = labels_in(args[0], count)
     if is_detection and not wanted.whole:
         heads = [_of_objects(observation.outputs[0])]
@@ -266,10 +289,10 @@ def seen_in(
         heads = [_unread(network, guessed, count, wanted)]
     unchanged = shown is not None and shown.dtype == images.dtype and torch.equal(shown, images)
     rows = ProbeBatch(
-        images.detach().clone(),
+        form.shown(images).detach().clone(),
         guessed if any(head.output is None or head.output.target is None for head in heads) else None,
-        regions=regions_in(args[0], images),
-        shown=None if unchanged or shown is None or len(shown) != count else _picture_of(shown),
+        regions=regions_in(args[0], images) if form == AS_SHOWN else None,
+        shown=None if unchanged or shown is None or len(shown) != count else _picture_of(shown, form),
         inputs={
             str(place): tensor.detach().clone()
             for place, tensor in enumerate(program.given)
@@ -278,9 +301,10 @@ def seen_in(
         targets={"": true_boxes}
         if true_boxes is not None
         else {head.name: target for head in heads if (target := _target(head, args[0], count)) is not None},
+        names=texts_in(args[0], count, module) if isinstance(heads[0].task, Pairs) else (),
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
-    return Seen(program, picture, heads, rows, unchanged, place)
+    return Seen(program, picture, heads, rows, unchanged, place, form)
 
 
 def _without_labels(call: NetworkCall) -> NetworkCall:
@@ -310,8 +334,10 @@ def _target(head: Head, batch: Any, count: int) -> Tensor | None:
     return None if target is None or target.shape[:1] != (count,) else target
 
 
-def _picture_of(shown: Tensor) -> Tensor | None:
+def _picture_of(shown: Tensor, form: Form) -> Tensor | None:
     """(N, C, H, W) of a batch's images, which may have their channels last; None if it is something else."""
+    if form != AS_SHOWN:
+        return form.shown(shown).detach().clone() if shown.ndim == form.num_axes else None
     if shown.ndim != 4:
         return None
     is_last = shown.shape[-1] in (1, 3, 4) and shown.shape[1] not in (1, 3, 4)

@@ -1,17 +1,23 @@
 """The probe for display: its images, their ground truth, and a description of its contents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_cam.model.normalization import find_normalization, stated_normalizations
+from lightning_cam.model.normalization import (
+    between_percentiles,
+    find_normalization,
+    known_normalization,
+    stated_normalizations,
+)
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
+from lightning_cam.render.planes import side_by_side, spread
 from lightning_cam.training.data import as_statistics
 from lightning_cam.training.observed import Head
 from lightning_cam.training.probe import ProbeBatch
@@ -31,7 +37,9 @@ class Truth:
     present: Tensor | None = None
 
 
-def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings) -> Tensor:
+def pictures_of(
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+) -> Tensor:
     """The probe's images as a person would see them.
 
     Args:
@@ -39,22 +47,64 @@ def pictures_of(probe: ProbeBatch, loaders: Any, module: LightningModule, settin
         loaders: Of the validation, whose transforms may tell how images were normalized.
         module: The model, which may tell it too.
         settings: `mean`, `std` and `rgb` of the user.
+        planes: How many slices or frames are shown of each image that has them, side by side.
 
     Returns:
         (N, 3, H, W) uint8, on the images' device.
     """
     images = probe.images if probe.shown is None else probe.shown
+    if images.ndim == 5:
+        chosen = spread(images.shape[2], planes).to(images.device)
+        flat = images.index_select(2, chosen).transpose(1, 2).flatten(0, 1)
+        pictures = pictures_of(replace(probe, images=flat, shown=None), loaders, module, settings)
+        return side_by_side(pictures.unflatten(0, (-1, planes)).transpose(1, 2))
+    bands = _bands(images, settings)
+    if max(bands) >= images.shape[1]:
+        raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
+    known = _known(images, loaders, module, settings)
+    if known is None and images.shape[1] != 3:
+        mean, std = between_percentiles(images[:, bands])
+    else:
+        mean, std = (values[bands] for values in known or find_normalization(images, []))
+    return to_uint8(unnormalize(images[:, bands].float(), mean, std))
+
+
+def words_of_pictures(
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+) -> str:
+    """What is to be said of how `pictures_of` shows images that are no colors, a sentence, or nothing."""
+    images = probe.images if probe.shown is None else probe.shown
+    if images.ndim == 5:
+        count = images.shape[2]
+        flat = replace(probe, images=images.transpose(1, 2).flatten(0, 1), shown=None)
+        return (
+            f" Images have {count} planes (slices, frames, or instances of a bag): pictures show {planes} side by "
+            f"side, in rows, and no findings are made.{words_of_pictures(flat, loaders, module, settings)}"
+        )
+    bands, count = _bands(images, settings), images.shape[1]
+    if count == 3 and settings.rgb is None:
+        return ""
+    shown = f"band {bands[0]} gray" if len(bands) == 1 else f"bands {bands[0]}, {bands[1]} and {bands[2]} as colors"
+    which = "" if count == 1 else f" Of {count} bands, numbered from 0, pictures show {shown}."
+    if _known(images, loaders, module, settings) is not None:
+        return which
+    return f"{which} Each band is stretched from its 2nd to its 98th percentile, as its range is not known."
+
+
+def _bands(images: Tensor, settings: Settings) -> list[int]:
+    """Numbers of the bands that are shown: one, or three."""
+    if settings.rgb is not None:
+        return [settings.rgb] if isinstance(settings.rgb, int) else list(settings.rgb)
+    return [0, 1, 2] if images.shape[1] > 2 else [0]
+
+
+def _known(images: Tensor, loaders: Any, module: LightningModule, settings: Settings) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation (C,) that images were normalized with, if that is known."""
     given = (0.0, 1 / 255) if images.dtype == torch.uint8 else (settings.mean, settings.std)
     mean, std = (as_statistics(value, images) for value in given)
-    if mean is None or std is None:
-        mean, std = find_normalization(images, stated_normalizations(loaders, module))
-    assert mean is not None and std is not None
-    bands = settings.rgb
-    if bands is not None:
-        if max(bands) >= images.shape[1]:
-            raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {bands}")
-        images, mean, std = images[:, bands], mean[bands], std[bands]
-    return to_uint8(unnormalize(images.float(), mean, std))
+    if mean is not None and std is not None:
+        return mean, std
+    return known_normalization(images, stated_normalizations(loaders, module))
 
 
 def truth_of(probe: ProbeBatch, head: Head, class_names: Sequence[str], value: int, parts: int = 1) -> Truth:

@@ -16,7 +16,8 @@ class ProbeBatch:
     """The fixed images that every look explains, and what is known about them.
 
     Args:
-        images: (N, C, H, W) floating, as the explained network takes them.
+        images: (N, C, H, W) floating, as what is explained takes them, or in a form that can be shown; of volumes and
+            videos (N, C, D, H, W).
         labels: (N,) int64, -1 where an image has none; or None.
         regions: (N, H, W) bool, where the object is, or None.
         num_labels: One more than the largest label, 0 without labels; known on the host, so that a look need not ask
@@ -60,10 +61,15 @@ class ProbeBatch:
         if images is None:
             shapes = [f"{key or 'tensor'} {form_of(value)}" for key, value in named_tensors(batch)]
             found = ", ".join(shapes[:3]) + (f" and {len(shapes) - 3} more" if len(shapes) > 3 else "")
+            of_features = (
+                "; bags of features (B, N, F) hold no pictures: explain a model of the patches, (B, N, C, H, W)"
+                if any(tensor.ndim == 3 and tensor.is_floating_point() for _, tensor in named_tensors(batch))
+                else ""
+            )
             raise ValueError(
                 "no network was seen to receive images, and the batch has none that could be guessed (a floating "
-                f"(B, C, H, W) tensor with 1, 3 or 4 channels; it has {found or 'no tensor'}); give forward= and "
-                "probe=, a tensor of images that forward= accepts"
+                f"(B, C, H, W) tensor with 1, 3 or 4 channels; it has {found or 'no tensor'}); give probe=, a tensor "
+                f"of images that forward= accepts, and forward={of_features}"
             )
         labels, regions = labels_in(batch, len(images)), regions_in(batch, images)
         # The batch of a stand-alone validation is made of inference tensors; their clones outside of it are not.
@@ -82,7 +88,12 @@ class ProbeBatch:
             ValueError, TypeError, KeyError, AttributeError: That is no state of a probe.
         """
         images, labels, regions = state["images"], state.get("labels"), state.get("regions")
-        if images.ndim != 4 or not len(images) or not images.is_floating_point() or not bool(images.isfinite().all()):
+        if (
+            images.ndim not in (4, 5)
+            or not len(images)
+            or not images.is_floating_point()
+            or not bool(images.isfinite().all())
+        ):
             raise ValueError(f"probe: expected finite images (N, C, H, W), got {form_of(images)}")
         if labels is not None and (labels.shape != images.shape[:1] or bool((labels < -1).any())):
             raise ValueError(f"probe: expected labels ({len(images)},) from -1 on, got {form_of(labels)}")

@@ -14,6 +14,7 @@ from lightning_cam.methods.defaults import DEFAULT, FEATURES
 from lightning_cam.model.classifier import takes_images
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.tasks import Embeddings
+from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.observation import Observation
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
@@ -37,6 +38,7 @@ class SeenFeatures:
         heads: The one output, of which features are shown.
         unchanged: Whether the images are those of the batch.
         words: What else is to be said of the choice, or "".
+        form: How the network takes the images.
     """
 
     network: Callable[..., Any]
@@ -44,6 +46,7 @@ class SeenFeatures:
     heads: tuple[Head, ...] = (Head(task=Embeddings()),)
     unchanged: bool = True
     words: str = ""
+    form: Form = AS_SHOWN
 
     def forward(self, head: Head, probe: ProbeBatch) -> Callable[..., Any]:
         """The network."""

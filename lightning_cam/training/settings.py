@@ -24,7 +24,8 @@ class Settings:
     on: Literal["validation", "train"]
     probe: Any
     head: str | None
-    rgb: list[int] | None
+    rgb: int | list[int] | None
+    axes: list[str] | None
     class_idx: int | None
     score: Callable[[Any], Any] | None
     target_layers: str | list[str] | None
@@ -61,10 +62,16 @@ class Settings:
             )
         if not (self.class_idx is None or (isinstance(self.class_idx, int) and self.class_idx >= 0)):
             raise ValueError(f"class_idx: expected None or a class index of at least 0, got {self.class_idx!r}")
-        if self.rgb is not None and (len(self.rgb) != 3 or any(band < 0 for band in self.rgb)):
-            raise ValueError(f"rgb: expected three band indices of at least 0, got {self.rgb!r}")
+        bands = [self.rgb] if isinstance(self.rgb, int) else self.rgb
+        if bands is not None and (len(bands) not in (1, 3) or any(band < 0 for band in bands)):
+            raise ValueError(f"rgb: expected one or three band indices of at least 0, got {self.rgb!r}")
         if self.on not in ("validation", "train"):
             raise ValueError(f"on: expected 'validation' or 'train', got {self.on!r}")
+        if self.axes is not None and (isinstance(self.axes, str) or len(self.axes) != 2):
+            raise ValueError(
+                'axes: expected the names of two axes, those of rows and columns, such as ["frequency", "time"], '
+                f"got {self.axes!r}"
+            )
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error: expected 'warn' or 'raise', got {self.on_error!r}")
         if self.timelapse not in ("webp", "gif", None):

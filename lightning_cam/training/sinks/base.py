@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from lightning_cam.training.cohort import FoundLook
-from lightning_cam.training.look import Look, RunInfo
+from lightning_cam.training.look import Look
+from lightning_cam.training.run_info import RunInfo
 
 
 class Sink(ABC):
