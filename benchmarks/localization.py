@@ -201,7 +201,9 @@ def measure(
             methods = [
                 name
                 for name in first
-                if (name in COSTLY) == costly and (choice == DEFAULT_LAYERS or about_layers(name))
+                if first[name].ndim == 3  # colors are no relevance
+                and (name in COSTLY) == costly
+                and (choice == DEFAULT_LAYERS or about_layers(name))
             ]
             run = partial(explain, model, methods=methods, target_layers=targets, batch_size=50)
             explanation = run(image[:count], class_idx=label[:count])

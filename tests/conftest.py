@@ -1,7 +1,10 @@
 """What holds for all tests."""
 
+import logging
 import os
 from fnmatch import fnmatchcase
+
+import pytest
 
 from tests.newest import NEWEST
 
@@ -19,3 +22,13 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if any(fnmatchcase(item.nodeid, pattern) for pattern in patterns)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def log_levels_kept():
+    """What a demo or a benchmark makes quiet is heard again in the next test."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_cam")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

@@ -134,7 +134,7 @@ class Outside(LightningModule):
         ("detr", "inside", "`cross_entropy` reads its output as objects, a class and a box for each query."),
         ("yolos", "softmax", "`softmax` reads its output as objects, a class and a box for each query."),
         ("yolos", "focal", "`binary_cross_entropy_with_logits` reads its output as objects, a class and a box"),
-        ("yolos", "", "what reads its output was not seen, objects, a class and a box for each query is a guess."),
+        ("yolos", "", "no loss was seen to read its output: objects, a class and a box for each query is a guess."),
     ],
 )
 def test_what_reads_objects_is_seen(tmp_path, caplog, name, reads, said):

@@ -1,6 +1,5 @@
 """The demo and the configs, on a few images."""
 
-import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,20 +16,10 @@ from lightning_cam.timeline.found import FoundEntry
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def quiet_hosts() -> list[logging.Logger]:
-    return [logging.getLogger(host) for host in ("lightning.pytorch", "lightning.fabric", "lightning_cam")]
-
-
 def test_the_demo_trains_both_models_and_says_where_everything_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hosts = quiet_hosts()
-    levels = [host.level for host in hosts]
-    try:
-        demo.main(tmp_path, epochs=2, cohort=20, train_size=50, val_size=20, drawings=2)
-    finally:
-        for host, level in zip(hosts, levels, strict=True):
-            host.setLevel(level)
+    demo.main(tmp_path, epochs=2, cohort=20, train_size=50, val_size=20, drawings=2)
     said = capsys.readouterr().out
     for name in ("clean", "planted"):
         run = tmp_path / name / "version_0"

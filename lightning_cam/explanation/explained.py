@@ -94,6 +94,8 @@ class Explanation:
     @property
     def color_maps(self) -> dict[str, Tensor]:
         """Those of the maps that are colors: (B, 3, h, w), of red, green and blue -1 for none and 1 for all."""
+        if self.images is not None and self.images.ndim == 5:  # (B, d, h, w) are planes
+            return {}
         return {method: maps for method, maps in self.maps.items() if maps.ndim == 4}
 
     def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:

@@ -231,12 +231,12 @@ def _by_rules(
             )
         if gradient is None:
             raise DoesNotApply(f"the gradient of the score does not reach {embedding.name or 'the images'}")
-        gradients[name] = _grid(embedding, gradient.detach())
+        gradients[name] = embedding.layout.to_grid(gradient.detach()).float()
         if at_blocks:
             block_maps[name] = cuts.maps(at_blocks, others)
-    activations = _grid(embedding, output.detach())
+    activations = embedding.layout.to_grid(output.detach()).float()
     if blank is not None:
-        activations = activations - _grid(embedding, blank)
+        activations = activations - embedding.layout.to_grid(blank).float()
     return EmbeddingCapture(activations, gradients, frozenset(unknown), ruled.blocks, block_maps)
 
 

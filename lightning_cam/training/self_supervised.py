@@ -66,6 +66,8 @@ def compares_features(observer: StepObserver, observation: Observation, *, is_tr
         is_training: Whether it is a training step. What such a one does not compare with a target, it has none for; a
             validation step may leave that to somebody else.
     """
+    if any(output.kind.startswith("objects") for output in observation.outputs):  # which nothing need have read
+        return False
     read = [(output.kind, observer.consumed[output.event]) for output in observation.outputs]
     if not read:
         return is_training

@@ -82,7 +82,7 @@ def callback(**options):
 def test_the_similarity_with_the_own_text_is_explained(tmp_path, name):
     result = fit((MODULES[name](), *pairs()), tmp_path, callback=callback())
     assert not result.off, result.said
-    assert result.tasks == {"": "similarities to the own text"} and result.found == 4
+    assert result.tasks == {"": "similarity to the image's own text"} and result.found == 4
     run, look, data = result.runs[0], result.looks[-1], Patchy(16, 32, seed=2)
     assert run.texts == [f"a {COLORS[label]} square" for label in data.y]
     model, images, texts = result.module.model.eval(), data.x, tokens(data.y)

@@ -223,5 +223,5 @@ def test_two_bands_of_a_radar(tmp_path):
 
 @pytest.mark.parametrize("rgb", [[0, 1], [], -1])
 def test_numbers_of_bands_that_do_not_fit(rgb):
-    with pytest.raises(ValueError, match="rgb: expected the number of one band or of three"):
+    with pytest.raises(ValueError, match="rgb: expected one or three band indices"):
         TransformerCAMCallback(rgb=rgb)

@@ -149,7 +149,7 @@ def test_an_image_that_was_not_kept_is_said(page):
 
 def test_why_there_is_no_view_is_said_in_one_sentence(places, open_page):
     page = open_page(f"{places['report']}#view=depth&run=flat%2Fcam.lcam")
-    assert 'methods=["attnlrp"]' in message(page, "What each block reads was not kept here")
+    assert 'methods=["attnlrp"]' in message(page, "This record has no maps of single blocks")
     page = open_page(f"{places['report']}#view=depth&run=unknown%2Fcam.lcam")
     assert message(page, "is not known") == (
         "What each block reads is not known: the network runs several times for each image."
