@@ -11,6 +11,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers, metrics, read_timeline
+from lightning_cam.model.dense import dense_task_of
 from lightning_cam.model.parts import OfParts
 from lightning_cam.model.segmentation import Segmentation, SegmentationLabels, task_of_pixels
 from lightning_cam.model.tasks import OneLogit
@@ -372,3 +373,9 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
         run.fit(lit, segmentation_loader(16, 8, shuffle=True), segmentation_loader(4, 4))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
+def test_features_on_a_grid_are_no_classes_of_pixels():
+    assert dense_task_of(torch.zeros(2, 8, 4, 4), (32, 32)) is None
+    assert dense_task_of(torch.zeros(2, 17, 64), (32, 32)) is None
+    assert dense_task_of(torch.zeros(2, 3, 32, 32), (32, 32)).words == "classes of each pixel"

@@ -34,7 +34,7 @@ def leading_parts(
         for start in range(0, len(images), step):
             rows = slice(start, start + step)
             output = OnCopies(forward_of_rows(forward, rows))(images[rows])
-            task = task or dense_task_of(output, stated)
+            task = task or dense_task_of(output, size, stated)
             if task is None:
                 return None
             asked = class_idx[rows] if isinstance(class_idx, Tensor) else class_idx

@@ -68,8 +68,8 @@ class ProbeBatch:
             )
             raise ValueError(
                 "no network was seen to receive images, and the batch has none that could be guessed (a floating "
-                f"(B, C, H, W) tensor with 1, 3 or 4 channels; it has {found or 'no tensor'}); give probe=, a tensor "
-                f"of images that forward= accepts, and forward={of_features}"
+                f"(B, C, H, W) tensor with 1, 3 or 4 channels; it has {found or 'no tensor'}); give forward= and "
+                f"probe=, a tensor of images that forward= accepts{of_features}"
             )
         labels, regions = labels_in(batch, len(images)), regions_in(batch, images)
         # The batch of a stand-alone validation is made of inference tensors; their clones outside of it are not.
