@@ -27,8 +27,8 @@ from lightning_cam.timeline import read_timeline
 from lightning_cam.timeline.format import SUFFIX, RecordError
 from lightning_cam.training.callback import TransformerCAMCallback
 from lightning_cam.training.data import find_class_names
-from lightning_cam.training.finder import unlogged
 from lightning_cam.training.probe import ProbeBatch
+from lightning_cam.training.unlogged import unlogged
 
 _log = logging.getLogger(__name__)
 

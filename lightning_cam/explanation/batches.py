@@ -11,7 +11,7 @@ from lightning_cam.methods import DoesNotApply, Method, principal_projection
 from lightning_cam.methods.cells import shared_out
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.observe.places import Undo
-from lightning_cam.passes.capture import Capture
+from lightning_cam.passes.captured import Capture
 from lightning_cam.passes.method_inputs import OF_IMAGES, MethodInputs
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import PIXELS

@@ -19,7 +19,7 @@ from lightning_cam.methods import Method, channel_sum, principal_projection
 from lightning_cam.model.keep_grad import KeepGrad
 from lightning_cam.model.output import Forward, Score, logits_of
 from lightning_cam.model.untouched import replaced
-from lightning_cam.passes.capture import Capture
+from lightning_cam.passes.captured import Capture
 from lightning_cam.resolve import TargetLayer
 
 

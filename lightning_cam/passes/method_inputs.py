@@ -13,7 +13,8 @@ from lightning_cam.model.keep_grad import KeepGrad, WithGraphWhereNeeded
 from lightning_cam.model.output import Forward, Score, forward_of_rows
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.passes.attention import ATTENTION_NEEDS, AttentionPass
-from lightning_cam.passes.capture import Capture, EmbeddingCapture, capture
+from lightning_cam.passes.capture import capture
+from lightning_cam.passes.captured import Capture, EmbeddingCapture
 from lightning_cam.passes.features import FeatureWatch
 from lightning_cam.passes.grad_cam import run_grad_cam
 from lightning_cam.passes.input import InputPass, input_pass

@@ -250,9 +250,9 @@ class TransformerCAMCallback(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not (self._closed or self._on_train) and self._session.meets(
-            trainer
-        ):  # others wait for this rank, though it saw no batch
+        if self._closed or self._on_train:
+            return
+        if self._session.meets(trainer):  # others wait for this rank, though it saw no batch
             self._close(trainer, pl_module)
 
     @override

@@ -15,7 +15,6 @@ from lightning_cam.training.cohort import Ask, CohortLooker
 from lightning_cam.training.cohort_part import CohortCollector, CohortPart
 from lightning_cam.training.data import loaders_of
 from lightning_cam.training.explainer import ProbeExplainer
-from lightning_cam.training.finder import unlogged
 from lightning_cam.training.found_layers import FoundLayers
 from lightning_cam.training.pictures import pictures_of
 from lightning_cam.training.probe import ProbeBatch
@@ -23,6 +22,7 @@ from lightning_cam.training.ranks import apart_from_training, is_sharded
 from lightning_cam.training.self_supervised import SeenFeatures, Source
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.shown import Shown
+from lightning_cam.training.unlogged import unlogged
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """The model side of a look: which layers, which methods, through which part of the module."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Depth, find_depth
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.refusals import NoGradient
+from lightning_cam.training.as_validated import AsValidated, OrSayWhy
 from lightning_cam.training.checks import (
     CONTROL,
     FEW,
@@ -33,15 +33,13 @@ from lightning_cam.training.checks import (
     gain_over_chance,
 )
 from lightning_cam.training.found_layers import FoundLayers
-from lightning_cam.training.observed import Head
+from lightning_cam.training.heads import Head
 from lightning_cam.training.probe import ProbeBatch
-from lightning_cam.training.ranks import gather, inside_wrapper, share_of
+from lightning_cam.training.ranks import gather, share_of
 from lightning_cam.training.self_supervised import Source, methods_of_features
 from lightning_cam.training.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-_LONGEST_REASON = 200  # letters of a model's own error
 
 
 class ProbeExplainer:
@@ -84,7 +82,7 @@ class ProbeExplainer:
         if isinstance(head.task, Embeddings) and settings.score is None:
             self._methods = methods_of_features(settings.methods)
         as_validated: Forward
-        as_validated = _OrSayWhy(_AsValidated(trainer, module, source.forward(head, probe), head.task), module)
+        as_validated = OrSayWhy(AsValidated(trainer, module, source.forward(head, probe), head.task), module)
         self._of_parts: OfParts | None = None
         self._parts: Parts | None = None  # of the newest look
         if isinstance(head.task, DenseTask) and settings.score is None:
@@ -326,58 +324,3 @@ class _Value:
         if not self.index < output.shape[1]:
             raise ValueError(f"class_idx: the model's values go from 0 to {output.shape[1] - 1}, got {self.index}")
         return output[:, self.index]
-
-
-class _OrSayWhy:
-    """`forward`; if that fails, the first line of why, and how to have something else called."""
-
-    def __init__(self, forward: Callable[[Tensor], Any], module: LightningModule) -> None:
-        self._forward, self._module = forward, module
-
-    def __call__(self, images: Tensor) -> Any:
-        try:
-            return self._forward(images)
-        except (torch.OutOfMemoryError, DoesNotApply):
-            raise
-        except Exception as error:
-            if isinstance(error, RuntimeError) and "grad" in str(error):  # some models run with a graph only
-                raise
-            why = f"{type(error).__name__}: {error}"
-            if len(why) > _LONGEST_REASON:  # some hold the whole model in their middle
-                why = f"{why[: _LONGEST_REASON // 2]} … {why[-_LONGEST_REASON // 2 :]}"
-            raise ValueError(
-                f"forward: {type(self._module).__name__} failed on images of shape {tuple(images.shape)} "
-                f"({why}); give images that it accepts, or give forward=, a function that maps these to logits"
-            ) from error
-
-    def of_rows(self, index: Tensor | slice) -> "_OrSayWhy":
-        """The same for images that belong to these rows."""
-        return _OrSayWhy(forward_of_rows(self._forward, index), self._module)
-
-
-class _AsValidated:
-    """A forward as the trainer would run it, whose output is the logits of its task.
-
-    Only that is at the trainer's precision: the arithmetic of the maps stays in float32.
-
-    Args:
-        trainer: The trainer.
-        module: The model.
-        forward: What to call with the images.
-        task: Of what it returns, if that is known; what says something of parts is returned as it is.
-    """
-
-    def __init__(
-        self, trainer: Trainer, module: LightningModule, forward: Callable[[Tensor], Any], task: Task | None
-    ) -> None:
-        self._trainer, self._module, self._forward, self._task = trainer, module, forward, task
-        self._inside = inside_wrapper(trainer, module, forward)
-
-    def __call__(self, images: Tensor) -> Any:
-        with self._trainer.precision_plugin.forward_context():
-            output = self._inside(images)
-        return output if self._task is None or isinstance(self._task, DenseTask) else self._task.logits(output)
-
-    def of_rows(self, index: Tensor | slice) -> "_AsValidated":
-        """The same for images that belong to these rows."""
-        return _AsValidated(self._trainer, self._module, forward_of_rows(self._forward, index), self._task)

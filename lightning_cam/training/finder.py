@@ -1,34 +1,32 @@
 """Finds the probe and the output to explain, in the first validation batches."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from lightning_cam.explanation import find_methods
 from lightning_cam.model.classifier import classifier_of
 from lightning_cam.model.output import named_tensors
-from lightning_cam.model.private import results_of
-from lightning_cam.model.untouched import random_states_kept, replaced
+from lightning_cam.model.untouched import random_states_kept
 from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.programs import filled, tensors_of
 from lightning_cam.training.batch import are_images, images_in
 from lightning_cam.training.collect import Collector
 from lightning_cam.training.data import find_class_names, find_transform, loaders_of
-from lightning_cam.training.observed import Direct, Guessed, Head, Seen, Wanted
+from lightning_cam.training.heads import Head, Wanted
+from lightning_cam.training.in_words import words_of
+from lightning_cam.training.observed import Direct, Guessed, Seen
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import apart_from_training
 from lightning_cam.training.self_supervised import SeenFeatures, Source
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.sources import FolderImages, batch_of_indices, first_loader, images_of_folder
+from lightning_cam.training.unlogged import unlogged
 from lightning_cam.training.watch import StepWatch
 
 _log = logging.getLogger(__name__)
@@ -314,59 +312,3 @@ class ProbeFinder:
                 "×".join(map(str, seen.shape[2:])),
             )
         return self._trainer.precision_plugin.convert_input(given.to(self._module.device)), known
-
-
-def words_of(source: Source, head: Head, module: LightningModule) -> str:
-    """What is explained, in sentences for people."""
-    return _network_and_output(source, head, module) + source.form.words
-
-
-def _network_and_output(source: Source, head: Head, module: LightningModule) -> str:
-    if isinstance(source, Guessed):
-        network = source.network
-        name = _name_in(module, network)
-        return (
-            f"The maps explain what `{name}` returns for the batch's images; these images, the output and the labels "
-            "were guessed or given, not observed."
-        )
-    if isinstance(source, SeenFeatures):
-        images = "the batch's images as they are" if source.unchanged else "what the step made of the batch's images"
-        read = f"`{head.by}` reads what is made of them" if head.by else "nothing was seen that reads classes"
-        more = f" {source.words}" if source.words else ""
-        return (
-            f"Self-supervised: {read}; maps show features, no class. Explained is "
-            f"`{_name_in(module, source.network)}`, on {images}.{more}"
-        )
-    network = source.program.module
-    what = f"`{_name_in(module, network)}`" if source.is_network else "the validation step itself"
-    images = "the batch's images" if source.unchanged else "the batch's images as the step preprocesses them"
-    if head.task is None:
-        return f"The maps explain the given score of what {what} returns, on {images}."
-    if not head.by:
-        return (
-            f"The maps explain {what}, on {images}; no loss was seen to read its output: {head.task.words} is a guess."
-        )
-    return f"The maps explain {what}, on {images}; `{head.by}` reads its output as {head.task.words}."
-
-
-def _name_in(module: LightningModule, network: Any) -> str:
-    names = {id(part): name for name, part in module.named_modules()}
-    return names.get(id(network), getattr(network, "__name__", type(network).__name__)) or type(module).__name__
-
-
-@contextmanager
-def unlogged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Keep what the model logs in a look out of the user's metrics and loggers, by whatever name it calls them."""
-
-    def nothing(*args: Any, **kwargs: Any) -> None:
-        return None
-
-    muted = copy(trainer)
-    muted.loggers = [DummyLogger()]
-    with ExitStack() as stack:
-        module.trainer = muted
-        stack.callback(setattr, module, "trainer", trainer)
-        for holder in (module, results_of(trainer)):  # the latter where a loop is running
-            if holder is not None:
-                stack.enter_context(replaced(holder, "log", nothing))
-        yield

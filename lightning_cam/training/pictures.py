@@ -19,7 +19,7 @@ from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.render.planes import side_by_side, spread
 from lightning_cam.training.data import as_statistics
-from lightning_cam.training.observed import Head
+from lightning_cam.training.heads import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
 

@@ -19,7 +19,8 @@ from lightning_cam.observe.observation import Observation
 from lightning_cam.observe.origins import Origin
 from lightning_cam.observe.step import NetworkCall, StepObserver
 from lightning_cam.training.batch import regions_in
-from lightning_cam.training.observed import Guessed, Head, Seen, names_of
+from lightning_cam.training.heads import Head
+from lightning_cam.training.observed import Guessed, Seen, names_of
 from lightning_cam.training.probe import ProbeBatch
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from lightning_cam.methods.defaults import OF_FEATURES
 from lightning_cam.model.private import metrics_step
 from lightning_cam.training.cohort import Ask
 from lightning_cam.training.cohort_session import CohortSession
-from lightning_cam.training.finder import ProbeFinder, unlogged
+from lightning_cam.training.finder import ProbeFinder
 from lightning_cam.training.history import History
 from lightning_cam.training.meeting import LastWord, Meeting
 from lightning_cam.training.newest import NewestScalars
@@ -23,6 +23,7 @@ from lightning_cam.training.ranks import apart_from_training, on_all_ranks
 from lightning_cam.training.saved import ANEW, Saved
 from lightning_cam.training.settings import Settings
 from lightning_cam.training.shown import Shown, shown_of
+from lightning_cam.training.unlogged import unlogged
 from lightning_cam.training.validated import InputComparison
 
 T = TypeVar("T")

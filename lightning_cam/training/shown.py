@@ -6,8 +6,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_cam.training.explainer import ProbeExplainer
 from lightning_cam.training.finder import ProbeFinder
+from lightning_cam.training.heads import Head
 from lightning_cam.training.look_logger import LookLogger
-from lightning_cam.training.observed import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
 

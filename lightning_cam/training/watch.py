@@ -16,7 +16,8 @@ from lightning_cam.model.untouched import looking
 from lightning_cam.observe.observation import observation_of
 from lightning_cam.observe.programs import tensors_of
 from lightning_cam.observe.step import StepObserver
-from lightning_cam.training.observed import Seen, Wanted, names_of, seen_in
+from lightning_cam.training.heads import Wanted
+from lightning_cam.training.observed import Seen, names_of, seen_in
 from lightning_cam.training.self_supervised import SeenFeatures, compares_features, features_in
 
 _log = logging.getLogger(__name__)

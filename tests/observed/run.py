@@ -8,7 +8,7 @@ import torch
 
 from lightning_cam import TransformerCAMCallback
 from lightning_cam.model.untouched import looking
-from lightning_cam.training.finder import unlogged
+from lightning_cam.training.unlogged import unlogged
 from tests.observed.data import Heard
 from tests.training import MemoryLogger
 

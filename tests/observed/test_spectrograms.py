@@ -10,7 +10,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 
 from lightning_cam import TransformerCAMCallback
 from lightning_cam.model.untouched import looking
-from lightning_cam.training.finder import unlogged
+from lightning_cam.training.unlogged import unlogged
 from tests.observed.data import Base, Plain, loaders, vit
 from tests.observed.run import fit
 from tests.training import compare
