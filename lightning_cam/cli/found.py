@@ -33,7 +33,8 @@ def read_findings(logdir: str) -> list[tuple[str, Timeline]]:
             inside = record != root and record.is_relative_to(root)
             found.append((str(record.relative_to(root) if inside else record), timeline))
     if not found:
-        raise CommandError("; ".join(faults) or f"no findings in {logdir!r}: the run had no cohort (cohort=None?)")
+        no_look = f"no findings in {logdir!r}: the run took no look at a cohort; for a short training, give cohort=200"
+        raise CommandError("; ".join(faults) or no_look)
     return found
 
 
