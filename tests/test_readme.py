@@ -73,7 +73,9 @@ def install(words: list[str], folder: Path) -> None:
 
 def make(words: list[str], folder: Path) -> None:
     """What make would run; of it the demo, on a few pictures (the tests cannot run themselves)."""
-    printed = subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    # make says which directory it enters and leaves if the tests themselves are run by make.
+    command = [*words, "--dry-run", "--no-print-directory"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     last = printed.splitlines()[-1].split(" -m ")[1]
     assert last in ("examples.demo", "pytest -n auto")
     if last == "examples.demo":
