@@ -11,10 +11,11 @@ from lightning_cam.model.private import averages_over_places
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.extent import extent_of
-from lightning_cam.resolve.gates import gates, is_map
+from lightning_cam.resolve.gates import gates
 from lightning_cam.resolve.graph import ancestors
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.resolve.maps import is_map
 from lightning_cam.resolve.measure import layouts
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call
@@ -54,8 +55,8 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
 
 def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
     """The layer that `find_embedding` returns, of a model that was seen at work."""
-    size = tuple(search.images.shape[2:])
-    found = next(_found(model, search, size), None)
+    found = next(_found(model, search, tuple(search.images.shape[2:])), None)
+    size = search.image_size
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW" if len(size) == 2 else "B C D H W", size))
 
 
