@@ -5,8 +5,8 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.models.regnet import BlockParams, RegNet
 from transformers import FocalNetConfig, FocalNetForImageClassification
 
@@ -14,7 +14,6 @@ from lightning_cam import explain, find_target_layers
 from lightning_cam.resolve.embedding import PIXELS, find_embedding
 from tests.test_cohort import marked
 from tests.training import Lit, assert_finite, compare, loader
-
 
 
 class Own(nn.Module):

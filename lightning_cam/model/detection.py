@@ -57,7 +57,7 @@ class Detection(DenseTask):
     def find(
         self,
         output: Any,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         target: Tensor | None,
         count: int,
         class_idx: Tensor | int | None = None,
@@ -92,7 +92,7 @@ class Detection(DenseTask):
 
     @override
     def regions(
-        self, target: Tensor, size: tuple[int, int], count: int, num_classes: int, class_idx: int | None = None
+        self, target: Tensor, size: tuple[int, ...], count: int, num_classes: int, class_idx: int | None = None
     ) -> Tensor:
         boxes = inside(target[..., 1:].nan_to_num(0), size)
         return boxes.any(1).repeat_interleave(count, 0)

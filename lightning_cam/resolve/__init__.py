@@ -16,14 +16,14 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
-from lightning_cam.resolve.jitter import jittered
-from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.maps import (
+from lightning_cam.resolve.gates import (
     last_map_of_convolutions,
     last_map_of_planes,
     last_tokens_of_convolutions,
     map_layouts,
 )
+from lightning_cam.resolve.jitter import jittered
+from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
 from lightning_cam.resolve.refusals import check_model, nothing_seen
 from lightning_cam.resolve.search import BATCH, Search

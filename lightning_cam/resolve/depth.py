@@ -12,10 +12,9 @@ from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.embedding import embedding_in
 from lightning_cam.resolve.extent import Extent, extent_of
-from lightning_cam.resolve.gates import gates_among
+from lightning_cam.resolve.gates import gates_among, is_map
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.maps import is_map
 from lightning_cam.resolve.measure import layouts
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call, Trace, fingerprint, same

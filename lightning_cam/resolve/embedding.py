@@ -11,11 +11,10 @@ from lightning_cam.model.private import averages_over_places
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.extent import extent_of
-from lightning_cam.resolve.gates import gates
+from lightning_cam.resolve.gates import gates, is_map
 from lightning_cam.resolve.graph import ancestors
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.maps import is_map
 from lightning_cam.resolve.measure import layouts
 from lightning_cam.resolve.search import BATCH, Search
 from lightning_cam.resolve.watch import Call
