@@ -149,7 +149,7 @@ def queries_in(output: Any) -> tuple[Tensor, Tensor]:
     return tensors[places[0]], tensors[places[1]]
 
 
-def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def inside(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     """(..., H, W) bool: which pixels lie in boxes (..., 4), center x and y, width and height in parts of the image."""
     x, y, width, height = boxes[..., None].unbind(-2)
     across = (torch.arange(size[1], device=boxes.device) + 0.5) / size[1]

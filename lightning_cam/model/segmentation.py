@@ -208,10 +208,8 @@ def pixels_in(output: Any, num_axes: int = 2) -> Tensor:
     maps = [tensor for tensor in found if tensor.ndim == num_axes + 2]
     maps = maps or [tensor[:, None] for tensor in found if tensor.ndim == num_axes + 1]
     if not maps:
-        form = (
-            "(B, classes, h, w), one for each pixel," if num_axes == 2 else "(B, classes, d, h, w), one for each voxel,"
-        )
-        raise ValueError(f"expected logits {form} in the model's output")
+        form, place = ("(B, classes, h, w)", "pixel") if num_axes == 2 else ("(B, classes, d, h, w)", "voxel")
+        raise ValueError(f"expected logits {form}, one for each {place}, in the model's output")
     return maps[0]
 
 
