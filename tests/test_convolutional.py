@@ -193,3 +193,70 @@ def test_a_mark_that_the_model_goes_by_is_seen(model):
     maps = explain(network, images, "attnlrp", class_idx=0).maps["attnlrp"]
     cells = maps.shape[1] // 4  # the mark is a quarter of each side
     assert (maps[:, :cells, :cells].flatten(1).amax(1) == maps.flatten(1).amax(1)).float().mean() >= 0.95
+
+
+def residual_of_volumes():
+    from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
+
+    return VideoResNet(BasicBlock, [Conv3DSimple] * 4, [1, 1, 1, 1], BasicStem, num_classes=3)
+
+
+def densenet_of_volumes():
+    from monai.networks.nets import DenseNet
+
+    return DenseNet(3, 3, 3, init_features=8, growth_rate=4, block_config=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (residual_of_volumes, "layer4.0.relu (ReLU): B C D H W 1×3×2"),
+        (densenet_of_volumes, "class_layers.relu (ReLU): B C D H W 1×5×4"),
+    ],
+)
+def test_networks_of_volumes(make, found):
+    """At the last map voxel by voxel, and through the whole depth, where all is piecewise linear."""
+    torch.manual_seed(0)
+    model = make().double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.normal_(module.running_mean, std=0.1)
+    images = torch.randn(1, 3, 8, 40, 32, dtype=torch.float64)
+    explanation = explain(model, images, ["attnlrp", "hirescam"], class_idx=1)
+    assert str(explanation.layers[0]) == found
+    kept = []
+    layer = dict(model.named_modules())[explanation.layers[0].name]
+    handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    given = images.clone().requires_grad_()
+    score = model(given)[:, 1].sum()
+    handle.remove()
+    at_pixels, at_map = torch.autograd.grad(score, [given, kept[-1]])
+    torch.testing.assert_close(explanation.maps["hirescam"].double(), (kept[-1] * at_map).sum(1), rtol=1e-4, atol=1e-9)
+    maps, relevance = explanation.maps["attnlrp"].double(), (images * at_pixels).sum(1)
+    d, h, w = (side // cells for side, cells in zip(images.shape[2:], maps.shape[1:], strict=True))
+    slow = torch.zeros_like(maps)
+    for plane in range(maps.shape[1]):
+        for row in range(maps.shape[2]):
+            for column in range(maps.shape[3]):
+                cell = relevance[:, plane * d :, row * h :, column * w :][:, :d, :h, :w]
+                slow[:, plane, row, column] = cell.sum((1, 2, 3))
+    torch.testing.assert_close(maps, slow, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("model", ["convnext", "densenet", "mambaout"])
+def test_the_order_in_memory_and_the_precision_change_no_map(model):
+    torch.manual_seed(0)
+    made, images = SMALL[model]().eval(), torch.randn(2, 3, 64, 64)
+    maps = explain(made, images, ["attnlrp", "hirescam"], class_idx=1).maps
+    other = made.to(memory_format=torch.channels_last)
+    turned = images.to(memory_format=torch.channels_last)
+    for method, found in explain(other, turned, ["attnlrp", "hirescam"], class_idx=1).maps.items():
+        torch.testing.assert_close(found, maps[method], rtol=1e-3, atol=1e-3 * float(maps[method].abs().max()))
+
+    def in_bfloat16(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return made(x)
+
+    halved = explain(made, images, ["attnlrp", "hirescam"], class_idx=1, forward=in_bfloat16).maps
+    for method, found in halved.items():  # bfloat16 has three digits
+        assert torch.cosine_similarity(found.flatten(1), maps[method].flatten(1)).min() > 0.95

@@ -2,7 +2,6 @@
 
 import lightning.pytorch as pl
 import pytest
-import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
@@ -175,6 +174,8 @@ def test_bands_are_shown_as_colors_by_their_known_range(tmp_path):
 
 def test_a_mask_of_a_scene(tmp_path):
     """A segmentation of 13 bands: the logits are those of each class over the region that is predicted as it."""
+    import segmentation_models_pytorch as smp
+
     torch.manual_seed(0)
     model = smp.Unet("resnet18", encoder_weights=None, in_channels=13, classes=3)
     module = ClassificationTask(model, "mask")
