@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_cam import explain
 from lightning_cam.model.untouched import looking
+from lightning_cam.render.tile import NEUTRAL, RIGHT, WRONG
+from lightning_cam.training.look import draw
 from tests.observed.data import Base
 from tests.observed.run import fit
 from tests.observed.test_volumes import callback, moved
@@ -194,3 +196,15 @@ def test_validation_in_windows_is_refused_and_training_batches_are_explained(tmp
     assert windows.off and "could not be traced" in windows.said[-1]
     result = fit(made("UNet", kind=InWindows), tmp_path, callback=callback(on="train"))
     assert not result.off and result.looks[-1].maps["hirescam"].any()
+
+
+def test_captions_and_frames_say_the_overlap(tmp_path):
+    result = fit(made("UNet", 48, 5), tmp_path, 4, callback(methods="hirescam"))
+    look, run = result.looks[-1], result.runs[0]
+    right = look.parts.right.tolist()
+    assert 1 in right and -1 in right
+    tiles = draw(look, run).pictures["cam/hirescam"]
+    height, width = tiles.shape[1] // 2, tiles.shape[2] // 3  # two volumes, three classes of each
+    for tile, is_right in enumerate(right[:6]):
+        edge = tiles[:, tile // 3 * height + height // 2, tile % 3 * width + 5]
+        assert tuple(edge.tolist()) == {1: RIGHT, 0: WRONG, -1: NEUTRAL}[is_right]
