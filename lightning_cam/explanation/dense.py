@@ -16,7 +16,7 @@ def leading_parts(
 
     Args:
         model: Left untouched.
-        images: (B, C, H, W).
+        images: (B, C, H, W), or volumes (B, C, D, H, W).
         forward: What to call with them.
         class_idx: A class, or one for each image, -1 for any; None for any.
         batch_size: Images that go through the model at once; by default all.
@@ -28,7 +28,7 @@ def leading_parts(
         ValueError: There is no such class.
     """
     stated = getattr(getattr(model, "config", None), "num_labels", None)  # Hugging Face's
-    size, step = (images.shape[2], images.shape[3]), batch_size or len(images)
+    size, step = tuple(images.shape[2:]), batch_size or len(images)
     found, task = [], None
     with looking(model), torch.no_grad():
         for start in range(0, len(images), step):

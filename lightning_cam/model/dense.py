@@ -8,7 +8,7 @@ from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.segmentation import pixels_in, task_of_pixels
 
 
-def dense_task_of(output: Any, size: tuple[int, int], num_labels: int | None = None) -> DenseTask | None:
+def dense_task_of(output: Any, size: tuple[int, ...], num_labels: int | None = None) -> DenseTask | None:
     """The task of an output that holds a class of each pixel, or of each query; None if it holds neither.
 
     Features on a grid have the same form. Logits are told from them by their name, or by having one for each pixel of
@@ -16,7 +16,7 @@ def dense_task_of(output: Any, size: tuple[int, int], num_labels: int | None = N
 
     Args:
         output: What a model returned.
-        size: Height and width of the images.
+        size: Height and width of the images, before them the number of planes of volumes.
         num_labels: How many classes the model says it has; logits of one more say that there is no object.
 
     Example:
@@ -31,10 +31,10 @@ def dense_task_of(output: Any, size: tuple[int, int], num_labels: int | None = N
     except ValueError:
         pass
     try:
-        pixels = pixels_in(output)
+        pixels = pixels_in(output, len(size))
     except ValueError:
         return None
     named = dict(named_tensors(output)).get("logits")
-    if tuple(pixels.shape[2:]) != size and (named is None or named.shape[-2:] != pixels.shape[2:]):
+    if tuple(pixels.shape[2:]) != size and (named is None or named.shape[-len(size) :] != pixels.shape[2:]):
         return None
     return task_of_pixels("label logits" if pixels.shape[1] == 1 else "logits", pixels)

@@ -57,7 +57,7 @@ class Detection(DenseTask):
     def find(
         self,
         output: Any,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         target: Tensor | None,
         count: int,
         class_idx: Tensor | int | None = None,
@@ -92,7 +92,7 @@ class Detection(DenseTask):
 
     @override
     def regions(
-        self, target: Tensor, size: tuple[int, int], count: int, num_classes: int, class_idx: int | None = None
+        self, target: Tensor, size: tuple[int, ...], count: int, num_classes: int, class_idx: int | None = None
     ) -> Tensor:
         boxes = inside(target[..., 1:].nan_to_num(0), size)
         return boxes.any(1).repeat_interleave(count, 0)
@@ -149,7 +149,7 @@ def queries_in(output: Any) -> tuple[Tensor, Tensor]:
     return tensors[places[0]], tensors[places[1]]
 
 
-def inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def inside(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     """(..., H, W) bool: which pixels lie in boxes (..., 4), center x and y, width and height in parts of the image."""
     x, y, width, height = boxes[..., None].unbind(-2)
     across = (torch.arange(size[1], device=boxes.device) + 0.5) / size[1]

@@ -6,7 +6,7 @@ becomes logits (B, classes), one row per part, and all that is true of a classif
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,7 @@ class Parts:
         where: What `DenseTask.logits` takes, (n, ...): where in the output the part stands.
         classes: (n,) int64; -1 where an image has fewer parts.
         amounts: (n,) float32 in [0, 1]: share of the image's area, or probability.
-        predicted: (n, H, W) bool, where the part was predicted in the image.
+        predicted: (n, H, W) bool, where the part was predicted in the image; (n, D, H, W) in a volume.
         truth: (n, H, W) bool, where the class truly is; None where that is not known.
         overlap: (n,) float32, intersection over union of what is predicted and true; NaN where that is not known.
     """
@@ -49,6 +49,11 @@ class Parts:
             None if self.truth is None else self.truth[index],
             self.overlap[index],
         )
+
+    def without_outlines(self) -> "Parts":
+        """The same for pictures of volumes, which show no regions: nothing is predicted anywhere, or known to be."""
+        nowhere = torch.zeros_like(self.predicted.flatten(1, -3)[:, 0])
+        return replace(self, predicted=nowhere, truth=None)
 
     @classmethod
     def joined(cls, several: Sequence["Parts"]) -> "Parts":
@@ -113,7 +118,7 @@ class DenseTask(Task):
     def find(
         self,
         output: Any,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         target: Tensor | None,
         count: int,
         class_idx: Tensor | int | None = None,
@@ -122,7 +127,7 @@ class DenseTask(Task):
 
         Args:
             output: What the model returned.
-            size: Height and width of the images.
+            size: Height and width of the images, before them the number of planes of volumes.
             target: (B, ...), what the output is compared with, if that is known.
             count: How many parts of each image.
             class_idx: The only class, if one was named; or one for each image, -1 for any.
@@ -133,7 +138,7 @@ class DenseTask(Task):
 
     @abstractmethod
     def regions(
-        self, target: Tensor, size: tuple[int, int], count: int, num_classes: int, class_idx: int | None = None
+        self, target: Tensor, size: tuple[int, ...], count: int, num_classes: int, class_idx: int | None = None
     ) -> Tensor:
         """(B * count, H, W) bool, what is true of each part's place whatever is predicted."""
 

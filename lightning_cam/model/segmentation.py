@@ -1,4 +1,4 @@
-"""Segmentation: classes of each pixel, explained over the region of one."""
+"""Segmentation: classes of each pixel, or voxel of a volume, explained over the region of one."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ class Segmentation(DenseTask):
     Args:
         of_pixel: What the output says of one pixel.
         ignore_index: The target of pixels that are left out.
+        num_axes: How many axes places have: 2 of images, 3 of volumes.
 
     Example:
         >>> logits = torch.tensor([[[[3.0, 1.0, 0.0]], [[0.0, 0.0, 2.0]]]])  # three pixels, two classes
@@ -45,14 +46,17 @@ class Segmentation(DenseTask):
     explained = "the mean logit of a region's class over the region that is predicted as it"
     of_pixel: Task = field(default_factory=Task)
     ignore_index: int = -100
+    num_axes: int = 2
 
     def pixels(self, output: Any) -> Tensor:
         """Logits (B, classes, h, w) of an output of the model, a tensor or anything that holds one.
 
+        Of volumes they are (B, classes, d, h, w), as all that is said here of places has an axis more.
+
         Raises:
             ValueError: It holds none.
         """
-        output = pixels_in(output)
+        output = pixels_in(output, self.num_axes)
         rows = output.movedim(1, -1)
         logits = self.of_pixel.logits(rows.reshape(-1, rows.shape[-1]))
         return logits.view(*rows.shape[:-1], -1).movedim(-1, 1)
@@ -62,11 +66,11 @@ class Segmentation(DenseTask):
         pixels = self.pixels(output)
         if where is None:  # of each class the half of the pixels that speak most for it
             known = pixels.detach()
-            inside = known > known.flatten(2).median(2).values[..., None, None]
+            inside = known > known.flatten(2).median(2).values.unflatten(1, (-1, *[1] * self.num_axes))
         else:
             inside = where[:, None]
         weights = inside.to(pixels.dtype)
-        return (pixels * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1)
+        return (pixels * weights).flatten(2).sum(2) / weights.flatten(2).sum(2).clamp(min=1)
 
     @override
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -76,39 +80,41 @@ class Segmentation(DenseTask):
     def find(
         self,
         output: Any,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         target: Tensor | None,
         count: int,
         class_idx: Tensor | int | None = None,
     ) -> Parts:
         pixels = self.pixels(output).detach()
-        predicted = self._predicted(F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False))
+        smooth = "bilinear" if self.num_axes == 2 else "trilinear"
+        predicted = self._predicted(F.interpolate(pixels.float(), size, mode=smooth, align_corners=False))
         truth = None if target is None else self._truth(target, size, pixels.shape[1])
         classes = self._chosen(predicted, truth, count, class_idx)
         rows = torch.arange(len(pixels), device=pixels.device).repeat_interleave(count)
         safe = classes.clamp(min=0)
-        there = (classes >= 0)[:, None, None]
+        there = (classes >= 0).view(-1, *[1] * self.num_axes)
         own = predicted[rows, safe] & there
         where = self._predicted(pixels)[rows, safe] & there
         where = _or_else(where, own)
-        amounts, overlap = own.float().mean((1, 2)), own.new_full((len(own),), torch.nan, dtype=torch.float32)
+        amounts, overlap = own.flatten(1).float().mean(1), own.new_full((len(own),), torch.nan, dtype=torch.float32)
         own_truth = None
         if truth is not None:
             own_truth = truth[rows, safe] & there
             known = truth.any(1)[rows] if self.is_exclusive else torch.ones_like(own)
             where = _or_else(where, own_truth)
-            union = ((own | own_truth) & known).sum((1, 2))
-            overlap = torch.where(union > 0, (own & own_truth).sum((1, 2)) / union.clamp(min=1), torch.nan)
+            union = ((own | own_truth) & known).flatten(1).sum(1)
+            common = (own & own_truth).flatten(1).sum(1)
+            overlap = torch.where(union > 0, common / union.clamp(min=1), torch.nan)
         return Parts(where, classes, amounts, own, own_truth, overlap)
 
     @override
     def regions(
-        self, target: Tensor, size: tuple[int, int], count: int, num_classes: int, class_idx: int | None = None
+        self, target: Tensor, size: tuple[int, ...], count: int, num_classes: int, class_idx: int | None = None
     ) -> Tensor:
         truth = self._truth(target, size, num_classes)
         classes = self._chosen(torch.zeros_like(truth), truth, count, class_idx)
         rows = torch.arange(len(truth), device=truth.device).repeat_interleave(count)
-        return truth[rows, classes.clamp(min=0)] & (classes >= 0)[:, None, None]
+        return truth[rows, classes.clamp(min=0)] & (classes >= 0).view(-1, *[1] * self.num_axes)
 
     @override
     def count(self, num_classes: int | None, class_idx: int | None) -> int:
@@ -116,19 +122,20 @@ class Segmentation(DenseTask):
 
     @override
     def keys(self, target: Tensor, num_classes: int) -> Tensor:
-        area = self._truth(target, None, num_classes).float().mean((2, 3))
+        area = self._truth(target, None, num_classes).flatten(2).float().mean(2)
         return area.masked_fill(area == 0, torch.inf).argmin(1)
 
     def _predicted(self, pixels: Tensor) -> Tensor:
         """(B, classes, h, w) bool."""
         return torch.zeros_like(pixels, dtype=torch.bool).scatter_(1, pixels.argmax(1, keepdim=True), True)
 
-    def _truth(self, target: Tensor, size: tuple[int, int] | None, num_classes: int) -> Tensor:
+    def _truth(self, target: Tensor, size: tuple[int, ...] | None, num_classes: int) -> Tensor:
         """(B, classes, H, W) bool of a target (B, H, W) or (B, 1, H, W) of classes, or (B, classes, H, W) of parts."""
-        if target.ndim == 4 and target.shape[1] == num_classes and num_classes > 1:
+        has_channels = target.ndim == self.num_axes + 2
+        if has_channels and target.shape[1] == num_classes and num_classes > 1:
             masks = target > 0.5
         else:
-            index = target.flatten(1, -3)[:, 0] if target.ndim == 4 else target
+            index = target[:, 0] if has_channels else target
             if index.is_floating_point() and isinstance(self.of_pixel, OneLogit):
                 index = torch.where(index.isnan(), -1, (index > 0.5).long())  # soft ones are rounded
             index = index.long().masked_fill(index == self.ignore_index, -1)
@@ -140,9 +147,9 @@ class Segmentation(DenseTask):
 
     def _chosen(self, predicted: Tensor, truth: Tensor | None, count: int, class_idx: Tensor | int | None) -> Tensor:
         """(B * count,) int64, which classes are explained; -1 where there is no further one."""
-        rank = predicted.float().mean((2, 3))
+        rank = predicted.flatten(2).float().mean(2)
         if truth is not None:
-            area = truth.float().mean((2, 3))
+            area = truth.flatten(2).float().mean(2)
             rank = torch.where(area > 0, 2 + area, rank)
         if class_idx is None and isinstance(self.of_pixel, OneLogit):
             class_idx = 1
@@ -170,36 +177,43 @@ def task_of_pixels(kind: str, output: Tensor, ignore_index: int = -100) -> Segme
 
     Args:
         kind: What a loss or metric took it for.
-        output: (B, C, h, w), or (B, h, w) of one logit.
+        output: (B, C, h, w), or (B, h, w) of one logit; of volumes (B, C, d, h, w).
         ignore_index: The target of pixels that are left out.
 
     Example:
         >>> task_of_pixels("logits", torch.zeros(1, 3, 4, 4)).words
         'classes of each pixel'
     """
-    if kind not in _KINDS or output.ndim not in (3, 4) or min(output.shape[-2:]) < 2:
+    if kind not in _KINDS or output.ndim not in (3, 4, 5) or min(output.shape[-2:]) < 2:
         return None
-    channels = output.shape[1] if output.ndim == 4 else 1
+    channels = output.shape[1] if output.ndim > 3 else 1
     if channels == 1 and kind not in ("label logits", "probabilities"):
         return None
     task = TASKS[kind](output.new_zeros(1, channels))
-    return (SegmentationLabels if isinstance(task, Labels) else Segmentation)(task, ignore_index)
+    num_axes = 3 if output.ndim == 5 else 2
+    return (SegmentationLabels if isinstance(task, Labels) else Segmentation)(task, ignore_index, num_axes)
 
 
-def pixels_in(output: Any) -> Tensor:
+def pixels_in(output: Any, num_axes: int = 2) -> Tensor:
     """(B, C, h, w): the first tensor of that form in an output, those under the name `logits` first.
+
+    Args:
+        output: Of a model.
+        num_axes: How many axes places have: with 3 it is (B, C, d, h, w).
 
     Raises:
         ValueError: There is none.
     """
-    found = [tensor for tensor in tensors_in(output) if tensor.is_floating_point() and tensor.ndim in (3, 4)]
-    maps = [tensor for tensor in found if tensor.ndim == 4] or [tensor[:, None] for tensor in found]
+    found = [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
+    maps = [tensor for tensor in found if tensor.ndim == num_axes + 2]
+    maps = maps or [tensor[:, None] for tensor in found if tensor.ndim == num_axes + 1]
     if not maps:
-        raise ValueError("expected logits (B, classes, h, w), one for each pixel, in the model's output")
+        form, place = ("(B, classes, h, w)", "pixel") if num_axes == 2 else ("(B, classes, d, h, w)", "voxel")
+        raise ValueError(f"expected logits {form}, one for each {place}, in the model's output")
     return maps[0]
 
 
 def _or_else(where: Tensor, other: Tensor) -> Tensor:
     """The regions (n, h, w); in place of empty ones other regions (n, H, W), as far as they reach into a cell."""
     reached = F.interpolate(other[:, None].float(), where.shape[1:], mode="area")[:, 0] > 0
-    return torch.where(where.any((1, 2))[:, None, None], where, reached)
+    return torch.where(where.flatten(1).any(1).view(-1, *[1] * (where.ndim - 1)), where, reached)

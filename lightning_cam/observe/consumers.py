@@ -226,10 +226,10 @@ def forms_of(origin: Origin) -> Iterator[Origin]:
 
 
 def pixel_forms_of(origin: Origin) -> Iterator[Origin]:
-    """Maps (B, C, h, w) or (B, h, w) that an origin is made of pixel by pixel: resized, or in another order."""
+    """Maps (B, C, h, w), (B, h, w) or of volumes that an origin is made of place by place: resized, or reordered."""
     while len(origin.parents) == 1 and origin.operation in _PIXEL_FORMS:
         origin = origin.parents[0]
-        if len(origin.shape) in (3, 4):
+        if len(origin.shape) in (3, 4, 5):
             yield origin
 
 

@@ -95,7 +95,8 @@ class Origins(TorchFunctionMode):
             return
         inputs = frozenset[str]().union(*(parent.inputs for parent in parents))
         parameters = [tensor for tensor in given if isinstance(tensor, torch.nn.Parameter)]
-        weighs = operation in _WEIGHING or any(not _normalizes(operation, one, parents) for one in parameters)
+        weighs = operation in _WEIGHING and not _filters(operation, given)
+        weighs |= any(not _normalizes(operation, one, parents) for one in parameters)
         is_raw = not weighs and all(parent.is_raw for parent in parents)
         arguments = tuple(None if isinstance(arg, Tensor) else arg for arg in args), kwargs
         if operation == "__setitem__":
@@ -136,6 +137,14 @@ class Origins(TorchFunctionMode):
 
     def after(self, name: str, result: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Called with each function after it ran, its result noted."""
+
+
+def _filters(operation: str, given: list[Tensor]) -> bool:
+    """Whether a convolution is a fixed filter of each channel by itself, as a pre-emphasis of sound, or a blur."""
+    if not operation.startswith("conv") or len(given) < 2 or isinstance(given[1], torch.nn.Parameter):
+        return False
+    channels = given[0].shape[1] if given[0].ndim == given[1].ndim else 1
+    return given[1].shape[:2] == (channels, 1)
 
 
 def _normalizes(operation: str, parameter: Tensor, parents: tuple[Origin, ...]) -> bool:

@@ -16,7 +16,12 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
-from lightning_cam.resolve.gates import last_map_of_convolutions, last_map_of_planes
+from lightning_cam.resolve.gates import (
+    last_map_of_convolutions,
+    last_map_of_planes,
+    last_tokens_of_convolutions,
+    map_layouts,
+)
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -162,7 +167,10 @@ def _searches(
     if not any(mixing.output.requires_grad for mixing in trace.mixings):
         last_map = last_map_of_convolutions(trace, images)
         if last_map is not None:
-            return [_as_map(layouts(model, run, images, trace, [last_map])[0])]
+            return [_as_map(layouts(model, run, images, trace, [last_map])[0], trace)]
+        tokens = last_tokens_of_convolutions(trace, images)
+        if tokens is not None and (search := layouts(model, run, images, trace, [tokens])[0]).answer is not None:
+            return [search]
     last: list[LayoutSearch] = []
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
@@ -196,10 +204,10 @@ def _map_of_planes(model: nn.Module, run: Callable[[Tensor], Any], images: Tenso
     return search
 
 
-def _as_map(search: LayoutSearch) -> LayoutSearch:
+def _as_map(search: LayoutSearch, trace: Trace) -> LayoutSearch:
     """A map of convolutions lies as they return it, also where it is so deep or small that no pattern reaches it."""
     if search.answer is None and search.refuted is None:
-        search.answer = TokenLayout("NCHW", (search.shape[2], search.shape[3]))
+        search.answer = map_layouts(search.call, trace, BATCH)[0]
     return search
 
 

@@ -54,8 +54,8 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
 
 def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
     """The layer that `find_embedding` returns, of a model that was seen at work."""
-    size = tuple(search.images.shape[2:])
-    found = next(_found(model, search, size), None)
+    found = next(_found(model, search, tuple(search.images.shape[2:])), None)
+    size = search.image_size
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW" if len(size) == 2 else "B C D H W", size))
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+OF_MAPS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, *OF_MAPS)
 _CHANNELS_SECOND = (nn.GroupNorm, nn.SyncBatchNorm, *BATCH_NORMS, *_INSTANCE_NORMS)
 KNOWN = (nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, *_CHANNELS_SECOND)
 _NAMED = re.compile(r"(?:^|_)(?:norm|ln|layernorm|rmsnorm|bn)(?:$|_|\d)")

@@ -29,12 +29,14 @@ class Search:
         images: (B, C, H, W), such images, part of a graph.
         trace: What their forward showed.
         views: The calls of the network.
+        image_size: Of the images as the forward of all is given them: (H, W), or (D, H, W) of volumes.
     """
 
     run: Forward
     images: Tensor
     trace: Trace
     views: SeveralViews
+    image_size: tuple[int, ...]
 
     @classmethod
     def of(cls, model: nn.Module, images: Tensor, forward: Forward, *, picks: bool = True) -> "Search":
@@ -60,7 +62,7 @@ class Search:
             return cls.of(model, images, Picked(forward, place), picks=False)
         views = SeveralViews(views_in(seen, base.detach(), forward))
         if views.is_plain:
-            return cls(run, base, trace, views)
+            return cls(run, base, trace, views, tuple(images.shape[2:]))
         return cls._of_views(model, images, views)
 
     @classmethod
@@ -68,7 +70,7 @@ class Search:
         first = views.views[0]
         run = WithGraphWhereNeeded(OnCopies(views if first.inside is None else first.inside))
         base = _noise(model, run, images, None if first.inside is None else first.shape)
-        return cls(run, base, watch(model, run, base), views)
+        return cls(run, base, watch(model, run, base), views, tuple(images.shape[2:]))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_cam.resolve.candidates import distinct
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.norms import channel_axis
 from lightning_cam.resolve.patterns import OwnTokenOnly, answer_of, moves_of, outputs_of
@@ -46,7 +47,8 @@ def layout_of_volume(forward: Callable[[Tensor], Any], images: Tensor, trace: Tr
     assert call.output is not None
     shape = tuple(call.output.shape)
     axis = channel_axis(call.module, shape)
-    by_grid = {grid: list(_options(shape, axis, grid, len(images))) for grid in _grids(trace, images)}
+    # Of a single plane several orders are one.
+    by_grid = {grid: distinct(_options(shape, axis, grid, len(images)), shape) for grid in _grids(trace, images)}
     by_grid = {grid: options for grid, options in by_grid.items() if options}
     for attention in (False, True):
         for grid, options in list(by_grid.items())[:_MOST_GRIDS]:

@@ -115,7 +115,7 @@ class Trace:
     mixings: list[Mixing] = field(default_factory=list)
     grids: set[tuple[int, int]] = field(default_factory=set)
     volumes: set[tuple[int, int, int]] = field(default_factory=set)
-    maps: set[tuple[int, int]] = field(default_factory=set)
+    maps: set[tuple[int, ...]] = field(default_factory=set)
     rolls: set[tuple[int, int]] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
@@ -242,6 +242,8 @@ class _Recorder(TorchFunctionMode):
                 self.whole.add((shape[2], shape[3]))
         elif (name == "conv3d" or "pool3d" in name) and result.ndim == 5:
             self.trace.volumes.add((shape[2], shape[3], shape[4]))
+            if name == "conv3d" and max(args[1].shape[2:]) > 1:
+                self.trace.maps.add(tuple(shape[2:]))
         elif (name == "conv2d" or "pool2d" in name) and result.ndim == 4:
             size, kernel = (shape[2], shape[3]), args[1].shape[2:] if name == "conv2d" else (2, 2)
             # A convolution of single pixels may be a linear map of what is no map.
@@ -325,4 +327,4 @@ def same(a: Fingerprint | None, b: Fingerprint | None) -> bool:
     """Tell whether two fingerprints are of the same numbers."""
     if a is None or b is None:
         return False
-    return all(abs(x - y) <= 1e-5 * (1e-6 + b[1]) for x, y in zip(a, b, strict=True))
+    return all(abs(x - y) <= 1e-5 * b[1] for x, y in zip(a, b, strict=True))

@@ -84,19 +84,23 @@ def labels_in(batch: Any, count: int) -> Tensor | None:
     return labels.flatten().long()
 
 
-def pixel_labels_in(batch: Any, count: int) -> Tensor | None:
-    """(B, H, W) or (B, 1, H, W), the class of each pixel: under a usual name, or the only integers of that form."""
+def pixel_labels_in(batch: Any, count: int, num_axes: int = 2) -> Tensor | None:
+    """(B, H, W) or (B, 1, H, W), the class of each pixel: under a usual name, or the only integers of that form.
+
+    Of volumes, with 3 axes of places, (B, D, H, W) or (B, 1, D, H, W).
+    """
     named = _find(batch, (*_MASK_KEYS, *_LABEL_KEYS))
     found = [tensor for _, tensor in named_tensors(batch) if not tensor.is_floating_point()]
     for choice in ([named] if isinstance(named, Tensor) else [], found):
-        fits = [one for one in choice if _are_pixels(one, count)]
+        fits = [one for one in choice if _are_pixels(one, count, num_axes)]
         if len(fits) == 1:
             return fits[0].clone()
     return None
 
 
-def _are_pixels(tensor: Tensor, count: int) -> bool:
-    return len(tensor) == count and (tensor.ndim == 3 or (tensor.ndim == 4 and tensor.shape[1] == 1))
+def _are_pixels(tensor: Tensor, count: int, num_axes: int) -> bool:
+    is_one_channel = tensor.ndim == num_axes + 2 and tensor.shape[1] == 1
+    return len(tensor) == count and (tensor.ndim == num_axes + 1 or is_one_channel)
 
 
 def _find(batch: Any, keys: Sequence[str]) -> Any:

@@ -196,7 +196,9 @@ class ProbeExplainer:
     def whole(self, trainer: Trainer, part: Explanation) -> Explanation:
         """The explanation of the whole probe, where `explain` gave this rank's share."""
         part = gather(trainer, part, len(self._probe.images)) if self._shares else part
-        return replace(part, parts=self._parts)
+        parts = self._parts
+        is_volume = parts is not None and parts.predicted.ndim == 4
+        return replace(part, parts=parts.without_outlines() if parts is not None and is_volume else parts)
 
     def check(self, module: LightningModule, explanation: Explanation, *, is_last: bool) -> Checks:
         """Find out what is too dear for every look, of all images, on every rank that looks."""
@@ -250,7 +252,7 @@ class ProbeExplainer:
             for start in range(0, len(images), step):
                 chunk = slice(start, start + step)
                 output = OnCopies(forward_of_rows(self._whole, rows[chunk]))(images[chunk])
-                size = (images.shape[2], images.shape[3])
+                size = tuple(images.shape[2:])
                 known = None if target is None else target[::count][chunk]
                 found.append(head.task.find(output, size, known, count, class_idx))
         parts = Parts.joined(found)

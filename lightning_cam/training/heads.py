@@ -69,8 +69,8 @@ class Head:
         if not isinstance(task, DenseTask):
             return replace(probe, labels=self.labels(probe)).counted()
         target, regions = probe.targets.get(self.name), None
-        if target is not None:
-            size = (probe.images.shape[2], probe.images.shape[3])
+        if target is not None and probe.images.ndim == 4:  # those of volumes are not drawn
+            size = tuple(probe.images.shape[2:])
             regions = task.regions(target, size, count, self.num_classes or 1, class_idx)
         rows = replace(probe, labels=None, regions=None).take(
             [k for k in range(len(probe.images)) for _ in range(count)]

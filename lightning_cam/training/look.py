@@ -232,14 +232,16 @@ def draw(look: Look, run: RunInfo) -> Look:
     parts, step = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
     if parts is not None:
         captions = PartCaptions(run.class_names or [], num_classes, parts.overlap)
-        labels = None if parts.truth is None else torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
+        labels = torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
-        tiles, of_tiles, in_words = images, relevance, captions
+        tiles, of_tiles, in_words, own = images, relevance, captions, labels
         if run.slices:
-            tiles, of_tiles, in_words = slice_with_most_evidence(images, relevance, run, num_classes)
+            tiles, of_tiles, with_numbers = slice_with_most_evidence(images, relevance, run, num_classes)
+            if parts is None:
+                in_words, own = with_numbers, torch.arange(len(images))
         heat = _heat(method, of_tiles)  # of the mean over layers, which the metrics are about too
         unseen = look.unseen if method == LAST_BLOCK else None
         for start in range(0, len(images), step):
@@ -252,7 +254,7 @@ def draw(look: Look, run: RunInfo) -> Look:
                 in_words,
                 preds=preds[part],
                 probs=probs[part],
-                labels=torch.arange(len(images))[part] if run.slices else None if labels is None else labels[part],
+                labels=None if own is None else own[part],
                 marked=None if unseen is None else unseen[part],
                 mark=_UNSEEN,
                 truth=None if run.regions is None or parts is None else run.regions[part],

@@ -235,9 +235,10 @@ def _target(head: Head, batch: Any, count: int) -> Tensor | None:
     target = None if output is None or output.target is None else output.target.clone()
     if isinstance(head.task, Segmentation):
         if target is None:
-            return pixel_labels_in(batch, count)
-        if output is not None and output.shape is not None and target.numel() == count * math.prod(output.shape[-2:]):
-            return target.reshape(count, *output.shape[-2:])  # a loss may be given rows of pixels
+            return pixel_labels_in(batch, count, head.task.num_axes)
+        sides = () if output is None or output.shape is None else output.shape[-head.task.num_axes :]
+        if sides and target.numel() == count * math.prod(sides):
+            return target.reshape(count, *sides)  # a loss may be given rows of pixels
     return None if target is None or target.shape[:1] != (count,) else target
 
 

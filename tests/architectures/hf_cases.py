@@ -28,8 +28,8 @@ CASES = {
     "SwiftFormer": Answer(r".*network\.6\.blocks\.3\..*norm", "NCHW", 32),
     "ResNet": Answer(r".*stages\.3\.layers\.0\.activation", "NCHW", 32),
     "ConvNeXt": Answer(r".*stages\.3\.layers\.0", "NCHW", 32),
-    # Latents, and tokens in rows that are mixed by convolutions only.
-    **dict.fromkeys(("Perceiver", "FocalNet")),
+    "FocalNet": Answer(r".*layernorm", stride=32),
+    "Perceiver": None,  # its tokens are latents
 }
 
 

@@ -154,7 +154,7 @@ FAMILIES: dict[str, Answer | dict[str, Answer | None] | None] = {
         "convmixer_1024": Answer(r"blocks\.19\.3", "NCHW", grid=(16, 11)),
         "": Answer(r"blocks\.31\.3", "NCHW", grid=(32, 22)),
     },
-    "mambaout": None,  # its maps have the channels last
+    "mambaout": Answer(r"stages\.3\.blocks\.LAST", "NHWC", 32),
 }
 
 # Attention over halos with random weights forgets every place, and nothing but the class of the norm says that its

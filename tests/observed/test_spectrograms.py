@@ -1,5 +1,7 @@
 """Spectrograms, and images of any number of bands."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,10 +10,11 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 from transformers import ASTConfig, ASTForAudioClassification
 
-from lightning_cam import TransformerCAMCallback
+from lightning_cam import TokenLayout, TransformerCAMCallback, explain
 from lightning_cam.model.untouched import looking
 from lightning_cam.training.unlogged import unlogged
 from tests.observed.data import Base, Plain, loaders, vit
+from tests.observed.passt import Mel, Passt, Waveforms, Wrapped
 from tests.observed.run import fit
 from tests.training import compare
 
@@ -19,6 +22,7 @@ TIME, MELS, MARK = 96, 48, 16
 NAMED = {
     "hugging face": lambda x, y, i: {"input_values": x, "labels": y},
     "rows are frequencies": lambda x, y, i: {"spectrogram": x.T[None], "label": y},
+    "PaSST": lambda x, y, i: {"mel": x.T[None], "label": y},
 }
 
 
@@ -57,6 +61,11 @@ def ast(stride=10):
     return ASTForAudioClassification(ASTConfig(max_length=TIME, num_mel_bins=MELS, num_labels=3, **sizes, **strides))
 
 
+def passt(stride=10, patchout=(2, 1)):
+    torch.manual_seed(0)
+    return Passt((MELS, TIME), stride, patchout=patchout)
+
+
 def spectrogram_vit():
     return vit(in_chans=1, size=(MELS, TIME))
 
@@ -64,6 +73,14 @@ def spectrogram_vit():
 class HuggingFace(Base):
     def loss(self, batch):
         return self.model(**batch).loss
+
+
+class WithFeatures(Plain):
+    """Whose network returns logits and features."""
+
+    def loss(self, batch):
+        x, y = self.xy(batch)
+        return self.criterion(self(x)[0], y)
 
 
 class Sounds(Plain):
@@ -80,7 +97,11 @@ def callback(**options):
 
 
 def fitted(name, tmp_path, epochs=1, count=24, **options):
-    module = HuggingFace(ast()) if name == "hugging face" else Plain(spectrogram_vit(), keys=("spectrogram", "label"))
+    module = {
+        "hugging face": lambda: HuggingFace(ast()),
+        "rows are frequencies": lambda: Plain(spectrogram_vit(), keys=("spectrogram", "label")),
+        "PaSST": lambda: WithFeatures(passt(), keys=("mel", "label")),
+    }[name]()
     return fit((module, *sounds(count, pack=NAMED[name])), tmp_path, epochs, callback(**options))
 
 
@@ -159,6 +180,41 @@ def test_a_spectrogram_that_the_step_makes(tmp_path):
     assert_close(result.probe.images[0, 0], (power + 1e-3).log()[:, :TIME].flip(0))
 
 
+def waves(x, y, i):
+    return torch.randn(1, TIME * 16 + 300, generator=torch.Generator().manual_seed(i)), f"{i}.wav", y
+
+
+@pytest.mark.parametrize("kind", ["in the step", "in the network"])
+def test_passt_on_waveforms(tmp_path, kind):
+    """Its filter before the spectrogram is no network, and the image is the spectrogram, low frequencies below."""
+    if kind == "in the step":
+        made = Waveforms((MELS, TIME)), *sounds(pack=waves)
+    else:
+        made = Plain(Wrapped((MELS, TIME))), *sounds(pack=lambda x, y, i: (waves(x, y, i)[0][0], y))
+    result = fit(made, tmp_path, 1, callback(methods="hirescam"))
+    assert not result.off and any("low frequencies at the bottom" in text for text in result.said), result.said
+    assert_close(result.probe.images[:, 0], Mel(MELS, TIME)(torch.cat([waves(0, 0, i)[0] for i in range(16)])).flip(1))
+    layer = result.shown[0].explainer.layers[-1]
+    assert layer.layout == TokenLayout("NLC", (4, 9), 2)
+
+
+def test_maps_of_passt_are_those_of_a_slow_reference():
+    """Without the callback: with the rows of its own images, frequencies from the top down as they are given."""
+    model, images = passt(stride=16).double().eval(), Tones(3).x.transpose(1, 2)[:, None].double()
+    kept = []
+    handle = model.blocks[1].norm1.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    (gradient,) = torch.autograd.grad(model(images)[0][:, 2].sum(), kept)
+    handle.remove()
+    tokens = (kept[0] * gradient).sum(2)
+    slow = torch.zeros(3, 3, 6, dtype=torch.float64)
+    for frequency in range(3):
+        for time in range(6):
+            slow[:, frequency, time] = tokens[:, 2 + frequency * 6 + time]
+    explanation = explain(model, images, ["hirescam", "attnlrp"], class_idx=2)
+    assert_close(explanation.maps["hirescam"].double(), slow, rtol=1e-4, atol=1e-8)
+    assert explanation.maps["attnlrp"].shape == (3, 3, 6) and not explanation.unknown
+
+
 def test_axes_of_the_user(tmp_path):
     pack = lambda x, y, i: (x.T[None], y)  # noqa: E731
     made = Plain(spectrogram_vit()), *sounds(pack=pack)
@@ -174,9 +230,13 @@ def test_a_probe_of_the_user(tmp_path):
     assert not any("after the validation transform" in text for text in result.said)
 
 
-def test_training_is_the_same_bit_for_bit(tmp_path):
-    make = {"train_loader": lambda: sounds()[0], "val_loader": lambda: sounds()[1]}
-    compare(tmp_path, make=lambda: HuggingFace(ast()), max_epochs=1, **make)
+@pytest.mark.parametrize("name", ["hugging face", "PaSST"])
+def test_training_is_the_same_bit_for_bit(tmp_path, name):
+    """Also where what is left out of an image, and what is mixed up, is drawn."""
+    pack = waves if name == "PaSST" else NAMED[name]
+    make = {"train_loader": lambda: sounds(pack=pack)[0], "val_loader": lambda: sounds(pack=pack)[1]}
+    module = HuggingFace(ast()) if name == "hugging face" else Waveforms((MELS, TIME))
+    compare(tmp_path, make=lambda: copy.deepcopy(module), max_epochs=1, **make)
 
 
 def test_an_image_without_channels_is_none_of_sound(tmp_path):

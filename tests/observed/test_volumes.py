@@ -212,6 +212,23 @@ def test_training_is_the_same_bit_for_bit(tmp_path, name):
     compare(tmp_path, make=lambda: made(name)[0], max_epochs=1, **make)
 
 
+@pytest.mark.parametrize(("planes", "tube"), [(1, 1), (2, 2)])
+def test_a_grid_of_a_single_plane(planes, tube):
+    """Of which several orders of axes are one."""
+    images = torch.randn(2, 3, planes, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    sizes = {"image_size": SIDE, "patch_size": CELL, "num_frames": planes}
+    if tube == 1:
+        model = TimesformerForVideoClassification(TimesformerConfig(**sizes, **SIZES)).eval()
+    else:
+        model = VideoMAEForVideoClassification(VideoMAEConfig(**sizes, tubelet_size=tube, **SIZES)).eval()
+    (layer,) = find_target_layers_of(model, images.transpose(1, 2))
+    assert layer.layout.grid_size == (1, 4, 4)
+    changed = images.clone()
+    changed[:, :, :, CELL : 2 * CELL, 2 * CELL : 3 * CELL] += 0.3 * torch.randn(2, 3, planes, CELL, CELL)
+    given, other = images.transpose(1, 2), changed.transpose(1, 2)
+    assert (moved(layer, model, given, other).flatten(1).argmax(1) == 4 + 2).all()
+
+
 def test_it_is_said_what_is_shown(tmp_path):
     result = fit(made("MONAI ViT"), tmp_path, callback=callback())
     said = "Images have 32 planes (slices, frames, or instances of a bag): pictures show 4 side by side"
