@@ -16,7 +16,7 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
-from lightning_cam.resolve.gates import last_map_of_convolutions, last_map_of_planes
+from lightning_cam.resolve.gates import last_map_of_all, last_map_of_convolutions, last_map_of_planes
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
@@ -180,6 +180,10 @@ def _searches(
             break
         if tried == _MOST_BLOCKS:
             break
+    if trace.samples:  # its encoder samples between the cells of several grids, and no token has a cell of its own
+        map_of_all = last_map_of_all(trace, images)
+        if map_of_all is not None:
+            return [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
     return last
 
 

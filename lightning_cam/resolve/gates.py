@@ -58,8 +58,20 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
     deepest = _deepest_map(trace, images)
     if deepest is not None and _cells(deepest) * 2 < _cells(last):  # a decoder follows, whose last map is the output
         last, maps = deepest, _making_layers(trace)
-    # Of the modules that return it the innermost.
-    return min((call for call in maps if same(call.output_print, last.output_print)), key=lambda call: call.end)
+    return _innermost(maps, last)
+
+
+def last_map_of_all(trace: Trace, images: Tensor) -> Call | None:
+    """The last map of convolutions that all information about an image passes through; None if there is none.
+
+    Args:
+        trace: What one forward showed.
+        images: The images that it was made with.
+    """
+    maps = [call for call in gates(trace, images) if is_map(call, trace, len(images)) and _has_places(call)]
+    maps = [call for call in maps if _shape(call)[2:] in trace.maps]
+    last = max(maps, key=lambda call: call.end, default=None)
+    return None if last is None else _innermost(maps, last)
 
 
 def _deepest_map(trace: Trace, images: Tensor) -> Call | None:
@@ -77,6 +89,11 @@ def _deepest_map(trace: Trace, images: Tensor) -> Call | None:
         if _all_goes_through(call.output, trace, earlier - {call.output.grad_fn}):
             return call
     return None
+
+
+def _innermost(calls: list[Call], outer: Call) -> Call:
+    """Of the modules that return the same the innermost."""
+    return min((call for call in calls if same(call.output_print, outer.output_print)), key=lambda call: call.end)
 
 
 def _cells(call: Call) -> int:

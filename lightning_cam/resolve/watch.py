@@ -108,6 +108,7 @@ class Trace:
         hidden: Names of scripted, traced and exported modules, inside which no module calls are seen.
         strangers: Names of plain lists and dictionaries with modules that are not the model's.
         quantized: Names of layers that no gradient flows through.
+        samples: Whether something was read from between the cells of maps at places that the model chose itself.
         output: What the model returned.
     """
 
@@ -120,6 +121,7 @@ class Trace:
     hidden: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     quantized: list[str] = field(default_factory=list)
+    samples: bool = False
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -225,6 +227,7 @@ class _Recorder(TorchFunctionMode):
         if tensor is None or not self.open:
             return result
         self._note_grids(name, args, kwargs or {}, tensor)
+        self.trace.samples |= name == "grid_sample" and len(activations_in(args)) > 1
         if name == "roll":
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):
