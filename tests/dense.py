@@ -5,9 +5,18 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from transformers import (
+    ConditionalDetrConfig,
+    ConditionalDetrForObjectDetection,
+    DeformableDetrConfig,
+    DeformableDetrForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
     ResNetConfig,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
     SegformerConfig,
     SegformerForSemanticSegmentation,
     YolosConfig,
@@ -46,15 +55,52 @@ def yolos(num_labels=2):
     ).eval()
 
 
+_BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 32], "depths": [1] * 4, "layer_type": "basic"}
+_WIDTH = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+_DEPTH = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+_STAGES = ["stage2", "stage3", "stage4"]
+
+
 def detr(num_labels=3):
-    backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1] * 4, layer_type="basic", out_features=["stage2"]
-    )
-    width = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 5, "num_labels": num_labels}
-    depth = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-    return DetrForObjectDetection(
-        DetrConfig(use_timm_backbone=False, backbone_config=backbone, **width, **depth)
+    return DetrForObjectDetection(_config(DetrConfig, ["stage2"], num_queries=5, num_labels=num_labels)).eval()
+
+
+def conditional_detr():
+    return ConditionalDetrForObjectDetection(_config(ConditionalDetrConfig, ["stage2"])).eval()
+
+
+def deformable_detr(**changes):
+    options = {"num_feature_levels": 3, "encoder_n_points": 2, "decoder_n_points": 2, **changes}
+    return DeformableDetrForObjectDetection(_config(DeformableDetrConfig, _STAGES, **options)).eval()
+
+
+def _config(kind, stages, **options):
+    backbone = ResNetConfig(**_BACKBONE, out_features=stages)
+    given = {"num_queries": 6, "num_labels": 2, **options}
+    return kind(use_timm_backbone=False, backbone_config=backbone, **_WIDTH, **_DEPTH, **given)
+
+
+def rt_detr(config=RTDetrConfig, model=RTDetrForObjectDetection):
+    return model(
+        config(
+            backbone_config=RTDetrResNetConfig(**_BACKBONE, out_features=_STAGES),
+            use_timm_backbone=False,
+            **_WIDTH,
+            **_DEPTH,
+            encoder_hidden_dim=32,
+            encoder_in_channels=[16, 16, 32],
+            decoder_in_channels=[32, 32, 32],
+            decoder_n_points=2,
+            num_queries=6,
+            num_denoising=0,
+            num_labels=2,
+            anchor_image_size=None,
+        )
     ).eval()
+
+
+def rt_detr_v2():
+    return rt_detr(RTDetrV2Config, RTDetrV2ForObjectDetection)
 
 
 def scenes(count, seed=0):

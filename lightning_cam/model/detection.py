@@ -40,6 +40,7 @@ class Detection(DenseTask):
     amount = "probability"
     explained = "the class of an object, by the logit of the query that found it"
     most = 3
+    passes_detach = True
     has_none: bool = True
 
     @override

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.tasks import Task
 
@@ -89,12 +90,15 @@ class DenseTask(Task):
         amount: What its amount is, for captions.
         explained: What is explained of it, for sentences.
         most: How many parts of an image are explained at most.
+        passes_detach: Whether relevance is followed through what the model detaches: queries that are made of tokens
+            it has chosen, say, which training leaves out and the output depends on.
     """
 
     kind: ClassVar[str] = "part"
     amount: ClassVar[str] = ""
     explained: ClassVar[str] = ""
     most: ClassVar[int] = 4
+    passes_detach: ClassVar[bool] = False
 
     @override
     @abstractmethod
@@ -163,7 +167,8 @@ class OfParts:
     """
 
     def __init__(self, forward: Forward, task: DenseTask, where: Tensor | None = None) -> None:
-        self._forward, self._task, self.where = forward, task, where
+        self._forward = ThroughDetach(forward) if task.passes_detach else forward
+        self._task, self.where = task, where
 
     def __call__(self, images: Tensor) -> Tensor:
         """Run it."""
