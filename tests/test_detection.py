@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers, read_timeline
 from lightning_cam.model.detection import Detection, inside
@@ -62,7 +63,7 @@ def test_the_most_probable_queries_are_chosen():
 
 def test_a_prediction_is_compared_with_the_boxes_of_its_class():
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
-    target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes], 1)[None]
+    target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes, torch.ones(2, 2)], 1)[None]
     logits = torch.tensor([[[1.0, 9.0, 0.0]]])
     parts = Detection().find({"logits": logits, "pred_boxes": boxes[None, :1]}, (4, 4), target, 1)
     assert parts.classes.tolist() == [1] and parts.overlap.tolist() == [1.0] and parts.right.tolist() == [1]
@@ -80,7 +81,8 @@ def test_boxes_in_parts_of_the_image_and_in_pixels(scale):
     targets = [{"boxes": boxes, "labels": torch.tensor([3])}, {"boxes": boxes[:0], "labels": torch.tensor([])}]
     for tree in ((torch.zeros(2), targets), {"boxes": [boxes, boxes[:0]], "labels": [t["labels"] for t in targets]}):
         found = boxes_of_objects(tree, 2, (8, 16))
-        assert found[0, 0].tolist() == [3, 0.5, 0.5, 0.5, 1.0] and found[:, 1:].isnan().all() and found[1].isnan().all()
+        assert found[0, 0].tolist() == [3, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
+        assert found[:, 1:, :5].isnan().all() and found[1, :, :5].isnan().all() and (found[..., 5:] == 1).all()
     assert boxes_of_objects({"labels": torch.zeros(2)}, 2, (8, 16)) is None
 
 
@@ -106,7 +108,7 @@ def test_boxes_of_padded_images_lie_where_their_images_do(tmp_path, size_of_labe
     lit, sizes = LitDetector(detr()), [(64, 96), (32, 64), (48, 48)]
     batches = padded_loader(sizes, torch.tensor([0.5, 0.25, 0.5, 0.5]), size_of_label)
     callback = TransformerCAMCallback(methods="hirescam", num_samples=9, on_error="raise", report=False, cohort=None)
-    trainer(tmp_path, callback).validate(lit, batches, verbose=False)
+    trainer(tmp_path, callback).validate(lit, DataLoader(batches, batch_size=None), verbose=False)
     timeline = read_timeline(tmp_path)
     truth = torch.zeros(3, 64, 96, dtype=torch.bool)
     for row, (h, w) in enumerate(sizes):
@@ -122,10 +124,9 @@ def test_boxes_of_padded_images_lie_where_their_images_do(tmp_path, size_of_labe
             [abs((i + 0.5) / frame[0] - y) < height / 2 and abs((j + 0.5) / frame[1] - x) < width / 2 for j in range(96)]
             for i in range(64)
         ]
-        stored = torch.tensor(slow)[:, :]
         found = timeline.predicted_regions[0, 3 * row]
         rows, columns = ((torch.arange(n) + 0.5) * of / n for n, of in zip(found.shape, (64, 96), strict=True))
-        assert found.tolist() == stored[rows.long()][:, columns.long()].tolist()
+        assert found.tolist() == torch.tensor(slow)[rows.long()][:, columns.long()].tolist()
 
 
 @pytest.mark.parametrize("name", MODELS)
