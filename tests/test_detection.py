@@ -61,6 +61,16 @@ def test_the_most_probable_queries_are_chosen():
     assert named.where.tolist() == output["logits"][..., 3].argmax(1).tolist()
 
 
+def test_a_query_that_is_rather_no_object_is_none():
+    boxes = torch.tensor([[[0.5, 0.5, 1.0, 1.0]] * 2])
+    output = {"logits": torch.tensor([[[2.0, 0.0, 1.0], [0.0, 1.0, 2.0]]]), "pred_boxes": boxes}
+    target = torch.tensor([[[0.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0]]])
+    parts = Detection().find(output, (4, 4), target, 3)
+    assert parts.classes.tolist() == [0, 1, -1] and parts.is_predicted.tolist() == [True, False, False]
+    assert parts.right.tolist() == [1, -1, -1] and parts.lines()[1].endswith("more likely none")
+    assert Detection(has_none=False).find(output, (4, 4), target, 2).is_predicted.all()
+
+
 def test_a_prediction_is_compared_with_the_boxes_of_its_class():
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
     target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes, torch.ones(2, 2)], 1)[None]

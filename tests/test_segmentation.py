@@ -15,6 +15,9 @@ from lightning_cam.model.dense import dense_task_of
 from lightning_cam.model.parts import OfParts
 from lightning_cam.model.segmentation import Segmentation, SegmentationLabels, task_of_pixels
 from lightning_cam.model.tasks import OneLogit
+from lightning_cam.render import Captions, PartCaptions, filmstrip, no_evidence, overlay_grid, to_uint8
+from lightning_cam.render.caption import draw_lines
+from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.resolve.patterns import OwnTokenOnly
 from tests.dense import (
     MARK,
@@ -97,6 +100,54 @@ def test_logits_of_a_region_are_means_over_it():
         inside = [(y, x) for y in range(5) for x in range(6) if pixels[row, :, y, x].argmax() == parts.classes[row]]
         slow = torch.stack([pixels[row, :, y, x].double() for y, x in inside]).mean(0)
         torch.testing.assert_close(rows[row].double(), slow, atol=1e-6, rtol=0)
+
+
+def test_what_is_explained_and_not_predicted_is_said():
+    """A class that is there and predicted nowhere, and a row for which there is no further class."""
+    pixels, target = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    pixels[:, 0] = 1.0
+    target[:, :2] = 1
+    parts = Segmentation().find(pixels, (8, 8), target, 3)
+    assert parts.classes.tolist() == [0, 1, -1] and parts.is_predicted.tolist() == [True, False, False]
+    captions = PartCaptions(["ground", "sky"], 4, parts.overlap, parts.is_predicted, "not predicted")
+    lines = captions.label_and_prediction(torch.arange(3), parts.classes, parts.amounts, 12, 120)
+    assert torch.equal(lines[0, -lines.shape[1] // 2 :], draw_lines(["IoU 0.75"], 12, 120)[0])
+    assert torch.equal(lines[1, -lines.shape[1] // 2 :], draw_lines(["not predicted"], 12, 120)[0])
+    assert not lines[2].any()
+    assert captions.known(torch.arange(3)).tolist() == [True, True, False]
+    assert Segmentation().missing(3) == "no other class" and Segmentation().missing(1) == "not in the image"
+    images, maps = torch.rand(3, 3, 224, 224), torch.ones(3, 4, 4)
+    options = {"preds": parts.classes, "probs": parts.amounts, "labels": torch.arange(3), "columns": 3}
+    grid = overlay_grid(images, maps, captions, missing="no other class", **options)
+    hatched = to_uint8(no_evidence(images[2], "no other class"))
+    starts = [4 + 4 + k * (224 + 2 * 4 + 4) for k in range(3)]  # margin and frame
+    tiles = [grid[:, 8 : 8 + 224, start : start + 224] for start in starts]
+    assert torch.equal(tiles[2], hatched)
+    assert torch.equal(tiles[1], evidence_or_none(images, maps)[1])
+
+
+def test_a_filmstrip_draws_what_is_true_and_what_was_predicted():
+    """White around the truth in all columns, blue around what each look predicted; nothing else changes."""
+    images, maps = torch.rand(2, 3, 168, 168), torch.ones(2, 2, 4, 4)
+    truth, predicted = torch.zeros(2, 168, 168, dtype=torch.bool), torch.zeros(2, 2, 168, 168, dtype=torch.bool)
+    truth[0, 20:60, 30:90] = True
+    predicted[1, 0, 80:120, 40:100] = True
+    options = {"preds": torch.zeros(2, 2, dtype=torch.int64), "probs": torch.ones(2, 2)}
+    plain = filmstrip(images, maps, ["epoch 0", "epoch 1"], Captions(["a"]), **options)
+    drawn = filmstrip(
+        images, maps, ["epoch 0", "epoch 1"], Captions(["a"]), truth=truth, predicted=predicted, **options
+    )
+    changed = (plain != drawn).any(0)
+    tile = plain.shape[2] // 3
+    for column in range(3):
+        shown = drawn[:, :, 3 + column * tile : 3 + column * tile + tile]
+        here = changed[:, 3 + column * tile : 3 + column * tile + tile]
+        colors = {tuple(color) for color in shown[:, here].T.tolist()}
+        lines = {(255, 255, 255): (40 * 60 - 34 * 54, True), (0, 224, 255): (40 * 60 - 36 * 56, column == 2)}
+        assert colors <= set(lines)
+        for color, (pixels, is_there) in lines.items():
+            same = (shown == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0) & here
+            assert int(same.sum()) == pixels * is_there
 
 
 @pytest.mark.parametrize(

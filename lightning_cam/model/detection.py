@@ -42,6 +42,7 @@ class Detection(DenseTask):
     amount = "probability"
     explained = "the class of an object, by the logit of the query that found it"
     most = 3
+    unpredicted = "no object"
     passes_detach = True
     has_none: bool = True
 
@@ -80,13 +81,14 @@ class Detection(DenseTask):
         if target is not None:
             found = found * target[:, 0, 5:].repeat(1, 2).repeat_interleave(count, 0).to(found)
         predicted = inside(found, size) & there[:, None, None]
+        is_object = self._is_object(logits).gather(1, first).flatten()
         truth, overlap = None, torch.full_like(found[:, 0], torch.nan)
         if target is not None:
             true = target.to(found.device).repeat_interleave(count, 0)
             own = true[..., 0] == kinds[:, None]  # NaN is none
             boxes = _on_image(true)
             truth = (inside(boxes, size) & own[..., None, None]).any(1)
-            overlap = (_overlap(found[:, None], boxes) * own).amax(1)
+            overlap = (_overlap(found[:, None], boxes) * own).amax(1).masked_fill(~is_object, torch.nan)
         return Parts(
             first.flatten(),
             torch.where(there, kinds, -1),
@@ -94,6 +96,7 @@ class Detection(DenseTask):
             predicted,
             truth,
             overlap,
+            there & is_object,
         )
 
     @override
@@ -103,12 +106,22 @@ class Detection(DenseTask):
         return inside(_on_image(target), size).any(1).repeat_interleave(count, 0)
 
     @override
+    def missing(self, count: int) -> str:
+        return "no other query"
+
+    @override
     def keys(self, target: Tensor, num_classes: int) -> Tensor:
         return target[:, 0, 0].nan_to_num(-1).long()
 
     @override
     def count(self, num_classes: int | None, class_idx: int | None) -> int:
         return self.most
+
+    def _is_object(self, logits: Tensor) -> Tensor:
+        """(B, queries) bool, whether any class is likelier than that there is no object."""
+        if not self.has_none:
+            return torch.ones_like(logits[..., 0], dtype=torch.bool)
+        return logits[..., :-1].amax(2) > logits[..., -1]
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """(B, queries, classes) float32, of objects alone."""

@@ -99,7 +99,7 @@ class Segmentation(DenseTask):
             where = _or_else(where, own_truth)
             union = ((own | own_truth) & known).sum((1, 2))
             overlap = torch.where(union > 0, (own & own_truth).sum((1, 2)) / union.clamp(min=1), torch.nan)
-        return Parts(where, classes, amounts, own, own_truth, overlap)
+        return Parts(where, classes, amounts, own, own_truth, overlap, own.any(2).any(1))
 
     @override
     def regions(
@@ -113,6 +113,10 @@ class Segmentation(DenseTask):
     @override
     def count(self, num_classes: int | None, class_idx: int | None) -> int:
         return 1 if isinstance(self.of_pixel, OneLogit) else super().count(num_classes, class_idx)
+
+    @override
+    def missing(self, count: int) -> str:
+        return "no other class" if count > 1 else "not in the image"
 
     @override
     def keys(self, target: Tensor, num_classes: int) -> Tensor:

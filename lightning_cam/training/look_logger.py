@@ -134,6 +134,8 @@ class LookLogger:
             no_blocks=depth.why if depth is not None else "",
             has_values=self._task is not None and self._task.has_values,
             parts=self._parts,
+            missing=self._task.missing(self._parts) if isinstance(self._task, DenseTask) else "",
+            unpredicted=self._task.unpredicted if isinstance(self._task, DenseTask) else "",
             slices=_slices(probe.images, self._planes),
         )
         _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), self._holds(taken), bands)

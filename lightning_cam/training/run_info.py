@@ -26,6 +26,8 @@ class RunInfo:
         no_blocks: Why there are none, in words.
         has_values: Whether a value is.
         parts: How many parts of each image are explained, each in a row of its own.
+        missing: What is said where an image has fewer; "" where images are explained as wholes.
+        unpredicted: What is said of a part that is not predicted, likewise.
         slices: Numbers, from 1 on, of the slices of a volume that stand side by side in its picture; none otherwise.
     """
 
@@ -44,4 +46,6 @@ class RunInfo:
     no_blocks: str = ""
     has_values: bool = False
     parts: int = 1
+    missing: str = ""
+    unpredicted: str = ""
     slices: tuple[int, ...] = ()
