@@ -23,10 +23,13 @@ from tests.dense import (
     MARK,
     SIZE,
     LitSegmenter,
+    enlarged,
     masks_of,
+    painted_over,
     scenes,
     segformer,
     segmentation_loader,
+    upernet,
     without_mark,
 )
 
@@ -54,7 +57,13 @@ def swin_unetr():
 
 
 CLASSES = "classes of each pixel"
-MODELS = {"segformer": segformer, "unet": unet, "unet of a transformer": unet_of_transformer, "swin unetr": swin_unetr}
+MODELS = {
+    "segformer": segformer,
+    "unet": unet,
+    "unet of a transformer": unet_of_transformer,
+    "swin unetr": swin_unetr,
+    "upernet": lambda: upernet(64),
+}
 
 
 def logits_in(output):
@@ -230,6 +239,7 @@ def test_agrees_with_grad_cam_up_to_the_factor():
         ("unet", "encoder.layer2.1", (8, 8)),
         ("unet of a transformer", "encoder.block4.1.norm1", (2, 2)),
         ("swin unetr", "swinViT.layers4.0.blocks.0.norm1", (4, 4)),
+        ("upernet", "backbone.swin.encoder.layers.3.blocks.0.layernorm_before", (4, 4)),
     ],
 )
 def test_the_last_stage_of_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, grid):
@@ -415,13 +425,52 @@ def picture_tags(folder):
     return set(accumulator.Tags()["images"])
 
 
-def test_training_is_the_same_bit_for_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "scale", "options"),
+    [
+        (upernet, 1, {"count": 256, "lr": 2e-3, "epochs": 20, "batch_size": 32}),
+        (swin_unetr, 2, {"count": 128, "lr": 4e-3, "epochs": 5, "batch_size": 16}),
+    ],
+)
+def test_painting_over_what_a_map_points_at_changes_the_answer(tmp_path, make, scale, options):
+    """Of a square, whose class is painted over twice as fast as with as many cells at random."""
+    seed_everything(0)
+    lit, epochs = LitSegmenter(make(), lr=options["lr"]), options["epochs"]
+    callback = TransformerCAMCallback(methods="attnlrp", num_samples=6, on_error="raise", cohort=None, report=False)
+    run = trainer(tmp_path, callback, max_epochs=epochs, check_val_every_n_epoch=epochs)
+    batches = segmentation_loader(options["count"], options["batch_size"], scale=scale, shuffle=True)
+    run.fit(lit, batches, segmentation_loader(6, 6, seed=1, scale=scale))
+    assert read_timeline(tmp_path).overlaps[-1].reshape(2, 3)[:, 1].min() > 0.5
+    model = lit.model.eval()
+    images, classes, _ = scenes(32, seed=2)
+    images = enlarged(images, scale)
+    explanation = explain(model, images, "attnlrp", class_idx=classes + 1)
+    parts = explanation.parts
+
+    def chances(images):
+        with torch.no_grad():
+            logits = F.interpolate(logits_in(model(images)), images.shape[2:], mode="bilinear")
+        own = logits.softmax(1)[torch.arange(32), classes + 1]
+        return (own * parts.predicted).sum((1, 2)) / parts.predicted.sum((1, 2))
+
+    hot, random = (
+        float((chances(images) - chances(one)).mean()) for one in painted_over(images, explanation.maps["attnlrp"])
+    )
+    assert hot > 0.2 and hot > 2 * random
+
+
+@pytest.mark.parametrize(
+    ("make", "scale"),
+    [(lambda: segformer(drop_path_rate=0.1, classifier_dropout_prob=0.1), 1), (upernet, 1), (swin_unetr, 2)],
+    ids=["segformer", "upernet", "swin unetr"],
+)
+def test_training_is_the_same_bit_for_bit(tmp_path, make, scale):
     weights = []
     for callback in (None, TransformerCAMCallback(num_samples=4, faithfulness_every_n_looks=1, on_error="raise")):
         seed_everything(0)
-        lit = LitSegmenter(segformer(drop_path_rate=0.1, classifier_dropout_prob=0.1))
+        lit = LitSegmenter(make())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, segmentation_loader(16, 8, shuffle=True), segmentation_loader(4, 4))
+        run.fit(lit, segmentation_loader(16, 8, scale=scale, shuffle=True), segmentation_loader(4, 4, scale=scale))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 

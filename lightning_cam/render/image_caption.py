@@ -155,7 +155,7 @@ class PartCaptions(Captions):
 
     @override
     def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write class and amount, and below them `IoU 0.75`, or that it is not predicted; nothing where there is none."""
+        """Write class and amount, and below `IoU 0.75`, or that it is not predicted; nothing where there is none."""
         columns = (preds, self._overlap[labels], self._is_predicted[labels])
         lines = [
             "" if pred < 0 else self._unpredicted if not is_predicted else "" if value != value else f"IoU {value:.2f}"

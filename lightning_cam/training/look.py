@@ -212,7 +212,9 @@ def measure(
     assert history.preds is not None and history.probs is not None  # just appended
     rows = slice(0, _ROWS)
     past = {method: looks[:, rows] for method, looks in history.maps.items()}
-    return replace(look, strip=Strip(_headings(history), past, history.preds[:, rows], history.probs[:, rows], history.outlined))
+    return replace(
+        look, strip=Strip(_headings(history), past, history.preds[:, rows], history.probs[:, rows], history.outlined)
+    )
 
 
 def draw(look: Look, run: RunInfo) -> Look:
@@ -235,9 +237,7 @@ def draw(look: Look, run: RunInfo) -> Look:
     )
     parts, step = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
     if parts is not None:
-        captions = PartCaptions(
-            run.class_names or [], num_classes, parts.overlap, parts.is_predicted, run.unpredicted
-        )
+        captions = PartCaptions(run.class_names or [], num_classes, parts.overlap, parts.is_predicted, run.unpredicted)
         says_no_more = parts.truth is None and bool(parts.is_predicted.all())
         labels = None if says_no_more else torch.arange(len(parts.classes))
     images = run.images.float() / 255
