@@ -87,9 +87,9 @@ def conditional_detr():
     return ConditionalDetrForObjectDetection(_config(ConditionalDetrConfig, ["stage2"])).eval()
 
 
-def deformable_detr(**changes):
+def deformable_detr(stages=_STAGES, **changes):
     options = {"num_feature_levels": 3, "encoder_n_points": 2, "decoder_n_points": 2, **changes}
-    return DeformableDetrForObjectDetection(_config(DeformableDetrConfig, _STAGES, **options)).eval()
+    return DeformableDetrForObjectDetection(_config(DeformableDetrConfig, stages, **options)).eval()
 
 
 def _config(kind, stages, **options):

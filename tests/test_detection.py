@@ -35,6 +35,7 @@ MODELS = {
     "yolos": (yolos, SIZE),
     "conditional detr": (conditional_detr, 64),
     "deformable detr": (deformable_detr, 64),
+    "deformable detr of one grid": (lambda: deformable_detr(["stage2"], num_feature_levels=1), 64),
     "rt-detr": (rt_detr, 64),
     "rt-detr v2": (rt_detr_v2, 64),
 }
@@ -191,6 +192,7 @@ def test_places_between_cells_are_held_fixed():
         ("yolos", "vit.encoder.layer.1.layernorm_before", "NLC 4×4, 1 prefix token, 3 suffix tokens"),
         ("conditional detr", "model.encoder.layers.1.self_attn_layer_norm", "NLC 8×8"),
         ("deformable detr", f"{STAGE}.activation", "NCHW 8×8"),
+        ("deformable detr of one grid", "model.input_proj.0.1", "NCHW 8×8"),
         ("rt-detr", f"{STAGE}.activation", "NCHW 8×8"),
         ("rt-detr v2", f"{STAGE}.activation", "NCHW 8×8"),
     ],
@@ -335,6 +337,12 @@ def test_a_run_shows_objects(trained, caplog):
     assert set(timeline.top_classes[-1, :, 0].tolist()) <= {0, 1} and timeline.class_names == ["red", "blue"]
     assert timeline.overlaps.shape == (3, 12) and not timeline.findings
     assert "cam/attnlrp/share_inside" in timeline.metrics
+
+
+def test_no_object_needs_no_name(tmp_path, caplog):
+    callback = TransformerCAMCallback(methods="hirescam", num_samples=3, class_names=["red", "blue"], report=False)
+    trainer(tmp_path, callback).validate(LitDetector(yolos()), detection_loader(2, 2), verbose=False)
+    assert "class names" not in caplog.text
 
 
 @pytest.mark.parametrize("make", [detr, deformable_detr, rt_detr])

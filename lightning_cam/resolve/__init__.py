@@ -162,6 +162,11 @@ def _searches(
         last_map = last_map_of_convolutions(trace, images)
         if last_map is not None:
             return [_as_map(layouts(model, run, images, trace, [last_map])[0])]
+    # Where attention samples between cells, tokens have no cell of their own; where between those of several grids, what
+    # attends to the tokens of one of them is only a part of the network.
+    map_of_all = last_map_of_all(trace, images) if trace.sampled else None
+    if map_of_all is not None and trace.sampled > 1:
+        return [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
     last: list[LayoutSearch] = []
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
@@ -180,11 +185,7 @@ def _searches(
             break
         if tried == _MOST_BLOCKS:
             break
-    if trace.samples:  # its encoder samples between the cells of several grids, and no token has a cell of its own
-        map_of_all = last_map_of_all(trace, images)
-        if map_of_all is not None:
-            return [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
-    return last
+    return last if map_of_all is None else [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
 
 
 def _as_map(search: LayoutSearch) -> LayoutSearch:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation
+from lightning_cam.model.detection import Detection
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
@@ -197,11 +198,12 @@ class LookLogger:
 
     def _check_names(self, explanation: Explanation) -> None:
         names, logits = self._run.class_names, explanation.logits
-        if names and logits is not None and len(names) != logits.shape[1] and not self._names_checked:
+        count = None if logits is None else logits.shape[1]
+        if isinstance(self._task, Detection) and count is not None:
+            count -= self._task.has_none
+        if names and count is not None and len(names) != count and not self._names_checked:
             _log.warning(
-                "There are %d class names for %d classes; classes without a name are numbered.",
-                len(names),
-                logits.shape[1],
+                "There are %d class names for %d classes; classes without a name are numbered.", len(names), count
             )
         self._names_checked = True
 

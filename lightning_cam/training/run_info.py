@@ -26,9 +26,9 @@ class RunInfo:
         no_blocks: Why there are none, in words.
         has_values: Whether a value is.
         parts: How many parts of each image are explained, each in a row of its own.
-        missing: What is said where an image has fewer; "" where images are explained as wholes.
-        unpredicted: What is said of a part that is not predicted, likewise.
         slices: Numbers, from 1 on, of the slices of a volume that stand side by side in its picture; none otherwise.
+        missing: What is said where an image has fewer parts; "" where images are explained as wholes.
+        unpredicted: What is said of a part that is not predicted, likewise.
     """
 
     name: str
@@ -46,6 +46,6 @@ class RunInfo:
     no_blocks: str = ""
     has_values: bool = False
     parts: int = 1
+    slices: tuple[int, ...] = ()
     missing: str = ""
     unpredicted: str = ""
-    slices: tuple[int, ...] = ()
