@@ -19,6 +19,7 @@ from lightning_cam.render import Captions, PartCaptions, filmstrip, no_evidence,
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.resolve.patterns import OwnTokenOnly
+from lightning_cam.training.history import History
 from tests.dense import (
     MARK,
     SIZE,
@@ -157,6 +158,30 @@ def test_a_filmstrip_draws_what_is_true_and_what_was_predicted():
         for color, (pixels, is_there) in lines.items():
             same = (shown == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0) & here
             assert int(same.sum()) == pixels * is_there
+
+
+def test_outlines_stay_with_their_looks():
+    """Also where looks are thinned, after a checkpoint, and where one of before holds none."""
+    history, masks = History(limit=3), torch.rand(6, 2, 5, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+
+    def add(history, step):
+        classes = torch.full((2,), step)
+        history.append(step, step, {"hirescam": torch.rand(2, 4, 4)}, classes, torch.rand(2), masks[step])
+
+    for step in range(4):
+        add(history, step)
+    again = History(limit=3)
+    again.load_state_dict(history.state_dict())
+    for step in (4, 5):
+        add(again, step)
+    assert torch.equal(again.outlined, masks[again.preds[:, 0]])
+    before = history.state_dict()
+    del before["outlined"]
+    again.load_state_dict(before)
+    add(again, 4)
+    assert torch.equal(again.outlined[-1], masks[4]) and not again.outlined[:-1].any()
+    with pytest.raises(ValueError, match="do not match outlines"):
+        again.load_state_dict({**history.state_dict(), "outlined": masks[:1]})
 
 
 @pytest.mark.parametrize(
