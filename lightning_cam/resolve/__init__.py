@@ -162,7 +162,7 @@ def _searches(
         last_map = last_map_of_convolutions(trace, images)
         if last_map is not None:
             return [_as_map(layouts(model, run, images, trace, [last_map])[0])]
-    # Where attention samples between cells, tokens have no cell of their own; where between those of several grids, what
+    # Where attention samples between cells, tokens have no cell of their own. Where it samples from several grids, what
     # attends to the tokens of one of them is only a part of the network.
     map_of_all = last_map_of_all(trace, images) if trace.sampled else None
     if map_of_all is not None and trace.sampled > 1:
