@@ -5,11 +5,23 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from transformers import (
+    ConditionalDetrConfig,
+    ConditionalDetrForObjectDetection,
+    DeformableDetrConfig,
+    DeformableDetrForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
     ResNetConfig,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
     SegformerConfig,
     SegformerForSemanticSegmentation,
+    SwinConfig,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
     YolosConfig,
     YolosForObjectDetection,
 )
@@ -30,6 +42,21 @@ def segformer(num_labels=3, **changes):
     return SegformerForSemanticSegmentation(SegformerConfig(**{**options, **changes})).eval()
 
 
+def upernet(size=SIZE):
+    backbone = SwinConfig(
+        image_size=size,
+        patch_size=2,
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 4, 4],
+        window_size=4,
+        drop_path_rate=0.0,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    heads = {"hidden_size": 24, "pool_scales": [1, 2], "use_auxiliary_head": False}
+    return UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, num_labels=3, **heads)).eval()
+
+
 def yolos(num_labels=2):
     return YolosForObjectDetection(
         YolosConfig(
@@ -46,15 +73,52 @@ def yolos(num_labels=2):
     ).eval()
 
 
+_BACKBONE = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 32], "depths": [1] * 4, "layer_type": "basic"}
+_WIDTH = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+_DEPTH = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+_STAGES = ["stage2", "stage3", "stage4"]
+
+
 def detr(num_labels=3):
-    backbone = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1] * 4, layer_type="basic", out_features=["stage2"]
-    )
-    width = {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 5, "num_labels": num_labels}
-    depth = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-    return DetrForObjectDetection(
-        DetrConfig(use_timm_backbone=False, backbone_config=backbone, **width, **depth)
+    return DetrForObjectDetection(_config(DetrConfig, ["stage2"], num_queries=5, num_labels=num_labels)).eval()
+
+
+def conditional_detr():
+    return ConditionalDetrForObjectDetection(_config(ConditionalDetrConfig, ["stage2"])).eval()
+
+
+def deformable_detr(stages=_STAGES, **changes):
+    options = {"num_feature_levels": 3, "encoder_n_points": 2, "decoder_n_points": 2, **changes}
+    return DeformableDetrForObjectDetection(_config(DeformableDetrConfig, stages, **options)).eval()
+
+
+def _config(kind, stages, **options):
+    backbone = ResNetConfig(**_BACKBONE, out_features=stages)
+    given = {"num_queries": 6, "num_labels": 2, **options}
+    return kind(use_timm_backbone=False, backbone_config=backbone, **_WIDTH, **_DEPTH, **given)
+
+
+def rt_detr(config=RTDetrConfig, model=RTDetrForObjectDetection):
+    return model(
+        config(
+            backbone_config=RTDetrResNetConfig(**_BACKBONE, out_features=_STAGES),
+            use_timm_backbone=False,
+            **_WIDTH,
+            **_DEPTH,
+            encoder_hidden_dim=32,
+            encoder_in_channels=[16, 16, 32],
+            decoder_in_channels=[32, 32, 32],
+            decoder_n_points=2,
+            num_queries=6,
+            num_denoising=0,
+            num_labels=2,
+            anchor_image_size=None,
+        )
     ).eval()
+
+
+def rt_detr_v2():
+    return rt_detr(RTDetrV2Config, RTDetrV2ForObjectDetection)
 
 
 def scenes(count, seed=0):
@@ -79,6 +143,18 @@ def without_mark(images):
     return torch.cat([images[..., MARK : 2 * MARK], images[..., MARK:]], -1)
 
 
+def painted_over(images, maps, count=8):
+    """The images with the hottest of 8 × 8 cells painted over, and with as many cells taken at random."""
+    heat = F.interpolate(maps[:, None], (8, 8), mode="area").flatten(1)
+    generator = torch.Generator().manual_seed(4)
+    ground = torch.rand(images.shape, generator=generator) * 0.3
+    painted = []
+    for order in (heat.argsort(1, descending=True), torch.rand(heat.shape, generator=generator).argsort(1)):
+        cells = torch.zeros_like(heat).scatter_(1, order[:, :count], 1.0).view(-1, 1, 8, 8)
+        painted.append(torch.where(F.interpolate(cells, images.shape[-2:]) > 0, ground, images))
+    return painted
+
+
 def masks_of(classes, boxes):
     """(N, 32, 32) int64: 0, or in the square one more than its class."""
     masks = torch.zeros(len(classes), SIZE, SIZE, dtype=torch.int64)
@@ -87,14 +163,19 @@ def masks_of(classes, boxes):
     return masks
 
 
-def segmentation_loader(count, batch_size, seed=0, **options):
+def segmentation_loader(count, batch_size, seed=0, scale=1, **options):
     images, classes, boxes = scenes(count, seed)
-    return DataLoader(list(zip(images, masks_of(classes, boxes), strict=True)), batch_size, **options)
+    pair = (enlarged(images, scale), enlarged(masks_of(classes, boxes), scale))
+    return DataLoader(list(zip(*pair, strict=True)), batch_size, **options)
+
+
+def enlarged(images, scale):
+    return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
 def detection_loader(count, batch_size, seed=0, scale=1, **options):
     images, classes, boxes = scenes(count, seed)
-    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    images = enlarged(images, scale)
     in_parts = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1) / SIZE
     items = [
         {"pixel_values": image, "labels": {"class_labels": kind[None], "boxes": box[None]}}

@@ -66,6 +66,8 @@ NEWEST = {
             "test_the_last_stage_of_the_encoder_is_found_and_a_change_is_in_its_cell[unet*]",
             "test_the_last_stage_of_the_encoder_is_found_and_a_change_is_in_its_cell[swin unetr*]",
             "test_what_reads_pixels_is_seen[*DiceLoss*]",
+            "test_painting_over_what_a_map_points_at_changes_the_answer[swin_unetr-*]",
+            "test_training_is_the_same_bit_for_bit[swin unetr]",
         )
     },
     **{

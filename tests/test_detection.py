@@ -5,15 +5,42 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_cam import TransformerCAMCallback, explain, find_target_layers, read_timeline
 from lightning_cam.model.detection import Detection, inside
 from lightning_cam.model.parts import OfParts
+from lightning_cam.passes.rules import PLAIN, RULES, RuledForward
 from lightning_cam.resolve.patterns import OwnTokenOnly
 from lightning_cam.training.boxes import boxes_of_objects
-from tests.dense import MARK, SIZE, LitDetector, detection_loader, detr, scenes, without_mark, yolos
+from tests.dense import (
+    MARK,
+    SIZE,
+    LitDetector,
+    conditional_detr,
+    deformable_detr,
+    detection_loader,
+    detr,
+    enlarged,
+    painted_over,
+    rt_detr,
+    rt_detr_v2,
+    scenes,
+    without_mark,
+    yolos,
+)
 
-MODELS = {"detr": (detr, 64), "yolos": (yolos, SIZE)}
+MODELS = {
+    "detr": (detr, 64),
+    "yolos": (yolos, SIZE),
+    "conditional detr": (conditional_detr, 64),
+    "deformable detr": (deformable_detr, 64),
+    "deformable detr of one grid": (lambda: deformable_detr(["stage2"], num_feature_levels=1), 64),
+    "rt-detr": (rt_detr, 64),
+    "rt-detr v2": (rt_detr_v2, 64),
+}
+STAGE = "model.backbone.model.encoder.stages.1.layers.0"  # the first whose map the decoder reads; others follow from it
+HAS_NONE = ("detr", "yolos")
 
 
 def test_the_most_probable_queries_are_chosen():
@@ -37,9 +64,19 @@ def test_the_most_probable_queries_are_chosen():
     assert named.where.tolist() == output["logits"][..., 3].argmax(1).tolist()
 
 
+def test_a_query_that_is_rather_no_object_is_none():
+    boxes = torch.tensor([[[0.5, 0.5, 1.0, 1.0]] * 2])
+    output = {"logits": torch.tensor([[[2.0, 0.0, 1.0], [0.0, 1.0, 2.0]]]), "pred_boxes": boxes}
+    target = torch.tensor([[[0.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0]]])
+    parts = Detection().find(output, (4, 4), target, 3)
+    assert parts.classes.tolist() == [0, 1, -1] and parts.is_predicted.tolist() == [True, False, False]
+    assert parts.right.tolist() == [1, -1, -1] and parts.lines()[1].endswith("more likely none")
+    assert Detection(has_none=False).find(output, (4, 4), target, 2).is_predicted.all()
+
+
 def test_a_prediction_is_compared_with_the_boxes_of_its_class():
     boxes = torch.tensor([[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
-    target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes], 1)[None]
+    target = torch.cat([torch.tensor([[1.0], [0.0]]), boxes, torch.ones(2, 2)], 1)[None]
     logits = torch.tensor([[[1.0, 9.0, 0.0]]])
     parts = Detection().find({"logits": logits, "pred_boxes": boxes[None, :1]}, (4, 4), target, 1)
     assert parts.classes.tolist() == [1] and parts.overlap.tolist() == [1.0] and parts.right.tolist() == [1]
@@ -57,27 +94,95 @@ def test_boxes_in_parts_of_the_image_and_in_pixels(scale):
     targets = [{"boxes": boxes, "labels": torch.tensor([3])}, {"boxes": boxes[:0], "labels": torch.tensor([])}]
     for tree in ((torch.zeros(2), targets), {"boxes": [boxes, boxes[:0]], "labels": [t["labels"] for t in targets]}):
         found = boxes_of_objects(tree, 2, (8, 16))
-        assert found[0, 0].tolist() == [3, 0.5, 0.5, 0.5, 1.0] and found[:, 1:].isnan().all() and found[1].isnan().all()
+        assert found[0, 0].tolist() == [3, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0]
+        assert found[:, 1:, :5].isnan().all() and found[1, :, :5].isnan().all() and (found[..., 5:] == 1).all()
     assert boxes_of_objects({"labels": torch.zeros(2)}, 2, (8, 16)) is None
 
 
+def padded_loader(sizes, box, size_of_label):
+    """Noise of several sizes, padded to the largest, as DETR's processor does it; one box in each, in parts of it."""
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    generator = torch.Generator().manual_seed(0)
+    images, mask = torch.zeros(len(sizes), 3, height, width), torch.zeros(len(sizes), height, width, dtype=torch.int64)
+    labels = []
+    for row, (h, w) in enumerate(sizes):
+        images[row, :, :h, :w] = torch.rand(3, h, w, generator=generator)
+        mask[row, :h, :w] = 1
+        of_label = {"unpadded": {"size": torch.tensor([h, w])}, "padded": {"size": torch.tensor([height, width])}}
+        in_parts = box * torch.tensor([w / width, h / height] * 2) if size_of_label == "padded" else box
+        labels.append({"class_labels": torch.tensor([1]), "boxes": in_parts[None], **of_label.get(size_of_label, {})})
+    return [{"pixel_values": images, "pixel_mask": mask, "labels": labels}]
+
+
+@pytest.mark.parametrize("size_of_label", ["unpadded", "padded", "none"])
+def test_boxes_of_padded_images_lie_where_their_images_do(tmp_path, size_of_label):
+    """Boxes are in parts of the image that a label's `size` names, or without one of what `pixel_mask` leaves."""
+    seed_everything(0)
+    lit, sizes = LitDetector(detr()), [(64, 96), (32, 64), (48, 48)]
+    batches = padded_loader(sizes, torch.tensor([0.5, 0.25, 0.5, 0.5]), size_of_label)
+    callback = TransformerCAMCallback(methods="hirescam", num_samples=9, on_error="raise", report=False, cohort=None)
+    trainer(tmp_path, callback).validate(lit, DataLoader(batches, batch_size=None), verbose=False)
+    timeline = read_timeline(tmp_path)
+    truth = torch.zeros(3, 64, 96, dtype=torch.bool)
+    for row, (h, w) in enumerate(sizes):
+        truth[row, : h // 2, w // 4 : 3 * w // 4] = True
+    assert timeline.regions.tolist() == truth.repeat_interleave(3, 0).tolist()
+    with torch.no_grad():
+        output = lit.model.eval()(batches[0]["pixel_values"], batches[0]["pixel_mask"])
+    first = output.logits.softmax(-1)[..., :-1].amax(2).argmax(1)
+    for row, (h, w) in enumerate(sizes):
+        frame = (64, 96) if size_of_label == "padded" else (h, w)
+        x, y, width, height = output.pred_boxes[row, first[row]].tolist()
+        slow = [
+            [
+                abs((i + 0.5) / frame[0] - y) < height / 2 and abs((j + 0.5) / frame[1] - x) < width / 2
+                for j in range(96)
+            ]
+            for i in range(64)
+        ]
+        found = timeline.predicted_regions[0, 3 * row]
+        rows, columns = ((torch.arange(n) + 0.5) * of / n for n, of in zip(found.shape, (64, 96), strict=True))
+        assert found.tolist() == torch.tensor(slow)[rows.long()][:, columns.long()].tolist()
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_maps_are_those_of_the_query(name):
+def test_maps_are_those_of_the_query(monkeypatch, name):
     torch.manual_seed(0)
     make, size = MODELS[name]
     model, images = make(), torch.rand(2, 3, size, size)
     explanation = explain(model, images, ["hirescam", "attnlrp"])
     layer, parts, kept = explanation.layers[0], explanation.parts, []
     handle = layer.module.register_forward_hook(lambda module, args, output: kept.append(output))
-    logits = model(images).logits
+    with monkeypatch.context() as patched:  # RT-DETR's queries are detached copies of tokens, and evidence all the same
+        patched.setattr(torch.Tensor, "detach", lambda tensor: tensor)
+        logits = model(images.clone().requires_grad_()).logits  # a backbone may be frozen
     handle.remove()
-    best = logits.softmax(-1)[..., :-1].amax(2).argmax(1)
+    best = (logits.softmax(-1)[..., :-1] if name in HAS_NONE else logits).amax(2).argmax(1)
     assert torch.equal(parts.where, best)
     scores = sum(logits[row, best[row], parts.classes[row]] for row in range(2))
     (gradient,) = torch.autograd.grad(scores, kept[0])
     slow = (layer.layout.to_grid(kept[0]) * layer.layout.to_grid(gradient)).sum(1).detach()
     torch.testing.assert_close(explanation.maps["hirescam"], slow, atol=1e-5 * float(slow.abs().max()), rtol=1e-4)
     assert explanation.maps["attnlrp"].isfinite().all() and explanation.maps["attnlrp"].any()
+    if make in (rt_detr, rt_detr_v2):  # nothing of the logit would be left if relevance ended at detached queries
+        torch.testing.assert_close(explanation.conservation["attnlrp"], torch.ones(2), atol=0.05, rtol=0)
+
+
+def test_places_between_cells_are_held_fixed():
+    """What is sampled is linear in the cells: their values times gradients are the whole of it."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.rand(1, 2, 4, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    ruled = RuledForward()
+    with ruled:
+        places = torch.tanh(cells.sum((1, 2))[:, None, :2])[:, None].expand(1, 1, 1, 2)
+        read = nn.functional.grid_sample(cells, places, mode="bilinear", align_corners=False)
+    fixed = nn.functional.grid_sample(cells, places.detach(), mode="bilinear", align_corners=False)
+    for rules, expected in ((RULES["attnlrp"], fixed), (PLAIN, read)):
+        with ruled.backward_by(rules):
+            (found,) = torch.autograd.grad(read.sum(), cells, retain_graph=True)
+        (slow,) = torch.autograd.grad(expected.sum(), cells, retain_graph=True)
+        torch.testing.assert_close(found, slow)
+        assert torch.isclose((found * cells).sum(), read.sum()) == (expected is fixed)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +190,11 @@ def test_maps_are_those_of_the_query(name):
     [
         ("detr", "model.encoder.layers.1.self_attn_layer_norm", "NLC 8×8"),
         ("yolos", "vit.encoder.layer.1.layernorm_before", "NLC 4×4, 1 prefix token, 3 suffix tokens"),
+        ("conditional detr", "model.encoder.layers.1.self_attn_layer_norm", "NLC 8×8"),
+        ("deformable detr", f"{STAGE}.activation", "NCHW 8×8"),
+        ("deformable detr of one grid", "model.input_proj.0.1", "NCHW 8×8"),
+        ("rt-detr", f"{STAGE}.activation", "NCHW 8×8"),
+        ("rt-detr v2", f"{STAGE}.activation", "NCHW 8×8"),
     ],
 )
 def test_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, layout):
@@ -135,6 +245,10 @@ class Outside(LightningModule):
         ("yolos", "softmax", "`softmax` reads its output as objects, a class and a box for each query."),
         ("yolos", "focal", "`binary_cross_entropy_with_logits` reads its output as objects, a class and a box"),
         ("yolos", "", "no loss was seen to read its output: objects, a class and a box for each query is a guess."),
+        *(
+            (name, "inside", "`binary_cross_entropy_with_logits` reads its output as objects, a class and a box")
+            for name in ("conditional detr", "deformable detr", "rt-detr")
+        ),
     ],
 )
 def test_what_reads_objects_is_seen(tmp_path, caplog, name, reads, said):
@@ -153,7 +267,7 @@ def test_what_reads_objects_is_seen(tmp_path, caplog, name, reads, said):
     truth = inside(torch.cat([centers, sides], 1), (scale * SIZE, scale * SIZE))[:2].repeat_interleave(3, 0)
     assert timeline.regions.tolist() == truth.tolist()
     queries = model.eval()(next(iter(detection_loader(6, 6, scale=scale)))["pixel_values"][:2]).logits
-    chances = queries.sigmoid() if reads == "focal" else queries.softmax(-1)[..., :-1]
+    chances = queries.sigmoid() if reads == "focal" or name not in HAS_NONE else queries.softmax(-1)[..., :-1]
     best = chances.amax(2).sort(dim=1, descending=True).values[:, :3].flatten().detach()
     torch.testing.assert_close(torch.from_numpy(timeline.top_probabilities[0, :, 0]), best, atol=1e-4, rtol=0)
 
@@ -191,6 +305,31 @@ def test_the_map_of_an_object_lies_at_the_mark_that_decides_its_class(trained):
     assert at_mark.flatten()[against.flatten(1).argmax(1)].float().mean() > 0.8  # of a 16th of the image
 
 
+@pytest.mark.parametrize(("make", "lr"), [(rt_detr, 2e-3), (deformable_detr, 3e-3)])
+def test_painting_over_what_a_map_points_at_changes_the_answer(tmp_path, make, lr):
+    """Of networks that sample between cells: twice as fast as with as many cells at random."""
+    seed_everything(0)
+    lit = LitDetector(make(), lr)
+    callback = TransformerCAMCallback(methods="attnlrp", num_samples=6, on_error="raise", cohort=None, report=False)
+    run = trainer(tmp_path, callback, max_epochs=12, check_val_every_n_epoch=12)
+    run.fit(lit, detection_loader(256, 32, scale=2, shuffle=True), detection_loader(6, 6, seed=1, scale=2))
+    assert read_timeline(tmp_path).overlaps[-1].reshape(2, 3)[:, 0].max() > 0.25
+    model = lit.model.eval()
+    images = enlarged(scenes(32, seed=2)[0], 2)
+    explanation = explain(model, images, "attnlrp")
+    parts = explanation.parts
+
+    def chances(images):
+        with torch.no_grad():
+            logits = model(images).logits[torch.arange(32), parts.where]
+        return logits.sigmoid().gather(1, parts.classes[:, None])
+
+    hot, random = (
+        float((chances(images) - chances(one)).mean()) for one in painted_over(images, explanation.maps["attnlrp"])
+    )
+    assert hot > 0.02 and hot > 2 * random
+
+
 def test_a_run_shows_objects(trained, caplog):
     _, folder = trained
     timeline = read_timeline(folder)
@@ -200,11 +339,18 @@ def test_a_run_shows_objects(trained, caplog):
     assert "cam/attnlrp/share_inside" in timeline.metrics
 
 
-def test_training_is_the_same_bit_for_bit(tmp_path):
+def test_no_object_needs_no_name(tmp_path, caplog):
+    callback = TransformerCAMCallback(methods="hirescam", num_samples=3, class_names=["red", "blue"], report=False)
+    trainer(tmp_path, callback).validate(LitDetector(yolos()), detection_loader(2, 2), verbose=False)
+    assert "class names" not in caplog.text
+
+
+@pytest.mark.parametrize("make", [detr, deformable_detr, rt_detr])
+def test_training_is_the_same_bit_for_bit(tmp_path, make):
     weights = []
     for callback in (None, TransformerCAMCallback(num_samples=4, faithfulness_every_n_looks=1, on_error="raise")):
         seed_everything(0)
-        lit = LitDetector(detr())
+        lit = LitDetector(make())
         run = trainer(tmp_path, callback, max_epochs=2)
         run.fit(lit, detection_loader(16, 8, scale=2, shuffle=True), detection_loader(4, 4, scale=2))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])

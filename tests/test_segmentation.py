@@ -15,15 +15,22 @@ from lightning_cam.model.dense import dense_task_of
 from lightning_cam.model.parts import OfParts
 from lightning_cam.model.segmentation import Segmentation, SegmentationLabels, task_of_pixels
 from lightning_cam.model.tasks import OneLogit
+from lightning_cam.render import Captions, PartCaptions, filmstrip, no_evidence, overlay_grid, to_uint8
+from lightning_cam.render.caption import draw_lines
+from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.resolve.patterns import OwnTokenOnly
+from lightning_cam.training.history import History
 from tests.dense import (
     MARK,
     SIZE,
     LitSegmenter,
+    enlarged,
     masks_of,
+    painted_over,
     scenes,
     segformer,
     segmentation_loader,
+    upernet,
     without_mark,
 )
 
@@ -51,7 +58,13 @@ def swin_unetr():
 
 
 CLASSES = "classes of each pixel"
-MODELS = {"segformer": segformer, "unet": unet, "unet of a transformer": unet_of_transformer, "swin unetr": swin_unetr}
+MODELS = {
+    "segformer": segformer,
+    "unet": unet,
+    "unet of a transformer": unet_of_transformer,
+    "swin unetr": swin_unetr,
+    "upernet": lambda: upernet(64),
+}
 
 
 def logits_in(output):
@@ -97,6 +110,78 @@ def test_logits_of_a_region_are_means_over_it():
         inside = [(y, x) for y in range(5) for x in range(6) if pixels[row, :, y, x].argmax() == parts.classes[row]]
         slow = torch.stack([pixels[row, :, y, x].double() for y, x in inside]).mean(0)
         torch.testing.assert_close(rows[row].double(), slow, atol=1e-6, rtol=0)
+
+
+def test_what_is_explained_and_not_predicted_is_said():
+    """A class that is there and predicted nowhere, and a row for which there is no further class."""
+    pixels, target = torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
+    pixels[:, 0] = 1.0
+    target[:, :2] = 1
+    parts = Segmentation().find(pixels, (8, 8), target, 3)
+    assert parts.classes.tolist() == [0, 1, -1] and parts.is_predicted.tolist() == [True, False, False]
+    captions = PartCaptions(["ground", "sky"], 4, parts.overlap, parts.is_predicted, "not predicted")
+    lines = captions.label_and_prediction(torch.arange(3), parts.classes, parts.amounts, 12, 120)
+    assert torch.equal(lines[0, -lines.shape[1] // 2 :], draw_lines(["IoU 0.75"], 12, 120)[0])
+    assert torch.equal(lines[1, -lines.shape[1] // 2 :], draw_lines(["not predicted"], 12, 120)[0])
+    assert not lines[2].any()
+    assert captions.known(torch.arange(3)).tolist() == [True, True, False]
+    assert Segmentation().missing(3) == "no other class" and Segmentation().missing(1) == "not in the image"
+    images, maps = torch.rand(3, 3, 224, 224), torch.ones(3, 4, 4)
+    options = {"preds": parts.classes, "probs": parts.amounts, "labels": torch.arange(3), "columns": 3}
+    grid = overlay_grid(images, maps, captions, missing="no other class", **options)
+    hatched = to_uint8(no_evidence(images[2], "no other class"))
+    starts = [4 + 4 + k * (224 + 2 * 4 + 4) for k in range(3)]  # margin and frame
+    tiles = [grid[:, 8 : 8 + 224, start : start + 224] for start in starts]
+    assert torch.equal(tiles[2], hatched)
+    assert torch.equal(tiles[1], evidence_or_none(images, maps)[1])
+
+
+def test_a_filmstrip_draws_what_is_true_and_what_was_predicted():
+    """White around the truth in all columns, blue around what each look predicted; nothing else changes."""
+    images, maps = torch.rand(2, 3, 168, 168), torch.ones(2, 2, 4, 4)
+    truth, predicted = torch.zeros(2, 168, 168, dtype=torch.bool), torch.zeros(2, 2, 168, 168, dtype=torch.bool)
+    truth[0, 20:60, 30:90] = True
+    predicted[1, 0, 80:120, 40:100] = True
+    options = {"preds": torch.zeros(2, 2, dtype=torch.int64), "probs": torch.ones(2, 2)}
+    plain = filmstrip(images, maps, ["epoch 0", "epoch 1"], Captions(["a"]), **options)
+    drawn = filmstrip(
+        images, maps, ["epoch 0", "epoch 1"], Captions(["a"]), truth=truth, predicted=predicted, **options
+    )
+    changed = (plain != drawn).any(0)
+    tile = plain.shape[2] // 3
+    for column in range(3):
+        shown = drawn[:, :, 3 + column * tile : 3 + column * tile + tile]
+        here = changed[:, 3 + column * tile : 3 + column * tile + tile]
+        colors = {tuple(color) for color in shown[:, here].T.tolist()}
+        lines = {(255, 255, 255): (40 * 60 - 34 * 54, True), (0, 224, 255): (40 * 60 - 36 * 56, column == 2)}
+        assert colors <= set(lines)
+        for color, (pixels, is_there) in lines.items():
+            same = (shown == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0) & here
+            assert int(same.sum()) == pixels * is_there
+
+
+def test_outlines_stay_with_their_looks():
+    """Also where looks are thinned, after a checkpoint, and where one of before holds none."""
+    history, masks = History(limit=3), torch.rand(6, 2, 5, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+
+    def add(history, step):
+        classes = torch.full((2,), step)
+        history.append(step, step, {"hirescam": torch.rand(2, 4, 4)}, classes, torch.rand(2), masks[step])
+
+    for step in range(4):
+        add(history, step)
+    again = History(limit=3)
+    again.load_state_dict(history.state_dict())
+    for step in (4, 5):
+        add(again, step)
+    assert torch.equal(again.outlined, masks[again.preds[:, 0]])
+    before = history.state_dict()
+    del before["outlined"]
+    again.load_state_dict(before)
+    add(again, 4)
+    assert torch.equal(again.outlined[-1], masks[4]) and not again.outlined[:-1].any()
+    with pytest.raises(ValueError, match="do not match outlines"):
+        again.load_state_dict({**history.state_dict(), "outlined": masks[:1]})
 
 
 @pytest.mark.parametrize(
@@ -179,6 +264,7 @@ def test_agrees_with_grad_cam_up_to_the_factor():
         ("unet", "encoder.layer2.1", (8, 8)),
         ("unet of a transformer", "encoder.block4.1.norm1", (2, 2)),
         ("swin unetr", "swinViT.layers4.0.blocks.0.norm1", (4, 4)),
+        ("upernet", "backbone.swin.encoder.layers.3.blocks.0.layernorm_before", (4, 4)),
     ],
 )
 def test_the_last_stage_of_the_encoder_is_found_and_a_change_is_in_its_cell(name, layer, grid):
@@ -364,13 +450,52 @@ def picture_tags(folder):
     return set(accumulator.Tags()["images"])
 
 
-def test_training_is_the_same_bit_for_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "scale", "options"),
+    [
+        (upernet, 1, {"count": 256, "lr": 2e-3, "epochs": 20, "batch_size": 32}),
+        (swin_unetr, 2, {"count": 128, "lr": 4e-3, "epochs": 5, "batch_size": 16}),
+    ],
+)
+def test_painting_over_what_a_map_points_at_changes_the_answer(tmp_path, make, scale, options):
+    """Of a square, whose class is painted over twice as fast as with as many cells at random."""
+    seed_everything(0)
+    lit, epochs = LitSegmenter(make(), lr=options["lr"]), options["epochs"]
+    callback = TransformerCAMCallback(methods="attnlrp", num_samples=6, on_error="raise", cohort=None, report=False)
+    run = trainer(tmp_path, callback, max_epochs=epochs, check_val_every_n_epoch=epochs)
+    batches = segmentation_loader(options["count"], options["batch_size"], scale=scale, shuffle=True)
+    run.fit(lit, batches, segmentation_loader(6, 6, seed=1, scale=scale))
+    assert read_timeline(tmp_path).overlaps[-1].reshape(2, 3)[:, 1].min() > 0.5
+    model = lit.model.eval()
+    images, classes, _ = scenes(32, seed=2)
+    images = enlarged(images, scale)
+    explanation = explain(model, images, "attnlrp", class_idx=classes + 1)
+    parts = explanation.parts
+
+    def chances(images):
+        with torch.no_grad():
+            logits = F.interpolate(logits_in(model(images)), images.shape[2:], mode="bilinear")
+        own = logits.softmax(1)[torch.arange(32), classes + 1]
+        return (own * parts.predicted).sum((1, 2)) / parts.predicted.sum((1, 2))
+
+    hot, random = (
+        float((chances(images) - chances(one)).mean()) for one in painted_over(images, explanation.maps["attnlrp"])
+    )
+    assert hot > 0.2 and hot > 2 * random
+
+
+@pytest.mark.parametrize(
+    ("make", "scale"),
+    [(lambda: segformer(drop_path_rate=0.1, classifier_dropout_prob=0.1), 1), (upernet, 1), (swin_unetr, 2)],
+    ids=["segformer", "upernet", "swin unetr"],
+)
+def test_training_is_the_same_bit_for_bit(tmp_path, make, scale):
     weights = []
     for callback in (None, TransformerCAMCallback(num_samples=4, faithfulness_every_n_looks=1, on_error="raise")):
         seed_everything(0)
-        lit = LitSegmenter(segformer(drop_path_rate=0.1, classifier_dropout_prob=0.1))
+        lit = LitSegmenter(make())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, segmentation_loader(16, 8, shuffle=True), segmentation_loader(4, 4))
+        run.fit(lit, segmentation_loader(16, 8, scale=scale, shuffle=True), segmentation_loader(4, 4, scale=scale))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 

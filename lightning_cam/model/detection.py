@@ -20,7 +20,9 @@ class Detection(DenseTask):
     """Objects, each of one query.
 
     Explained is the logit of a query's class, for the queries with the highest probability of any class. A target is
-    (B, boxes, 5): class, center x and y, width and height in parts of the image; NaN where there is no further box.
+    (B, boxes, 7): class, center x and y, width and height of the box, NaN where there is no further one; and width and
+    height of what true and predicted boxes are parts of, in parts of the image, which may have been padded at the
+    bottom and on the right.
 
     Args:
         has_none: Whether the last logit says that there is no object (a softmax); else each class has a sigmoid.
@@ -30,7 +32,7 @@ class Detection(DenseTask):
         ...     "logits": torch.tensor([[[0.0, 2.0, 0.0], [5.0, 0.0, 0.0]]]),
         ...     "pred_boxes": torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0]]]),
         ... }
-        >>> parts = Detection().find(output, (2, 4), torch.tensor([[[0.0, 0.25, 0.5, 0.5, 1.0]]]), 2)
+        >>> parts = Detection().find(output, (2, 4), torch.tensor([[[0.0, 0.25, 0.5, 0.5, 1.0, 1.0, 1.0]]]), 2)
         >>> parts.where, parts.classes, parts.predicted[0].int().tolist(), parts.overlap
         (tensor([1, 0]), tensor([0, 1]), [[1, 1, 0, 0], [1, 1, 0, 0]], tensor([1., 0.]))
     """
@@ -40,6 +42,8 @@ class Detection(DenseTask):
     amount = "probability"
     explained = "the class of an object, by the logit of the query that found it"
     most = 3
+    unpredicted = "no object"
+    passes_detach = True
     has_none: bool = True
 
     @override
@@ -74,13 +78,17 @@ class Detection(DenseTask):
         first = F.pad(first, (0, missing))
         found = boxes.float().gather(1, first[..., None].expand(-1, -1, 4)).flatten(0, 1)
         kinds = classes.gather(1, first).flatten()
+        if target is not None:
+            found = found * target[:, 0, 5:].repeat(1, 2).repeat_interleave(count, 0).to(found)
         predicted = inside(found, size) & there[:, None, None]
+        is_object = self._is_object(logits).gather(1, first).flatten()
         truth, overlap = None, torch.full_like(found[:, 0], torch.nan)
         if target is not None:
             true = target.to(found.device).repeat_interleave(count, 0)
             own = true[..., 0] == kinds[:, None]  # NaN is none
-            truth = (inside(true[..., 1:].nan_to_num(0), size) & own[..., None, None]).any(1)
-            overlap = (_overlap(found[:, None], true[..., 1:].nan_to_num(0)) * own).amax(1)
+            boxes = _on_image(true)
+            truth = (inside(boxes, size) & own[..., None, None]).any(1)
+            overlap = (_overlap(found[:, None], boxes) * own).amax(1).masked_fill(~is_object, torch.nan)
         return Parts(
             first.flatten(),
             torch.where(there, kinds, -1),
@@ -88,14 +96,18 @@ class Detection(DenseTask):
             predicted,
             truth,
             overlap,
+            there & is_object,
         )
 
     @override
     def regions(
         self, target: Tensor, size: tuple[int, ...], count: int, num_classes: int, class_idx: int | None = None
     ) -> Tensor:
-        boxes = inside(target[..., 1:].nan_to_num(0), size)
-        return boxes.any(1).repeat_interleave(count, 0)
+        return inside(_on_image(target), size).any(1).repeat_interleave(count, 0)
+
+    @override
+    def missing(self, count: int) -> str:
+        return "no other query"
 
     @override
     def keys(self, target: Tensor, num_classes: int) -> Tensor:
@@ -104,6 +116,12 @@ class Detection(DenseTask):
     @override
     def count(self, num_classes: int | None, class_idx: int | None) -> int:
         return self.most
+
+    def _is_object(self, logits: Tensor) -> Tensor:
+        """(B, queries) bool, whether any class is likelier than that there is no object."""
+        if not self.has_none:
+            return torch.ones_like(logits[..., 0], dtype=torch.bool)
+        return logits[..., :-1].amax(2) > logits[..., -1]
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """(B, queries, classes) float32, of objects alone."""
@@ -155,6 +173,11 @@ def inside(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     across = (torch.arange(size[1], device=boxes.device) + 0.5) / size[1]
     down = (torch.arange(size[0], device=boxes.device) + 0.5) / size[0]
     return ((down - y).abs() < height / 2)[..., :, None] & ((across - x).abs() < width / 2)[..., None, :]
+
+
+def _on_image(target: Tensor) -> Tensor:
+    """(..., 4), true boxes in parts of the image; of no size where there is none."""
+    return target[..., 1:5].nan_to_num(0) * target[..., 5:].repeat(*[1] * (target.ndim - 1), 2)
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ class ThroughDetach:
     """`forward` whose `detach()` keeps the graph: for heads that are trained on features that are not.
 
     What a model detaches inside of itself (a straight-through estimate) would be changed too, so it is only for outputs
-    that have no gradient otherwise. No number of the forward differs.
+    that have no gradient otherwise, and for detectors, whose queries may be detached copies of tokens. No number of the
+    forward differs.
     """
 
     def __init__(self, forward: Forward) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.tasks import Task
 
@@ -30,6 +31,8 @@ class Parts:
         predicted: (n, H, W) bool, where the part was predicted in the image; (n, D, H, W) in a volume.
         truth: (n, H, W) bool, where the class truly is; None where that is not known.
         overlap: (n,) float32, intersection over union of what is predicted and true; NaN where that is not known.
+        is_predicted: (n,) bool, whether the model says so: not of a class that it predicts nowhere, and not of a query
+            that is rather no object.
     """
 
     where: Tensor
@@ -38,6 +41,7 @@ class Parts:
     predicted: Tensor
     truth: Tensor | None
     overlap: Tensor
+    is_predicted: Tensor
 
     def of_rows(self, index: Tensor | slice) -> "Parts":
         """These rows."""
@@ -48,6 +52,7 @@ class Parts:
             self.predicted[index],
             None if self.truth is None else self.truth[index],
             self.overlap[index],
+            self.is_predicted[index],
         )
 
     def without_outlines(self) -> "Parts":
@@ -68,6 +73,7 @@ class Parts:
             torch.cat([parts.predicted for parts in several]),
             torch.cat(truths) if truths else None,
             torch.cat([parts.overlap for parts in several]),
+            torch.cat([parts.is_predicted for parts in several]),
         )
 
     @property
@@ -77,12 +83,14 @@ class Parts:
         return judged.masked_fill(self.overlap.isnan() | (self.classes < 0), -1)
 
     def lines(self) -> list[str]:
-        """What is said of each part: class, amount, and overlap with the truth."""
-        rows = zip(self.classes.tolist(), self.amounts.tolist(), self.overlap.tolist(), strict=True)
+        """What is said of each part: class, amount, overlap with the truth, and whether the model rather says none."""
+        columns = (self.classes, self.amounts, self.overlap, self.is_predicted)
         return [
             "nothing predicted" if index < 0
-            else f"class {index}, {amount:.0%}" + ("" if overlap != overlap else f", IoU {overlap:.2f}")
-            for index, amount, overlap in rows
+            else f"class {index}, {amount:.0%}"
+            + ("" if overlap != overlap else f", IoU {overlap:.2f}")
+            + ("" if is_predicted else "; more likely none")
+            for index, amount, overlap, is_predicted in zip(*(column.tolist() for column in columns), strict=True)
         ]  # fmt: skip
 
 
@@ -93,13 +101,18 @@ class DenseTask(Task):
         kind: What a part is, for sentences.
         amount: What its amount is, for captions.
         explained: What is explained of it, for sentences.
+        unpredicted: What is said of one that is explained and not predicted.
         most: How many parts of an image are explained at most.
+        passes_detach: Whether relevance is followed through what the model detaches: queries that are made of tokens
+            it has chosen, say, which training leaves out and the output depends on.
     """
 
     kind: ClassVar[str] = "part"
     amount: ClassVar[str] = ""
     explained: ClassVar[str] = ""
+    unpredicted: ClassVar[str] = "not predicted"
     most: ClassVar[int] = 4
+    passes_detach: ClassVar[bool] = False
 
     @override
     @abstractmethod
@@ -146,6 +159,10 @@ class DenseTask(Task):
     def keys(self, target: Tensor, num_classes: int) -> Tensor:
         """(B,) int64, what images are to differ in: the class that has the least of each."""
 
+    @abstractmethod
+    def missing(self, count: int) -> str:
+        """What is said where an image has fewer than `count` parts."""
+
     @override
     def labels(self, target: Tensor, ignore_index: int = -100) -> Tensor | None:
         return None
@@ -168,7 +185,8 @@ class OfParts:
     """
 
     def __init__(self, forward: Forward, task: DenseTask, where: Tensor | None = None) -> None:
-        self._forward, self._task, self.where = forward, task, where
+        self._forward = ThroughDetach(forward) if task.passes_detach else forward
+        self._task, self.where = task, where
 
     def __call__(self, images: Tensor) -> Tensor:
         """Run it."""

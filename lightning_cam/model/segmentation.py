@@ -105,7 +105,7 @@ class Segmentation(DenseTask):
             union = ((own | own_truth) & known).flatten(1).sum(1)
             common = (own & own_truth).flatten(1).sum(1)
             overlap = torch.where(union > 0, common / union.clamp(min=1), torch.nan)
-        return Parts(where, classes, amounts, own, own_truth, overlap)
+        return Parts(where, classes, amounts, own, own_truth, overlap, own.flatten(1).any(1))
 
     @override
     def regions(
@@ -119,6 +119,10 @@ class Segmentation(DenseTask):
     @override
     def count(self, num_classes: int | None, class_idx: int | None) -> int:
         return 1 if isinstance(self.of_pixel, OneLogit) else super().count(num_classes, class_idx)
+
+    @override
+    def missing(self, count: int) -> str:
+        return "no other class" if count > 1 else "not in the image"
 
     @override
     def keys(self, target: Tensor, num_classes: int) -> Tensor:

@@ -145,6 +145,13 @@ def _attention(
     return func(query, key, mode.scaled(value, to_value), attn_mask, dropout_p, is_causal, **kwargs)
 
 
+@rule_of(F.grid_sample)
+def _sampling(ruled: RuledForward, func: Any, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Values between cells are linear in those of the cells; the places where they are read are held fixed."""
+    grid = ruled.scaled(grid, lambda rules: 0.0 if rules.attention or rules.products else 1.0)
+    return func(input, grid, *args, **kwargs)  # one of which is called `mode`
+
+
 @rule_of(F.multi_head_attention_forward)
 def _multi_head_attention(mode: RuledForward, func: Any, *args: Any, **kwargs: Any) -> Any:
     with mode:

@@ -154,6 +154,10 @@ class Captions:
         """Whether predictions (...) are right, bool; the labels broadcast to them."""
         return preds == labels
 
+    def known(self, labels: Tensor) -> Tensor:
+        """(...) bool, of which it is known what is true."""
+        return labels >= 0
+
     def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
         """Write `prediction        82%`, the probability in a line of its own if the names are too long for one.
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cam.render.caption import Captions, draw_headings
-from lightning_cam.render.grid import colors_or_none, evidence_or_none
+from lightning_cam.render.grid import colors_or_none, evidence_or_none, said_missing
+from lightning_cam.render.outline import PREDICTED, TRUE, outlined
 from lightning_cam.render.scale import scale_common, to_colors
 from lightning_cam.render.tile import (
     BACKGROUND,
@@ -34,6 +35,9 @@ def filmstrip(
     preds: Tensor,
     probs: Tensor,
     labels: Tensor | None = None,
+    truth: Tensor | None = None,
+    predicted: Tensor | None = None,
+    missing: str = "",
 ) -> Tensor:
     """Draw how the maps of each image evolve: the image first, then its overlays in the order of time.
 
@@ -48,6 +52,9 @@ def filmstrip(
         preds: (T, B) predicted classes, negative where nothing was predicted.
         probs: (T, B) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
+        truth: (B, h, w) bool, drawn in outline: what is true of the image's places.
+        predicted: (T, B, h, w) bool, likewise: what was predicted at each look.
+        missing: What is said in place of a map where `preds` is negative, as there was nothing to explain.
 
     Returns:
         (3, H', W') uint8.
@@ -64,17 +71,24 @@ def filmstrip(
         looks = colors_or_none(images, to_colors(maps))
     else:
         looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
-    pictures = pad_width(torch.cat([to_uint8(images)[None], looks]), MIN_WIDTH)
+    looks = said_missing(looks, images, preds, missing)
+    first = to_uint8(images)
+    if truth is not None:
+        first = outlined(first, truth, TRUE)
+        looks = outlined(looks.flatten(0, 1), truth.repeat(len(looks), 1, 1), TRUE).view_as(looks)
+    if predicted is not None:
+        looks = outlined(looks.flatten(0, 1), predicted.flatten(0, 1), PREDICTED).view_as(looks)
+    pictures = pad_width(torch.cat([first[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
-    first = torch.zeros_like(text[0])
+    under_first = torch.zeros_like(text[0])
     if labels is not None:
         label = captions.label(labels, FONT_SIZE, width)
-        first = F.pad(label, (0, 0, 0, text.shape[-2] - label.shape[-2]))
+        under_first = F.pad(label, (0, 0, 0, text.shape[-2] - label.shape[-2]))
     neutral = frame_colors(preds[0], None)
     right = None if labels is None else captions.right(preds, labels)
     colors = torch.cat([neutral[None], frame_colors(preds, labels, right)])
-    tiles = frame(pictures, torch.cat([first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
+    tiles = frame(pictures, torch.cat([under_first[None], text]), colors, border=3)  # (T + 1, B, 3, h, w)
     masks = draw_headings(["image", *columns], FONT_SIZE, tiles.shape[-1])
     headings = text_on_background(F.pad(masks, (0, 0, GAP, 0))[:, None])
     return F.pad(torch.cat([_sheet(headings), _sheet(tiles)], -2), (GAP, 0, 0, 0), value=BACKGROUND)

@@ -49,6 +49,20 @@ def colors_or_none(images: Tensor, colors: Tensor) -> Tensor:
     return torch.where(drawable, to_uint8(color_overlay(images, colors)), to_uint8(no_evidence(images)))
 
 
+def said_missing(pictures: Tensor, images: Tensor, preds: Tensor, words: str) -> Tensor:
+    """The pictures (..., 3, H, W) uint8; where nothing was there to be explained, in place of them, it is said.
+
+    Args:
+        pictures: Overlays of the images.
+        images: (..., 3, H, W) in [0, 1].
+        preds: (...) predicted classes, negative where nothing was there.
+        words: What is said; nothing is replaced if it is empty.
+    """
+    if not words:
+        return pictures
+    return torch.where((preds < 0)[..., None, None, None], to_uint8(no_evidence(images, words)), pictures)
+
+
 def overlay_grid(
     images: Tensor,
     heat: Tensor,
@@ -61,6 +75,7 @@ def overlay_grid(
     mark: str = "",
     truth: Tensor | None = None,
     predicted: Tensor | None = None,
+    missing: str = "",
     columns: int = COLUMNS,
     tile: int = TILE,
     font_size: int = FONT_SIZE,
@@ -79,6 +94,7 @@ def overlay_grid(
         mark: A few words.
         truth: (B, h, w) bool, drawn in outline: what is true of the image's places.
         predicted: (B, h, w) bool, likewise: what was predicted.
+        missing: What is said in place of a map where `preds` is negative, as there is nothing to explain.
         columns: How many tiles stand in a row, of up to 16.
         tile: Pixels of the longer side of an image.
         font_size: Of the captions.
@@ -88,6 +104,7 @@ def overlay_grid(
     """
     images = fit(images, tile)
     pictures = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
+    pictures = said_missing(pictures, images, preds, missing)
     for masks, color in ((truth, TRUE), (predicted, PREDICTED)):
         pictures = pictures if masks is None else outlined(pictures, masks, color)
     pictures = pad_width(pictures, MIN_WIDTH)
@@ -100,6 +117,7 @@ def overlay_grid(
         lines = draw_lines(wrap(mark, font_size, width), font_size, width).flatten(0, 1).expand(len(images), -1, -1)
         text = torch.cat([text, lines * marked[:, None, None].to(lines.dtype)], -2)
     right = None if labels is None else captions.right(preds, labels)
+    labels = None if labels is None else labels.masked_fill(~captions.known(labels), -1)
     tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
     return make_grid(tiles, nrow=max(columns, math.ceil(math.sqrt(len(tiles)))), padding=4, pad_value=BACKGROUND)
 

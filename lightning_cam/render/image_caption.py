@@ -124,36 +124,50 @@ class TextCaptions(ImageCaptions):
 class PartCaptions(Captions):
     """Captions of regions or objects: class, amount, and how far prediction and truth are the same.
 
-    Where labels are asked for, the numbers of rows stand for them, -1 for those of which the truth is not known.
+    Where labels are asked for, the numbers of rows stand for them.
 
     Args:
         class_names: Names of the first classes.
         num_classes: How many classes there are.
         overlap: (B,) intersection over union; NaN where it is not known.
+        is_predicted: (B,) bool, whether the model predicts it.
+        unpredicted: What is said where it does not.
 
     Example:
-        >>> captions = PartCaptions(["cat"], 1, torch.tensor([0.75, 0.25]))
+        >>> captions = PartCaptions(["cat"], 1, torch.tensor([0.75, 0.25]), torch.tensor([1, 1]) > 0, "not predicted")
         >>> captions.right(torch.tensor([0, 0]), torch.arange(2)).tolist()
         [True, False]
     """
 
-    def __init__(self, class_names: Sequence[str], num_classes: int, overlap: Tensor) -> None:
+    def __init__(
+        self, class_names: Sequence[str], num_classes: int, overlap: Tensor, is_predicted: Tensor, unpredicted: str
+    ) -> None:
         super().__init__(class_names, num_classes)
-        self._overlap = overlap
+        self._overlap, self._is_predicted, self._unpredicted = overlap, is_predicted, unpredicted
 
     @override
     def right(self, preds: Tensor, labels: Tensor) -> Tensor:
         return self._overlap[labels] >= 0.5
 
     @override
-    def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
-        """Write class and amount, and below them `IoU 0.75`."""
-        overlaps = ["" if value != value else f"IoU {value:.2f}" for value in self._overlap[labels].tolist()]
-        return torch.cat([self.prediction(preds, probs, size, width), draw_lines(overlaps, size, width)], -2)
+    def known(self, labels: Tensor) -> Tensor:
+        return ~self._overlap[labels].isnan()
 
     @override
-    def _name(self, index: int) -> str:
-        return "–" if index < 0 else super()._name(index)
+    def label_and_prediction(self, labels: Tensor, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Write class and amount, and below `IoU 0.75`, or that it is not predicted; nothing where there is none."""
+        columns = (preds, self._overlap[labels], self._is_predicted[labels])
+        lines = [
+            "" if pred < 0 else self._unpredicted if not is_predicted else "" if value != value else f"IoU {value:.2f}"
+            for pred, value, is_predicted in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+        return torch.cat([self.prediction(preds, probs, size, width), draw_lines(lines, size, width)], -2)
+
+    @override
+    def prediction(self, preds: Tensor, probs: Tensor, size: int, width: int) -> Tensor:
+        """Write class and amount, nothing where there is none."""
+        lines = super().prediction(preds, probs, size, width)
+        return lines * (preds >= 0)[..., None, None].to(lines.dtype)
 
 
 def captions_of(

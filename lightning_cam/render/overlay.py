@@ -55,11 +55,12 @@ def color_overlay(images: Tensor, colors: Tensor, opacity: float = 0.85) -> Tens
     return torch.lerp(quiet, colors.to(images), opacity)
 
 
-def no_evidence(images: Tensor) -> Tensor:
-    """Draw images whose map says nothing: gray, dimmed, hatched, with the words `no evidence`.
+def no_evidence(images: Tensor, words: str = "no evidence") -> Tensor:
+    """Draw images whose map says nothing, or which have none: gray, dimmed, hatched, with words that say so.
 
     Args:
         images: (..., 3, H, W) in [0, 1].
+        words: A few.
 
     Returns:
         (..., 3, H, W) in [0, 1], all three channels equal.
@@ -69,8 +70,8 @@ def no_evidence(images: Tensor) -> Tensor:
     y = torch.arange(height, device=images.device)[:, None]
     x = torch.arange(width, device=images.device)
     hatched = gray + 0.12 * ((x + y) % 12 < 2)
-    words = text_mask("no evidence", min(28, max(8, width // 8)))
-    words = F.pad(words, (4, 4, 4, 4))[:height, :width]
-    top, left = (height - words.shape[0]) // 2, (width - words.shape[1]) // 2
-    hatched[..., top : top + words.shape[0], left : left + words.shape[1]] = words / 255
+    text = text_mask(words, min(28, max(8, width // 8)))
+    text = F.pad(text, (4, 4, 4, 4))[:height, :width]
+    top, left = (height - text.shape[0]) // 2, (width - text.shape[1]) // 2
+    hatched[..., top : top + text.shape[0], left : left + text.shape[1]] = text / 255
     return hatched.expand_as(images)

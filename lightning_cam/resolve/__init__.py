@@ -17,6 +17,7 @@ from lightning_cam.resolve.beside import networks_beside
 from lightning_cam.resolve.block import final_blocks
 from lightning_cam.resolve.extent import Extent, extent_of
 from lightning_cam.resolve.gates import (
+    last_map_of_all,
     last_map_of_convolutions,
     last_map_of_planes,
     last_tokens_of_convolutions,
@@ -171,6 +172,11 @@ def _searches(
         tokens = last_tokens_of_convolutions(trace, images)
         if tokens is not None and (search := layouts(model, run, images, trace, [tokens])[0]).answer is not None:
             return [search]
+    # Where attention samples between cells, tokens have no cell of their own. Where it samples from several grids, what
+    # attends to the tokens of one of them is only a part of the network.
+    map_of_all = last_map_of_all(trace, images) if trace.sampled else None
+    if map_of_all is not None and trace.sampled > 1:
+        return [_as_map(layouts(model, run, images, trace, [map_of_all])[0], trace)]
     last: list[LayoutSearch] = []
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
@@ -188,6 +194,8 @@ def _searches(
             break
         if tried == _MOST_BLOCKS:
             break
+    if map_of_all is not None:
+        return [_as_map(layouts(model, run, images, trace, [map_of_all])[0], trace)]
     # The blocks may mix the instances of a bag, whose places only the convolutions before them know.
     plane_map = _map_of_planes(model, run, images, trace)
     return last if plane_map is None else [plane_map]

@@ -95,6 +95,19 @@ def last_tokens_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
     return None if last is None or trace.hidden or _works_on_places_behind(trace, last) else last
 
 
+def last_map_of_all(trace: Trace, images: Tensor) -> Call | None:
+    """The last map of convolutions that all information about an image passes through; None if there is none.
+
+    Args:
+        trace: What one forward showed.
+        images: The images that it was made with.
+    """
+    maps = [call for call in gates(trace, images) if is_map(call, trace, len(images)) and _has_places(call)]
+    maps = [call for call in maps if _shape(call)[2:] in trace.maps]
+    last = max(maps, key=lambda call: call.end, default=None)
+    return None if last is None else _innermost(maps, last)
+
+
 def last_map_of_planes(trace: Trace, images: Tensor) -> Call | None:
     """The last map of convolutions that each plane of (B, C, D, H, W) goes through by itself; None if there is none."""
     if images.ndim != 5:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_cam.model.private import function_modes_off
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.resolve.graph import of_same_tokens
 from lightning_cam.resolve.layout import TokenLayout
@@ -168,7 +169,8 @@ def outputs_of(forward: Callable[[Tensor], Any], images: Tensor, modules: Sequen
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = first_tensor(output)  # of what a block returns, which may be more
             assert tensor is not None
-            outputs[index] = tensor.detach().float().clone()
+            with function_modes_off():  # one of which may keep the graph of what is detached
+                outputs[index] = tensor.detach().float().clone()
 
         return hook
 

@@ -49,6 +49,7 @@ class Call:
         output_print: Fingerprint of the output.
         is_layer: Whether its output is one tensor, as a target layer's must be.
         is_norm: Whether it is such a layer and a norm.
+        sampled: Sizes of the maps that it read from between the cells, see `Trace`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Call:
     output_print: Fingerprint | None = None
     is_layer: bool = False
     is_norm: bool = False
+    sampled: set[tuple[int, ...]] = field(default_factory=set)
 
     def holds(self, time: int) -> bool:
         """Tell whether something happened during this call."""
@@ -108,6 +110,7 @@ class Trace:
         hidden: Names of scripted, traced and exported modules, inside which no module calls are seen.
         strangers: Names of plain lists and dictionaries with modules that are not the model's.
         quantized: Names of layers that no gradient flows through.
+        sampled: Of how many grids a module reads at most from between the cells, at places that the model chooses.
         output: What the model returned.
     """
 
@@ -120,6 +123,7 @@ class Trace:
     hidden: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     quantized: list[str] = field(default_factory=list)
+    sampled: int = 0
     output: Any = None
 
     def last_calls(self) -> dict[nn.Module, Call]:
@@ -225,6 +229,9 @@ class _Recorder(TorchFunctionMode):
         if tensor is None or not self.open:
             return result
         self._note_grids(name, args, kwargs or {}, tensor)
+        if name == "grid_sample" and len(activations_in(args)) > 1:
+            self.open[-1].sampled.add(tuple(args[0].shape[2:]))
+            self.trace.sampled = max(self.trace.sampled, len(self.open[-1].sampled))
         if name == "roll":
             self._note_roll(*args[1:], **(kwargs or {}))
         if self._mixes(name, args, kwargs or {}, tensor):

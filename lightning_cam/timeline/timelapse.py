@@ -136,8 +136,9 @@ class _Drawing:
         captions, labels, predicted = self._captions, self._labels, None
         if self._parts is not None:
             overlap, predicted = (torch.from_numpy(array[t, :_IMAGES]) for array in self._parts)
-            captions = PartCaptions(self._names, self._num_classes, overlap)
-            labels = torch.arange(len(overlap)).masked_fill(overlap.isnan(), -1)
+            there = predicted.flatten(1).any(1)
+            captions = PartCaptions(self._names, self._num_classes, overlap, there, "not predicted")
+            labels = torch.arange(len(overlap))
         grid = overlay_grid(
             self._images,
             to_colors(maps) if maps.ndim == 4 else (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
@@ -146,6 +147,7 @@ class _Drawing:
             probs=self._probs[t],
             labels=labels,
             predicted=predicted,
+            missing="" if predicted is None else "nothing further",
             tile=_TILE,
             font_size=_CAPTION,
         )

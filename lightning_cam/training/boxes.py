@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from lightning_cam.model.detection import MOST_BOXES
-from lightning_cam.model.output import named_items
+from lightning_cam.model.output import named_items, named_tensors
 
 _CLASSES = ("class_labels", "labels", "classes", "category_ids")
 _ROUNDING = 1e-3  # of boxes in parts of the image, which may reach over its border
 
 
 def boxes_of_objects(tree: Any, count: int, size: tuple[int, int]) -> Tensor | None:
-    """(B, 20, 5) float32, see `Detection`: class and box of each object, of more than 20 in an image the largest.
+    """(B, 20, 7) float32, see `Detection`: class and box of each object, of more than 20 in an image the largest.
+
+    Images that were padded to a common size keep their upper left corner. Boxes are parts of what a label's `size` (2,)
+    names, its height and width, else of what the batch's `pixel_mask` (B, H, W) leaves, else of the whole image.
 
     Args:
         tree: Anything nested; in it a list of one mapping per image with `boxes` (n, 4) and `class_labels`, `labels`
@@ -29,26 +32,42 @@ def boxes_of_objects(tree: Any, count: int, size: tuple[int, int]) -> Tensor | N
     Example:
         >>> batch = {"labels": [{"boxes": torch.tensor([[0, 0, 8, 4]]), "class_labels": torch.tensor([2])}]}
         >>> boxes_of_objects(batch, 1, (8, 16))[0, 0].tolist()
-        [2.0, 0.25, 0.25, 0.5, 0.5]
+        [2.0, 0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
     """
     objects = _objects_in(tree, count)
     if objects is None:
         return None
-    in_parts = all(not boxes.numel() or float(boxes.max()) <= 1 + _ROUNDING for boxes, _ in objects)
-    found = torch.full((count, MOST_BOXES, 5), torch.nan, device=objects[0][0].device)
-    for row, (given, classes) in enumerate(objects):
+    in_parts = all(not boxes.numel() or float(boxes.max()) <= 1 + _ROUNDING for boxes, *_ in objects)
+    device = objects[0][0].device
+    whole = torch.tensor([size[1], size[0]], device=device)
+    framed = _left_by_mask(tree, count, size)
+    found = torch.full((count, MOST_BOXES, 7), torch.nan, device=device)
+    for row, (given, classes, stated) in enumerate(objects):
+        frame = whole if framed is None else framed[row].to(device)
+        if stated is not None and bool(((stated > 0) & (stated <= whole)).all()):
+            frame = stated
         boxes = given.float()
         if not in_parts:
-            scale = boxes.new_tensor([size[1], size[0]])
-            starts, ends = boxes[:, :2] / scale, boxes[:, 2:] / scale
+            starts, ends = boxes[:, :2] / frame, boxes[:, 2:] / frame
             boxes = torch.cat([(starts + ends) / 2, ends - starts], 1)
         largest = boxes[:, 2:].prod(1).argsort(descending=True)[:MOST_BOXES]
-        found[row, : len(largest)] = torch.cat([classes.float()[:, None], boxes], 1)[largest]
+        found[row, : len(largest), :5] = torch.cat([classes.float()[:, None], boxes], 1)[largest]
+        found[row, :, 5:] = frame / whole
     return found
 
 
-def _objects_in(tree: Any, count: int) -> list[tuple[Tensor, Tensor]] | None:
-    """Boxes and classes of each image."""
+def _left_by_mask(tree: Any, count: int, size: tuple[int, int]) -> Tensor | None:
+    """(B, 2) int64, width and height of each image without what it was padded with; None if that is not said."""
+    masks = (tensor for name, tensor in named_tensors(tree) if name == "pixel_mask")
+    mask = next((tensor > 0 for tensor in masks if tensor.shape == (count, *size)), None)
+    return None if mask is None else torch.stack([mask.any(1).sum(1), mask.any(2).sum(1)], 1)
+
+
+_Objects = tuple[Tensor, Tensor, Tensor | None]
+
+
+def _objects_in(tree: Any, count: int) -> list[_Objects] | None:
+    """Of each image boxes, classes, and the width and height that the boxes are parts of, if they are said."""
     if isinstance(tree, (list, tuple)) and len(tree) == count:
         objects = [_objects_of(item) for item in tree if isinstance(item, Mapping)]
         known = [one for one in objects if one is not None]
@@ -65,8 +84,9 @@ def _objects_in(tree: Any, count: int) -> list[tuple[Tensor, Tensor]] | None:
     return next((one for one in found if one is not None), None)
 
 
-def _objects_of(item: Mapping[Any, Any]) -> tuple[Tensor, Tensor] | None:
+def _objects_of(item: Mapping[Any, Any]) -> _Objects | None:
     boxes, classes = item.get("boxes"), next((item[key] for key in _CLASSES if key in item), None)
     if not isinstance(boxes, Tensor) or not isinstance(classes, Tensor) or boxes.shape != (len(classes), 4):
         return None
-    return boxes, classes
+    size = item.get("size")
+    return boxes, classes, size.flip(0) if isinstance(size, Tensor) and size.shape == (2,) else None

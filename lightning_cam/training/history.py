@@ -19,6 +19,7 @@ class History:
         maps: For each method (T, B, h, w) float32, raw signed relevance.
         preds: (T, B) int64, predicted classes; None before the first look.
         probs: (T, B) float32, their probabilities; None before the first look.
+        outlined: (T, b, h, w) bool, where parts of the first images were predicted; None where there are no parts.
     """
 
     limit: int = 6
@@ -27,9 +28,18 @@ class History:
     maps: dict[str, Tensor] = field(default_factory=dict)
     preds: Tensor | None = None
     probs: Tensor | None = None
+    outlined: Tensor | None = None
 
-    def append(self, step: int, epoch: int, maps: dict[str, Tensor], preds: Tensor, probs: Tensor) -> None:
-        """Add a look: `maps` (B, h, w) per method, `preds` and `probs` (B,).
+    def append(
+        self,
+        step: int,
+        epoch: int,
+        maps: dict[str, Tensor],
+        preds: Tensor,
+        probs: Tensor,
+        outlined: Tensor | None = None,
+    ) -> None:
+        """Add a look: `maps` (B, h, w) per method, `preds` and `probs` (B,), `outlined` (b, h, w).
 
         A history of other maps begins anew; a look at the step of the newest one takes its place.
         """
@@ -47,12 +57,18 @@ class History:
 
         self.maps = {name: extended(self.maps.get(name), new) for name, new in maps.items()}
         self.preds, self.probs = extended(self.preds, preds), extended(self.probs, probs)
+        if outlined is not None:
+            fits = self.outlined is not None and self.outlined.shape[1:] == outlined.shape
+            # None of earlier looks is known where they are those of a record without any.
+            past = self.outlined if fits else outlined.new_zeros(len(self.steps) - 1, *outlined.shape)
+            self.outlined = extended(past, outlined)
         self.steps = [self.steps[index] for index in kept]
         self.epochs = [self.epochs[index] for index in kept]
 
     def clear(self) -> None:
         """Forget all looks."""
         self.steps, self.epochs, self.maps, self.preds, self.probs = [], [], {}, None, None
+        self.outlined = None
 
     def _drop_newest(self) -> None:
         if len(self.steps) == 1 or self.preds is None or self.probs is None:
@@ -61,6 +77,7 @@ class History:
         del self.steps[-1], self.epochs[-1]
         self.maps = {name: maps[:-1] for name, maps in self.maps.items()}
         self.preds, self.probs = self.preds[:-1], self.probs[:-1]
+        self.outlined = None if self.outlined is None else self.outlined[:-1]
 
     @property
     def num_bytes(self) -> int:
@@ -75,6 +92,7 @@ class History:
             "maps": {name: maps.cpu() for name, maps in self.maps.items()},
             "preds": None if self.preds is None else self.preds.cpu(),
             "probs": None if self.probs is None else self.probs.cpu(),
+            "outlined": None if self.outlined is None else self.outlined.cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,11 +103,15 @@ class History:
         """
         steps, epochs = [int(step) for step in state["steps"]], [int(epoch) for epoch in state["epochs"]]
         maps, preds, probs = dict(state["maps"]), state["preds"], state["probs"]
+        outlined = state.get("outlined")
         looks = {(len(steps), *looked.shape[1:2]) for looked in maps.values()}
         shapes = {(*looked.shape[:2],) for looked in (*maps.values(), *(() if preds is None else (preds, probs)))}
+        if outlined is not None and (outlined.ndim != 4 or len(outlined) != len(steps)):
+            raise ValueError(f"history: {len(steps)} looks do not match outlines of {tuple(outlined.shape)}")
         if shapes != looks or len(epochs) != len(steps) or bool(steps) != bool(maps) or sorted(set(steps)) != steps:
             raise ValueError(f"history: {len(steps)} looks do not match arrays of {sorted(shapes)} looks and images")
         self.steps, self.epochs, self.maps, self.preds, self.probs = steps, epochs, maps, preds, probs
+        self.outlined = outlined
 
 
 def thin(steps: Sequence[int], limit: int) -> list[int]:

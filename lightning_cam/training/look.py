@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_cam import metrics
@@ -12,6 +13,7 @@ from lightning_cam.methods.features import aligned
 from lightning_cam.model.parts import Parts
 from lightning_cam.model.tasks import Task
 from lightning_cam.render import PartCaptions, captions_of, filmstrip, overlay_grid, scale_per_image, to_colors
+from lightning_cam.render.filmstrip import TILE as STRIP_TILE
 from lightning_cam.render.grid import COLUMNS
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
@@ -38,12 +40,14 @@ class Strip:
         maps: By method, (T, b, h, w) float32, raw signed relevance, or (T, b, 3, h, w) colors from -1 to 1.
         preds: (T, b) int64, predicted classes.
         probs: (T, b) float32, their probabilities.
+        outlined: (T, b, h, w) bool, where parts were predicted; None where images are explained as wholes.
     """
 
     headings: list[str]
     maps: dict[str, Tensor]
     preds: Tensor
     probs: Tensor
+    outlined: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,13 @@ def measure(
         agreement=agreement,
         parts=parts,
     )
-    history.append(step, epoch, maps, *look.predictions)
+    history.append(step, epoch, maps, *look.predictions, None if parts is None else _small(parts.predicted[:_ROWS]))
     assert history.preds is not None and history.probs is not None  # just appended
     rows = slice(0, _ROWS)
     past = {method: looks[:, rows] for method, looks in history.maps.items()}
-    return replace(look, strip=Strip(_headings(history), past, history.preds[:, rows], history.probs[:, rows]))
+    return replace(
+        look, strip=Strip(_headings(history), past, history.preds[:, rows], history.probs[:, rows], history.outlined)
+    )
 
 
 def draw(look: Look, run: RunInfo) -> Look:
@@ -231,8 +237,9 @@ def draw(look: Look, run: RunInfo) -> Look:
     )
     parts, step = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
     if parts is not None:
-        captions = PartCaptions(run.class_names or [], num_classes, parts.overlap)
-        labels = torch.arange(len(parts.right)).masked_fill(parts.right < 0, -1)
+        captions = PartCaptions(run.class_names or [], num_classes, parts.overlap, parts.is_predicted, run.unpredicted)
+        says_no_more = parts.truth is None and bool(parts.is_predicted.all())
+        labels = None if says_no_more else torch.arange(len(parts.classes))
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
@@ -259,6 +266,7 @@ def draw(look: Look, run: RunInfo) -> Look:
                 mark=_UNSEEN,
                 truth=None if run.regions is None or parts is None else run.regions[part],
                 predicted=None if parts is None else parts.predicted[part],
+                missing=run.missing,
                 columns=COLUMNS // run.parts * run.parts,
             )
         if look.strip is not None:
@@ -271,8 +279,18 @@ def draw(look: Look, run: RunInfo) -> Look:
                 preds=look.strip.preds,
                 probs=look.strip.probs,
                 labels=None if labels is None or parts is not None else labels[:count],
+                truth=None if run.regions is None or parts is None else run.regions[:count],
+                predicted=look.strip.outlined,
+                missing=run.missing,
             )
     return replace(look, pictures=pictures)
+
+
+def _small(masks: Tensor) -> Tensor:
+    """Masks (b, H, W) no larger than a filmstrip draws them."""
+    sides = masks.shape[1:]
+    factor = max(1.0, max(sides) / STRIP_TILE)
+    return F.interpolate(masks[:, None].float(), [max(1, round(side / factor)) for side in sides])[:, 0] > 0
 
 
 def _heat(method: str, maps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation
+from lightning_cam.model.detection import Detection
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
@@ -134,6 +135,8 @@ class LookLogger:
             no_blocks=depth.why if depth is not None else "",
             has_values=self._task is not None and self._task.has_values,
             parts=self._parts,
+            missing=self._task.missing(self._parts) if isinstance(self._task, DenseTask) else "",
+            unpredicted=self._task.unpredicted if isinstance(self._task, DenseTask) else "",
             slices=_slices(probe.images, self._planes),
         )
         _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), self._holds(taken), bands)
@@ -195,11 +198,12 @@ class LookLogger:
 
     def _check_names(self, explanation: Explanation) -> None:
         names, logits = self._run.class_names, explanation.logits
-        if names and logits is not None and len(names) != logits.shape[1] and not self._names_checked:
+        count = None if logits is None else logits.shape[1]
+        if isinstance(self._task, Detection) and count is not None:
+            count -= self._task.has_none
+        if names and count is not None and len(names) != count and not self._names_checked:
             _log.warning(
-                "There are %d class names for %d classes; classes without a name are numbered.",
-                len(names),
-                logits.shape[1],
+                "There are %d class names for %d classes; classes without a name are numbered.", len(names), count
             )
         self._names_checked = True
 

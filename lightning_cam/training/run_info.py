@@ -27,6 +27,8 @@ class RunInfo:
         has_values: Whether a value is.
         parts: How many parts of each image are explained, each in a row of its own.
         slices: Numbers, from 1 on, of the slices of a volume that stand side by side in its picture; none otherwise.
+        missing: What is said where an image has fewer parts; "" where images are explained as wholes.
+        unpredicted: What is said of a part that is not predicted, likewise.
     """
 
     name: str
@@ -45,3 +47,5 @@ class RunInfo:
     has_values: bool = False
     parts: int = 1
     slices: tuple[int, ...] = ()
+    missing: str = ""
+    unpredicted: str = ""

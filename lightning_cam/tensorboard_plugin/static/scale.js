@@ -143,8 +143,11 @@ function colorMap(tile, maps) {
  */
 function noEvidence(state, { timeline, lookIndex, imageIndex, method, block }) {
   if (block !== undefined) return { missing: "no evidence", reason: "No block reads anything for what is explained." };
-  const { maps } = timeline.looks[lookIndex];
+  const { maps, parts } = timeline.looks[lookIndex];
   const own = maps[method ?? ""];
+  if (parts && timeline.prediction(lookIndex, imageIndex).predicted === null) {
+    return { missing: "nothing further", reason: "The image has fewer classes or objects than rows." };
+  }
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   const what = explained === null ? "what is explained" : timeline.className(explained);
   const others = Object.keys(maps).filter((other) => other !== method && !maps[other].isColor);
