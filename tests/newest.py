@@ -67,6 +67,7 @@ NEWEST = {
             "test_what_reads_pixels_is_seen[*DiceLoss*]",
         )
     },
+    "tests/test_cli_libraries.py::test_open_clip_*": "open_clip goes with newer torch and timm",
     **{
         f"tests/observed/test_image_and_text.py::{test}[open_clip, *]": "open_clip goes with newer torch and timm"
         for test in (
