@@ -211,6 +211,13 @@ def test_open_clip_from_a_checkpoint(photos, tmp_path):
         assert found["probability"] == pytest.approx(float(row.max()), abs=1e-5)
 
 
+def test_a_folder_of_results_is_no_model(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [f"--model-args.{arg}" for arg in ("depth=1", "embed_dim=24", "num_heads=2")]
+    (tmp_path / "vit_tiny_patch16_224").mkdir()
+    assert explained(photos, tmp_path, "vit_tiny_patch16_224", *args, "--method", "hirescam")
+
+
 def test_open_clip_knows_no_such_name(photos, tmp_path, capsys):
     assert run("explain", "--path", photos, "--model", "open_clip:ViT-B-33", "--output", tmp_path / "out") == 2
     assert "--model: open_clip has no 'ViT-B-33'; the nearest names are ViT-B-32" in capsys.readouterr().err

@@ -89,8 +89,12 @@ def of_open_clip_name(name: str, args: dict[str, Any], pretrained: bool) -> Name
 
 
 def is_hugging_face(name: str) -> bool:
-    """Whether a name is that of a folder that `save_pretrained` wrote, or of a model in Hugging Face's hub."""
-    return os.path.isdir(os.path.expanduser(name)) or ("/" in name and ":" not in name)
+    """Whether a name is that of a folder that `save_pretrained` wrote, or of a model in Hugging Face's hub.
+
+    A folder without its configuration, such as one of results with a timm model's name, is none.
+    """
+    is_saved = os.path.isfile(os.path.join(os.path.expanduser(name), "config.json"))
+    return is_saved or ("/" in name and ":" not in name)
 
 
 def of_hugging_face_name(name: str, args: dict[str, Any]) -> NamedModel:
