@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from lightning_cam import METHODS, cli, explain
-from lightning_cam.cli import folder as folder_module
+from lightning_cam.cli import explainer as explainer_module
 from lightning_cam.cli import main
 from lightning_cam.cli.commands import explain_images
 from lightning_cam.cli.errors import UsageError, as_typed
 from lightning_cam.cli.images import read_image
-from lightning_cam.cli.models import first_run
+from lightning_cam.cli.models import first_output
 from lightning_cam.cli.pictures import draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.passes.scored import scores_of
@@ -103,7 +103,7 @@ def test_overlays_show_the_maps_of_the_library_where_the_model_looked(photos, tm
 
 def test_results_are_those_of_the_model(photos, tmp_path):
     (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\nelk\n")
-    assert explain_photos(photos, tmp_path / "out", "--class-names", tmp_path / "names.txt") == 0
+    assert explain_photos(photos, tmp_path / "out", "--class-names", tmp_path / "names.txt", "--method", "all") == 0
     results = results_of(tmp_path / "out")
     model, images = random_vit(), batch_of(photos)
     probabilities = model(images).softmax(1)
@@ -120,7 +120,7 @@ def test_results_are_those_of_the_model(photos, tmp_path):
 
 
 def test_all_is_every_method_that_applies(photos, tmp_path):
-    assert explain_photos(photos, tmp_path / "out") == 0
+    assert explain_photos(photos, tmp_path / "out", "--method", "all") == 0
     methods = list(results_of(tmp_path / "out")["images"][0]["metrics"])
     assert {"hirescam", "gradcam", "gradcam++", "eigencam", "layercam", "random"} <= set(methods) <= set(METHODS)
     written = {file.stem for file in (tmp_path / "out" / "vit" / "a.png").iterdir()}
@@ -158,7 +158,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(photos, tmp_path, monke
         return explain(model, images, *args, **kwargs)
 
     options = ("--method", "hirescam", "--batch-size", "1")
-    monkeypatch.setattr(folder_module, "explain", interrupted)
+    monkeypatch.setattr(explainer_module, "explain", interrupted)
     assert explain_photos(photos, tmp_path / "out", *options) == 130
     assert "run the same command again" in capsys.readouterr().err
     # The first line holds the options; the last may have been cut off in the middle.
@@ -181,7 +181,7 @@ def test_a_second_run_does_nothing_but_for_a_changed_image(photos, tmp_path, mon
     assert last_line() == "3 of 3 images explained"
     seen = []
     monkeypatch.setattr(
-        folder_module, "explain", lambda m, x, *a, **k: (seen.append(len(x)), explain(m, x, *a, **k))[1]
+        explainer_module, "explain", lambda m, x, *a, **k: (seen.append(len(x)), explain(m, x, *a, **k))[1]
     )
     assert explain_photos(photos, tmp_path / "out", "--method", "hirescam") == 0
     assert seen == []
@@ -401,9 +401,9 @@ def _small(create, *args, **kwargs):
         (["--path", "{photos}", *MODEL, "--target-layers", "head"], "; name another layer with --target-layers, or"),
         (["--path", "{photos}/a.png", "{photos}/sub/b.jpg", *MODEL], "b.jpg'; quote a pattern, or the shell"),
         (["--path", "{photos}", *MODEL, "--device", "gpu"], "device 'gpu'; expected auto, cpu, cuda, cuda:1 or mps\n"),
-        (["--path", "{photos}", *PLAIN, "--mean", "[0.5,0.5]", "--std", "1"], "std: expected 1 or 3 numbers, got 2\n"),
+        (["--path", "{photos}", *PLAIN, "--mean", "[0.5,0.5]", "--std", "1"], "expected 1 or 3 numbers, got 2; models"),
         (["--path", "{photos}", *PLAIN, "--image-size", "48"], "images of 3×48×48 (AssertionError: Input height (48) "),
-        (["--path", "{photos}", *PLAIN, "--image-size", "48"], "what it takes with --image-size, --mean and --std\n"),
+        (["--path", "{photos}", *PLAIN, "--image-size", "48"], "what it takes with --image-size, --mean and --std. M"),
         (["--path", "{photos}", *SIZED, "--mean", "[0]", "--std", "[1]"], "images of 1×32×32 (RuntimeError: Given gr"),
         (["--path", "{photos}", *MODEL, "--checkpoint", "none.ckpt"], "--checkpoint: there is no file 'none.ckpt'"),
         (["--path", "{photos}", *MODEL, "--model-args.depht", "3"], "--model-args: tests.models:class_token_vit"),
@@ -485,12 +485,23 @@ def test_help_and_completion_do_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("wrong size"), ValueError("not enough values to unpack")])
+def test_a_model_that_does_not_take_images_says_what_to_give(error):
+    with pytest.raises(UsageError, match=f"images of 3×8×8 .{type(error).__name__}: {error}.; set what it takes with"):
+        first_output(torch.nn.Identity(), fails_with(error), torch.zeros(2, 3, 8, 8), "--image-size")
+
+
 def test_memory_that_runs_out_is_not_put_down_to_the_size_of_images():
-    images = torch.zeros(2, 3, 8, 8)
-    with pytest.raises(torch.OutOfMemoryError), first_run(images, "--image-size"):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(UsageError, match="images of 3×8×8"), first_run(images, "--image-size"):
-        raise RuntimeError("wrong size")
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        first_output(torch.nn.Identity(), fails_with(error), torch.zeros(2, 3, 8, 8), "--image-size")
+
+
+def fails_with(error):
+    def forward(images):
+        raise error
+
+    return forward
 
 
 def test_features_need_no_class(photos, tmp_path):

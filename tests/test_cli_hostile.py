@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFont
 
-from lightning_cam.cli.folder import Explainer
+from lightning_cam.cli.explainer import Explainer
 from lightning_cam.cli.images import find_images
 from lightning_cam.cli.pictures import _resized, contact_sheet, draw_overlay
 from lightning_cam.cli.preprocessing import Preprocessing

@@ -47,7 +47,7 @@ def test_layers_of_a_size_that_the_model_does_not_take(capsys):
     assert run("layers", "tests.models:class_token_vit", "--image-size", "48") == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("lightning-cam: the model fails on images of 3×48×48 (AssertionError: Input height (48) ")
-    assert line.endswith("; set what it takes with --image-size")
+    assert "; set what it takes with --image-size. " in line
 
 
 def test_layers_of_a_model_without_places_is_one_line(capsys):

@@ -1,6 +1,7 @@
 """Image files that are damaged, too large, odd, or no files, as the probe's folder and the command line read them."""
 
 import os
+import struct
 import subprocess
 import warnings
 from itertools import islice
@@ -139,3 +140,32 @@ def test_a_damaged_file_of_any_format_is_an_image_or_an_oserror(tmp_path, caplog
     assert 80 < read < 400  # damage of both kinds
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lightning_cam")]
     assert ours and all("is skipped" in message for message in ours)
+
+
+def tiff(bands, bits, pages=1):
+    """An uncompressed TIFF of 2 × 3 pixels, as GIS programs write them; all of its numbers are ones."""
+    data = b"\x01" * (6 * bands * bits // 8)
+    depths = struct.pack(f"<{bands}H", *[bits] * bands)
+    kinds = struct.pack(f"<{bands - 3}H", *[0] * (bands - 3))
+    start = 8 + len(data)
+    entries = [
+        (256, 3, 1, 2), (257, 3, 1, 3), (258, 3, bands, start), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
+        (277, 3, 1, bands), (278, 3, 1, 3), (279, 4, 1, len(data)), (284, 3, 1, 1),
+        (338, 3, bands - 3, start + len(depths)) if bands > 5 else (338, 3, bands - 3, 0),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    place = start + len(depths) + len(kinds)
+    return b"II*\0" + struct.pack("<I", place) + data + depths + kinds + directory + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(("bands", "bits"), [(5, 8), (6, 8), (12, 16), (13, 8)])
+def test_images_of_several_bands_say_so(tmp_path, bands, bits):
+    """Of five bands of bytes Pillow reads three without a word; of twelve it knows nothing."""
+    (tmp_path / "a.tif").write_bytes(tiff(bands, bits))
+    with pytest.raises(OSError, match=f"it has {bands} bands; image files of up to four bands are read here"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_four_bands_are_red_green_and_blue(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(4, 8))
+    assert read_image(tmp_path / "a.tif").getpixel((1, 2)) == (1, 1, 1)

@@ -1,5 +1,6 @@
 """Training without classes: which network is shown on what, and that the training does not notice."""
 
+import copy
 import logging
 
 import pytest
@@ -8,9 +9,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 from torchvision.models import VisionTransformer
 from torchvision.transforms.functional import to_tensor
+from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 
 from lightning_cam import TransformerCAMCallback, explain
 from lightning_cam.model.untouched import looking
@@ -210,6 +213,123 @@ def test_validation_that_compares_features(tmp_path):
     assert "Explained is `student_backbone`" in outcome.runs[0].text and "no class" in outcome.runs[0].text
 
 
+class InOne(self_supervised.SelfSupervised):
+    """One module is given all views, and returns the loss; its networks have names of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = InOneModel()
+
+    def loss(self, batch):
+        return self.model(batch[0])
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *args):
+        for kept, new in zip(self.model.kept.parameters(), self.model.online.parameters(), strict=True):
+            kept.lerp_(new, 0.1)
+
+
+class InOneModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.online = self_supervised.vit(dynamic_img_size=True)
+        self.kept = copy.deepcopy(self.online).requires_grad_(False)
+
+    def forward(self, views):
+        with torch.no_grad():
+            targets = [self.kept(view).softmax(1) for view in views[:2]]
+        outputs = [self.online(view) for view in views]
+        pairs = [(t, o) for i, t in enumerate(targets) for j, o in enumerate(outputs) if i != j]
+        return sum(-(target * output.log_softmax(1)).sum(1).mean() for target, output in pairs)
+
+
+class Watched(self_supervised.SelfSupervised):
+    """A classifier on detached features says how good they are, as in lightly's benchmarks."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.classifier = self_supervised.vit(), nn.Linear(self_supervised.WIDTH, 3)
+
+    def loss(self, batch):
+        features = self.backbone(torch.cat(batch[0][:2]))
+        one, other = nn.functional.normalize(features, dim=1).chunk(2)
+        logits = self.classifier(features.chunk(2)[0].detach())
+        return -(one * other).sum(1).mean() + nn.functional.cross_entropy(logits, batch[1])
+
+
+class Averaged(self_supervised.SelfSupervised):
+    """PyTorch's own average is the teacher, and the optimizer is called by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = self_supervised.vit()
+        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    def training_step(self, batch, batch_idx):
+        with torch.no_grad():
+            target = self.average(batch[0][0]).softmax(1)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(-(target * self.net(batch[0][1]).log_softmax(1)).sum(1).mean())
+        optimizer.step()
+
+    def on_train_batch_end(self, *args):
+        self.average.update_parameters(self.net)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "twin"),
+    [(InOne, "model.kept", "model.online"), (Watched, "backbone", None), (Averaged, "average", "net")],
+)
+def test_the_network_is_found_however_the_module_is_written(tmp_path, make, name, twin):
+    callbacks = []
+
+    def callback():
+        callbacks.append(on_train())
+        return callbacks[-1]
+
+    outcome = compare(tmp_path, 2, callback, make=make, train_loader=loader)
+    assert f"Explained is `{name}`" in outcome.runs[0].text and "features, no class" in outcome.runs[0].text
+    assert twin is None or f"`{twin}`" in outcome.runs[0].text
+    with looking(outcome.lit):
+        expected = explain(outcome.lit.get_submodule(name), probe_of(callbacks[0]), ["cls_attention", "cls_similarity"])
+    for method, maps in expected.maps.items():
+        assert_close(outcome.looks[-1].maps[method], maps, rtol=1e-3, atol=1e-5)
+
+
+def test_an_autoencoder_that_masks_wherever_it_is_called(tmp_path):
+    """Hugging Face's: what is shown are all patches, in their places."""
+
+    class Module(self_supervised.SelfSupervised):
+        def __init__(self):
+            super().__init__()
+            sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+            self.model = ViTMAEForPreTraining(
+                ViTMAEConfig(image_size=32, patch_size=8, **sizes, **{f"decoder_{key}": v for key, v in sizes.items()})
+            )
+
+        def loss(self, batch):
+            return self.model(pixel_values=batch[0][0]).loss
+
+    callbacks = []
+
+    def callback():
+        callbacks.append(on_train())
+        return callbacks[-1]
+
+    outcome = compare(tmp_path, 2, callback, make=Module, train_loader=loader)
+    assert "no patch masked" in outcome.runs[0].text and outcome.lit.model.config.mask_ratio == 0.75
+    vit = ViTModel(ViTConfig(**{**outcome.lit.model.config.to_dict(), "model_type": "vit"}), add_pooling_layer=False)
+    vit.load_state_dict(outcome.lit.model.vit.state_dict())
+    with torch.no_grad():
+        tokens = vit.eval()(probe_of(callbacks[0])).last_hidden_state.double()
+    for number, one in enumerate(tokens):
+        slow = torch.stack([nn.functional.cosine_similarity(patch, one[0], dim=0) for patch in one[1:]]).view(4, 4)
+        assert_close(outcome.looks[-1].maps["cls_similarity"][number].double(), slow, rtol=1e-3, atol=1e-5)
+    assert outcome.looks[-1].maps["cls_attention"].shape == (3, 4, 4)
+
+
 def test_classes_on_training_batches(tmp_path):
     """A classifier without a validation loop: the same maps as in validation, of training images."""
     callbacks = []
@@ -220,6 +340,7 @@ def test_classes_on_training_batches(tmp_path):
 
     outcome = compare(tmp_path, 2, callback, limit_val_batches=0, train_loader=lambda: classes_loader(6))
     look, probe = outcome.looks[-1], callbacks[0].state_dict()["probe"]
+    assert "Class activation maps of fixed training images" in outcome.runs[0].text
     with looking(outcome.lit):
         expected = explain(outcome.lit.model, probe["images"], "hirescam", class_idx=probe["labels"])
     assert_close(look.maps["hirescam"], expected.maps["hirescam"], rtol=1e-3, atol=1e-6)

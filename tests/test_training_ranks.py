@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback, explain, read_timeline
 from tests.distributed.launched import launch, once
-from tests.distributed.scenarios import KINDS, METHODS, OPTIONS, SAMPLES, fresh_vit
+from tests.distributed.scenarios import KINDS, METHODS, ON_TRAIN, OPTIONS, SAMPLES, fresh_vit
+from tests.self_supervised import Views, vit
 from tests.training import Lit, Pictures, loader, options
 
 SCENARIOS = [(kind, name) for kind, names in KINDS.items() for name in names]
@@ -92,6 +93,30 @@ def test_the_ranks_differ(records):
     """The comparison above means something: ranks hold other parameters and see other images."""
     one, other = (records[f"fsdp alone {rank}"]["same"]["weights"] for rank in (0, 1))
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ON_TRAIN)
+def test_looks_at_training_batches(records, name):
+    """The first rank shows images of its own, once an epoch, and neither rank's training knows of it."""
+    here, other = (records[f"train {name} looks {rank}"] for rank in (0, 1))
+    for rank, one in enumerate((here, other)):
+        alone = records[f"train {name} alone {rank}"]
+        assert one["plain"] == alone["plain"] and one["said"] == []
+        assert_close(one["same"], alone["same"], rtol=0, atol=0)
+    assert_close(here["same"]["weights"], other["same"]["weights"], rtol=0, atol=0)
+    steps = 2 if "accumulated" in name else 3  # of batches of 2 on each rank; the last of an epoch is not waited for
+    assert [look[0] for look in here["looks"]] == [steps, 2 * steps] and other["looks"] == []
+    assert here["probe"] is not None and other["probe"] is None
+    everything = Views().images
+    assert all((image == everything).flatten(1).all(1).any() for image in here["probe"].float())
+    teacher = vit(dynamic_img_size=True)
+    weights = here["same"]["weights"].items()
+    teacher.load_state_dict({key.removeprefix("teacher."): v for key, v in weights if key.startswith("teacher.")})
+    methods = ["cls_attention", "cls_similarity"]
+    expected = explain(teacher.eval(), here["probe"].float(), methods).maps
+    tolerance = 2e-2 if "bf16" in name else 1e-4
+    for method in methods:
+        assert_close(here["looks"][-1][1][method], expected[method], rtol=tolerance, atol=tolerance)
 
 
 class Synced(Lit):

@@ -92,7 +92,8 @@ def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[st
 
     Args:
         content: From `read_checkpoint`.
-        key: Where they stand, if it is known; keys within others are joined by dots.
+        key: Where they stand, if it is known; keys within others are joined by dots. It may be what all names of a
+            part begin with, such as that of a teacher in a Lightning checkpoint.
 
     Raises:
         UsageError: There are none.
@@ -107,7 +108,7 @@ def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[st
         found: Any = content
         for part in [key] if key in content else key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
-        tensors = _tensors_in(found)
+        tensors = _tensors_in(found) or _part_of(content, key)
         if tensors:
             return tensors
         raise UsageError(f"--state-dict-key: no weights under {key!r}; the file contains {_some(list(content))}")
@@ -120,6 +121,15 @@ def state_dict_of(content: Mapping[str, Any], key: str | None = None) -> dict[st
         f"--checkpoint: no weights under {', '.join(_KEYS)}; the file contains {_some(list(content))}; "
         "give their key with --state-dict-key"
     )
+
+
+def _part_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The weights of the part of a model that has this name."""
+    try:
+        weights = state_dict_of(content)
+    except UsageError:
+        return {}
+    return {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
 
 
 def _tensors_in(found: Any) -> dict[str, Tensor]:

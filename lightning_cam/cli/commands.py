@@ -21,7 +21,7 @@ def explain_images(
     *,
     path: Annotated[str, Parameter(help="A file, a folder (searched recursively) or a quoted glob pattern.")],
     model: options.Model,
-    method: options.Method = ("all",),
+    method: options.Method = ("default",),
     pretrained: Annotated[bool, Parameter(help="Load the library's pretrained weights.")] = False,
     checkpoint: Annotated[
         str | None, Parameter(help="File of weights: a state dict, safetensors, a Lightning .ckpt or Google's .npz.")
@@ -38,6 +38,10 @@ def explain_images(
     ] = None,
     class_names: Annotated[
         options.NamesOrFile, Parameter(help="Class names as a,b,c, or a text file with one name per line.")
+    ] = None,
+    texts: Annotated[
+        options.Texts,
+        Parameter(help="Classes of a CLIP or SigLIP model: texts, each in quotes, or a text file with one per line."),
     ] = None,
     aug_smooth: Annotated[
         bool, Parameter(help="Average over six versions of each image: flipped or not, scaled by 0.9, 1 and 1.1.")
@@ -61,7 +65,8 @@ def explain_images(
     ] = None,
 ) -> None:
     """Show where a model looks in each image of a folder."""
-    from lightning_cam.cli.folder import Explainer, explain_files
+    from lightning_cam.cli.explainer import Explainer
+    from lightning_cam.cli.folder import explain_files
     from lightning_cam.cli.gallery import write_gallery
     from lightning_cam.cli.images import find_images
     from lightning_cam.cli.models import load_model
@@ -85,8 +90,11 @@ def explain_images(
         state_dict_key=state_dict_key,
         trust_checkpoint=trust_checkpoint,
         class_names=class_names,
+        texts=texts,
         device=device,
     )
+    if texts is not None and forward is not None:
+        raise UsageError("--texts, --forward: give one of them; texts are compared with all of the model")
     explainer = Explainer(
         named,
         given(named.preprocessing, image_size, resize, mean, std),
@@ -98,6 +106,9 @@ def explain_images(
         eigen_smooth,
     )
     print(f"preprocessing: {explainer.preprocessing}")
+    if explainer.shows_features:
+        hint = "; --texts makes classes of texts" if named.images_and_texts is not None else ""
+        print(f"the model returns features, no classes: the maps show them{hint}")
     layers = explainer.find_layers()
     facts = {
         "root": str(root.resolve()),
@@ -111,6 +122,7 @@ def explain_images(
         "target_layers": [layer.name for layer in layers],
         "class_idx": class_idx,
         "class_names": class_names,
+        "texts": None if texts is None else named.class_names,
         "aug_smooth": aug_smooth,
         "eigen_smooth": eigen_smooth,
     }

@@ -1,13 +1,11 @@
 """From a name on the command line to a model in evaluation mode."""
 
-import difflib
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +14,21 @@ from torch import Tensor, nn
 
 from lightning_cam.cli.checkpoints import load_file_of_weights
 from lightning_cam.cli.errors import CommandError, UsageError
-from lightning_cam.cli.preprocessing import Preprocessing, of_module, of_torchvision
+from lightning_cam.cli.libraries import (
+    OPEN_CLIP,
+    TORCHVISION,
+    is_hugging_face,
+    is_in_timms_hub,
+    of_hugging_face_name,
+    of_open_clip_name,
+    of_timm,
+    of_torchvision_name,
+)
+from lightning_cam.cli.named import NamedModel
+from lightning_cam.cli.preprocessing import of_module
+from lightning_cam.model.untouched import looking
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model and what its library states about it.
-
-    Args:
-        module: The model.
-        preprocessing: How pictures are to be prepared; None if unknown.
-        class_names: Names of its classes; None if unknown.
-        weights: Where its weights come from, and what did not match, in words.
-    """
-
-    module: nn.Module
-    preprocessing: Preprocessing | None
-    class_names: list[str] | None
-    weights: str = "random"
 
 
 def load_model(
@@ -47,6 +40,7 @@ def load_model(
     state_dict_key: str | None = None,
     trust_checkpoint: bool = False,
     class_names: str | list[str] | None = None,
+    texts: str | list[str] | None = None,
     device: str = "auto",
 ) -> NamedModel:
     """Create a model with its weights, on its device, in evaluation mode; says what did not match.
@@ -59,6 +53,7 @@ def load_model(
         state_dict_key: Where the weights stand in it, see `state_dict_of`.
         trust_checkpoint: See `read_checkpoint`.
         class_names: Names of the classes, or a text file with one per line.
+        texts: The classes of a model of images and texts, or a text file with one per line.
         device: See `pick_device`.
 
     Raises:
@@ -76,23 +71,38 @@ def load_model(
             "them in a file, give --checkpoint FILE"
         ) from error
     model.module.to(pick_device(device)).eval()
-    weights = "pretrained" if pretrained else "random"
+    weights = "pretrained" if pretrained and model.weights == "random" else model.weights
     if checkpoint is not None:
         loaded = load_file_of_weights(model.module, checkpoint, state_dict_key, trust_checkpoint)
         weights = f"{checkpoint}: {loaded}"
         if loaded.missing or loaded.unexpected:
             _log.warning("%s", weights)
-    elif not pretrained:
+    elif weights == "random":
         _log.warning("The weights of %s are random: give --checkpoint FILE or --pretrained.", name)
-    names = model.class_names if class_names is None else _class_names(class_names)
-    return replace(model, class_names=names, weights=weights)
+    names = model.class_names if class_names is None else _names(class_names, "--class-names")
+    model = replace(model, class_names=names, weights=weights)
+    return model if texts is None else _of_texts(model, _names(texts, "--texts"), name, class_names is not None)
+
+
+def _of_texts(model: NamedModel, texts: list[str], name: str, is_named: bool) -> NamedModel:
+    """The model with texts as its classes."""
+    if model.images_and_texts is None:
+        raise UsageError(
+            f"--texts: {name} does not compare images with texts; expected a CLIP or SigLIP model, as open_clip:NAME "
+            "or a folder of Hugging Face"
+        )
+    if is_named:
+        raise UsageError("--texts, --class-names: give one of them; the texts are the names of the classes")
+    classes = model.images_and_texts.classes(texts)
+    return replace(model, class_names=texts, has_classes=True, texts_as_classes=classes)
 
 
 def create_model(name: str, model_args: dict[str, Any] | None = None, pretrained: bool = False) -> NamedModel:
     """Create a model.
 
     Args:
-        name: A timm name, `torchvision:` and a torchvision name, or `package.module:callable` that returns a model.
+        name: A timm name, `torchvision:` or `open_clip:` and a name of that library, a folder or a name in the hub of
+            Hugging Face, or `package.module:callable` that returns a model.
         model_args: Keyword arguments for it.
         pretrained: Whether to load the library's weights; a callable is given `pretrained=True`.
 
@@ -105,11 +115,15 @@ def create_model(name: str, model_args: dict[str, Any] | None = None, pretrained
     """
     args = model_args or {}
     try:
-        if name.startswith("torchvision:"):
-            return _from_torchvision(name.removeprefix("torchvision:"), args, pretrained)
-        if ":" in name:
+        if name.startswith(TORCHVISION):
+            return of_torchvision_name(name.removeprefix(TORCHVISION), args, pretrained)
+        if name.startswith(OPEN_CLIP):
+            return of_open_clip_name(name.removeprefix(OPEN_CLIP), args, pretrained)
+        if is_hugging_face(name):
+            return of_hugging_face_name(name, args)
+        if ":" in name and not is_in_timms_hub(name):
             return _from_callable(name, args | ({"pretrained": True} if pretrained else {}))
-        return _from_timm(name, args, pretrained)
+        return of_timm(name, args, pretrained)
     except TypeError as error:
         raise UsageError(f"--model, --model-args: {name} does not accept these arguments: {error}") from error
 
@@ -162,63 +176,33 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(f"--device: {name!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-@contextmanager
-def first_run(images: Tensor, options: str) -> Iterator[None]:
+def first_output(module: nn.Module, forward: Callable[..., Any], images: Tensor, options: str) -> Any:
     """Run the model for the first time: if it fails, mostly the images' size or channels are wrong.
 
     Args:
+        module: Left untouched.
+        forward: What is called.
         images: (B, C, H, W), what it runs on.
         options: The options that set what the model takes, in words.
+
+    Returns:
+        Its output, without a graph.
 
     Raises:
         UsageError: The model fails.
     """
     try:
-        yield
+        with looking(module), torch.no_grad():
+            return forward(images.clone())
     except torch.OutOfMemoryError:
         raise
-    except (AssertionError, RuntimeError) as error:
+    except Exception as error:  # whatever a model raises that is given what it does not take
         size = "×".join(map(str, images.shape[1:]))
         raise UsageError(
-            f"the model fails on images of {size} ({type(error).__name__}: {error}); set what it takes with {options}"
+            f"the model fails on images of {size} ({type(error).__name__}: {error}); set what it takes with {options}. "
+            "Models of other inputs, such as images of several bands, volumes or videos, are explained in Python: "
+            "lightning_cam.explain"
         ) from error
-
-
-def _from_timm(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
-    import timm
-    from timm.data import ImageNetInfo
-
-    if not timm.is_model(name.removeprefix("hf_hub:").removeprefix("hf-hub:")) and "hub:" not in name:
-        near = _nearest(name, timm.list_models())
-        raise UsageError(f"--model: timm has no {name!r}{near} (torchvision:NAME and package.module:callable work too)")
-    model = timm.create_model(name, pretrained=pretrained, **args)
-    info = ImageNetInfo()
-    names = [info.index_to_description(i) for i in range(info.num_classes())] if _is_imagenet(model) else None
-    return NamedModel(model, of_module(model, args), names)
-
-
-def _is_imagenet(model: nn.Module) -> bool:
-    return getattr(model, "num_classes", None) == 1000
-
-
-def _from_torchvision(name: str, args: dict[str, Any], pretrained: bool) -> NamedModel:
-    from torchvision.models import get_model, get_model_weights, list_models
-
-    try:
-        weights = get_model_weights(name)
-    except ValueError as error:
-        raise UsageError(f"--model: torchvision has no {name!r}{_nearest(name, list_models())}") from error
-    default = getattr(weights, "DEFAULT", None) or next(iter(weights), None)
-    model = get_model(name, weights=default if pretrained else None, **args)
-    if default is None:
-        return NamedModel(model, None, None)
-    names = default.meta["categories"] if args.get("num_classes", 1000) == 1000 else None
-    return NamedModel(model, of_torchvision(default.transforms()), names)
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = ", ".join(difflib.get_close_matches(name, names))
-    return f"; the nearest names are {near}" if near else ""
 
 
 def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:
@@ -231,14 +215,13 @@ def _from_callable(path: str, args: dict[str, Any]) -> NamedModel:
     return NamedModel(model, of_module(model, args), None)
 
 
-def _class_names(names: str | list[str]) -> list[str]:
+def _names(names: str | list[str], option: str) -> list[str]:
+    """The names themselves, or those in a file."""
     if isinstance(names, list):
         return names
     if not os.path.isfile(names):
-        raise UsageError(
-            f"--class-names: there is no file {names!r}; expected a list, or a file with one name per line"
-        )
+        raise UsageError(f"{option}: there is no file {names!r}; expected a list, or a file with one name per line")
     try:
         return Path(names).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UsageError(f"--class-names: {names!r} is not UTF-8 text") from error
+        raise UsageError(f"{option}: {names!r} is not UTF-8 text") from error

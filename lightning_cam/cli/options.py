@@ -23,6 +23,12 @@ def names_or_file(_: Any, tokens: Sequence[Token]) -> str | list[str]:
     return found[0] if _is_alone(found, tokens) else found
 
 
+def texts_or_file(_: Any, tokens: Sequence[Token]) -> str | list[str]:
+    """Read texts, each a word of its own that may hold commas, or one word that is the name of a file."""
+    found = _parts(tokens, "texts, each in quotes, or a file", at_commas=False)
+    return found[0] if _is_alone(found, tokens) else found
+
+
 def numbers(_: Any, tokens: Sequence[Token]) -> float | list[float]:
     """Read one number, or several as `0.5,0.4,0.3`, `0.5 0.4 0.3` or `[0.5, 0.4, 0.3]`; `[0.5]` is a list of one."""
     expected = "a number or a list of numbers"
@@ -88,12 +94,12 @@ def _value(tokens: Sequence[Token]) -> Any:
         _refuse(tokens, "a YAML value")
 
 
-def _parts(tokens: Sequence[Token], expected: str) -> list[str]:
+def _parts(tokens: Sequence[Token], expected: str, at_commas: bool = True) -> list[str]:
     """The parts of all words: each is a list in brackets, where a name may hold a comma, or is split at commas."""
     parts: list[str] = []
     for token in tokens:
         if not token.value.startswith("["):
-            parts += [part.strip() for part in token.value.split(",")]
+            parts += [part.strip() for part in token.value.split(",")] if at_commas else [token.value]
             continue
         try:
             found = load_yaml(token.value, as_text=True)
@@ -122,6 +128,7 @@ Whole = Annotated[int, Parameter(converter=whole_number)]
 Arguments = Annotated[dict[str, Any] | None, _MAPPING]
 Names = Annotated[list[str] | None, _SEVERAL, Parameter(converter=names)]
 NamesOrFile = Annotated[str | list[str] | None, _SEVERAL, Parameter(converter=names_or_file)]
+Texts = Annotated[str | list[str] | None, _SEVERAL, Parameter(converter=texts_or_file)]
 _Numbers = Annotated[float | list[float] | None, _SEVERAL, Parameter(converter=numbers)]
 
 Method = Annotated[
@@ -134,7 +141,11 @@ Method = Annotated[
     ),
 ]
 Model = Annotated[
-    str, Parameter(help="A timm name, torchvision:NAME, or package.module:callable that returns a model.")
+    str,
+    Parameter(
+        help="A timm name, torchvision:NAME, open_clip:NAME, a folder or hub name of Hugging Face, or "
+        "package.module:callable that returns a model."
+    ),
 ]
 ModelArgs = Annotated[Arguments, Parameter(help="Arguments of the model, as --model-args.num_classes 10.")]
 TrustCheckpoint = Annotated[

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from lightning_cam.render import color_overlay, no_evidence, overlay
 from lightning_cam.render.caption import draw_lines, line_height, text_width
+from lightning_cam.render.outline import PREDICTED, outlined
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
 _WORDS = 1024  # pixels of the longer side that "no evidence" is written at before it is enlarged
+_FINE = 1024  # pixels of the longer side that a line around a part is drawn at before it is enlarged
 _UNSEEN = 0.25  # brightness of what a crop cut off
 _TILE = 224
 _GAP = 6
@@ -20,7 +22,13 @@ _FONT = 14
 _COLUMNS = 8  # then the sheet goes on below
 
 
-def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int], evidence: bool) -> Image.Image:
+def draw_overlay(
+    image: Image.Image,
+    heat: Tensor,
+    box: tuple[int, int, int, int],
+    evidence: bool,
+    outline: Tensor | None = None,
+) -> Image.Image:
     """Lay heat over the part of a picture that the model saw; the rest is dimmed.
 
     Args:
@@ -28,6 +36,7 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         heat: (h, w) float32 in [0, 1] on the CPU, or colors (3, h, w).
         box: Left, top, right, bottom of that part in pixels; it may reach over the border.
         evidence: Whether the map says anything.
+        outline: (H, W) bool, of that part what a line is drawn around.
 
     Returns:
         RGB of the picture's size.
@@ -55,6 +64,8 @@ def draw_overlay(image: Image.Image, heat: Tensor, box: tuple[int, int, int, int
         pixels = _to_pixels(image.crop((left, start, right, stop)))
         over = color_overlay(pixels, large) if heat.ndim == 3 else overlay(pixels, large[0])
         drawn.paste(_to_image(over), (left, start))
+    if outline is not None and outline.any():
+        _draw_outline(drawn, outline, box)
     return drawn
 
 
@@ -80,6 +91,16 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], caption: str) -> 
         sheet.paste(picture.resize(tile, Image.Resampling.BICUBIC), (left, top + line))
     _write(sheet, caption, (_GAP, _GAP + rows * row), sheet.width - 2 * _GAP)
     return sheet
+
+
+def _draw_outline(image: Image.Image, outline: Tensor, box: tuple[int, int, int, int]) -> None:
+    """Draw a line around a mask (H, W) that lies in a box; it is as fine as a picture of moderate size needs."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = min(1.0, _FINE / max(width, height))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    line = outlined(torch.zeros(1, 3, *size, dtype=torch.uint8), outline[None], PREDICTED).any(1)[0]
+    mask = Image.fromarray((line.byte() * 255).numpy()).resize((width, height), Image.Resampling.NEAREST)
+    image.paste(PREDICTED, (box[0], box[1]), mask)
 
 
 def _write(sheet: Image.Image, text: str, at: tuple[int, int], width: int) -> None:

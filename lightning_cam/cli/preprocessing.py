@@ -100,12 +100,76 @@ def of_timm(config: dict[str, Any]) -> Preprocessing:
     )
 
 
-def of_torchvision(preset: Any) -> Preprocessing:
-    """Read the preprocessing from the transforms of torchvision weights (`ImageClassification`)."""
-    crop = preset.crop_size[0]
+def of_torchvision(preset: Any) -> Preprocessing | None:
+    """Read the preprocessing from the transforms of torchvision weights; None if they normalize nothing themselves.
+
+    Those of segmenters keep the aspect ratio and crop nothing: here the whole picture is resized to a square.
+
+    Example:
+        >>> from torchvision.models import get_model_weights
+        >>> print(of_torchvision(get_model_weights("fcn_resnet50").DEFAULT.transforms()))
+        whole image resized to 520×520, mean 0.485 0.456 0.406, std 0.229 0.224 0.225
+    """
+    if not hasattr(preset, "mean"):  # a detector does it inside
+        return None
+    resized = preset.resize_size[0]
+    crop = preset.crop_size[0] if hasattr(preset, "crop_size") else None
+    side, resize = (resized, None) if crop is None else (crop, resized)
+    return Preprocessing((side, side), resize, tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
+
+
+def of_open_clip(config: Mapping[str, Any]) -> Preprocessing:
+    """Read the preprocessing from what open_clip states about a model (`open_clip.get_model_preprocess_cfg`).
+
+    Example:
+        >>> print(of_open_clip({"size": 224, "mean": (0.5,) * 3, "std": (0.5,) * 3}))
+        shorter side resized to 224, center crop of 224×224, mean 0.5 0.5 0.5, std 0.5 0.5 0.5
+    """
+    size = config.get("size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    is_cropped = config.get("resize_mode", "shortest") == "shortest" and height == width
     return Preprocessing(
-        (crop, crop), preset.resize_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value
+        (height, width),
+        height if is_cropped else None,
+        tuple(config.get("mean", IMAGENET_DEFAULT_MEAN)),
+        tuple(config.get("std", IMAGENET_DEFAULT_STD)),
+        config.get("interpolation", "bicubic"),
     )
+
+
+def of_hugging_face(config: Mapping[str, Any], image_size: int | Sequence[int] | None = None) -> Preprocessing:
+    """Read the preprocessing from the image processor of a Hugging Face model (its `to_dict()`).
+
+    All images of a batch have one size here: where the processor keeps the aspect ratio and crops nothing, as those of
+    detectors do, the whole picture is resized to a square of that side, or to the size that the model states.
+
+    Args:
+        config: Of the image processor.
+        image_size: What the model's configuration states.
+
+    Example:
+        >>> print(of_hugging_face({"size": {"shortest_edge": 800, "longest_edge": 1333}, "resample": 2}))
+        whole image resized to 800×800, mean 0 0 0, std 1 1 1
+    """
+    size = config.get("size") or {}
+    shortest = size.get("shortest_edge") or size.get("height")
+    own = (image_size, image_size) if isinstance(image_size, int) else image_size
+    resize = None
+    if config.get("do_center_crop") and (crop := config.get("crop_size")):
+        sides, resize = (crop["height"], crop["width"]), shortest
+    elif "height" in size:
+        sides = size["height"], size["width"]
+    elif shortest and (share := config.get("crop_pct")) and shortest < 384:  # as ConvNeXt's processor does it
+        sides, resize = (shortest, shortest), int(shortest / share)
+    elif own is not None and len(own) == 2:
+        sides = own[0], own[1]
+    else:
+        sides = shortest or 224, shortest or 224
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if config.get("do_normalize"):
+        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+    resample = Image.Resampling(config.get("resample", Image.Resampling.BICUBIC))
+    return Preprocessing(sides, resize, mean, std, resample.name.lower())
 
 
 def of_module(module: nn.Module, args: Mapping[str, Any] | None = None) -> Preprocessing | None:
@@ -152,7 +216,10 @@ def given(
         raise UsageError("--mean, --std: give both, each with one number per channel")
     channels = lengths.pop() if lengths else len(base.mean)
     if channels not in (1, 3):
-        raise UsageError(f"--mean, --std: expected 1 or 3 numbers, got {channels}")
+        raise UsageError(
+            f"--mean, --std: expected 1 or 3 numbers, got {channels}; models of several bands are explained in Python: "
+            "lightning_cam.explain"
+        )
     if std is not None and min(std if isinstance(std, Sequence) else [std]) <= 0:
         raise UsageError(f"--std: expected numbers above 0, got {std}")
 

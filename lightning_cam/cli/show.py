@@ -8,7 +8,8 @@ from functools import partial
 
 import torch
 
-from lightning_cam.cli.models import NamedModel, first_run
+from lightning_cam.cli.models import first_output
+from lightning_cam.cli.named import NamedModel
 from lightning_cam.cli.preprocessing import Preprocessing
 from lightning_cam.methods import METHODS
 from lightning_cam.model.classifier import classifier_of
@@ -33,14 +34,10 @@ def describe_layers(
     size = known.image_size if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     images = torch.zeros(1, len(known.mean), height, width)
-    search = partial(
-        find_target_layers,
-        model.module,
-        images,
-        forward=classifier_of(model.module, forward),
-        target_layers=target_layers,
-    )
-    with _reasons() as reasons, first_run(images, "--image-size"):
+    called = classifier_of(model.module, forward or model.forward)
+    first_output(model.module, called, images, "--image-size")
+    search = partial(find_target_layers, model.module, images, forward=called, target_layers=target_layers)
+    with _reasons() as reasons:
         looked_at = search()
     lines = [f"images of {height}×{width}", *(f"target layer: {layer}" for layer in looked_at)]
     if not target_layers:

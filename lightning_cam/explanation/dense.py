@@ -10,9 +10,14 @@ from lightning_cam.model.untouched import looking
 
 
 def leading_parts(
-    model: nn.Module, images: Tensor, forward: Forward, class_idx: int | Tensor | None, batch_size: int | None = None
+    model: nn.Module,
+    images: Tensor,
+    forward: Forward,
+    class_idx: int | Tensor | None,
+    batch_size: int | None = None,
+    count: int | None = 1,
 ) -> tuple[OfParts, Parts] | None:
-    """Find the largest region, or the most probable object, of each image.
+    """Find the largest regions, or the most probable objects, of each image.
 
     Args:
         model: Left untouched.
@@ -20,9 +25,11 @@ def leading_parts(
         forward: What to call with them.
         class_idx: A class, or one for each image, -1 for any; None for any.
         batch_size: Images that go through the model at once; by default all.
+        count: How many of each image; None for as many as the callback shows.
 
     Returns:
-        The forward that returns the logits of these parts, and the parts; None where the output says nothing of such.
+        The forward that returns the logits of these parts, and the parts, those of one image side by side; None where
+        the output says nothing of such.
 
     Raises:
         ValueError: There is no such class.
@@ -38,7 +45,8 @@ def leading_parts(
             if task is None:
                 return None
             asked = class_idx[rows] if isinstance(class_idx, Tensor) else class_idx
-            found.append(task.find(output, size, None, 1, asked))
+            count = count or task.count(None, asked if isinstance(asked, int) else None)
+            found.append(task.find(output, size, None, count, asked))
     parts = Parts.joined(found)
     assert task is not None  # there is at least one image
     return OfParts(forward, task, parts.where), parts

@@ -181,26 +181,27 @@ class OfParts:
         where: Of `Parts`, (n, ...); images of another number are taken for the first rows, and again from the first.
 
     Attributes:
+        task: The same.
         where: The same, which may be changed.
     """
 
     def __init__(self, forward: Forward, task: DenseTask, where: Tensor | None = None) -> None:
         self._forward = ThroughDetach(forward) if task.passes_detach else forward
-        self._task, self.where = task, where
+        self.task, self.where = task, where
 
     def __call__(self, images: Tensor) -> Tensor:
         """Run it."""
         where = self.where
         if where is not None and len(where) != len(images):
             where = where[torch.arange(len(images), device=where.device) % len(where)]
-        return self._task.logits(self._forward(images), where)
+        return self.task.logits(self._forward(images), where)
 
     def of_rows(self, index: Tensor | slice) -> "OfParts":
         """The same for images that belong to these rows."""
         where = self.where
         if where is not None:
             where = where[index.to(where.device) if isinstance(index, Tensor) else index]
-        return OfParts(forward_of_rows(self._forward, index), self._task, where)
+        return OfParts(forward_of_rows(self._forward, index), self.task, where)
 
 
 def named_classes(class_idx: Tensor | int | None, count: int, num_classes: int, device: torch.device) -> Tensor:

@@ -158,7 +158,10 @@ class Pairs(Values):
     @override
     def logits(self, output: Tensor) -> Tensor:
         if output.ndim != 2 or output.shape[0] != output.shape[1]:
-            raise ValueError(f"expected similarities (B, B), got {tuple(output.shape)}")
+            raise ValueError(
+                f"expected similarities (B, B), got {tuple(output.shape)}; if the step makes tokens of strings, the "
+                "batch has to hold the tokens instead"
+            )
         return output.diagonal()[:, None]
 
 

@@ -176,9 +176,14 @@ def read_by_hand(name: str, args: Any, origin_of: Any) -> Consumed | None:
     return Consumed(name, reads, output, origin, None, None, 3 if reads == "embeddings" else 2)
 
 
-def read_by_sigmoids(name: str, args: Any, origin_of: Any) -> Consumed | None:
-    """What SigLIP's loss reads inside of a module: similarities of two outputs, each with a sigmoid."""
-    if name != "log_sigmoid" or not args or (origin := origin_of(args[0])) is None or len(origin.shape) != 2:
+def read_in_tables(name: str, args: Any, origin_of: Any) -> Consumed | None:
+    """What CLIP's and SigLIP's losses read inside of a module: a table of the similarities of two outputs."""
+    if (
+        name not in ("log_sigmoid", "log_softmax")
+        or not args
+        or (origin := origin_of(args[0])) is None
+        or len(origin.shape) != 2
+    ):
         return None
     is_square = origin.shape[0] == origin.shape[1]
     return read_by_hand(name, args, origin_of) if is_square and factors_of(origin) else None

@@ -90,11 +90,11 @@ def observation_of(seen: StepObserver) -> Observation:
     if detected is not None:
         call, output = detected
         return Observation([output], call, [call], _picture(call.given[call.pictures[0]]))
-    leading = _leading([one.origin for _, one, _ in chosen], outermost)
+    leading = _leading([one.origin for _, one, _ in chosen], seen.calls)
     if leading:  # what is read of other images (those of a second loader, say) has nothing to do with the first ones
         images = _inputs(leading[0].given[leading[0].pictures[0]])
         chosen = [(number, one, kind) for number, one, kind in chosen if one.origin.inputs & images]
-        leading = _leading([one.origin for _, one, _ in chosen], outermost)
+        leading = _leading([one.origin for _, one, _ in chosen], seen.calls)
     network = leading[0] if len(leading) == 1 else None
     outputs = []
     if network is not None:
@@ -197,20 +197,34 @@ def _kind(one: Consumed, pictures: set[str]) -> Kind:
     if one.reads not in ("logits", "log-probabilities", "label logits") or one.target_origin is not None:
         return one.reads
     factors = factors_of(origin)
-    if not factors:
-        return one.reads
+    if not factors:  # texts that the step makes tokens of are no inputs of it, but then no class is right twice
+        return "pairs" if _is_each_its_own(one) else one.reads
     of_images = [bool(factor.inputs & pictures) for factor in factors]
     of_others = [bool(factor.inputs - pictures) for factor in factors]
     return "pairs" if any(of_others) and not all(of_images) else "embeddings"
 
 
+def _is_each_its_own(one: Consumed) -> bool:
+    """Whether a square table is compared with the numbers of its rows."""
+    target, shape = one.target, one.origin.shape
+    if target is None or len(shape) != 2 or shape[0] != shape[1] or tuple(target.shape) != shape[:1]:
+        return False
+    return shape[0] > 1 and target.tolist() == list(range(shape[0]))
+
+
 def _leading(origins: Sequence[Origin], calls: Sequence[NetworkCall]) -> list[NetworkCall]:
-    """The calls whose results these origins come from; a module that only changes the images is none."""
+    """The calls whose results these origins come from; a module that only changes the images is none.
+
+    They are the outermost ones, or, where these return nothing but a loss, the outermost inside of them.
+    """
     reached = {id(ancestor) for origin in origins for ancestor in origin.ancestors()}
-    return [
+    found = [
         call
         for call in calls
         if any(id(origin) in reached for origin in call.returned if origin is not None and not origin.is_raw)
+    ]
+    return [call for call in found if not call.within] or [
+        call for call in found if not any(outer in found for outer in call.within)
     ]
 
 

@@ -13,7 +13,7 @@ from typing_extensions import Self, override
 
 from lightning_cam.model.output import mapped, named_tensors
 from lightning_cam.model.private import function_modes_off, is_flattened, is_part_of_flat, is_partitioned
-from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module, read_by_sigmoids
+from lightning_cam.observe.consumers import Consumed, read_by_hand, read_by_loss, read_by_module, read_in_tables
 from lightning_cam.observe.origins import Origin, Origins
 
 
@@ -79,6 +79,10 @@ class StepObserver(Origins):
     ) -> None:
         super().__init__(inputs)
         self._root, self._redirected, self._on_consumed = root, redirected, on_consumed
+        # What masks over texts are made of, which have four axes as images do.
+        self._numbers_alone = {
+            name for name, tensor in inputs.items() if tensor.ndim < 3 and not tensor.is_floating_point()
+        }
         self._compares = not redirected  # a wrapper for several ranks may move weights by itself
         self._weights: dict[nn.Module, dict[str, int]] = {}  # where those of networks lay when they were called
         self._written: nn.Module | None = None  # a network whose weights were written to after that
@@ -130,7 +134,11 @@ class StepObserver(Origins):
         self._numbers[module] += 1
         tensors = [tensor for _, tensor in named_tensors((args, kwargs))]
         given = [self.of(tensor) for tensor in tensors]
-        raw = [index for index, origin in enumerate(given) if origin is not None and origin.is_raw]
+        raw = [
+            index
+            for index, origin in enumerate(given)
+            if origin is not None and origin.is_raw and not origin.inputs <= self._numbers_alone
+        ]
         pictures = [index for index in raw if tensors[index].ndim == 4]
         weighs = next(module.parameters(), None) is not None
         if not pictures and weighs:
@@ -193,7 +201,7 @@ class StepObserver(Origins):
             found = read_by_loss(name, args, kwargs, self.of)
             if found is None and not self._open and not self._parts:
                 found = read_by_hand(name, args, self.of)
-            elif found is None and (inside := read_by_sigmoids(name, args, self.of)) is not None:
+            elif found is None and (inside := read_in_tables(name, args, self.of)) is not None:
                 found = inside
             elif found is None and self._parts and args and isinstance(args[0], Tensor):
                 self._parts[-1][2].append((name, args[0]))

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  # of files that are images
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has others, some of which start programs
 _MAX_BYTES = 2**30  # of a file: some formats are read as a whole before their header is looked at
+_SAMPLES, _MOST_BANDS = 277, 4  # the tag of a TIFF that says how many bands it has; RGB and one more are read
 _STRIP = 2**20  # pixels whose depth is changed at once
 
 
@@ -48,8 +49,8 @@ def read_image(file: Path) -> Image.Image:
         file: A JPEG, PNG, WebP, BMP, GIF or TIFF, whatever its suffix; of an animation the first picture.
 
     Raises:
-        OSError: There is no such file, it is no image, damaged, larger than 1 GiB, or has more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`, which is 89,478,485 unless set otherwise.
+        OSError: There is no such file, it is no image, damaged, larger than 1 GiB, of more than four bands, or has more
+            pixels than `PIL.Image.MAX_IMAGE_PIXELS`, which is 89,478,485 unless set otherwise.
     """
     if not os.path.isfile(file):  # a pipe would be waited for, a device never ends
         raise OSError("it is not a regular file" if os.path.exists(file) else "there is no such file")
@@ -58,9 +59,11 @@ def read_image(file: Path) -> Image.Image:
     try:
         with Image.open(file, formats=_FORMATS) as opened:
             _check_size(opened)
+            _check_bands(getattr(opened, "tag_v2", {}).get(_SAMPLES, 1))
             ImageOps.exif_transpose(opened, in_place=True)
             return _as_rgb(opened)
-    except OSError:
+    except OSError as error:
+        _check_bands(_bands_in(file), error)
         raise
     # Pillow's plugins raise whatever a damaged file leads them to: SyntaxError, ValueError, struct.error, zlib.error.
     except Exception as error:
@@ -74,6 +77,28 @@ def _check_size(image: Image.Image) -> None:
             f"{image.width}×{image.height} pixels are more than the limit of {Image.MAX_IMAGE_PIXELS:,}; resize the "
             "image"
         )
+
+
+def _check_bands(count: int, cause: Exception | None = None) -> None:
+    """Refuse a TIFF of several bands: of some of them Pillow would read the first three alone."""
+    if count > _MOST_BANDS:
+        raise OSError(
+            f"it has {count} bands; image files of up to four bands are read here, and tensors of any number of bands "
+            "are explained in Python: lightning_cam.explain"
+        ) from cause
+
+
+def _bands_in(file: Path) -> int:
+    """How many bands a file has that Pillow does not read, if it is a TIFF; else 1."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(16)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(start if start[2:3] == b"+" else start[:8])  # + is a BigTIFF
+            opened.seek(tags.next)
+            tags.load(opened)
+            return int(tags.get(_SAMPLES, 1))
+    except Exception:  # it is none, or damaged
+        return 1
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_cam.explanation import Explanation
 from lightning_cam.model.detection import Detection
 from lightning_cam.model.parts import DenseTask
-from lightning_cam.model.tasks import Embeddings
+from lightning_cam.model.tasks import Embeddings, Pairs, Values
 from lightning_cam.printable import printable
 from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side, spread
 from lightning_cam.resolve import TargetLayer
@@ -42,7 +42,7 @@ from lightning_cam.training.sinks.health import Health
 
 _log = logging.getLogger(__name__)
 
-_ABOUT = """Class activation maps of fixed validation images{depth} at `{layers}`.
+_ABOUT = """Class activation maps of fixed {where} images{depth} at `{layers}`.
 
 {taken}{beside} {holds}{bands}
 
@@ -69,6 +69,10 @@ _ABOUT_FEATURES = """What the features hold: maps of fixed {where} images at `{l
 
 _CAPTION = """A caption reads
   label → prediction and its probability; the frame is green where the prediction is right, orange where it is wrong."""
+_CAPTION_OF_PAIRS = """A caption reads
+  similarity → text, where the text is known."""
+_CAPTION_OF_VALUES = """A caption reads
+  predicted → true value."""
 _CAPTION_OF_PARTS = """One map for each
   {kind}, those of an image side by side. A caption reads class, {amount}, and intersection over union (IoU) with the
   truth; the frame is green from 0.5 on, else orange. The blue line is what is predicted, the white one what is true."""
@@ -216,12 +220,13 @@ class LookLogger:
         taken: Taken,
         bands: str,
     ) -> str:
+        where = "training" if self._settings.on == "train" else "validation"
         if features is not None and isinstance(self._task, Embeddings):
             return _ABOUT_FEATURES.format(
                 taken=taken.words,
                 holds=holds(self._probe, None),
                 layer=features.name,
-                where="training" if self._settings.on == "train" else "validation",
+                where=where,
                 summary="the class token"
                 if features.class_token is not None
                 else "their mean, as there is no class token",
@@ -229,6 +234,7 @@ class LookLogger:
                 report=f", and `{report.name}` when the run has ended" if report else "",
             )
         return _ABOUT.format(
+            where=where,
             taken=taken.words,
             beside=_beside(layers),
             holds=self._holds(taken),
@@ -249,6 +255,8 @@ class LookLogger:
         return f"{count} image{'s' if count > 1 else ''}{several}."
 
     def _caption(self) -> str:
+        if isinstance(self._task, Values):
+            return _CAPTION_OF_PAIRS if isinstance(self._task, Pairs) else _CAPTION_OF_VALUES
         if not isinstance(self._task, DenseTask):
             return _CAPTION
         return _CAPTION_OF_PARTS.format(kind=self._task.kind, amount=self._task.amount)

@@ -14,6 +14,7 @@ from lightning_cam.methods.defaults import DEFAULT, FEATURES
 from lightning_cam.model.classifier import takes_images
 from lightning_cam.model.output import named_tensors
 from lightning_cam.model.tasks import Embeddings
+from lightning_cam.model.unmasked import unmasked_of
 from lightning_cam.observe.forms import AS_SHOWN, Form
 from lightning_cam.observe.observation import Observation
 from lightning_cam.observe.origins import Origin
@@ -70,9 +71,11 @@ def compares_features(observer: StepObserver, observation: Observation, *, is_tr
     if any(output.kind.startswith("objects") for output in observation.outputs):  # which nothing need have read
         return False
     read = [(output.kind, observer.consumed[output.event]) for output in observation.outputs]
+    several_views = len(_views(observer)) > 1
+    if is_training and several_views:  # a classifier on detached features only watches the training
+        read = [(kind, one) for kind, one in read if not _is_detached(one.origin)]
     if not read:
         return is_training
-    several_views = len(_views(observer)) > 1
     return all(
         kind == "embeddings"
         or (kind == "values" and one.rank == 3)  # a reconstruction
@@ -98,6 +101,7 @@ def features_in(
         observation: What was decided of the step.
     """
     calls = [call for call in observer.calls if call.module is not root and _weighs(call.module)]
+    calls = [call for call in calls if len(call.pictures) == 1] or calls  # a module of both views is no network
     calls = [call for call in calls if not any(outer in calls for outer in call.within)]
     calls = calls or [call for call in observer.calls if _weighs(call.module)]
     if not calls:
@@ -112,7 +116,7 @@ def features_in(
     unchanged = shown is not None and shown.dtype == images.dtype and torch.equal(shown, images)
     by = observer.losses[-1] if observer.losses else next((output.by for output in observation.outputs), "")
     return SeenFeatures(
-        network,
+        unmasked_of(network) or network,
         ProbeBatch(images.detach().clone(), regions=regions_in(args[0], images)),
         (Head(task=Embeddings(), by=by),),
         unchanged,
@@ -154,7 +158,23 @@ def _words(root: nn.Module, network: nn.Module, twin: nn.Module | None, call: Ne
         )
     if network is not call.module:
         words.append(f"The step calls parts of it, such as `{_name(root, call.module)}`; the whole is called here.")
+    if unmasked_of(network) is not None:
+        words.append("Its encoder is shown on whole images, no patch masked.")
     return " ".join(words)
+
+
+def _is_detached(origin: Origin) -> bool:
+    """Whether nothing that an output is made of can be trained through it, but for what comes after `detach()`."""
+    waiting, seen = [origin], {id(origin)}
+    while waiting:
+        one = waiting.pop()
+        if one.operation in ("detach", "detach_"):
+            continue
+        if one.operation == "input":
+            return False
+        waiting += [parent for parent in one.parents if id(parent) not in seen]
+        seen |= {id(parent) for parent in one.parents}
+    return True
 
 
 def _name(root: nn.Module, module: nn.Module) -> str:
@@ -170,7 +190,9 @@ def _is_trained(module: nn.Module) -> bool:
 
 
 def _alike(one: nn.Module, other: nn.Module) -> bool:
-    forms = [{name: p.shape for name, p in module.named_parameters()} for module in (one, other)]
+    forms = [
+        [p.shape for p in module.parameters()] for module in (one, other)
+    ]  # names differ in a wrapper for averages
     return forms[0] == forms[1]
 
 

@@ -4,6 +4,7 @@ Run as `python -m tests.distributed.scenarios FOLDER cpu ddp fsdp` or `gpu`, wit
 starts the second process.
 """
 
+import copy
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from timm.models.vision_transformer import Block
@@ -23,6 +25,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from lightning_cam import TransformerCAMCallback
 from lightning_cam.training.session import Session
+from tests.self_supervised import loader as view_loader
+from tests.self_supervised import vit
 from tests.training import Lit, heard, loader, tiny_vit, train
 
 SAMPLES = 3  # not a multiple of the number of ranks
@@ -208,7 +212,40 @@ if not hasattr(torch.cpu.Stream, "record_event"):  # torch 2.6: `fully_shard` ne
     del KINDS["fsdp"]
 if find_spec("deepspeed"):
     KINDS["deepspeed"] = FSDP
+# Trainings without classes, looked at in their own batches, and what else the trainer is told.
+ON_TRAIN = {
+    "crops": {},
+    "crops, accumulated": {"accumulate_grad_batches": 2},
+    "crops, bf16": {"precision": "bf16-mixed"},
+}
 MODULES = {"ddp": Lit, "fsdp": Sharded, "fsdp1": Lit, "fsdp1 in one": Lit, "deepspeed": Lit, "tp": Parallel}
+
+
+class MultiCrop(LightningModule):
+    """DINO by hand: crops of two sizes in a list, and a teacher that follows the student at the end of each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.student = vit(dynamic_img_size=True, drop_path_rate=0.1)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+
+    def training_step(self, batch, batch_idx):
+        crops = batch[0]
+        with torch.no_grad():
+            targets = [self.teacher(crop).softmax(1) for crop in crops[:2]]
+        outputs = [self.student(crop) for crop in crops]
+        pairs = [(t, o) for i, t in enumerate(targets) for j, o in enumerate(outputs) if i != j]
+        loss = sum(-(target * output.log_softmax(1)).sum(1).mean() for target, output in pairs)
+        self.log("train_loss", loss)
+        return loss
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *args):
+        for kept, new in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            kept.lerp_(new, 0.1)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.student.parameters(), 1e-2)
 
 
 class FailsOnOneRankEarly(TransformerCAMCallback):
@@ -258,6 +295,27 @@ def record(outcome, messages=()):
     return move_data_to_device(kept, "cpu")
 
 
+def on_train(folder, accelerator):
+    """Looks at the batches of a training: what each rank keeps, by name."""
+    for name, options in ON_TRAIN.items():
+        for callback in (None, TransformerCAMCallback(on="train", num_samples=SAMPLES, on_error="raise")):
+            with heard() as messages:
+                outcome = train(
+                    folder,
+                    callback,
+                    MultiCrop,
+                    strategy=strategy("ddp", accelerator),
+                    accelerator=accelerator,
+                    devices=2,
+                    train_loader=lambda: view_loader(batch_size=2),
+                    **options,
+                )
+            kept = record(outcome, messages)
+            if callback is not None:
+                kept["probe"] = (callback.state_dict().get("probe") or {}).get("images")
+            yield f"train {name} {'alone' if callback is None else 'looks'}", kept
+
+
 def main(folder, accelerator, kinds):
     os.environ.setdefault("DS_ACCELERATOR", {"cpu": "cpu", "gpu": "cuda"}[accelerator])
     for kind in kinds:
@@ -273,6 +331,9 @@ def main(folder, accelerator, kinds):
                     **OPTIONS,
                 )
             torch.save(record(outcome, messages), folder / f"{kind} {name} {outcome.trainer.global_rank}.pt")
+    if "ddp" in kinds:
+        for name, kept in on_train(folder, accelerator):
+            torch.save(kept, folder / f"{name} {torch.distributed.get_rank()}.pt")
 
 
 if __name__ == "__main__":

@@ -401,3 +401,27 @@ def test_of_an_ensemble_the_network_that_is_shown_is_named(tmp_path):
     assert not result.off and result.found == 4
     assert "maps at `second.blocks." in result.runs[0].text and "only that one, not `first`." in result.runs[0].text
     assert any("only that one, not `first`." in text for text in result.said)
+
+
+class LossInside(nn.Module):
+    """Given images and labels, it returns the loss and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = vit(0), nn.Linear(48, 3)
+
+    def forward(self, images, labels):
+        return F.cross_entropy(self.head(self.backbone(images)), labels)
+
+
+def test_a_model_that_returns_its_loss_alone(tmp_path):
+    class Module(Base):
+        def loss(self, batch):
+            return self.model(*batch)
+
+    torch.manual_seed(0)
+    result = fit((Module(LossInside()), *loaders()), tmp_path)
+    assert not result.off and result.tasks == {"": "softmax classes"} and result.found == 4
+    network = nn.Sequential(result.module.model.backbone, result.module.model.head)
+    expected = explain(network, result.probe.images, "hirescam", class_idx=result.probe.labels).maps["hirescam"]
+    assert_close(result.maps(), expected, rtol=1e-3, atol=1e-6)
