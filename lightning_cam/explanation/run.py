@@ -34,6 +34,7 @@ from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.layout import TokenLayout
+from lightning_cam.resolve.planes import kind_of_planes
 from lightning_cam.resolve.refusals import check_model, said_in_words
 
 _log = logging.getLogger(__name__)
@@ -249,6 +250,7 @@ def _explain(
         images=images,
         normalizations=normalizations,
         parts=parts,
+        planes=kind_of_planes(model, images, calls, score) if images.ndim == 5 and not known else "",
     )
     if blank is not None:
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KINDS = ("slice", "frame", "instance")
-PICTURES = 2  # times the longest side of a stored image, of all planes of one side by side
 _MOST = 2**16
 
 

@@ -1,6 +1,5 @@
 """Write a timeline while a training runs."""
 
-import io
 import logging
 import math
 import os
@@ -19,7 +18,6 @@ from lightning_cam.timeline.format import (
     FILE_HEADER,
     LONGEST_SIDE,
     MAGIC,
-    MOST_SIDE,
     PROBABILITY_SCALE,
     RECORD_HEADER,
     SUFFIX,
@@ -33,7 +31,8 @@ from lightning_cam.timeline.format import (
 from lightning_cam.timeline.found import Found, encode_found
 from lightning_cam.timeline.heads import Probe, read_probe
 from lightning_cam.timeline.parts import PartsSeen
-from lightning_cam.timeline.planes import PICTURES, Planes, laid_out
+from lightning_cam.timeline.pictures import encode, stored_picture
+from lightning_cam.timeline.planes import Planes
 
 _log = logging.getLogger(__name__)
 
@@ -111,10 +110,8 @@ class TimelineWriter:
         for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must have one entry per image: got {len(given)} for {count} images")
-        pictures = [_picture(np.moveaxis(image, -3, -1), longest_side, planes) for image in images]
-        outlines = [
-            _encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)
-        ]
+        pictures = [stored_picture(np.moveaxis(image, -3, -1), longest_side, planes) for image in images]
+        outlines = [encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)]
         head = {
             "kind": "probe",
             "name": self.name,
@@ -339,26 +336,3 @@ def _as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
     # JSON has no NaN; six digits are more than a chart shows
     values = {tag: float(value) for tag, value in metrics.items()}
     return {tag: float(f"{value:.6g}") if math.isfinite(value) else None for tag, value in values.items()}
-
-
-def _picture(image: np.ndarray, longest_side: int, planes: Planes | None) -> bytes:
-    """A stored image (H, W, 3), or one of its planes (n, H, W, 3), each made smaller by itself: none runs into another."""
-    from PIL import Image
-
-    if planes is None:
-        return _encode(image, "WEBP", longest_side, quality=85)
-    side, columns = PICTURES * min(longest_side, MOST_SIDE // PICTURES), planes.columns
-    pictures = [Image.fromarray(np.ascontiguousarray(plane)) for plane in image]
-    for picture in pictures:
-        picture.thumbnail((side // columns, side // columns))
-    return _encode(laid_out(np.stack([np.asarray(picture) for picture in pictures]), columns), "WEBP", side, quality=85)
-
-
-def _encode(pixels: np.ndarray, file_format: str, longest_side: int, **options: Any) -> bytes:
-    from PIL import Image
-
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((min(longest_side, MOST_SIDE),) * 2)
-    buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
-    return buffer.getvalue()

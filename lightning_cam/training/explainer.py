@@ -22,6 +22,7 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Depth, find_depth
 from lightning_cam.resolve.features import FeatureLayer, find_features
+from lightning_cam.resolve.planes import kind_of_planes
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.as_validated import AsValidated, OrSayWhy
 from lightning_cam.training.checks import (
@@ -59,6 +60,7 @@ class ProbeExplainer:
         layers: The target layers.
         depth: Where methods of the whole depth read relevance; None if there is none among the methods.
         features: Where methods of features read them; None if there is none among the methods.
+        planes: What images of five axes consist of: "slice", "frame" or "instance"; else nothing.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -91,11 +93,13 @@ class ProbeExplainer:
         self.layers: list[TargetLayer]
         self.depth: Depth | None
         self.features: FeatureLayer | None
+        self.planes = ""
         self._passes_detach = like is not None and like.passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
             self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
             self.layers, self.depth, self.features = like.layers, like.depth, like.features
+            self.planes = like.planes
             return
         try:
             self._find(module, as_validated)
@@ -121,6 +125,8 @@ class ProbeExplainer:
         needs = frozenset[str]().union(*(method.needs for method in find_methods(self._methods)))
         self.depth = find_depth(module, images, forward=self._forward) if "embedding" in needs else None
         self.layers = layers[-1:] if settings.target_layers is None else layers
+        if images.ndim == 5:
+            self.planes = kind_of_planes(module, images, self._forward, settings.score)
         self.features = None
         if needs & OF_FEATURES:
             is_named = settings.target_layers is not None
@@ -181,7 +187,7 @@ class ProbeExplainer:
     @property
     def found(self) -> FoundLayers:
         """Where the model is explained."""
-        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features)
+        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features, self.planes)
 
     @property
     def names(self) -> list[str]:

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cam import TransformerCAMCallback, explain
+from lightning_cam.timeline.planes import Planes
 from lightning_cam.training.probe import ProbeBatch
 from tests.observed.data import Plain, vit
 from tests.observed.run import fit
@@ -88,13 +89,15 @@ def test_evidence_of_an_instance_is_that_of_a_slow_reference(name):
 def test_the_marked_instance_has_the_evidence(tmp_path):
     callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=15)
     result = fit(made("convolutions", 120), tmp_path, 16, callback)
-    assert not result.off and any("instances of a bag" in text for text in result.said)
+    assert not result.off and any("bags of 6 instances" in text for text in result.said)
     data, model = Bags(12, 2), result.module.model.eval()
     assert (result.looks[-1].probabilities.argmax(1) == data.y).sum() >= 11, "it has not learned"
     maps = explain(model, data.x, "attnlrp", class_idx=data.y).maps["attnlrp"]
     assert maps.shape[:2] == (12, INSTANCES)
     ranked = maps.flatten(2).sum(2).argsort(1, descending=True)
     assert (ranked[:, 0] == data.marked).sum() >= 10  # 2 by chance
+    assert result.runs[0].planes == Planes("instance", INSTANCES, (1, 2, 3, 4, 5, 6))
+    assert (result.looks[-1].evidence["attnlrp"].argmax(1) == data.marked).sum() >= 10
 
 
 def test_a_planted_change_moves_its_instance_alone():
