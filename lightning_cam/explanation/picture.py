@@ -85,7 +85,7 @@ def picture_of_planes(
         chosen = chosen if kind == "instance" else chosen.sort(1).values
         shown = fit_planes(of_planes(pictures, chosen), _TILE)
         words = [
-            [f"{of_pictures[k] + 1} · {shares[row, k]:.0%}".replace("%", " %") for k in of_row]
+            [f"{of_pictures[k] + 1} · {shares[row, k]:.0%}" for k in of_row]
             for row, of_row in enumerate(chosen.tolist())
         ]
         if not columns:

@@ -91,7 +91,10 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
 
 
 def draw_notes(texts: Sequence[str], size: int, width: int) -> Tensor:
-    """Draw each text in as many lines as the longest one needs, (len(texts), h, width) uint8; words are kept whole."""
+    """Draw each text in as many lines as the longest one needs, (len(texts), h, width) uint8, smaller if one is enough."""
+    smaller = size * 3 // 4
+    longest = max(texts, key=len)
+    size = smaller if text_width(longest, smaller) <= width < text_width(longest, size) else size
     wrapped = [wrap(text, size, width) for text in texts]
     most = max(map(len, wrapped))
     lines = [line for of_text in wrapped for line in [*of_text, *[""] * (most - len(of_text))]]

@@ -10,11 +10,12 @@ from torch import Tensor
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.overlay import no_evidence, overlay
 from lightning_cam.render.scale import has_evidence
-from lightning_cam.render.tile import fit, resize, text_on_background, to_uint8
+from lightning_cam.render.tile import BACKGROUND, fit, resize, text_on_background, to_uint8
 
 MOST_PLANES = 16  # that stand side by side in a picture
 _MOST_IN_A_ROW = 3  # of so few planes that they need no second row
 _LEAST_FONT = 9
+_GAP = 2  # pixels between planes
 
 
 def spread(count: int, shown: int) -> Tensor:
@@ -79,9 +80,9 @@ def plane_words(kind: str, number: int, share: float) -> str:
 
     Example:
         >>> plane_words("instance", 5, 0.344), plane_words("slice", 12, 0.0)
-        ('instance 5 · 34 %', 'slice 12')
+        ('instance 5 · 34%', 'slice 12')
     """
-    return f"{kind} {number}" + (f" · {share:.0%}".replace("%", " %") if share > 0 else "")
+    return f"{kind} {number}" + (f" · {share:.0%}" if share > 0 else "")
 
 
 def side_by_side(planes: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def side_by_side(planes: Tensor) -> Tensor:
 
 def fit_planes(planes: Tensor, longest: int) -> Tensor:
     """Resize planes (B, n, 3, H, W), so that the longer side of all of an image, side by side, is about `longest`."""
-    return fit(planes, max(1, longest // _columns(planes.shape[1])))
+    return fit(planes, max(1, longest // _columns(planes.shape[1]) - _GAP))
 
 
 def planes_or_none(planes: Tensor, heat: Tensor) -> Tensor:
@@ -134,6 +135,7 @@ def laid(planes: Tensor, lines: Sequence[Sequence[str]] = ()) -> Tensor:
         size = max(_LEAST_FONT, width // 6)
         texts = torch.stack([text_on_background(draw_lines(of_image, size, width)) for of_image in lines])
         planes = torch.cat([planes, texts], -2)
+    planes = F.pad(planes, (0, _GAP, 0, _GAP), value=BACKGROUND)
     return side_by_side(planes.transpose(-4, -3))
 
 

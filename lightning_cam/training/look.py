@@ -23,7 +23,8 @@ from lightning_cam.training.run_info import RunInfo
 # So that TensorBoard's thumbnails can be read.
 _ROWS = 3  # of the filmstrip
 _TILES = 8  # of a grid
-_NEWEST = {"slice": "at the newest look, shown at all", "instance": "leads at the newest look, whose order this is"}
+# Looks compare where they show the same planes.
+_NEWEST = {"slice": "at the newest look; all show it", "instance": "at the newest look, whose order all have"}
 _UNSEEN = "evidence is elsewhere"  # on a tile of the last block
 # Of the ordinary images of the models in docs/methods.md, one in ten has less in common; in those with a planted mark
 # that only earlier blocks see, most have.
