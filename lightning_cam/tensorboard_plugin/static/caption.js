@@ -17,8 +17,9 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  * @param {Tile} tile
  * @param {ShortNames} shortNames
  * @param {boolean} narrow
+ * @param {string} planes what is said of the slice, frame or instances that it shows
  */
-export function writeCaption(slot, tile, shortNames, narrow) {
+export function writeCaption(slot, tile, shortNames, narrow, planes) {
   const { timeline, lookIndex, imageIndex } = tile;
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
@@ -26,12 +27,13 @@ export function writeCaption(slot, tile, shortNames, narrow) {
   if (tile.caption === "step") {
     const placeText = `step ${formatNumber(step)} · ${formatEpoch(epoch)}`;
     const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
-    setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
+    const told = planes ? [`${placeText} · ${planes}`, `${formatEpoch(epoch)} · ${planes}`, planes] : [placeText, short, formatEpoch(epoch)];
+    setLine(slot.first, shortNames.fitting(told), told[0]);
   }
   else {
-    const overlap = tile.caption === "label" ? "" : timeline.overlapOf(lookIndex, imageIndex);
-    const full = overlap ? `${name} · ${overlap}` : name;
-    setLine(slot.first, overlap ? shortNames.fitting([full, overlap]) : shortNames.first(name), full);
+    const more = tile.caption === "label" ? "" : planes || timeline.overlapOf(lookIndex, imageIndex);
+    const full = more ? `${name} · ${more}` : name;
+    setLine(slot.first, more ? shortNames.fitting([full, more]) : shortNames.first(name), full);
   }
 
   const plain = tile.caption === "label";
@@ -46,14 +48,14 @@ export function writeCaption(slot, tile, shortNames, narrow) {
       setLine(slot.second, `${mark}${shortName}${narrow ? "" : ` · ${percent}`}`, prediction);
     }
   }
-  if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
+  if (plain) setLine(slot.second, planes || `image ${imageIndex + 1}`, "");
   else if (predicted === null) setLine(slot.second, prediction, prediction);
 
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
   slot.figure.setAttribute("aria-current", String(Boolean(tile.current)));
   slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
-  const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
+  const title = [name, planes, plain ? "" : prediction].filter(Boolean).join("\n");
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
 }
 

@@ -2,6 +2,7 @@
 
 import { blockLines, depthContent } from "./depth.js";
 import { context2d, html } from "./dom.js";
+import { chosenWords, planeWords } from "./planes.js";
 import { drawTile, drawingStyle } from "./tiles.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 import { SCALES } from "./state.js";
@@ -33,7 +34,9 @@ export function captionOf(state, timelines, allSteps = false) {
   const other = timelines[timelines.length - 1];
   const beside = state.view === "pair" ? ` · B: ${other.fullName}, ${readable(state.otherMethod ?? state.method ?? "")}${state.otherStep === null ? "" : `, step ${formatNumber(state.otherStep)}`}` : "";
   const scale = `scale ${byDepth ? "common to all tiles" : SCALES[state.scale]}${state.squareRoot ? ", square root" : ""}${state.signed ? ", signed" : ""}`;
-  return `${runs} · ${method} · ${place}${versus}${beside} · ${scale}`;
+  const { planes } = first.probe;
+  const chosen = planes ? ` · ${state.plane === null ? `${planes.kind}s ` : ""}${chosenWords(state, planes)}` : "";
+  return `${runs} · ${method}${chosen} · ${place}${versus}${beside} · ${scale}`;
 }
 
 /**
@@ -84,7 +87,7 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
     small.height = Math.round(side / tile.timeline.aspect);
     drawTile(small, state, timelines, tile, drawing);
     context.drawImage(small, x, y);
-    const [first, second, verdict] = linesFor(tile);
+    const [first, second, verdict] = linesFor(state, tile);
     write(first, x, y + small.height + 3, color("--text"), side, 600);
     write(second, x, y + small.height + 3 + LINE, color(verdict), side);
   });
@@ -94,15 +97,18 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
 
 /**
  * A tile's two lines, and the name of the color of the second.
+ * @param {State} state
  * @param {import("./views.js").Tile} tile
  */
-function linesFor(tile) {
+function linesFor(state, tile) {
   const { timeline, lookIndex, imageIndex, caption } = tile;
+  const planes = planeWords(state, tile);
   if (caption === "block") return [...blockLines(tile), "--muted"];
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
-  const first = caption === "step" ? `${formatNumber(step)} · ${formatEpoch(epoch)}` : timeline.nameOf(imageIndex);
-  if (caption === "label") return [first, `image ${imageIndex + 1}`, "--muted"];
+  const what = caption === "step" ? (planes ? formatEpoch(epoch) : `${formatNumber(step)} · ${formatEpoch(epoch)}`) : timeline.nameOf(imageIndex);
+  if (caption === "label") return [what, planes || `image ${imageIndex + 1}`, "--muted"];
+  const first = planes ? `${what} · ${planes}` : what;
   if (predicted === null || probability === null) return [first, timeline.valueOf(lookIndex, imageIndex), "--muted"];
   const mark = correct === null ? "" : correct ? "✓ " : "✗ ";
   const color = correct === null ? "--muted" : correct ? "--right-text" : "--wrong-text";
