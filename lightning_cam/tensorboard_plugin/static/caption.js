@@ -1,4 +1,4 @@
-// The caption of a tile: its two lines, and what else tells of the prediction.
+// The caption of a tile: its lines, and what else tells of the prediction.
 
 import { setText } from "./dom.js";
 import { formatEpoch, formatNumber, formatPercent } from "./text.js";
@@ -12,7 +12,7 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  */
 
 /**
- * Write a caption's two lines, with short names, and its title, with whole ones; and what else tells of the prediction.
+ * Write a caption's two lines, of images with planes three, with short names, and its title, with whole ones; and what else tells of the prediction.
  * @param {Slot} slot
  * @param {Tile} tile
  * @param {ShortNames} shortNames
@@ -27,13 +27,12 @@ export function writeCaption(slot, tile, shortNames, narrow, planes) {
   if (tile.caption === "step") {
     const placeText = `step ${formatNumber(step)} · ${formatEpoch(epoch)}`;
     const short = `${formatNumber(step)} · ${formatEpoch(epoch)}`;
-    const told = planes ? [`${placeText} · ${planes}`, `${formatEpoch(epoch)} · ${planes}`, planes] : [placeText, short, formatEpoch(epoch)];
-    setLine(slot.first, shortNames.fitting(told), told[0]);
+    setLine(slot.first, shortNames.fitting([placeText, short, formatEpoch(epoch)]), placeText);
   }
   else {
-    const more = tile.caption === "label" ? "" : planes || timeline.overlapOf(lookIndex, imageIndex);
-    const full = more ? `${name} · ${more}` : name;
-    setLine(slot.first, more ? shortNames.fitting([full, more]) : shortNames.first(name), full);
+    const overlap = tile.caption === "label" ? "" : timeline.overlapOf(lookIndex, imageIndex);
+    const full = overlap ? `${name} · ${overlap}` : name;
+    setLine(slot.first, overlap ? shortNames.fitting([full, overlap]) : shortNames.first(name), full);
   }
 
   const plain = tile.caption === "label";
@@ -48,8 +47,11 @@ export function writeCaption(slot, tile, shortNames, narrow, planes) {
       setLine(slot.second, `${mark}${shortName}${narrow ? "" : ` · ${percent}`}`, prediction);
     }
   }
-  if (plain) setLine(slot.second, planes || `image ${imageIndex + 1}`, "");
+  if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
   else if (predicted === null) setLine(slot.second, prediction, prediction);
+
+  slot.third.hidden = !timeline.probe.planes;
+  setLine(slot.third, planes, planes);
 
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));

@@ -50,7 +50,8 @@ export function captionOf(state, timelines, allSteps = false) {
 export function composePicture(state, { timelines, headings, tiles }, columns, size, caption) {
   const rows = Math.ceil(tiles.length / columns);
   const aspect = timelines[0].aspect;
-  const heightOf = (/** @type {number} */ width) => Math.round(width / aspect) + 2 * LINE + GAP;
+  const lines = timelines.some(({ probe }) => probe.planes) ? 3 : 2;
+  const heightOf = (/** @type {number} */ width) => Math.round(width / aspect) + lines * LINE + GAP;
   const widest = Math.sqrt(MOST_PIXELS / Math.max(1, tiles.length)) - GAP;
   const side = Math.max(16, Math.floor(Math.min(size, widest)));
   const cell = heightOf(side);
@@ -87,9 +88,10 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
     small.height = Math.round(side / tile.timeline.aspect);
     drawTile(small, state, timelines, tile, drawing);
     context.drawImage(small, x, y);
-    const [first, second, verdict] = linesFor(state, tile);
+    const [first, second, verdict] = linesFor(tile);
     write(first, x, y + small.height + 3, color("--text"), side, 600);
     write(second, x, y + small.height + 3 + LINE, color(verdict), side);
+    write(planeWords(state, tile), x, y + small.height + 3 + 2 * LINE, color("--muted"), side);
   });
   captionLines.forEach((line, n) => write(line, MARGIN, canvas.height - MARGIN - (captionLines.length - n) * LINE, color("--muted"), width - 2 * MARGIN));
   return canvas;
@@ -97,18 +99,15 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
 
 /**
  * A tile's two lines, and the name of the color of the second.
- * @param {State} state
  * @param {import("./views.js").Tile} tile
  */
-function linesFor(state, tile) {
+function linesFor(tile) {
   const { timeline, lookIndex, imageIndex, caption } = tile;
-  const planes = planeWords(state, tile);
   if (caption === "block") return [...blockLines(tile), "--muted"];
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
-  const what = caption === "step" ? (planes ? formatEpoch(epoch) : `${formatNumber(step)} · ${formatEpoch(epoch)}`) : timeline.nameOf(imageIndex);
-  if (caption === "label") return [what, planes || `image ${imageIndex + 1}`, "--muted"];
-  const first = planes ? `${what} · ${planes}` : what;
+  const first = caption === "step" ? `${formatNumber(step)} · ${formatEpoch(epoch)}` : timeline.nameOf(imageIndex);
+  if (caption === "label") return [first, `image ${imageIndex + 1}`, "--muted"];
   if (predicted === null || probability === null) return [first, timeline.valueOf(lookIndex, imageIndex), "--muted"];
   const mark = correct === null ? "" : correct ? "✓ " : "✗ ";
   const color = correct === null ? "--muted" : correct ? "--right-text" : "--wrong-text";

@@ -69,7 +69,8 @@ export function boxesOf({ x, y, width, height }, count, side) {
  */
 export function drawLine(canvas, text, { x, y, width, height }) {
   const context = context2d(canvas);
-  const size = Math.round(Math.max(LEAST_FONT * (globalThis.devicePixelRatio || 1), Math.min(width / 9, MOST_FONT)));
+  const ratio = canvas.clientWidth ? canvas.width / canvas.clientWidth : globalThis.devicePixelRatio || 1;
+  const size = Math.round(Math.max(LEAST_FONT * ratio, Math.min(width / 9, MOST_FONT)));
   context.font = `${size}px system-ui, sans-serif`;
   const needed = context.measureText(text).width + size;
   if (needed > width || 3 * size > height) return;

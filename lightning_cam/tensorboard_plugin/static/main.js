@@ -243,7 +243,7 @@ export class App {
     const { timelines } = arrangement;
     const [first] = timelines;
     const steps = slideSteps(state, timelines);
-    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, columns: arrangement.headings?.length ?? null });
+    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, threeLines: Boolean(first.probe.planes), columns: arrangement.headings?.length ?? null });
     this.#showMessage();
     this.findings.show(timelines, state.step);
     this.controls.show();

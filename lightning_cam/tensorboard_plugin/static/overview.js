@@ -101,6 +101,8 @@ export class Overview {
     const now = timeline.lookAt(state.step ?? -Infinity);
     const count = turned.reduce((sum, { size }) => sum + size, 0);
     const known = accuracies(timeline).some(Number.isFinite);
+    const { planes } = timeline.probe;
+    const which = planes && state.plane === null ? `, ${planes.kind} with most evidence at the newest look` : planes ? `, ${chosenWords(state, planes)}` : "";
     setText(this.matrixTitle, `Images over epochs, ${readable(state.method ?? "")}${which}${known ? `: ${count === 1 ? "1 flip" : `${formatNumber(count)} flips`} between right and wrong, framed` : ""}`);
     /** @type {Map<number, HTMLCanvasElement>} each image at the size of a cell */
     const small = new Map();
@@ -108,8 +110,6 @@ export class Overview {
       const planes = timeline.probe.planes && [coverPlane(timeline, images[row], state.method)];
       return /** @type {import("./views.js").Tile} */ ({ timeline, lookIndex: lookOf(row, column), imageIndex: images[row], method: state.method, referenceIndex: null, planes });
     };
-    const { planes } = timeline.probe;
-    const which = planes && state.plane === null ? `, ${planes.kind} with most evidence at the newest look` : planes ? `, ${chosenWords(state, planes)}` : "";
     this.matrix.show(
       {
         key: JSON.stringify([timeline.id, timeline.uid, timeline.revision, state.method, state.plane, images, columns.length, STYLE.map((key) => state[key]), Object.values(colors)]),

@@ -29,7 +29,7 @@ export class PlaneSlider {
     setText(this.place, text);
     setText(this.reset, planes.kind === "slice" ? "most evidence" : "all");
     this.reset.title = `${planes.kind === "slice" ? "show of each image the slice with most evidence" : `show all ${planes.kind}s`} (m)`;
-    this.reset.disabled = state.plane === null;
+    this.reset.hidden = state.plane === null;
     this.slider.max = String(planes.numbers.length);
     this.slider.value = String(this.#index);
     this.slider.title = `go through the ${planes.kind}s (, and .)`;

@@ -28,6 +28,7 @@ import { formatNumber } from "./text.js";
  * @property {HTMLElement} bar the one below the image, as long as the predicted class is probable
  * @property {HTMLElement} first the caption's first line
  * @property {HTMLElement} second
+ * @property {HTMLElement} third of images with planes
  * @property {Tile | null} tile
  * @property {ScaledMap | MissingMap | null} map what was drawn of the tile
  * @property {boolean} visible in sight or next to it
@@ -210,15 +211,16 @@ export class TileBoard {
     const pin = html("div", { class: "pin-sign", hidden: true });
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
+    const third = html("div", { class: "third", hidden: true });
     const figure = html(
       "div",
       { class: "tile", role: "button", tabindex: -1 },
       html("div", { class: "picture" }, canvas, strength, pin),
       html("div", { class: "track" }, bar),
-      html("div", { class: "caption" }, first, second),
+      html("div", { class: "caption" }, first, second, third),
     );
     /** @type {Slot} */
-    const slot = { figure, canvas, strength, pin, bar, first, second, tile: null, map: null, visible: false, stale: false };
+    const slot = { figure, canvas, strength, pin, bar, first, second, third, tile: null, map: null, visible: false, stale: false };
     this.#listen(slot);
     this.slots.set(figure, slot);
     this.board.append(figure);
