@@ -178,6 +178,7 @@ export class EnlargedTile {
   /** @param {KeyboardEvent} event */
   #onDialogKey(event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target instanceof HTMLInputElement && event.key.startsWith("Arrow")) return; // the slider's own
     /** @type {Record<string, () => void>} */
     const actions = {
       ArrowLeft: () => this.#turn(-1),
