@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, Method
 from lightning_cam.methods.defaults import DEFAULT, DEFAULTS
+from lightning_cam.model.output import tensors_in
 from lightning_cam.passes.grad_cam import grad_cam_method
 
 
@@ -66,6 +68,25 @@ def as_batch(
         raise ValueError("images: PIL images need preprocess=, a function from an image to a (C, H, W) tensor")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return torch.stack([preprocess(picture.convert("RGB")) for picture in pictures]).to(device)
+
+
+def hint_of_bags(given: object, images: Tensor, forward: Callable[[Tensor], Any]) -> str:
+    """What is to be said, behind why a model is refused, of images that may be a single bag, or features of one."""
+    if isinstance(given, Tensor) and given.ndim == 3:
+        return (
+            "; if these are features of a bag's patches, (B, N, F), they hold no pictures: explain a model that takes "
+            "the patches, (B, N, C, H, W)"
+        )
+    if images.ndim != 4 or len(images) == 1:
+        return ""
+    with torch.no_grad():
+        output = next(tensors_in(forward(images.clone())))
+    if output.ndim > 1 and len(output) > 1:
+        return ""
+    return (
+        f"; the model has one output for {len(images)} images, as of a single bag (N, C, H, W): let it take bags with "
+        "a batch dimension, (B, N, C, H, W), and return one row per bag, (B, classes)"
+    )
 
 
 def as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lightning_cam.explanation.batches import VIEWS, explain_batch, sum_of_calls
 from lightning_cam.explanation.conserved import adds_up, with_next_best
 from lightning_cam.explanation.dense import leading_parts
 from lightning_cam.explanation.explained import Explanation
-from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
+from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods, hint_of_bags
 from lightning_cam.methods import Method
 from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.methods.registry import OF_FEATURES
@@ -35,7 +35,7 @@ from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.planes import kind_of_planes
-from lightning_cam.resolve.refusals import check_model, said_in_words
+from lightning_cam.resolve.refusals import NoPatches, check_model, said_in_words
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ def explain(
     """
     chosen = find_methods(methods)
     check_model(model)
+    given = images
     images = as_batch(model, images, preprocess)
     normalizations = stated_normalizations(preprocess, model)
     if class_idx is not None and not isinstance(class_idx, int):
@@ -136,6 +137,10 @@ def explain(
     )
     try:
         return explain_by(forward=forward or model, parts=parts)
+    except NoPatches as error:
+        with looking(model):
+            hint = hint_of_bags(given, images, forward or model)
+        raise ValueError(f"{error}{hint}") from error
     except NoLogits:
         found = None if score is not None else leading_parts(model, images, forward or model, class_idx, batch_size)
         if found is None:
