@@ -202,7 +202,7 @@ def test_a_record_holds_planes_their_numbers_and_their_evidence(tmp_path):
     assert timeline.images.shape == (3, 6, 16, 16, 3)
     assert np.abs(timeline.images.astype(int) - images_of().movedim(2, -1).numpy()).max() <= 3
     assert timeline.maps["m"].shape == (2, 3, 6, 4, 4) and timeline.maps["coarse"].shape == (2, 3, 3, 4, 4)
-    np.testing.assert_allclose(timeline.maps["m"][1], 20 * planted().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(timeline.maps["m"][1], 20 * planted().numpy(), atol=120 / 254)  # half a step
     np.testing.assert_allclose(timeline.evidence["m"], np.stack([evidence_of(planted())] * 2), atol=1e-5)
     np.testing.assert_allclose(timeline.evidence["coarse"], 0.25, atol=1e-5)  # a quarter is in planes left out
     assert timeline.predictions.tolist() == [[0, 1, 2]] * 2
@@ -249,7 +249,7 @@ def test_the_sink_writes_what_the_look_says(tmp_path):
     sink.write(look)
     sink.close()
     timeline = read_timeline(tmp_path)
-    np.testing.assert_allclose(timeline.maps["m"][0], planted().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(timeline.maps["m"][0], planted().numpy(), atol=6 / 254)
     assert timeline.evidence["m"][0].argmax(1).tolist() == list(BEST)
     assert [timeline.planes.numbers[k] for k in BEST] == [23, 8, 28]
 

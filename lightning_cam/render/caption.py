@@ -91,7 +91,7 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
 
 
 def draw_notes(texts: Sequence[str], size: int, width: int) -> Tensor:
-    """Draw each text in as many lines as the longest needs, smaller if then one will do: (len(texts), h, width) uint8."""
+    """Draw each text in as many lines as the longest needs, smaller if then one will do, (B, h, width) uint8."""
     smaller = size * 3 // 4
     longest = max(texts, key=len)
     size = smaller if text_width(longest, smaller) <= width < text_width(longest, size) else size
