@@ -77,7 +77,7 @@ def picture_of_planes(
     flat = images[:count, :, of_pictures.to(images.device)].transpose(1, 2)  # (count, n, C, H, W)
     mean, std = find_normalization(flat.flatten(0, 1), normalizations)
     pictures = unnormalize(flat.flatten(0, 1).float(), mean, std).unflatten(0, (count, -1)).cpu()
-    columns = []
+    columns: list[Tensor] = []
     for method, heat in heatmaps.items():
         own = spread(heat.shape[1], finest)
         shares = evidence[method][:count, own.to(heat.device)].cpu()
@@ -99,7 +99,7 @@ def _rows(images: int, methods: int) -> int:
     return min(images, _MOST_ROWS, max(1, _MOST_TILES // (methods + 1)))
 
 
-def _sheet(columns: Sequence[Tensor], methods: Sequence[str], lines: Sequence[str], total: int) -> Image.Image:
+def _sheet(columns: list[Tensor], methods: Sequence[str], lines: Sequence[str], total: int) -> Image.Image:
     """The images and the columns of the methods (count, 3, h, w) uint8 under headings, a line under each image."""
     count = len(columns[0])
     tiles = F.pad(pad_width(torch.stack(columns, 1), MIN_WIDTH), (_GAP, 0, 0, 0), value=BACKGROUND)

@@ -1,7 +1,8 @@
 """Slices of volumes, frames of videos or instances of bags that images of a record consist of."""
 
+from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,8 @@ KINDS = ("slice", "frame", "instance")
 _MOST = 2**16
 
 
-class Planes(NamedTuple):
+@dataclass(frozen=True)
+class Planes:
     """What each image of a record consists of, and of which of that there are pictures and maps.
 
     Args:

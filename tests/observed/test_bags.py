@@ -119,5 +119,10 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
 
 
 def test_bags_of_features_are_refused_in_words():
-    with pytest.raises(ValueError, match=r"bags of features \(B, N, F\) hold no pictures"):
-        ProbeBatch.from_batch((torch.zeros(2, 20, 64), torch.arange(2)))
+    for shape in ((2, 20, 64), (20, 64)):
+        with pytest.raises(
+            ValueError, match=r"\(B, N, F\) or \(N, F\), hold no pictures: explain a model that takes the"
+        ):
+            ProbeBatch.from_batch((torch.zeros(shape), torch.arange(len(shape) - 1)))
+    with pytest.raises(ValueError, match=r"\(B, N, F\), they hold no pictures: explain a model that takes the patches"):
+        explain(GatedAttention(64), torch.rand(2, 20, 64), "hirescam")
