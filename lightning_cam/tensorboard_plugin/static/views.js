@@ -164,8 +164,8 @@ function filmstrip(state, timeline) {
   const imageIndex = Math.min(state.image, timeline.count - 1);
   const total = timeline.looks.length;
   const shown = thinned(total, current, MAX_FILMSTRIP);
-  /** @type {Tile[]} */
   const planes = planesOverLooks(timeline, imageIndex, state.method);
+  /** @type {Tile[]} */
   const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current, planes }));
   const thin = shown.length < total ? [`${shown.length} of ${total} looks, evenly spaced`] : [];
   return { tiles, note: [...thin, ...sameOverLooks(state, timeline)].join(". ") };
