@@ -25,7 +25,7 @@ export function decodeBlocks({ names, methods, images, shapes, why = "" }, array
   /** @type {BlockMaps["maps"]} */
   const maps = byName();
   for (const method of methods) {
-    maps[method] = shapes.map(([rows, columns]) => ({ rows, columns, planes: 1, evidence: null, codes: arrays.int8(images * rows * columns), scales: arrays.float32(2 * images) }));
+    maps[method] = shapes.map(([rows, columns]) => ({ rows, columns, codes: arrays.int8(images * rows * columns), scales: arrays.float32(2 * images) }));
   }
   return { names, images, maps, why };
 }

@@ -37,7 +37,7 @@ export function sharesOf(timeline, lookIndex, imageIndex, method) {
   const { planes } = timeline.probe;
   const maps = timeline.looks[lookIndex].maps[method ?? ""];
   if (!planes || !maps?.evidence) return null;
-  const { evidence, planes: ofMap } = maps;
+  const { evidence, planes: ofMap = 1 } = maps;
   return planes.numbers.map((_, k) => evidence[imageIndex * ofMap + planeOfMap(k, planes.numbers.length, ofMap)]);
 }
 
@@ -159,7 +159,8 @@ export function rankWords({ timeline, lookIndex, imageIndex, method }) {
   if (!planes || !maps?.evidence || !shares?.some((value) => value > 0)) return "";
   const ranked = [...shares.keys()].filter((k) => shares[k] > 0).sort((a, b) => shares[b] - shares[a] || a - b);
   const words = ranked.slice(0, FEW).map((k) => `${planes.numbers[k]} (${formatPercent(shares[k])})`);
-  const kept = maps.evidence.subarray(imageIndex * maps.planes, (imageIndex + 1) * maps.planes).reduce((a, b) => a + b, 0);
+  const { evidence, planes: ofMap = 1 } = maps;
+  const kept = evidence.subarray(imageIndex * ofMap, (imageIndex + 1) * ofMap).reduce((a, b) => a + b, 0);
   const left = kept < 0.995 ? `, ${formatPercent(1 - kept)} in ${planes.kind}s that were not kept` : "";
   return `${planes.kind}s by evidence: ${words.join(", ")}${left}`;
 }

@@ -27,8 +27,8 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {number} rows
  * @property {number} columns
  * @property {boolean} [isColor] whether the maps are of colors: red, green and blue from -1 to 1, one after the other
- * @property {number} planes of each map; 1 where images have none
- * @property {Float32Array | null} evidence images × planes: the share of each in what is positive; null without planes
+ * @property {number} [planes] of each map; 1 where images have none
+ * @property {Float32Array | null} [evidence] images × planes: the share of each in what is positive; null without planes
  * @property {Int8Array} codes images × planes (3 if colors) × rows × columns
  * @property {Float32Array} scales images × 2: the largest value and minus the smallest, or 0; NaN where not finite
  */
@@ -312,7 +312,7 @@ export function largestValue(maps, imageIndex, signed) {
  * How many values a map has.
  * @param {QuantizedMaps} maps
  */
-export const sizeOf = ({ rows, columns, isColor, planes }) => (isColor ? 3 : planes) * rows * columns;
+export const sizeOf = ({ rows, columns, isColor, planes = 1 }) => (isColor ? 3 : planes) * rows * columns;
 
 /**
  * The values of one map, raw and signed; all NaN where the map was not finite.

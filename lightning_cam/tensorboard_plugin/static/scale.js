@@ -96,7 +96,7 @@ function scaledMap(state, timelines, tile) {
  * @param {Float32Array} values planes × rows × columns
  * @returns {ScaledMap}
  */
-function laidOut(state, tile, { rows, columns, planes: ofMap }, values) {
+function laidOut(state, tile, { rows, columns, planes: ofMap = 1 }, values) {
   const planes = shownPlanes(state, tile);
   if (!planes.length) return { values, rows, columns };
   const [side, pictures] = [sideOf(planes), tile.timeline.probe.planes?.numbers.length ?? 1];
@@ -226,7 +226,7 @@ export function placeInPlane({ planes, side = 1, rows, columns }, row, column) {
 function cellInMap({ timeline }, maps, map, row, column) {
   if (!map.planes) return row * map.columns + column;
   const place = placeInPlane(map, row, column);
-  const plane = place.plane === undefined ? NaN : planeOfMap(place.plane, timeline.probe.planes?.numbers.length ?? 1, maps.planes);
+  const plane = place.plane === undefined ? NaN : planeOfMap(place.plane, timeline.probe.planes?.numbers.length ?? 1, maps.planes ?? 1);
   return (plane * maps.rows + place.row) * maps.columns + place.column;
 }
 
