@@ -13,6 +13,7 @@ from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.planes import Planes
 from tests.review.conftest import everywhere
 from tests.review.driving import frame_of, go, settle, texts, tiles, view
+from tests.review.test_page_access import axe, violations  # noqa: F401  (a fixture)
 
 SIDE, CELLS = 32, 4
 GRAYS = (40, 80, 120, 160, 200, 240)  # of the planes of each image, so that they are told apart
@@ -281,3 +282,16 @@ def test_nothing_is_cut_off_at_any_width(places, open_page, width):
     box = page.locator("footer .plane-slider button").bounding_box()
     assert box["x"] + box["width"] <= width
     assert json.dumps(texts(page, ".third")).count("slice 13") == 4
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_violation(places, open_page, axe, theme):  # noqa: F811
+    for run, name in (("volume", "slice"), ("bag", "instance")):
+        page = open_page(f"{places['report']}#view=grid&run={run}%2Fcam.lcam&plane=2", color_scheme=theme)
+        page.wait_for_selector(".tile:visible")
+        assert page.get_by_role("slider", name=name, exact=True).count() == 1
+        assert violations(page, axe) == []
+        page.get_by_role("button", name="most evidence" if run == "volume" else "all", exact=True).click()
+        tiles(page).first.click()
+        page.wait_for_selector("dialog[open]")
+        assert violations(page, axe) == []
