@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from lightning_cam import explain
+from lightning_cam.explanation.picture import picture_of_planes
 from lightning_cam.render import Captions, filmstrip, overlay_grid
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.filmstrip import TILE as FILM_TILE
@@ -280,3 +281,21 @@ def test_the_evidence_of_an_explanation_and_its_picture(tmp_path):
     with pytest.raises(ValueError, match="was not computed"):
         explanation.evidence("gradcam")
     assert explanation.save(tmp_path / "bag.png").stat().st_size > 0
+    known = explain(model, bags, "hirescam", class_idx=0, target_layers=explanation.layers)
+    assert known.planes == "" and known.save(tmp_path / "known.png").stat().st_size > 0
+
+
+def test_the_picture_of_a_bag_has_the_ranked_instances_for_each_method():
+    """Of 20 instances the 16 with most evidence, by their shares; the first method gives the order of the images."""
+    grays = torch.arange(20).float() / 20
+    bags = grays.view(1, 1, 20, 1, 1).expand(1, 3, 20, 8, 8)
+    shares = {"a": (torch.arange(20).float() + 1).flip(0)[None] / 210, "b": (torch.arange(20).float() + 1)[None] / 210}
+    none = {name: torch.full((1, 20, 2, 2), 1e-9) for name in shares}
+    sheet = np.asarray(picture_of_planes(bags, [(torch.zeros(3), torch.ones(3))], none, ["x"], shares, "instance"))
+    side, line = 192 // 4 - 2, draw_lines(["5"], 9, 46).shape[-2]
+    top = draw_lines(["image"], 14, 100).shape[-2]
+    for column, order in enumerate((range(20), range(20), range(19, -1, -1))):
+        for n, k in enumerate(list(order)[:16]):
+            y = top + n // 4 * (side + line + 2) + side // 2
+            x = 4 + column * (4 * (side + 2) + 4) + n % 4 * (side + 2) + side // 2
+            assert abs(int(sheet[y, x, 0]) - 255 * k / 20 * (1 if column == 0 else 0.8)) <= 3, (column, n)

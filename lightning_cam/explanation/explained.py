@@ -53,7 +53,8 @@ class Explanation:
         normalizations: What they may have been normalized with: means and standard deviations.
         parts: Which region or object of each image is explained, where the model's output says something of such; the
             logits are then those of the part.
-        planes: What images (B, C, D, H, W) consist of: "slice", "frame" or "instance".
+        planes: What images (B, C, D, H, W) consist of: "slice", "frame" or "instance"; empty where `target_layers` were
+            given that are known, and so nothing was observed.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -184,7 +185,8 @@ class Explanation:
         lines = self._lines(len(images))
         if images.ndim == 5:
             shares = {method: self.evidence(method) for method in heatmaps}
-            return picture_of_planes(images, self.normalizations, heatmaps, lines, shares, self.planes)
+            kind = self.planes or ("frame" if images.shape[1] == 3 else "slice")
+            return picture_of_planes(images, self.normalizations, heatmaps, lines, shares, kind)
         return picture(images, self.normalizations, heatmaps, lines)
 
     def _lines(self, count: int) -> list[str]:
