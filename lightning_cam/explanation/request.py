@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, Method
 from lightning_cam.methods.defaults import DEFAULT, DEFAULTS
-from lightning_cam.model.output import tensors_in
 from lightning_cam.passes.grad_cam import grad_cam_method
 
 
@@ -70,22 +68,13 @@ def as_batch(
     return torch.stack([preprocess(picture.convert("RGB")) for picture in pictures]).to(device)
 
 
-def hint_of_bags(given: object, images: Tensor, forward: Callable[[Tensor], Any]) -> str:
-    """What is to be said, behind why a model is refused, of images that may be a single bag, or features of one."""
-    if isinstance(given, Tensor) and given.ndim == 3:
-        return (
-            "; if these are features of a bag's patches, (B, N, F), they hold no pictures: explain a model that takes "
-            "the patches, (B, N, C, H, W)"
-        )
-    if images.ndim != 4 or len(images) == 1:
-        return ""
-    with torch.no_grad():
-        output = next(tensors_in(forward(images.clone())))
-    if output.ndim > 1 and len(output) > 1:
+def hint_of_features(given: object) -> str:
+    """What is to be said, behind why a model is refused, of images that may be features of a bag."""
+    if not isinstance(given, Tensor) or given.ndim != 3:
         return ""
     return (
-        f"; the model has one output for {len(images)} images, as of a single bag (N, C, H, W): let it take bags with "
-        "a batch dimension, (B, N, C, H, W), and return one row per bag, (B, classes)"
+        "; if these are features of a bag's patches, (B, N, F), they hold no pictures: explain a model that takes "
+        "the patches, (B, N, C, H, W)"
     )
 
 
