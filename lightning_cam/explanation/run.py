@@ -16,7 +16,7 @@ from lightning_cam.explanation.conserved import adds_up, with_next_best
 from lightning_cam.explanation.dense import leading_parts
 from lightning_cam.explanation.explained import Explanation
 from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods, hint_of_features
-from lightning_cam.explanation.single_bag import OfInstances, is_of_one_bag, of_bags
+from lightning_cam.explanation.single_bag import OfBag, OfInstances, is_of_one_bag, of_bags
 from lightning_cam.methods import Method
 from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.methods.registry import OF_FEATURES
@@ -142,10 +142,10 @@ def explain(
     except NoPatches as error:
         if not is_of_one_bag(model, images, forward or model):
             raise NoPatches(f"{error}{hint_of_features(given)}") from error
-        return _explain_bag(explain_by, images, forward or model)
+        return _explain_bag(model, explain_by, images, forward or model)
     except NoLogits:
         if score is None and is_of_one_bag(model, images, forward or model):
-            return _explain_bag(explain_by, images, forward or model)
+            return _explain_bag(model, explain_by, images, forward or model)
         found = None if score is not None else leading_parts(model, images, forward or model, class_idx, batch_size)
         if found is None:
             raise
@@ -153,11 +153,14 @@ def explain(
     return explain_by(forward=forward, parts=parts, class_idx=parts.classes)
 
 
-def _explain_bag(explain_by: Callable[..., Explanation], images: Tensor, forward: Forward) -> Explanation:
+def _explain_bag(
+    model: nn.Module, explain_by: Callable[..., Explanation], images: Tensor, forward: Forward
+) -> Explanation:
     """Explain the one output of a network for all images, which are the instances of a bag, together."""
     run = OfInstances(forward)
     part = explain_by(forward=run, parts=None, batch_size=len(images), are_instances=True)
-    return of_bags([part], images.transpose(0, 1)[None])
+    bag = images.transpose(0, 1)[None]
+    return of_bags([part], bag, kind_of_planes(model, bag, OfBag(run)))
 
 
 def _explain(

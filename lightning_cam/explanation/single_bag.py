@@ -37,6 +37,21 @@ class OfInstances:
         return (output.detach() + (output - output.detach()) / count).expand(count, -1)
 
 
+class OfBag:
+    """A forward of the instances (N, C, H, W) of a bag as one of bags (1, C, N, H, W), or the other way round.
+
+    Args:
+        forward: What is called.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Any]) -> None:
+        self._forward = forward
+
+    def __call__(self, images: Tensor) -> Any:
+        """Call it with the same images in the other form."""
+        return self._forward(images[0].transpose(0, 1) if images.ndim == 5 else images.transpose(0, 1)[None])
+
+
 def is_of_one_bag(model: nn.Module, images: Tensor, forward: Callable[[Tensor], Any]) -> bool:
     """Whether a network has one output for several images, (1, classes) or (classes,): what one more or less leaves."""
     if images.ndim != 4 or len(images) < 2:
@@ -46,12 +61,13 @@ def is_of_one_bag(model: nn.Module, images: Tensor, forward: Callable[[Tensor], 
     return shapes[0] == shapes[1] and len(shapes[0]) in (1, 2) and (len(shapes[0]) == 1 or shapes[0][0] == 1)
 
 
-def of_bags(parts: Sequence[Explanation], bags: Tensor) -> Explanation:
+def of_bags(parts: Sequence[Explanation], bags: Tensor, planes: str) -> Explanation:
     """Explanations of the instances of each bag as one of the bags.
 
     Args:
         parts: One for each bag, of its N instances, all for the same class.
         bags: (B, C, N, H, W), what was explained.
+        planes: What they consist of, see `kind_of_planes`.
     """
     first = parts[0]
 
@@ -74,5 +90,5 @@ def of_bags(parts: Sequence[Explanation], bags: Tensor) -> Explanation:
         unknown=frozenset[str]().union(*(part.unknown for part in parts)),
         block_maps={},
         images=bags,
-        planes="instance",
+        planes=planes,
     )

@@ -302,9 +302,10 @@ def _planes(images: Tensor, layers: Sequence[TargetLayer], embedding: TargetLaye
     if images.ndim == 4:
         return None
     places = [*layers, *([] if embedding is None else [embedding])]
-    finest = max((place.layout.grid_size[0] for place in places if len(place.layout.grid_size) == 3), default=1)
-    chosen = spread(images.shape[2], min(finest, images.shape[2], MOST_KEPT))
-    return Planes(kind, images.shape[2], tuple((chosen + 1).tolist()))
+    grids, count = [place.layout.grid_size for place in places], images.shape[2]
+    finest = max((grid[0] for grid in grids if len(grid) == 3), default=count)  # instances may have grids of their own
+    chosen = spread(count, min(finest, count, MOST_KEPT))
+    return Planes(kind, count, tuple((chosen + 1).tolist()))
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_cam import TransformerCAMCallback, explain
 from lightning_cam.timeline.planes import Planes
 from lightning_cam.training.probe import ProbeBatch
-from tests.observed.data import Plain, vit
+from tests.observed.data import Base, Plain, vit
 from tests.observed.run import fit
 from tests.training import compare
 
@@ -116,6 +117,63 @@ def test_a_planted_change_moves_its_instance_alone():
 def test_training_is_the_same_bit_for_bit(tmp_path):
     make = {"train_loader": lambda: made("transformer")[1], "val_loader": lambda: made("transformer")[2]}
     compare(tmp_path, make=lambda: made("transformer")[0], max_epochs=1, **make)
+
+
+class OfOneBag(nn.Module):
+    """Takes a bag (N, C, H, W), as CLAM does, and returns (1, classes) or (classes,)."""
+
+    def __init__(self, encoder, is_flat=False):
+        super().__init__()
+        self.encoder, self.pool, self.is_flat = encoder, GatedAttention(48), is_flat
+
+    def forward(self, bag):
+        logits = self.pool(self.encoder(bag)[None])
+        return logits[0] if self.is_flat else logits
+
+
+class OneByOne(Base):
+    def loss(self, batch):
+        bags, labels = batch
+        logits = self.model(bags.squeeze(0))
+        return F.cross_entropy(logits[None] if logits.ndim == 1 else logits, labels)
+
+
+def one_by_one(name="convolutions", count=18, is_flat=False):
+    torch.manual_seed(0)
+    loaders = DataLoader(Bags(count, 1), 1, shuffle=True), DataLoader(Bags(12, 2), 1)
+    return OneByOne(OfOneBag(ENCODERS[name](), is_flat)), *loaders
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_a_single_bag_has_the_maps_that_it_has_in_a_batch(name, is_flat):
+    one, many = one_by_one(name, is_flat=is_flat)[0].model.eval(), made(name)[0].model.eval()
+    many.load_state_dict(one.state_dict())
+    bag = Bags(2, 1).x[0]
+    single, batch = (explain(model, x, "attnlrp", class_idx=1) for model, x in ((one, bag), (many, bag[None])))
+    assert_close(single.maps, batch.maps)
+    assert_close(single.conservation, batch.conservation)
+    assert_close(single.logits, batch.logits)
+    assert single.planes == "instance" and torch.equal(single.images, batch.images)
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_a_training_that_takes_bags_one_by_one(tmp_path, is_flat):
+    callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=4)
+    result = fit(one_by_one(count=60, is_flat=is_flat), tmp_path, 5, callback)
+    assert not result.off and result.probe.images.shape == (12, 3, INSTANCES, SIDE, SIDE)
+    look = result.looks[-1]
+    assert (look.probabilities.argmax(1) == result.runs[0].labels).sum() >= 11, "it has not learned"
+    many = OfBags(result.module.model.encoder)
+    many.load_state_dict(result.module.model.state_dict())
+    expected = explain(many.eval(), result.probe.images.transpose(1, 2), "attnlrp", class_idx=result.runs[0].labels)
+    assert_close(look.maps["attnlrp"], expected.maps["attnlrp"].flatten(1, 2), rtol=1e-4, atol=1e-6)
+    assert_close(look.evidence["attnlrp"], expected.evidence("attnlrp"), rtol=1e-4, atol=1e-6)
+
+
+def test_training_one_by_one_is_the_same_bit_for_bit(tmp_path):
+    make = {"train_loader": lambda: one_by_one()[1], "val_loader": lambda: one_by_one()[2]}
+    compare(tmp_path, make=lambda: one_by_one()[0], max_epochs=1, **make)
 
 
 def test_bags_of_features_are_refused_in_words():
