@@ -56,8 +56,13 @@ def is_of_one_bag(model: nn.Module, images: Tensor, forward: Callable[[Tensor], 
     """Whether a network has one output for several images, (1, classes) or (classes,): what one more or less leaves."""
     if images.ndim != 4 or len(images) < 2:
         return False
-    with looking(model), torch.no_grad():
-        shapes = [next(tensors_in(forward(some.clone()))).shape for some in (images, images[1:])]
+    try:
+        with looking(model), torch.no_grad():
+            shapes = [next(tensors_in(forward(some.clone()))).shape for some in (images, images[1:])]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever a model raises that takes no other number of images
+        return False
     return shapes[0] == shapes[1] and len(shapes[0]) in (1, 2) and (len(shapes[0]) == 1 or shapes[0][0] == 1)
 
 
