@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_cam.render.caption import Captions, draw_headings
+from lightning_cam.render.caption import Captions, draw_headings, draw_notes
 from lightning_cam.render.grid import colors_or_none, evidence_or_none, said_missing
 from lightning_cam.render.outline import PREDICTED, TRUE, outlined
+from lightning_cam.render.planes import fit_planes, laid, planes_or_none
 from lightning_cam.render.scale import scale_common, to_colors
 from lightning_cam.render.tile import (
     BACKGROUND,
@@ -23,6 +24,7 @@ from lightning_cam.render.tile import (
 
 TILE = 168  # pixels of the longer side of an image in the filmstrip
 FONT_SIZE = 34  # 8 pixels where TensorBoard shows 3 rows of 7 tiles in 300 x 215 pixels
+NOTE_SIZE = 20  # of words that need not be read in a thumbnail
 GAP = 3
 
 
@@ -38,6 +40,7 @@ def filmstrip(
     truth: Tensor | None = None,
     predicted: Tensor | None = None,
     missing: str = "",
+    notes: Sequence[str] = (),
 ) -> Tensor:
     """Draw how the maps of each image evolve: the image first, then its overlays in the order of time.
 
@@ -45,8 +48,8 @@ def filmstrip(
     the value on that scale: a quarter of the row's largest value has half of the full color.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
-        maps: (T, B, h, w) raw signed relevance, or (T, B, 3, h, w) colors from -1 to 1.
+        images: (B, 3, H, W) in [0, 1]. Or (B, n, 3, H, W), n planes that are drawn side by side.
+        maps: (T, B, h, w) raw signed relevance, of planes (T, B, n, h, w), or (T, B, 3, h, w) colors from -1 to 1.
         columns: T headings, such as `epoch 3`, of one line or several.
         captions: The names of the classes.
         preds: (T, B) predicted classes, negative where nothing was predicted.
@@ -55,6 +58,7 @@ def filmstrip(
         truth: (B, h, w) bool, drawn in outline: what is true of the image's places.
         predicted: (T, B, h, w) bool, likewise: what was predicted at each look.
         missing: What is said in place of a map where `preds` is negative, as there was nothing to explain.
+        notes: A few words under each image, or none.
 
     Returns:
         (3, H', W') uint8.
@@ -66,25 +70,32 @@ def filmstrip(
         raise ValueError(
             f"columns: expected a heading for each of {len(maps)} looks, got {len(columns)}: {list(columns)}"
         )
-    images = fit(images, TILE)
-    if maps.ndim == 5:
-        looks = colors_or_none(images, to_colors(maps))
+    if images.ndim == 5:
+        images = fit_planes(images, TILE)
+        scaled = scale_common(maps.flatten(2, 3)).unflatten(2, maps.shape[2:4])  # the planes of an image share a scale
+        looks, images = laid(planes_or_none(images, scaled.sqrt())), laid(to_uint8(images))
     else:
-        looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
-    looks = said_missing(looks, images, preds, missing)
-    first = to_uint8(images)
+        images = fit(images, TILE)
+        if maps.ndim == 5:
+            looks = colors_or_none(images, to_colors(maps))
+        else:
+            looks = evidence_or_none(images, scale_common(maps).sqrt())  # weak cells show, order and scale stay
+        looks, images = said_missing(looks, images, preds, missing), to_uint8(images)
     if truth is not None:
-        first = outlined(first, truth, TRUE)
+        images = outlined(images, truth, TRUE)
         looks = outlined(looks.flatten(0, 1), truth.repeat(len(looks), 1, 1), TRUE).view_as(looks)
     if predicted is not None:
         looks = outlined(looks.flatten(0, 1), predicted.flatten(0, 1), PREDICTED).view_as(looks)
-    pictures = pad_width(torch.cat([first[None], looks]), MIN_WIDTH)
+    pictures = pad_width(torch.cat([images[None], looks]), MIN_WIDTH)
     width = pictures.shape[-1] - 4
     text = captions.prediction(preds, probs, FONT_SIZE, width)
     under_first = torch.zeros_like(text[0])
     if labels is not None:
         label = captions.label(labels, FONT_SIZE, width)
         under_first = F.pad(label, (0, 0, 0, text.shape[-2] - label.shape[-2]))
+    if any(notes):
+        said = draw_notes(notes, NOTE_SIZE, width)
+        text, under_first = F.pad(text, (0, 0, 0, said.shape[-2])), torch.cat([under_first, said], -2)
     neutral = frame_colors(preds[0], None)
     right = None if labels is None else captions.right(preds, labels)
     colors = torch.cat([neutral[None], frame_colors(preds, labels, right)])

@@ -117,10 +117,12 @@ def find_layers_and_views(
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
     picks: bool = True,
+    are_instances: bool = False,
 ) -> tuple[list[TargetLayer], SeveralViews | None]:
     """Find the target layers, and with them the calls of a network that runs several times.
 
-    `picks` says whether of several outputs the logits are wanted, and not all.
+    `picks` says whether of several outputs the logits are wanted, and not all; `are_instances` whether the images are
+    those of one bag, which a head combines.
 
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
@@ -148,7 +150,7 @@ def find_layers_and_views(
         if named is not None:
             searches = layouts(model, found.run, found.images, found.trace, _calls(found.trace, named))
             return [_settled(search, found) for search in searches], found.views
-        searches = _searches(model, found.run, found.images, found.trace, which)
+        searches = _searches(model, found.run, found.images, found.trace, which, are_instances)
         first = _settled(searches[0], found)
         if found.trace.quantized:
             _log.warning(
@@ -162,7 +164,12 @@ def find_layers_and_views(
 
 
 def _searches(
-    model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, which: str
+    model: nn.Module,
+    run: Callable[[Tensor], Any],
+    images: Tensor,
+    trace: Trace,
+    which: str,
+    are_instances: bool,
 ) -> list[LayoutSearch]:
     """The layouts of the last block whose tokens are the image, its default layer's first; if none, of the last one."""
     if not any(mixing.output.requires_grad for mixing in trace.mixings):
@@ -181,7 +188,7 @@ def _searches(
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
     except ValueError:
-        if (plane_map := _map_of_planes(model, run, images, trace)) is None:
+        if (plane_map := _map_of_planes(model, run, images, trace, are_instances)) is None:
             raise
         return [plane_map]
     for tried, block in enumerate(blocks):
@@ -197,16 +204,20 @@ def _searches(
     if map_of_all is not None:
         return [_as_map(layouts(model, run, images, trace, [map_of_all])[0], trace)]
     # The blocks may mix the instances of a bag, whose places only the convolutions before them know.
-    plane_map = _map_of_planes(model, run, images, trace)
+    plane_map = _map_of_planes(model, run, images, trace, are_instances)
     return last if plane_map is None else [plane_map]
 
 
-def _map_of_planes(model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace) -> LayoutSearch | None:
+def _map_of_planes(
+    model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, are_instances: bool
+) -> LayoutSearch | None:
     """The layout of the last map of convolutions that each plane goes through by itself; None if there is none."""
-    call = last_map_of_planes(trace, images)
+    call = last_map_of_planes(trace, images) if images.ndim == 5 or are_instances else None
     if call is None:
         return None
     (search,) = layouts(model, run, images, trace, [call])
+    if images.ndim == 4:
+        return _as_map(search, trace)
     if search.answer is None:  # no mask reaches single cells of so deep a map, but planes that follow one another do
         search.answer = plane_by_plane(run, images, call)
     return search

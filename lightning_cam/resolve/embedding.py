@@ -62,7 +62,9 @@ def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
 def _found(model: nn.Module, search: Search, image_size: tuple[int, ...]) -> Iterator[TargetLayer]:
     run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
-    if last_map_of_planes(trace, base) is not None:  # instances of a bag are mixed, not the places in them
+    if (
+        base.ndim == 5 and last_map_of_planes(trace, base) is not None
+    ):  # instances of a bag are mixed, not the places in them
         return
     passes = [call for call in gates(trace, base, before=first) if not _has_pooled(call.output)]
     maps = [call for call in passes if is_map(call, trace, BATCH)]
