@@ -209,7 +209,7 @@ def _explain(
     needs = frozenset[str]().union(*(method.needs for method in chosen))
     if "embedding" in needs and depth is None:
         with said_in_words(model):
-            depth = Depth(find_embedding(model, images, forward=calls))
+            depth = Depth(find_embedding(model, images, forward=calls, are_instances=are_instances))
     embedding, blocks = (None, ()) if depth is None else (depth.embedding, depth.blocks)
     if needs & OF_FEATURES and features is None:
         with said_in_words(model):

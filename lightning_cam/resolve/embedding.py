@@ -24,7 +24,13 @@ _MOST_SEARCHES = 3  # for a layout that is not that of a convolution
 PIXELS = ""  # name of the place where no tokens begin before the first attention: the images themselves
 
 
-def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tensor], Any] | None = None) -> TargetLayer:
+def find_embedding(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    forward: Callable[[Tensor], Any] | None = None,
+    are_instances: bool = False,
+) -> TargetLayer:
     """Find the last layer before the first token mixing that all information about an image passes through.
 
     In a plain vision transformer that is the patch embedding, in a hierarchical one that of the finest grid, in a
@@ -36,6 +42,7 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
         model: The module whose submodules are searched, in any mode; left untouched.
         images: (B, C, H, W), normalized, on the model's device, of whose shape, dtype and range the noise is.
         forward: What to call with the images; by default `model`.
+        are_instances: Whether the images are those of one bag, which a head combines.
 
     Returns:
         The layer and its layout; where there is none, one named `PIXELS` with the layout of the images.
@@ -49,12 +56,16 @@ def find_embedding(model: nn.Module, images: Tensor, *, forward: Callable[[Tenso
     with ExitStack() as stack:
         for context in (looking(model), torch.enable_grad(), jittered(model)):
             stack.enter_context(context)
-        return embedding_in(model, Search.of(model, images, model if forward is None else forward))
+        return embedding_in(model, Search.of(model, images, model if forward is None else forward), are_instances)
 
 
-def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
+def embedding_in(model: nn.Module, search: Search, are_instances: bool = False) -> TargetLayer:
     """The layer that `find_embedding` returns, of a model that was seen at work."""
-    found = next(_found(model, search, tuple(search.images.shape[2:])), None)
+    in_a_bag = search.images.ndim == 5 or are_instances
+    found = None
+    if not in_a_bag or last_map_of_planes(search.trace, search.images) is None:
+        found = next(_found(model, search, tuple(search.images.shape[2:])), None)
+    # Else convolutions make a vector of each instance: these are mixed, not places in them, so that no tokens begin.
     size = search.image_size
     return found or TargetLayer(PIXELS, nn.Identity(), TokenLayout("NCHW" if len(size) == 2 else "B C D H W", size))
 
@@ -62,10 +73,6 @@ def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
 def _found(model: nn.Module, search: Search, image_size: tuple[int, ...]) -> Iterator[TargetLayer]:
     run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
-    if (
-        base.ndim == 5 and last_map_of_planes(trace, base) is not None
-    ):  # instances of a bag are mixed, not the places in them
-        return
     passes = [call for call in gates(trace, base, before=first) if not _has_pooled(call.output)]
     maps = [call for call in passes if is_map(call, trace, BATCH)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):

@@ -22,6 +22,7 @@ from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Depth, find_depth
+from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.planes import kind_of_planes
 from lightning_cam.resolve.refusals import NoGradient
@@ -128,7 +129,11 @@ class ProbeExplainer:
         )
         self._forward = views or SeveralViews.of(module, images, forward)
         needs = frozenset[str]().union(*(method.needs for method in find_methods(self._methods)))
-        self.depth = find_depth(module, images, forward=self._forward) if "embedding" in needs else None
+        self.depth = None
+        if "embedding" in needs and self._is_bag:
+            self.depth = Depth(find_embedding(module, images, forward=self._forward, are_instances=True))
+        elif "embedding" in needs:
+            self.depth = find_depth(module, images, forward=self._forward)
         self.layers = layers[-1:] if settings.target_layers is None else layers
         if self._probe.images.ndim == 5:
             whole, forward = (self._probe.images[:1], OfBag(forward)) if self._is_bag else (images, self._forward)
@@ -342,7 +347,7 @@ class ProbeExplainer:
                 bag.transpose(0, 1),
                 methods,
                 target_layers=self.layers,
-                depth=None if self.depth is None else Depth(self.depth.embedding),
+                depth=self.depth,
                 forward=self._forward,
                 batch_size=len(bag[0]),
                 class_idx=class_idx[row].expand(len(bag[0])) if isinstance(class_idx, Tensor) else class_idx,
