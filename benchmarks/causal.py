@@ -53,6 +53,7 @@ from lightning_cam.metrics import (
 )
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve import TargetLayer
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.embedding import find_embedding
 
 LAST_TWO = "hirescam, last two blocks"
@@ -124,7 +125,7 @@ def _maps(
     name = "hirescam" if method == LAST_TWO else method
     try:
         found = explain(
-            model, images, name, class_idx=classes, target_layers=at, embedding=embedding, batch_size=len(images)
+            model, images, name, class_idx=classes, target_layers=at, depth=Depth(embedding), batch_size=len(images)
         )
     except DoesNotApply:
         return None

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks.cost import peak_memory, seconds_of
 from lightning_cam import METHODS, ProbeBatch, TargetLayer, TokenLayout, explain, find_target_layers
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.history import History
 from lightning_cam.training.look import measure
@@ -129,7 +130,7 @@ def _contenders(
                 methods,
                 class_idx=classes,
                 target_layers=layers,
-                embedding=embedding,
+                depth=Depth(embedding),
                 batch_size=batch_size,
             )
             for name in methods:
@@ -179,7 +180,7 @@ def _look(
     worker = SinkWorker([sink], run, capacity=1000)
 
     def look() -> None:
-        explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers, embedding=embedding)
+        explanation = explain(model, probe.images, class_idx=probe.labels, target_layers=layers, depth=Depth(embedding))
         step = len(steps)
         steps.append(step)
         worker.submit(measure(explanation, probe, history, name="cam", step=step, epoch=step))

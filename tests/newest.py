@@ -54,6 +54,7 @@ NEWEST = {
     "example alone",
     "tests/test_examples_libraries.py::test_the_example_runs_and_is_explained[monai_vit]": "MONAI is for the example "
     "alone",
+    "tests/observed/test_bags_of_packages.py::*": "MONAI and torchmil are packages of the tests alone",
     "tests/test_examples_notebooks.py::test_the_notebook_runs[*]": "what runs notebooks is not in that environment",
     "tests/test_readme.py::test_each_command_and_each_line_of_code_runs": "TensorBoard 2.12 wants an older setuptools "
     "than the one that builds this package",

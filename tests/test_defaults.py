@@ -11,6 +11,7 @@ from torch import nn
 from lightning_cam import METHODS, TransformerCAMCallback, explain, find_target_layers
 from lightning_cam.metrics import deletion_auc, insertion_auc, shared_evidence
 from lightning_cam.render import Captions, overlay_grid
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.training.checks import gain_over_chance, with_control
 from lightning_cam.training.look import Look
@@ -73,9 +74,9 @@ def test_memory_is_kept_low_by_a_quarter_of_the_images_at_a_time() -> None:
     sizes: list[int] = []
     embedding, found = find_embedding(model, images), find_target_layers(model, images, target_layers="blocks.2.norm1")
     handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
-    explain(model, images, target_layers=found, embedding=embedding)
+    explain(model, images, target_layers=found, depth=Depth(embedding))
     explain(model, images, "hirescam", target_layers=found)
-    explain(model, images[:3], target_layers=found, embedding=embedding)
+    explain(model, images[:3], target_layers=found, depth=Depth(embedding))
     handle.remove()
     assert sizes == [2, 4, 4, 8, 2, 3]  # a blank image first
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cam import explain
-from lightning_cam.resolve.depth import find_depth
+from lightning_cam.resolve.depth import Depth, find_depth
 from tests.models import class_token_vit, swin
 
 
@@ -94,8 +94,8 @@ def test_maps_are_on_each_blocks_own_grid_and_the_others_stay_as_they_are(make, 
     model, images = make(), torch.randn(5, 3, side, side)
     depth = find_depth(model, images)
     methods = ["attnlrp", "hirescam"]
-    alone = explain(model, images, methods, embedding=depth.embedding, class_idx=1)
-    both = explain(model, images, methods, embedding=depth.embedding, class_idx=1, blocks=depth.blocks)
+    alone = explain(model, images, methods, depth=Depth(depth.embedding), class_idx=1)
+    both = explain(model, images, methods, depth=depth, class_idx=1)
     assert alone.block_maps == {} and list(both.block_maps) == ["attnlrp"]
     assert [tuple(maps.shape) for maps in both.block_maps["attnlrp"]] == [(5, *shape) for shape in shapes]
     for method in methods:
@@ -111,7 +111,7 @@ def test_relevance_goes_on_from_stage_to_stage() -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1, 0.2)
     depth = find_depth(model, images)
-    explanation = explain(model, images, "attnlrp", class_idx=1, embedding=depth.embedding, blocks=depth.blocks)
+    explanation = explain(model, images, "attnlrp", class_idx=1, depth=depth)
     total = sum(maps.sum((1, 2)) for maps in explanation.block_maps["attnlrp"])
     torch.testing.assert_close(total, explanation.maps["attnlrp"].sum((1, 2)), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(total, explanation.scores - model.fc.bias[1], rtol=1e-3, atol=1e-5)
@@ -128,7 +128,7 @@ def test_what_is_written_into_has_no_maps() -> None:
     model, images = class_token_vit(), torch.randn(2, 3, 32, 32)
     model.blocks[0].__class__ = WritesIntoItsInput
     depth = find_depth(model, images)
-    explanation = explain(model, images, "attnlrp", embedding=depth.embedding, blocks=depth.blocks)
+    explanation = explain(model, images, "attnlrp", depth=depth)
     assert len(depth.blocks) == 3 and explanation.block_maps == {} and explanation.maps["attnlrp"].any()
     model.blocks[1].__class__ = WritesIntoItsInput
     (why,) = found(model, 32)

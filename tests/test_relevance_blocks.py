@@ -24,7 +24,7 @@ AVERAGE = {"class_token": False, "global_pool": "avg"}
 
 def reads_of(model: nn.Module, images: Tensor, method: str = "attnlrp", **options: object) -> list[Tensor]:
     depth = find_depth(model, images[:1])
-    explanation = explain(model, images, method, embedding=depth.embedding, blocks=depth.blocks, **options)
+    explanation = explain(model, images, method, depth=depth, **options)
     return explanation.block_maps[method]
 
 
@@ -50,7 +50,7 @@ def test_all_that_is_read_is_the_map_of_the_whole_depth(options: dict[str, objec
     nn.init.zeros_(model.patch_embed.proj.bias)
     images = torch.randn(3, 3, 24, 24)
     depth = find_depth(model, images)
-    explanation = explain(model, images, "attnlrp", class_idx=2, embedding=depth.embedding, blocks=depth.blocks)
+    explanation = explain(model, images, "attnlrp", class_idx=2, depth=depth)
     reads = explanation.block_maps["attnlrp"]
     torch.testing.assert_close(sum(reads), explanation.maps["attnlrp"], **CLOSE)
     assert bool(reads[-1].any()) == bool(options)  # behind the last block a class token is all that is read
@@ -61,7 +61,7 @@ def test_what_position_embeddings_and_biases_bring_is_the_difference() -> None:
     images = torch.randn(3, 3, 24, 24)
     depth = find_depth(model, images)
     layers = find_target_layers(model, images)
-    explanation = explain(model, images, "attnlrp", class_idx=2, embedding=depth.embedding, blocks=depth.blocks)
+    explanation = explain(model, images, "attnlrp", class_idx=2, depth=depth)
     with looking(model):
         at_patches = capture(model, images, layers, class_idx=2, embedding=depth.embedding, rules=["attnlrp"]).embedding
     assert at_patches is not None

@@ -27,6 +27,7 @@ from lightning_cam.model.classifier import classifier_of
 from lightning_cam.observe.views import SeveralViews
 from lightning_cam.render import has_evidence, shown_name, to_colors
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.training.checks import CONTROL
@@ -86,9 +87,9 @@ class Explainer:
         return self._found[0]
 
     @cached_property
-    def embedding(self) -> TargetLayer:
+    def depth(self) -> Depth:
         """Where methods of the whole depth read relevance."""
-        return find_embedding(self.model.module, self._blank, forward=self._found[1])
+        return Depth(find_embedding(self.model.module, self._blank, forward=self._found[1]))
 
     @cached_property
     def features(self) -> FeatureLayer:
@@ -106,7 +107,7 @@ class Explainer:
             self.methods,
             class_idx=self.class_idx,
             target_layers=layers,
-            embedding=self.embedding if "embedding" in needs else None,
+            depth=self.depth if "embedding" in needs else None,
             features=self.features if needs & OF_FEATURES else None,
             forward=self._found[1],
             aug_smooth=self.aug_smooth,

@@ -30,7 +30,7 @@ from lightning_cam.observe.views import SeveralViews, View
 from lightning_cam.passes.blank import blank_pass
 from lightning_cam.passes.method_inputs import MethodInputs
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
-from lightning_cam.resolve.depth import Block
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.layout import TokenLayout
@@ -55,8 +55,7 @@ def explain(
     batch_size: int | None = None,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
-    embedding: TargetLayer | None = None,
-    blocks: Sequence[Block] = (),
+    depth: Depth | None = None,
     features: FeatureLayer | None = None,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
     parts: Parts | None = None,
@@ -89,8 +88,8 @@ def explain(
             is that of the plain view.
         eigen_smooth: Use the first principal component of the weighted activations instead of their sum, in
             methods that weight activations.
-        embedding: Where methods of the whole depth read relevance; by default found by `find_embedding`.
-        blocks: Those behind the embedding, from `find_depth`, to be told what each of them reads.
+        depth: Where methods of the whole depth read relevance, from `find_depth`; if it names blocks, the explanation
+            tells what each of them reads. By default the embedding is found, and no block is told.
         features: Where methods of features read them; by default found by `find_features`, the last of named layers.
         preprocess: From a PIL image to what the model takes, (C, H, W), such as torchvision's `weights.transforms()`.
         parts: Which part of each image `forward` returns the logits of; by default found where the model segments.
@@ -128,8 +127,7 @@ def explain(
         batch_size=batch_size,
         aug_smooth=aug_smooth,
         eigen_smooth=eigen_smooth,
-        embedding=embedding,
-        blocks=blocks,
+        depth=depth,
         features=features,
         normalizations=normalizations,
     )
@@ -157,8 +155,7 @@ def _explain(
     batch_size: int | None,
     aug_smooth: bool,
     eigen_smooth: bool,
-    embedding: TargetLayer | None,
-    blocks: Sequence[Block],
+    depth: Depth | None,
     features: FeatureLayer | None,
     normalizations: Sequence[Statistics],
     parts: Parts | None,
@@ -183,9 +180,10 @@ def _explain(
     if not any(method.asks_score for method in chosen):
         score = score or no_score
     needs = frozenset[str]().union(*(method.needs for method in chosen))
-    if "embedding" in needs and embedding is None:
+    if "embedding" in needs and depth is None:
         with said_in_words(model):
-            embedding = find_embedding(model, images, forward=calls)
+            depth = Depth(find_embedding(model, images, forward=calls))
+    embedding, blocks = (None, ()) if depth is None else (depth.embedding, depth.blocks)
     if needs & OF_FEATURES and features is None:
         with said_in_words(model):
             features = find_features(model, images, layers[-1], forward=calls, is_named=bool(given))

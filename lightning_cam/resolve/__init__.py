@@ -22,6 +22,7 @@ from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.measure import LayoutSearch, layouts
 from lightning_cam.resolve.refusals import check_model, nothing_seen
 from lightning_cam.resolve.search import BATCH, Search
+from lightning_cam.resolve.volumes import plane_by_plane
 from lightning_cam.resolve.watch import Call, Trace, strangers_in
 
 _log = logging.getLogger(__name__)
@@ -170,11 +171,10 @@ def _searches(
     last: list[LayoutSearch] = []
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
-    except ValueError:  # of a bag whose images go through convolutions, only instances are mixed
-        plane_map = last_map_of_planes(trace, images)
-        if plane_map is None:
+    except ValueError:
+        if (plane_map := _map_of_planes(model, run, images, trace)) is None:
             raise
-        return layouts(model, run, images, trace, [plane_map])
+        return [plane_map]
     for tried, block in enumerate(blocks):
         others = block.norms[1:] if which == "all" else [block.before] if block.before else []
         searches = layouts(model, run, images, trace, [block.norms[0], *others])
@@ -185,7 +185,22 @@ def _searches(
             break
         if tried == _MOST_BLOCKS:
             break
-    return last if map_of_all is None else [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
+    if map_of_all is not None:
+        return [_as_map(layouts(model, run, images, trace, [map_of_all])[0])]
+    # The blocks may mix the instances of a bag, whose places only the convolutions before them know.
+    plane_map = _map_of_planes(model, run, images, trace)
+    return last if plane_map is None else [plane_map]
+
+
+def _map_of_planes(model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace) -> LayoutSearch | None:
+    """The layout of the last map of convolutions that each plane goes through by itself; None if there is none."""
+    call = last_map_of_planes(trace, images)
+    if call is None:
+        return None
+    (search,) = layouts(model, run, images, trace, [call])
+    if search.answer is None:  # no mask reaches single cells of so deep a map, but planes that follow one another do
+        search.answer = plane_by_plane(run, images, call)
+    return search
 
 
 def _as_map(search: LayoutSearch) -> LayoutSearch:

@@ -11,7 +11,7 @@ from lightning_cam.model.private import averages_over_places
 from lightning_cam.model.untouched import looking
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.extent import extent_of
-from lightning_cam.resolve.gates import gates, is_map
+from lightning_cam.resolve.gates import gates, is_map, last_map_of_planes
 from lightning_cam.resolve.graph import ancestors
 from lightning_cam.resolve.jitter import jittered
 from lightning_cam.resolve.layout import TokenLayout
@@ -62,6 +62,8 @@ def embedding_in(model: nn.Module, search: Search) -> TargetLayer:
 def _found(model: nn.Module, search: Search, image_size: tuple[int, ...]) -> Iterator[TargetLayer]:
     run, base, trace = search.run, search.images, search.trace
     first = min((mixing.time for mixing in trace.mixings if mixing.output.requires_grad), default=0)
+    if last_map_of_planes(trace, base) is not None:  # instances of a bag are mixed, not the places in them
+        return
     passes = [call for call in gates(trace, base, before=first) if not _has_pooled(call.output)]
     maps = [call for call in passes if is_map(call, trace, BATCH)]
     for call in sorted(maps, key=lambda call: not _is_fine(_shape(call)[2:], image_size)):

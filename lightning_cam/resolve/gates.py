@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_cam.resolve.watch import Call, Trace, first_tensor, same
@@ -53,7 +52,7 @@ def last_map_of_convolutions(trace: Trace, images: Tensor) -> Call | None:
         return None
     last = max(maps, key=lambda call: call.end)
     behind = [call for call in trace.calls if call.start > last.end and _has_places(call)]
-    if any(next(call.module.parameters(recurse=False), None) is not None for call in behind):
+    if any(map(_has_weights, behind)):
         return None
     deepest = _deepest_map(trace, images)
     if deepest is not None and _cells(deepest) * 2 < _cells(last):  # a decoder follows, whose last map is the output
@@ -115,12 +114,17 @@ def last_map_of_planes(trace: Trace, images: Tensor) -> Call | None:
         for call in gates(trace, images)
         if (output := call.output) is not None and output.ndim == 4 and len(output) == planes and _has_places(call)
     ]
-    return max((call for call in maps if tuple(_sides(call)) in trace.grids), key=lambda call: call.end, default=None)
+    last = max((call for call in maps if _shape(call)[2:] in trace.grids), key=lambda call: call.end, default=None)
+    if last is None:
+        return None
+    # In a transformer that takes the planes one by one, it is that of the patch embedding, and layers of tokens follow.
+    behind = [call for call in trace.calls if call.start > last.end and _has_places(call) and _shape(call)[0] == planes]
+    tokens = [call for call in behind if not (len(_shape(call)) == 4 and _shape(call)[2:] in trace.grids)]
+    return None if any(map(_has_weights, tokens)) else last
 
 
-def _sides(call: Call) -> torch.Size:
-    assert call.output is not None
-    return call.output.shape[2:]
+def _has_weights(call: Call) -> bool:
+    return next(call.module.parameters(recurse=False), None) is not None
 
 
 def _has_places(call: Call) -> bool:

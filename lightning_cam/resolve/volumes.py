@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_cam.resolve.layout import TokenLayout
 from lightning_cam.resolve.norms import channel_axis
-from lightning_cam.resolve.patterns import OwnTokenOnly, answer_of, moves_of
+from lightning_cam.resolve.patterns import OwnTokenOnly, answer_of, moves_of, outputs_of
 from lightning_cam.resolve.proof import MaskResponses
 from lightning_cam.resolve.watch import Call, Trace
 
@@ -73,6 +73,21 @@ def _by_waves(
     if not best or best[0][0] < _SEEN or (len(best) > 1 and best[1][0] > best[0][0] - _MARGIN):
         return None
     return best[0][1]
+
+
+def plane_by_plane(forward: Callable[[Tensor], Any], images: Tensor, call: Call) -> TokenLayout | None:
+    """The layout of a map (B * D, C, h, w) of convolutions if its planes lie as `images` (B, C, D, H, W) hold them.
+
+    A plane changes nothing but its own map; how that lies is the convolutions' affair, which move no cell.
+    """
+    assert call.output is not None
+    depth = images.shape[2]
+    changed = images.clone()
+    changed[-1, :, 0] = changed[-1, :, 0].flip(-1)
+    before, after = (outputs_of(forward, given, [call.module])[0] for given in (images, changed))
+    moved = (before - after).flatten(1).abs().amax(1) > 0
+    own = torch.arange(len(moved), device=moved.device) == len(moved) - depth
+    return TokenLayout("(B D) C H W", (depth, *call.output.shape[2:])) if torch.equal(moved, own) else None
 
 
 def _wave(cells: int, axis: int) -> Tensor:
