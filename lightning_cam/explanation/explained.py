@@ -164,7 +164,8 @@ class Explanation:
             planes = min(MOST_PLANES, max(heat.shape[1] for heat in heatmaps.values()))
             images = maps_side_by_side(images, planes)
             heatmaps = {method: maps_side_by_side(heat, planes) for method, heat in heatmaps.items()}
-        return picture(images, self.normalizations, heatmaps, self._lines(len(images)))
+        preds = None if self.parts is None else self.parts.classes
+        return picture(images, self.normalizations, heatmaps, self._lines(len(images)), preds)
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""
