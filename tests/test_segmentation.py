@@ -510,7 +510,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path, make, scale):
         seed_everything(0)
         lit = LitSegmenter(make())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, segmentation_loader(16, 8, scale=scale, shuffle=True), segmentation_loader(4, 4, scale=scale))
+        run.fit(lit, segmentation_loader(8, 4, scale=scale, shuffle=True), segmentation_loader(2, 2, scale=scale))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 
