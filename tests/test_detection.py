@@ -352,6 +352,6 @@ def test_training_is_the_same_bit_for_bit(tmp_path, make):
         seed_everything(0)
         lit = LitDetector(make())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, detection_loader(16, 8, scale=2, shuffle=True), detection_loader(4, 4, scale=2))
+        run.fit(lit, detection_loader(8, 4, scale=2, shuffle=True), detection_loader(2, 2, scale=2))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))

@@ -15,7 +15,7 @@ from lightning_cam.model.dense import dense_task_of
 from lightning_cam.model.parts import OfParts
 from lightning_cam.model.segmentation import Segmentation, SegmentationLabels, task_of_pixels
 from lightning_cam.model.tasks import OneLogit
-from lightning_cam.render import Captions, PartCaptions, filmstrip, no_evidence, overlay_grid, to_uint8
+from lightning_cam.render import Captions, PartCaptions, filmstrip, grid, no_evidence, overlay_grid, to_uint8
 from lightning_cam.render.caption import draw_lines
 from lightning_cam.render.grid import evidence_or_none
 from lightning_cam.resolve.patterns import OwnTokenOnly
@@ -134,6 +134,21 @@ def test_what_is_explained_and_not_predicted_is_said():
     tiles = [grid[:, 8 : 8 + 224, start : start + 224] for start in starts]
     assert torch.equal(tiles[2], hatched)
     assert torch.equal(tiles[1], evidence_or_none(images, maps)[1])
+
+
+def test_an_image_without_the_class_is_no_empty_map(monkeypatch):
+    """The picture of `explain` says that nothing is predicted as it."""
+    torch.manual_seed(0)
+    model, images = segformer(num_labels=9), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        absent = ({*range(9)} - {*model(images).logits.argmax(1).unique().tolist()}).pop()
+    explanation = explain(model, images, "hirescam", class_idx=absent)
+    assert explanation.parts.lines() == ["nothing predicted"] * 2
+    words = []
+    drawn = no_evidence
+    monkeypatch.setattr(grid, "no_evidence", lambda *args: words.append(args[1:]) or drawn(*args))
+    explanation._repr_html_()
+    assert ("nothing predicted",) in words
 
 
 def test_a_filmstrip_draws_what_is_true_and_what_was_predicted():
@@ -495,7 +510,7 @@ def test_training_is_the_same_bit_for_bit(tmp_path, make, scale):
         seed_everything(0)
         lit = LitSegmenter(make())
         run = trainer(tmp_path, callback, max_epochs=2)
-        run.fit(lit, segmentation_loader(16, 8, scale=scale, shuffle=True), segmentation_loader(4, 4, scale=scale))
+        run.fit(lit, segmentation_loader(8, 4, scale=scale, shuffle=True), segmentation_loader(2, 2, scale=scale))
         weights.append([*(value.clone() for value in lit.state_dict().values()), torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 

@@ -187,7 +187,8 @@ class Explanation:
             shares = {method: self.evidence(method) for method in heatmaps}
             kind = self.planes or ("frame" if images.shape[1] == 3 else "slice")
             return picture_of_planes(images, self.normalizations, heatmaps, lines, shares, kind)
-        return picture(images, self.normalizations, heatmaps, lines)
+        preds = None if self.parts is None else self.parts.classes
+        return picture(images, self.normalizations, heatmaps, lines, preds)
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""

@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_cam.model.normalization import Statistics, find_normalization
+from lightning_cam.model.parts import NOTHING
 from lightning_cam.render import to_uint8, unnormalize
 from lightning_cam.render.caption import draw_lines
-from lightning_cam.render.grid import colors_or_none, evidence_or_none
+from lightning_cam.render.grid import colors_or_none, evidence_or_none, said_missing
 from lightning_cam.render.planes import fit_planes, laid, leading, of_planes, planes_or_none, spread
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, pad_width, text_on_background
 
@@ -25,7 +26,11 @@ _ORDER = {
 
 
 def picture(
-    images: Tensor, normalizations: Sequence[Statistics], heatmaps: Mapping[str, Tensor], lines: Sequence[str]
+    images: Tensor,
+    normalizations: Sequence[Statistics],
+    heatmaps: Mapping[str, Tensor],
+    lines: Sequence[str],
+    preds: Tensor | None = None,
 ) -> Image.Image:
     """Draw images with their maps beside them.
 
@@ -35,6 +40,7 @@ def picture(
         heatmaps: By method, (B, h, w) in [0, 1], on the images' device; all zero where there is no evidence. Colors
             (B, 3, h, w) are drawn as they are.
         lines: What is said of each image, under it.
+        preds: (B,) the class of the part that is explained, negative where there is none; None of whole images.
 
     Returns:
         RGB, of at most 16 images and 96 tiles, the first images; it says so if there are more.
@@ -46,7 +52,9 @@ def picture(
     count = _rows(len(images), len(heatmaps))
     mean, std = find_normalization(images, normalizations)
     shown = fit(unnormalize(images[:count].float(), mean, std).cpu(), _TILE)
-    columns = [to_uint8(shown), *(_drawn(shown, heat[:count].cpu()) for heat in heatmaps.values())]
+    there = torch.zeros(count) if preds is None else preds[:count].cpu()
+    drawn = (_drawn(shown, heat[:count].cpu()) for heat in heatmaps.values())
+    columns = [to_uint8(shown), *(said_missing(one, shown, there, NOTHING) for one in drawn)]
     return _sheet(columns, list(heatmaps), lines, len(images))
 
 

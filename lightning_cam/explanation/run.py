@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -22,7 +23,7 @@ from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.normalization import Statistics, stated_normalizations
 from lightning_cam.model.output import Forward, NoLogits, OnCopies, Score, no_score
-from lightning_cam.model.parts import Parts
+from lightning_cam.model.parts import OfParts, Parts
 from lightning_cam.model.signals import stop_if_interrupted
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.forms import InForm
@@ -190,30 +191,31 @@ def _explain(
         form = form_of_volumes(model, images, run)
         images, run = form.shown(images), InForm(run, form)
     calls = run if isinstance(run, SeveralViews) else None
-    if known:  # who has found them before looks often, and has found the views of a forward with them
-        layers, calls = known, calls or SeveralViews([View(run)])
-    else:
-        layers, seen = find_layers_and_views(
-            model,
-            images,
-            forward=run,
-            target_layers=named,
-            layout=layout,
-            picks=score is None,
-            are_instances=are_instances,
-        )
-        calls = calls or seen or SeveralViews.of(model, images, run)
-    layers = layers if given else layers[-1:]
+    needs = frozenset[str]().union(*(method.needs for method in chosen))
+    with run.anywhere() if isinstance(run, OfParts) else nullcontext():
+        if known:  # who has found them before looks often, and has found the views of a forward with them
+            layers, calls = known, calls or SeveralViews([View(run)])
+        else:
+            layers, seen = find_layers_and_views(
+                model,
+                images,
+                forward=run,
+                target_layers=named,
+                layout=layout,
+                picks=score is None,
+                are_instances=are_instances,
+            )
+            calls = calls or seen or SeveralViews.of(model, images, run)
+        layers = layers if given else layers[-1:]
+        if "embedding" in needs and depth is None:
+            with said_in_words(model):
+                depth = Depth(find_embedding(model, images, forward=calls, are_instances=are_instances))
+        if needs & OF_FEATURES and features is None:
+            with said_in_words(model):
+                features = find_features(model, images, layers[-1], forward=calls, is_named=bool(given))
     if not any(method.asks_score for method in chosen):
         score = score or no_score
-    needs = frozenset[str]().union(*(method.needs for method in chosen))
-    if "embedding" in needs and depth is None:
-        with said_in_words(model):
-            depth = Depth(find_embedding(model, images, forward=calls, are_instances=are_instances))
     embedding, blocks = (None, ()) if depth is None else (depth.embedding, depth.blocks)
-    if needs & OF_FEATURES and features is None:
-        with said_in_words(model):
-            features = find_features(model, images, layers[-1], forward=calls, is_named=bool(given))
     views = VIEWS if aug_smooth else VIEWS[:1]
     whole_depth = [method.name for method in chosen if "embedding" in method.needs]
     blank = None

@@ -5,7 +5,8 @@ becomes logits (B, classes), one row per part, and all that is true of a classif
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import Forward, forward_of_rows
 from lightning_cam.model.tasks import Task
 
+NOTHING = "nothing predicted"
 _LEAST_OVERLAP = 0.5  # of a prediction that counts as right, as in detection's usual metrics
 
 
@@ -86,7 +88,7 @@ class Parts:
         """What is said of each part: class, amount, overlap with the truth, and whether the model rather says none."""
         columns = (self.classes, self.amounts, self.overlap, self.is_predicted)
         return [
-            "nothing predicted" if index < 0
+            NOTHING if index < 0
             else f"class {index}, {amount:.0%}"
             + ("" if overlap != overlap else f", IoU {overlap:.2f}")
             + ("" if is_predicted else "; more likely none")
@@ -195,6 +197,15 @@ class OfParts:
         if where is not None and len(where) != len(images):
             where = where[torch.arange(len(images), device=where.device) % len(where)]
         return self.task.logits(self._forward(images), where)
+
+    @contextmanager
+    def anywhere(self) -> Iterator[None]:
+        """While layers are searched for with noise: logits of parts that are there whatever the images are."""
+        where, self.where = self.where, None
+        try:
+            yield
+        finally:
+            self.where = where
 
     def of_rows(self, index: Tensor | slice) -> "OfParts":
         """The same for images that belong to these rows."""
