@@ -15,7 +15,7 @@ from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT, FEATURES
 from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.keep_grad import ThroughDetach
-from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of, no_score
+from lightning_cam.model.output import Forward, OnCopies, Score, forward_of_rows, logits_of, no_score
 from lightning_cam.model.parts import DenseTask, OfParts, Parts
 from lightning_cam.model.tasks import Embeddings, Task
 from lightning_cam.model.untouched import looking
@@ -313,12 +313,12 @@ class ProbeExplainer:
         class_idx: Tensor | int | None,
         with_blocks: bool = False,
     ) -> Explanation:
-        if self._is_bag:
-            return self._explain_bags(methods, module, images, class_idx)
         score, task = self._settings.score, self._head.task
         if score is None and task is not None and not task.has_classes:
             score = _Value(class_idx if isinstance(class_idx, int) else 0) if task.has_values else no_score
             class_idx = None
+        if self._is_bag:
+            return self._explain_bags(methods, module, images, class_idx, score)
         return explain(
             module,
             images,
@@ -338,7 +338,7 @@ class ProbeExplainer:
         return images[0].transpose(0, 1) if self._is_bag else images
 
     def _explain_bags(
-        self, methods: Any, module: LightningModule, bags: Tensor, class_idx: Tensor | int | None
+        self, methods: Any, module: LightningModule, bags: Tensor, class_idx: Tensor | int | None, score: Score | None
     ) -> Explanation:
         """Explain bags (b, C, N, H, W) one after the other, of a network that takes one at a time."""
         parts = [
@@ -351,7 +351,7 @@ class ProbeExplainer:
                 forward=self._forward,
                 batch_size=len(bag[0]),
                 class_idx=class_idx[row].expand(len(bag[0])) if isinstance(class_idx, Tensor) else class_idx,
-                score=self._settings.score,
+                score=score,
             )
             for row, bag in enumerate(bags)
         ]

@@ -227,7 +227,7 @@ def _is_of_one_bag(outputs: Sequence[Output], observer: StepObserver, count: int
     return (
         count > 1
         and bool(outputs)
-        and all(len(observer.consumed[output.event].output) == 1 for output in outputs)
+        and all(observer.consumed[output.event].output.shape[:1] == (1,) for output in outputs)
         and all(target is not None and target.numel() == 1 for target in targets)
     )
 

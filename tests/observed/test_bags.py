@@ -171,6 +171,30 @@ def test_a_training_that_takes_bags_one_by_one(tmp_path, is_flat):
     assert_close(look.evidence["attnlrp"], expected.evidence("attnlrp"), rtol=1e-4, atol=1e-6)
 
 
+class Found(OneByOne):
+    """Whether there is a red square, by one logit."""
+
+    def loss(self, batch):
+        bags, labels = batch
+        return F.binary_cross_entropy_with_logits(self.model(bags[0])[:, 0], (labels == 0).float())
+
+
+def test_one_logit_of_a_single_bag(tmp_path):
+    torch.manual_seed(0)
+    model = OfOneBag(convolutions())
+    model.pool.head = nn.Linear(48, 1)
+    loaders = DataLoader(Bags(60, 1), 1, shuffle=True), DataLoader(Bags(12, 2), 1)
+    callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=4)
+    result = fit((Found(model), *loaders), tmp_path, 5, callback)
+    assert not result.off, result.said
+    look, data = result.looks[-1], Bags(12, 2)
+    red = (data.y == 0).nonzero().flatten()
+    bags = [
+        next(k for k, x in enumerate(result.probe.images) if torch.equal(x.transpose(0, 1), data.x[r])) for r in red
+    ]
+    assert (look.evidence["attnlrp"].argmax(1)[bags] == data.marked[red]).sum() >= 3  # of 4; 1 by chance
+
+
 def test_training_one_by_one_is_the_same_bit_for_bit(tmp_path):
     make = {"train_loader": lambda: one_by_one()[1], "val_loader": lambda: one_by_one()[2]}
     compare(tmp_path, make=lambda: one_by_one()[0], max_epochs=1, **make)
@@ -178,9 +202,7 @@ def test_training_one_by_one_is_the_same_bit_for_bit(tmp_path):
 
 def test_bags_of_features_are_refused_in_words():
     for shape in ((2, 20, 64), (20, 64)):
-        with pytest.raises(
-            ValueError, match=r"\(B, N, F\) or \(N, F\), hold no pictures: explain a model that takes the"
-        ):
+        with pytest.raises(ValueError, match=r"\(B, N, F\) or \(N, F\), hold no pictures: explain a model of its"):
             ProbeBatch.from_batch((torch.zeros(shape), torch.arange(len(shape) - 1)))
     with pytest.raises(ValueError, match=r"\(B, N, F\), they hold no pictures: explain a model that takes the patches"):
         explain(GatedAttention(64), torch.rand(2, 20, 64), "hirescam")
