@@ -142,6 +142,10 @@ def test_the_report_of_one_file_that_cannot_be_read_says_why(tmp_path):
         write_report(path)
 
 
+def planes(**changed):
+    return {"planes": {"kind": "slice", "count": 8, "numbers": [1, 3], **changed}}
+
+
 CONTENTS = {
     "labels": (PROBE | {"labels": [0.5]}, b"", None, b"", "labels: expected integers"),
     "bytes": (PROBE | {"bytes": [-1]}, b"", None, b"", "bytes: expected integers of at least 0"),
@@ -164,6 +168,13 @@ CONTENTS = {
     "colors of two": (PROBE, b"", look(1, {"m": [2, 2, 2]}) | {"colors": ["m"]}, b"", "methods: m: expected rows and"),
     "colors of none": (PROBE, b"", look(1, {"m": [2, 2]}) | {"colors": ["m"]}, b"", "methods: m: expected rows and"),
     "names of colors": (PROBE, b"", look(1) | {"colors": "m"}, b"", "colors: expected text"),
+    "planes": (PROBE | planes(kind="slab"), b"", None, b"", "planes: expected kind, count and rising numbers"),
+    "planes that fall": (PROBE | planes(numbers=[2, 1]), b"", None, b"", "planes: expected kind, count and rising"),
+    "planes beyond": (PROBE | planes(numbers=[1, 9]), b"", None, b"", "planes: expected kind, count and rising"),
+    "no planes": (PROBE | planes(numbers=[]), b"", None, b"", "planes: expected kind, count and rising numbers"),
+    "many planes": (PROBE | planes(count=2**40), b"", None, b"", "planes: expected kind, count and rising numbers"),
+    "planes of three": (PROBE | planes(), b"", look(1, {"m": [2, 2, 2, 2]}), b"", "methods: m: expected rows and"),
+    "maps of planes": (PROBE | planes(), b"", look(1, {"m": [3, 2, 2]}), bytes(25), "take 26 bytes, but there are 25"),
     "methods": (PROBE, b"", look(1) | {"methods": [1]}, b"", "methods: expected values by name"),
     "arrays": (PROBE, b"", look(1, {"m": [2, 2]}), bytes(11), "take 12 bytes, but there are 11"),
     "top": (PROBE, b"", look(1, top=10**9), b"", "arrays of the look take"),

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lightning_cam.timeline.format import MOST_SIDE, PROBABILITY_SCALE, RecordError, dequantize
-from lightning_cam.timeline.heads import COLORS
+from lightning_cam.timeline.heads import COLORS, MapsAt
 from lightning_cam.timeline.index import Index
 from lightning_cam.timeline.parts import decoded, num_bytes
 
@@ -47,28 +47,29 @@ class MapsOf:
     Args:
         index: Of the record.
         method: Its name.
-        found: For each layout that has it where its codes begin, its rows and columns, and the looks.
+        found: For each layout that has it where its maps lie, and the looks.
         is_color: Whether they are of colors: those of red, green and blue stand below one another.
 
     Attributes:
         grid: Rows and columns: those of the newest look that has this method.
+        planes: How many planes these rows are of, likewise; 0 where images have none.
         others: How many looks have maps of another grid, as of another model under the same name; they are left out.
     """
 
     def __init__(
-        self, index: Index, method: str, found: list[tuple[tuple[int, int, int], np.ndarray]], *, is_color: bool = False
+        self, index: Index, method: str, found: list[tuple[MapsAt, np.ndarray]], *, is_color: bool = False
     ) -> None:
-        _, *grid = max(found, key=lambda own: own[1][-1])[0]
+        newest = max(found, key=lambda own: own[1][-1])[0]
         self._index, self._method = index, method
         self._count, self.is_color = len(index.probe.labels), is_color
-        self.grid: tuple[int, int] = (grid[0], grid[1])
-        self._found = [(at, looks) for (at, *own), looks in found if own == grid]
-        self.others = sum(len(looks) for (_, *own), looks in found if own != grid)
+        self.grid, self.planes = (newest.rows, newest.columns), newest.planes
+        self._found = [(own.at, looks) for own, looks in found if own[1:] == newest[1:]]
+        self.others = sum(len(looks) for own, looks in found if own[1:] != newest[1:])
 
     def read(self, file: BinaryIO, wanted: np.ndarray | None = None) -> np.ndarray:
         """Return (T, B, h, w) float32 of all looks, or of those wanted; NaN where the method was missing.
 
-        Of colors it is (T, B, 3, h, w).
+        Of colors it is (T, B, 3, h, w), of images with planes (T, B, d, h, w).
 
         Raises:
             RecordError: That would be many times larger than the file.
@@ -83,7 +84,18 @@ class MapsOf:
                 raw = self._index.read_arrays(file, wanted[part], at, cells + 8 * self._count)
                 scales = raw[:, cells:].copy().view("<f4").reshape(-1, self._count, 2)
                 maps[part] = dequantize(raw[:, :cells].view(np.int8).reshape(-1, *shape[1:]), scales)
-        return maps.reshape(*shape[:2], COLORS, self.grid[0] // COLORS, self.grid[1]) if self.is_color else maps
+        parts = COLORS if self.is_color else self.planes
+        return maps.reshape(*shape[:2], parts, self.grid[0] // parts, self.grid[1]) if parts else maps
+
+    def evidence(self, file: BinaryIO) -> np.ndarray:
+        """Return the share of each plane in the positive relevance, (T, B, d) float32; NaN where there is no map."""
+        shares = np.full((len(self._index), self._count, self.planes), np.nan, np.float32)
+        _check_size(shares.nbytes, f"evidence of {self._method}", self._index)
+        behind = self._count * (self.grid[0] * self.grid[1] + 8)
+        for at, looks in self._found:
+            raw = self._index.read_arrays(file, looks, at + behind, 2 * self._count * self.planes)
+            shares[looks] = raw.view("<u2").reshape(-1, self._count, self.planes) / PROBABILITY_SCALE
+        return shares
 
     def largest(self, file: BinaryIO) -> np.ndarray:
         """Return the largest value of each image over all looks, (B,) float32; 0 where none is positive."""
@@ -98,7 +110,7 @@ class MapsOf:
 
 def find_maps(index: Index) -> dict[str, MapsOf]:
     """Return the maps of each method, in the order of the methods' first looks; what is left out is said."""
-    found: dict[tuple[str, bool], list[tuple[tuple[int, int, int], np.ndarray]]] = {}
+    found: dict[tuple[str, bool], list[tuple[MapsAt, np.ndarray]]] = {}
     for layout, looks in index.layouts:
         for method, place in layout.methods.items():
             found.setdefault((method, method in layout.colors), []).append((place, looks))

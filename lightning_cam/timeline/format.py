@@ -12,8 +12,11 @@ array              type and shape        meaning
 =================  ====================  ===============================================================
 codes              int8 (B, h, w)        per method: 127 is the map's largest value, -127 its smallest; (B, 3, h, w)
                                          of the methods that the JSON lists under `colors`: red, green and blue from
-                                         -1 to 1, of one scale (from version 2 on)
+                                         -1 to 1, of one scale (from version 2 on); (B, d, h, w) where the images
+                                         have planes, all of one scale (from version 2 on)
 scales             float32 (B, 2)        per method: the largest value and minus the smallest, or 0
+evidence           uint16 (B, d)         per method with planes: the share of each in the image's positive relevance, in
+                                         1/65535; the rest is in planes that were left out; 0 where there is none
 top classes        int32 (B, K)          most probable classes, best first
 top probabilities  uint16 (B, K)         in 1/65535
 label probability  uint16 (B,)           in 1/65535; 0 where the label is unknown
@@ -25,6 +28,11 @@ overlaps           float32 (B,)          where a row is a region or an object of
 predicted          bits (B, h * w)       likewise: where the part was predicted, a whole number of bytes for each row;
                                          `"parts": [h, w]` in the JSON says that both are there (from version 2 on)
 =================  ====================  ===============================================================
+
+Images of volumes, videos and bags have planes (from version 2 on, `planes.py`): the JSON of the probe images says under
+`planes` their `kind`, how many each image has (`count`), and the `numbers` of the n that there are pictures of. These
+stand side by side in the picture of an image, as many in a row as the root of n, rounded up, and `size` is that of one
+of them. Picture k of n, from 0 on, belongs to plane floor((k + 1/2) * d / n) of a map with d planes.
 
 A record is written with one system call, so a killed process loses nothing but a record it was in the middle
 of: a reader ends after the last record that is whole, and a writer that resumes cuts off what comes then. A damaged
@@ -42,7 +50,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 MAGIC = b"LCAM"
-VERSION = 2  # 1 has no records of blocks, maps of colors or predicted parts
+VERSION = 2  # 1 has no records of blocks, maps of colors, predicted parts or planes
 SUFFIX = ".lcam"
 FILE_HEADER = struct.Struct("<4sI8s")
 RECORD_HEADER = struct.Struct("<II")

@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from reprlib import repr as shown
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from lightning_cam.timeline.format import RecordError
 from lightning_cam.timeline.parts import num_bytes
+from lightning_cam.timeline.planes import Planes, planes_in
 
 COLORS = 3  # red, green and blue
 _MOST_METHODS = 100  # in a look
@@ -27,6 +28,7 @@ class Probe:
         image_bytes: Size of each stored image.
         region_bytes: Size of each stored region; empty if there are none.
         texts: What is true of each image, in words; empty where labels say it.
+        planes: What each image consists of, if that is planes.
     """
 
     name: str
@@ -37,6 +39,23 @@ class Probe:
     image_bytes: list[int]
     region_bytes: list[int]
     texts: list[str]
+    planes: Planes | None = None
+
+
+class MapsAt(NamedTuple):
+    """Where the maps of a method lie in a look.
+
+    Args:
+        at: Where their codes begin, behind the JSON of the look.
+        rows: Of a map; of colors those of red, green and blue below one another, and likewise of planes.
+        columns: Of a map.
+        planes: How many planes a map has, 0 where images have none.
+    """
+
+    at: int
+    rows: int
+    columns: int
+    planes: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,8 +63,7 @@ class Layout:
     """Which arrays a look has, and where they lie behind its JSON.
 
     Args:
-        methods: For each method where its codes begin, and the rows and columns of its maps; of maps of colors those of
-            red, green and blue below one another.
+        methods: For each method where its maps lie.
         colors: The methods whose maps are colors.
         top: How many classes are kept per image.
         top_at: Where the top classes begin, before their probabilities and that of the label.
@@ -56,7 +74,7 @@ class Layout:
         size: Bytes of all arrays.
     """
 
-    methods: dict[str, tuple[int, int, int]]
+    methods: dict[str, MapsAt]
     colors: frozenset[str]
     top: int
     top_at: int
@@ -93,6 +111,9 @@ def read_probe(head: dict[str, Any], num_bytes: int, what: str) -> Probe:
     size = check.integers("size", low=1)
     if len(size) != 2:
         raise RecordError(f"{what}: size: expected height and width, got {size}")
+    planes = planes_in(head["planes"]) if "planes" in head else None
+    if "planes" in head and planes is None:
+        raise RecordError(f"{what}: planes: expected kind, count and rising numbers, got {shown(head['planes'])}")
     return Probe(
         name=check.texts("name", [head.get("name")])[0],
         labels=labels,
@@ -102,31 +123,34 @@ def read_probe(head: dict[str, Any], num_bytes: int, what: str) -> Probe:
         image_bytes=sizes["bytes"],
         region_bytes=sizes["region_bytes"],
         texts=texts,
+        planes=planes,
     )
 
 
-def read_layout(head: dict[str, Any], count: int, what: str) -> Layout:
+def read_layout(head: dict[str, Any], probe: Probe, what: str) -> Layout:
     """Check what the JSON of a look says of its arrays.
 
     Args:
         head: The JSON.
-        count: How many images there are.
+        probe: The images.
         what: What messages call the record.
 
     Raises:
         RecordError: A value is missing or of another type.
     """
-    check, at = _Check(head, what), 0
+    check, at, count = _Check(head, what), 0, len(probe.labels)
     methods = {}
     colors = frozenset(check.texts("colors", head.get("colors", [])))
     for method, shape in check.mapping("methods").items():
-        form = check.integers(f"methods: {method}", shape, low=1)
+        form, planes = check.integers(f"methods: {method}", shape, low=1), 0
         if method in colors and len(form) == 3 and form[0] == COLORS:
             form = [COLORS * form[1], form[2]]
+        elif len(form) == 3 and probe.planes is not None:
+            planes, form = form[0], [form[0] * form[1], form[2]]
         elif len(form) != 2 or method in colors:
             raise RecordError(f"{what}: methods: {method}: expected rows and columns, got {form}")
-        methods[method] = (at, form[0], form[1])
-        at += count * (math.prod(form) + 8)
+        methods[method] = MapsAt(at, form[0], form[1], planes)
+        at += count * (math.prod(form) + 8 + 2 * planes)
     if len(methods) > _MOST_METHODS:
         raise RecordError(f"{what}: methods: expected at most {_MOST_METHODS}, got {len(methods)}")
     top = check.integers("top", [head.get("top")])[0]

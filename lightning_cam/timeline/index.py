@@ -11,7 +11,7 @@ import numpy as np
 from lightning_cam.timeline.blocks import BlockMaps, check_blocks, decode_blocks
 from lightning_cam.timeline.format import FILE_HEADER, RECORD_HEADER, RecordError, decode_payload, find_records
 from lightning_cam.timeline.found import Found, check_found, decode_found
-from lightning_cam.timeline.heads import Layout, read_layout, read_metrics, read_place, read_probe
+from lightning_cam.timeline.heads import Layout, Probe, read_layout, read_metrics, read_place, read_probe
 
 _MOST_TAGS = 2**16
 _MOST_LAYOUTS = 1000
@@ -56,7 +56,7 @@ class Index:
                 self.probe = read_probe(head, num_bytes, what)
                 self.probe_at, self.images_at = (at, RECORD_HEADER.size + len(payload)), arrays_at
             else:
-                entries.add(head, len(self.probe.labels), what, at, arrays_at, num_bytes)
+                entries.add(head, self.probe, what, at, arrays_at, num_bytes)
             self.gaps += at != end
             end = at + RECORD_HEADER.size + len(payload)
         if end == FILE_HEADER.size:
@@ -160,10 +160,10 @@ class _Entries:
         # Of what stands beside looks: whose it is, and where.
         self.beside = {kind: (array("q"), array("q")) for kind in _BESIDE}
 
-    def add(self, head: dict[str, Any], count: int, what: str, at: int, arrays_at: int, num_bytes: int) -> None:
+    def add(self, head: dict[str, Any], probe: Probe, what: str, at: int, arrays_at: int, num_bytes: int) -> None:
         kind = head.get("kind")
         if kind == "look":
-            look = self._add_look(head, count, what, arrays_at, num_bytes)
+            look = self._add_look(head, probe, what, arrays_at, num_bytes)
         elif kind in ("metrics", *_BESIDE):
             step, _, _ = read_place({**head, "epoch": 0, "time": 0}, what)
             place = bisect_left(self.kept_steps, step)
@@ -175,7 +175,7 @@ class _Entries:
         if kind == "findings":
             check_found(head, num_bytes, what)
         elif kind == "blocks":
-            check_blocks(head, count, num_bytes, what)
+            check_blocks(head, len(probe.labels), num_bytes, what)
         if kind in _BESIDE:
             looks, places = self.beside[kind]
             looks.append(look)
@@ -190,14 +190,14 @@ class _Entries:
         self.record_at.append(at)
         self.record_size.append(arrays_at + num_bytes - at)
 
-    def _add_look(self, head: dict[str, Any], count: int, what: str, arrays_at: int, num_bytes: int) -> int:
+    def _add_look(self, head: dict[str, Any], probe: Probe, what: str, arrays_at: int, num_bytes: int) -> int:
         step, epoch, time = read_place(head, what)
         key = repr([head.get(name) for name in ("methods", "top", "class_idx", "values", "colors", "parts")])
         layout = self.layouts.get(key)
         if layout is None:
             if len(self.layouts) == _MOST_LAYOUTS:
                 raise RecordError(f"{what}: expected at most {_MOST_LAYOUTS} different sets of methods")
-            layout = self.layouts[key] = read_layout(head, count, what)
+            layout = self.layouts[key] = read_layout(head, probe, what)
             self._layout_numbers[key] = len(self._layout_numbers)
         if layout.size > num_bytes:
             raise RecordError(f"{what}: the arrays of the look take {layout.size:,} bytes, but there are {num_bytes:,}")

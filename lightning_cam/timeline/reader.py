@@ -24,6 +24,7 @@ from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.format import FILE_HEADER, MAGIC, SUFFIX, RecordError
 from lightning_cam.timeline.found import Found
 from lightning_cam.timeline.index import Index
+from lightning_cam.timeline.planes import Planes, taken_apart
 from lightning_cam.timeline.remote import local_copy
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Timeline:
         epochs: (T,) int64.
         times: (T,) float64, seconds since 1970.
         maps: For each method (T, B, h, w) float32, raw signed relevance, decoded when it is first asked for; of methods
-            that show colors (T, B, 3, h, w), red, green and blue from -1 for none to 1 for all.
+            that show colors (T, B, 3, h, w), red, green and blue from -1 for none to 1 for all; where the images have
+            planes (T, B, d, h, w).
         class_idx: (T, B) int64, the class explained; -1 where unknown.
         top_classes: (T, B, K) int64, best first; -1 where unknown.
         top_probabilities: (T, B, K) float32; NaN where unknown.
@@ -63,6 +65,10 @@ class Timeline:
             read of the first n images.
         encoded_images: The files of the images, see :attr:`images`.
         encoded_regions: The files of the objects' masks, see :attr:`regions`.
+        planes: Whether images consist of slices, frames or instances (`kind`), how many (`count`), and of which there
+            are pictures (`numbers`, from 1 on); None where images are images.
+        evidence: For each method with planes (T, B, d) float32, the share of each plane in the positive relevance of
+            its image; 0 where there is none. Decoded when it is first asked for.
     """
 
     path: Path
@@ -87,6 +93,8 @@ class Timeline:
     blocks: list[BlockMaps] = field(repr=False)
     encoded_images: list[bytes] = field(repr=False)
     encoded_regions: list[bytes] = field(repr=False)
+    planes: Planes | None = None
+    evidence: Mapping[str, np.ndarray] = field(repr=False, default_factory=dict)
 
     def _repr_html_(self) -> str | None:
         """The CAM Timeline page of this record as a notebook shows it under a cell; None if it cannot be made."""
@@ -105,8 +113,9 @@ class Timeline:
 
     @cached_property
     def images(self) -> np.ndarray:
-        """(B, H, W, 3) uint8 RGB, as matplotlib shows them; at most 448 px a side."""
-        return decode_images(self.encoded_images, "RGB", self.path)
+        """(B, H, W, 3) uint8 RGB, as matplotlib shows them; at most 448 px a side. With planes (B, n, H, W, 3)."""
+        images = decode_images(self.encoded_images, "RGB", self.path)
+        return images if self.planes is None else taken_apart(images, self.planes)
 
     @cached_property
     def regions(self) -> np.ndarray | None:
@@ -176,7 +185,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         _log.warning("%s is damaged in %d place(s), which are skipped.", path, index.gaps)
     predicted = read_predictions(index, file)
     images, regions = read_images(index, file)
-    parts = read_parts(index, file)
+    parts, maps = read_parts(index, file), find_maps(index)
     return Timeline(
         path=path,
         name=index.probe.name,
@@ -187,7 +196,7 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         steps=index.steps,
         epochs=index.epochs,
         times=index.times,
-        maps=ArraysByName({method: partial(_read_maps, own, data) for method, own in find_maps(index).items()}),
+        maps=ArraysByName({method: partial(_read_maps, own, data) for method, own in maps.items()}),
         class_idx=predicted.explained,
         top_classes=predicted.top,
         top_probabilities=predicted.top_probabilities,
@@ -200,6 +209,8 @@ def read_timeline(logdir: str | os.PathLike[str]) -> Timeline:
         blocks=index.read_blocks(file),
         encoded_images=images,
         encoded_regions=regions,
+        planes=index.probe.planes,
+        evidence=ArraysByName({m: partial(_read_evidence, own, data) for m, own in maps.items() if own.planes}),
     )
 
 
@@ -215,3 +226,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_maps(maps: MapsOf, data: bytes) -> np.ndarray:
     return maps.read(io.BytesIO(data))
+
+
+def _read_evidence(maps: MapsOf, data: bytes) -> np.ndarray:
+    return maps.evidence(io.BytesIO(data))

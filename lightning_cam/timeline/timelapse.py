@@ -14,10 +14,12 @@ from torch import Tensor
 
 from lightning_cam.render import PartCaptions, captions_of, overlay_grid, to_colors
 from lightning_cam.render.caption import draw_lines
+from lightning_cam.render.planes import leading, of_planes, plane_words, spread
 from lightning_cam.render.tile import text_on_background
 from lightning_cam.timeline.arrays import MapsOf, decode_images, find_maps, read_images, read_parts, read_predictions
 from lightning_cam.timeline.index import Index, evenly
 from lightning_cam.timeline.pace import Pace, TooSlow
+from lightning_cam.timeline.planes import Planes, taken_apart
 from lightning_cam.timeline.reader import find_timeline
 from lightning_cam.timeline.remote import is_remote
 
@@ -111,8 +113,9 @@ class _Drawing:
         self._file, self._index, self._maps, self._method = file, index, maps, method
         probe, predicted = index.probe, read_predictions(index, file)
         images, _ = read_images(index, file)
-        pixels = torch.from_numpy(decode_images(images[:_IMAGES], "RGB", index.path))
-        self._images = pixels.permute(0, 3, 1, 2) / 255
+        stored = decode_images(images[:_IMAGES], "RGB", index.path)
+        pixels = torch.from_numpy(stored if probe.planes is None else taken_apart(stored, probe.planes))
+        self._images = pixels.movedim(-1, -3) / 255
         labels = np.array(probe.labels, np.int64)[:_IMAGES]
         tops = predicted.top[:, :_IMAGES, 0]
         most = max(int(tops.max(initial=-1)), int(labels.max(initial=-1)), len(probe.class_names) - 1)
@@ -130,22 +133,38 @@ class _Drawing:
         self._parts = read_parts(index, file)
         self._names, self._num_classes = probe.class_names, most + 1
         self._peaks = torch.from_numpy(maps.largest(file)[:_IMAGES]).clamp_min(1e-30)[:, None, None]
+        self._chosen: Tensor | None = None  # planes of the maps, the same at all looks, so that these compare
+        self._notes: list[str] = []
+        if maps.planes and probe.planes is not None:
+            self._choose(torch.from_numpy(maps.evidence(file)[-1, :_IMAGES]).nan_to_num(0), probe.planes)
+
+    def _choose(self, evidence: Tensor, planes: Planes) -> None:
+        """Take the planes that lead at the newest look, evidence (b, d)."""
+        of_pictures = spread(evidence.shape[1], self._images.shape[1])
+        chosen = leading(evidence[:, of_pictures], planes.kind)
+        self._images, self._chosen = of_planes(self._images, chosen), of_pictures[chosen]
+        if planes.kind != "frame":
+            self._notes = [plane_words(planes.kind, planes.numbers[row[0]], 0) for row in chosen.tolist()]
 
     def frame(self, t: int) -> Image.Image:
         maps = torch.from_numpy(self._maps.read(self._file, np.array([t])))[0, :_IMAGES]
-        captions, labels, predicted = self._captions, self._labels, None
+        captions, labels, predicted, peaks = self._captions, self._labels, None, self._peaks
+        if self._chosen is not None:
+            maps, peaks = of_planes(maps, self._chosen), peaks[..., None]
         if self._parts is not None:
             overlap, predicted = (torch.from_numpy(array[t, :_IMAGES]) for array in self._parts)
             captions = PartCaptions(self._names, self._num_classes, overlap)
             labels = torch.arange(len(overlap)).masked_fill(overlap.isnan(), -1)
         grid = overlay_grid(
             self._images,
-            to_colors(maps) if maps.ndim == 4 else (maps.relu() / self._peaks).sqrt(),  # weak cells show, order stays
+            # Weak cells show, order stays.
+            to_colors(maps) if self._chosen is None and maps.ndim == 4 else (maps.relu() / peaks).sqrt(),
             captions,
             preds=self._preds[t],
             probs=self._probs[t],
             labels=labels,
             predicted=predicted,
+            notes=self._notes,
             tile=_TILE,
             font_size=_CAPTION,
         )

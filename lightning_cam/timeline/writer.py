@@ -1,6 +1,5 @@
 """Write a timeline while a training runs."""
 
-import io
 import logging
 import math
 import os
@@ -19,7 +18,6 @@ from lightning_cam.timeline.format import (
     FILE_HEADER,
     LONGEST_SIDE,
     MAGIC,
-    MOST_SIDE,
     PROBABILITY_SCALE,
     RECORD_HEADER,
     SUFFIX,
@@ -33,6 +31,8 @@ from lightning_cam.timeline.format import (
 from lightning_cam.timeline.found import Found, encode_found
 from lightning_cam.timeline.heads import Probe, read_probe
 from lightning_cam.timeline.parts import PartsSeen
+from lightning_cam.timeline.pictures import encode, stored_picture
+from lightning_cam.timeline.planes import Planes
 
 _log = logging.getLogger(__name__)
 
@@ -80,16 +80,19 @@ class TimelineWriter:
         regions: np.ndarray | None = None,
         texts: Sequence[str] | None = None,
         longest_side: int = LONGEST_SIDE,
+        planes: Planes | None = None,
     ) -> Path:
         """Open the record of these images: continue one that is there, or start one.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB, as a person would see them. Stored as WebP.
+            images: (B, 3, H, W) uint8 RGB, as a person would see them; with `planes` (B, n, 3, H, W). Stored as WebP.
             labels: (B,) class indices, negative where unknown; None if none is known.
             class_names: Name of each class.
             regions: (B, H, W) bool, where the object is.
             texts: The ground truth of each image in words, if it is more than a label.
-            longest_side: Pixels of a stored image's longer side, at most; at most 2048.
+            longest_side: Pixels of a stored image's longer side, at most; at most 2048. Planes of an image, side by
+                side, have twice as many.
+            planes: What images consist of, if they are volumes, videos or bags.
 
         Returns:
             The file that :meth:`append` writes to.
@@ -98,17 +101,17 @@ class TimelineWriter:
             ValueError: `images` is not (B, 3, H, W) uint8, or `labels`, `regions` or `texts` is not one per image.
             OSError: No file can be written to in the directory.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
-            raise ValueError(f"images must be (B, 3, H, W) uint8, got {images.shape} {images.dtype}")
-        count, _, height, width = images.shape
+        form = (3,) if planes is None else (len(planes.numbers), 3)
+        if images.shape[1:-2] != form or images.dtype != np.uint8:
+            expected = ", ".join(["B", *map(str, form), "H", "W"])
+            raise ValueError(f"images must be ({expected}) uint8, got {images.shape} {images.dtype}")
+        count, (height, width) = len(images), images.shape[-2:]
         self._labels = np.asarray([-1] * count if labels is None else labels, np.int64).reshape(-1)
         for what, given in (("labels", self._labels), ("regions", regions), ("texts", texts)):
             if given is not None and len(given) != count:
                 raise ValueError(f"{what} must have one entry per image: got {len(given)} for {count} images")
-        pictures = [_encode(image.transpose(1, 2, 0), "WEBP", longest_side, quality=85) for image in images]
-        outlines = [
-            _encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)
-        ]
+        pictures = [stored_picture(np.moveaxis(image, -3, -1), longest_side, planes) for image in images]
+        outlines = [encode(region.astype(bool), "PNG", longest_side) for region in (() if regions is None else regions)]
         head = {
             "kind": "probe",
             "name": self.name,
@@ -119,6 +122,7 @@ class TimelineWriter:
             "bytes": [len(picture) for picture in pictures],
             "region_bytes": [len(outline) for outline in outlines],
             **({} if texts is None else {"texts": [str(text) for text in texts]}),
+            **({} if planes is None else {"planes": planes.as_json()}),
         }
         self._open(head, b"".join(pictures + outlines))
         return self.path
@@ -138,6 +142,7 @@ class TimelineWriter:
         class_idx: Sequence[int] | np.ndarray | None = None,
         values: np.ndarray | None = None,
         parts: PartsSeen | None = None,
+        evidence: Mapping[str, np.ndarray] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Write one look.
@@ -145,15 +150,16 @@ class TimelineWriter:
         Args:
             step: The step of the validation metrics.
             epoch: The epoch.
-            maps: For each method (B, h, w) float, raw signed relevance, or (B, 3, h, w) colors from -1 to 1. The
-                largest and the smallest value of a map are kept exactly, zero and the sign of every value too, the rest
-                to 1/127 of those.
+            maps: For each method (B, h, w) float, raw signed relevance, or (B, 3, h, w) colors from -1 to 1; where the
+                images have planes (B, d, h, w). The largest and the smallest value of a map are kept exactly, zero and
+                the sign of every value too, the rest to 1/127 of those.
                 A map that is not finite everywhere is read back as NaN.
             probabilities: (B, K) of the model's output, if it is a classifier.
             class_idx: (B,) the class that the maps explain; None for the predicted one.
             values: (B,) float, the predicted values of a regression.
             parts: What rows are about that are regions or objects of images, in place of `probabilities` and
                 `class_idx`.
+            evidence: For each method whose maps have planes (B, d), their shares in the positive relevance.
             metrics: Values of this look, by tag.
 
         Raises:
@@ -172,6 +178,8 @@ class TimelineWriter:
             codes, scales = quantize(relevance)
             shapes[method] = codes.shape[1:]
             body += [codes, scales]
+            if evidence is not None:
+                body.append(_as_stored(evidence[method]))
         top, top_probabilities, own = _summarize(probabilities, self._labels)
         if parts is not None:
             top, top_probabilities = parts.classes[:, None].astype("<i4"), _as_stored(parts.amounts[:, None])
@@ -182,7 +190,7 @@ class TimelineWriter:
             body.append(np.asarray(class_idx, "<i4"))
         if values is not None:
             body.append(np.asarray(values, "<f4"))
-        colors = [method for method, shape in shapes.items() if len(shape) == 3]
+        colors = [method for method, shape in shapes.items() if len(shape) == 3 and evidence is None]
         of_parts, size = ([], None) if parts is None else parts.encoded()
         body += of_parts
         head = {
@@ -328,13 +336,3 @@ def _as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
     # JSON has no NaN; six digits are more than a chart shows
     values = {tag: float(value) for tag, value in metrics.items()}
     return {tag: float(f"{value:.6g}") if math.isfinite(value) else None for tag, value in values.items()}
-
-
-def _encode(pixels: np.ndarray, file_format: str, longest_side: int, **options: Any) -> bytes:
-    from PIL import Image
-
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((min(longest_side, MOST_SIDE),) * 2)
-    buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
-    return buffer.getvalue()
