@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from lightning_cam.render import scale_common, scale_per_image
+from lightning_cam.render.planes import evidence_of, leading
 from lightning_cam.timeline import TimelineWriter, read_timeline
 from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.found import Found, FoundEntry
+from lightning_cam.timeline.planes import Planes
 from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
 TESTS = sorted((Path(__file__).parents[1] / "js").glob("*.test.mjs"))
@@ -45,12 +47,39 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = write(folder)
         save(folder / f"{path.stem}.json", record_as_json(path))
     save(folder / "colored.json", as_json(read_timeline(write_colored(folder)).maps["pca"]))
+    save(folder / "planes.json", planes_as_json(write_planes(folder)))
     save(folder / "found.json", found_as_json(write_found(folder)))
     save(folder / "blocks.json", blocks_as_json(write_blocks(folder)))
     save(folder / "scales.json", scales_as_json(write_scales(folder)))
     save(folder / "colors.json", colors_as_json())
     save(folder / "interpolate.json", interpolations())
     return folder
+
+
+def write_planes(folder: Path) -> Path:
+    """Two looks of bags of 20 instances, and a method that has half as many planes."""
+    rng = np.random.default_rng(7)
+    writer = TimelineWriter(folder, "planes")
+    bag = Planes("instance", 40, tuple(range(1, 41, 2)))
+    path = writer.probe(rng.integers(0, 255, (COUNT, 20, 3, 8, 8), np.uint8), planes=bag)
+    for step in (0, 1):
+        maps = {"hirescam": rng.normal(size=(COUNT, 20, 3, 5)), "coarse": rng.normal(size=(COUNT, 10, 2, 2))}
+        maps["hirescam"][3] = -1  # no evidence
+        shares = {name: evidence_of(torch.from_numpy(own)).numpy() for name, own in maps.items()}
+        writer.append(step, step, maps, evidence=shares)
+    writer.close()
+    return path
+
+
+def planes_as_json(path: Path) -> dict[str, Any]:
+    timeline = read_timeline(path)
+    pictures = (np.arange(20) + 0.5) * 10 / 20
+    return {
+        "maps": as_json(timeline.maps["hirescam"]),
+        "evidence": as_json(timeline.evidence["hirescam"]),
+        "coarse": as_json(timeline.evidence["coarse"][:, :, pictures.astype(int)]),
+        "order": leading(torch.from_numpy(timeline.evidence["hirescam"].copy()).flatten(0, 1), "instance").tolist(),
+    }
 
 
 def write_colored(folder: Path) -> Path:

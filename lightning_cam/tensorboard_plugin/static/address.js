@@ -33,6 +33,7 @@ const FIELDS = [
   ["method", "method", asText],
   ["step", "step", asNumber],
   ["image", "image", asCount, ["film", "depth"]],
+  ["plane", "plane", asCount],
   ["versus", "reference", asNumber, ["diff"]],
   ["b-run", "otherRun", asText, ["pair"]],
   ["b-method", "otherMethod", asText, ["pair"]],

@@ -1,4 +1,4 @@
-// The caption of a tile: its two lines, and what else tells of the prediction.
+// The caption of a tile: its lines, and what else tells of the prediction.
 
 import { setText } from "./dom.js";
 import { formatEpoch, formatNumber, formatPercent } from "./text.js";
@@ -12,13 +12,14 @@ import { formatEpoch, formatNumber, formatPercent } from "./text.js";
  */
 
 /**
- * Write a caption's two lines, with short names, and its title, with whole ones; and what else tells of the prediction.
+ * Write a caption's two lines, of images with planes three, with short names, and its title, with whole ones; and what else tells of the prediction.
  * @param {Slot} slot
  * @param {Tile} tile
  * @param {ShortNames} shortNames
  * @param {boolean} narrow
+ * @param {string} planes what is said of the slice, frame or instances that it shows
  */
-export function writeCaption(slot, tile, shortNames, narrow) {
+export function writeCaption(slot, tile, shortNames, narrow, planes) {
   const { timeline, lookIndex, imageIndex } = tile;
   const { predicted, probability, correct } = timeline.prediction(lookIndex, imageIndex);
   const { step, epoch } = timeline.looks[lookIndex];
@@ -49,11 +50,14 @@ export function writeCaption(slot, tile, shortNames, narrow) {
   if (plain) setLine(slot.second, `image ${imageIndex + 1}`, "");
   else if (predicted === null) setLine(slot.second, prediction, prediction);
 
+  slot.third.hidden = !timeline.probe.planes;
+  setLine(slot.third, planes, planes);
+
   slot.figure.dataset.verdict = plain || correct === null ? "none" : correct ? "right" : "wrong";
   slot.figure.classList.toggle("current", Boolean(tile.current));
   slot.figure.setAttribute("aria-current", String(Boolean(tile.current)));
   slot.bar.style.width = plain || probability === null ? "0" : `${100 * probability}%`;
-  const title = `${name}${prediction && !plain ? `\n${prediction}` : ""}`;
+  const title = [name, planes, plain ? "" : prediction].filter(Boolean).join("\n");
   if (slot.figure.getAttribute("aria-label") !== title) slot.figure.setAttribute("aria-label", title);
 }
 

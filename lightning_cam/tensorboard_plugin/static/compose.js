@@ -2,6 +2,7 @@
 
 import { blockLines, depthContent } from "./depth.js";
 import { context2d, html } from "./dom.js";
+import { chosenWords, planeWords } from "./planes.js";
 import { drawTile, drawingStyle } from "./tiles.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
 import { SCALES } from "./state.js";
@@ -33,7 +34,9 @@ export function captionOf(state, timelines, allSteps = false) {
   const other = timelines[timelines.length - 1];
   const beside = state.view === "pair" ? ` · B: ${other.fullName}, ${readable(state.otherMethod ?? state.method ?? "")}${state.otherStep === null ? "" : `, step ${formatNumber(state.otherStep)}`}` : "";
   const scale = `scale ${byDepth ? "common to all tiles" : SCALES[state.scale]}${state.squareRoot ? ", square root" : ""}${state.signed ? ", signed" : ""}`;
-  return `${runs} · ${method} · ${place}${versus}${beside} · ${scale}`;
+  const { planes } = first.probe;
+  const chosen = planes ? ` · ${state.plane === null ? `${planes.kind}s ` : ""}${chosenWords(state, planes)}` : "";
+  return `${runs} · ${method}${chosen} · ${place}${versus}${beside} · ${scale}`;
 }
 
 /**
@@ -47,7 +50,8 @@ export function captionOf(state, timelines, allSteps = false) {
 export function composePicture(state, { timelines, headings, tiles }, columns, size, caption) {
   const rows = Math.ceil(tiles.length / columns);
   const aspect = timelines[0].aspect;
-  const heightOf = (/** @type {number} */ width) => Math.round(width / aspect) + 2 * LINE + GAP;
+  const lines = timelines.some(({ probe }) => probe.planes) ? 3 : 2;
+  const heightOf = (/** @type {number} */ width) => Math.round(width / aspect) + lines * LINE + GAP;
   const widest = Math.sqrt(MOST_PIXELS / Math.max(1, tiles.length)) - GAP;
   const side = Math.max(16, Math.floor(Math.min(size, widest)));
   const cell = heightOf(side);
@@ -87,6 +91,7 @@ export function composePicture(state, { timelines, headings, tiles }, columns, s
     const [first, second, verdict] = linesFor(tile);
     write(first, x, y + small.height + 3, color("--text"), side, 600);
     write(second, x, y + small.height + 3 + LINE, color(verdict), side);
+    write(planeWords(state, tile), x, y + small.height + 3 + 2 * LINE, color("--muted"), side);
   });
   captionLines.forEach((line, n) => write(line, MARGIN, canvas.height - MARGIN - (captionLines.length - n) * LINE, color("--muted"), width - 2 * MARGIN));
   return canvas;

@@ -7,6 +7,7 @@ import { checkbox, choice, group, slider } from "./fields.js";
 import { thinned } from "./columns.js";
 import { chosenImages, confusions, quarterCount } from "./filters.js";
 import { fullScale } from "./fullscale.js";
+import { coverOf } from "./pictures.js";
 import { rove } from "./roving.js";
 import { activeColormap, isSigned, startsAtSmallest } from "./scale.js";
 import { ALIGNED, SCALES, SHOWN, SORTS } from "./state.js";
@@ -248,7 +249,7 @@ export class Controls {
     const key = `${timeline?.id} ${timeline?.images.length}`;
     if (this.thumbs.dataset.key !== key) {
       this.thumbs.dataset.key = key;
-      this.thumbs.replaceChildren(...(timeline ? timeline.images.map((image, i) => thumb(this.app, timeline, image, i)) : []));
+      this.thumbs.replaceChildren(...(timeline ? timeline.images.map((_, i) => thumb(this.app, timeline, coverOf(timeline, i, this.app.state.method), i)) : []));
     }
     const thumbs = /** @type {HTMLElement[]} */ ([...this.thumbs.children]);
     const chosen = Math.min(this.app.state.image, thumbs.length - 1);

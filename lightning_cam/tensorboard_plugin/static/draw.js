@@ -4,6 +4,8 @@ import { isDiverging } from "./colors.js";
 import { context2d } from "./dom.js";
 import { interpolate } from "./interpolate.js";
 
+const GAP = 1; // pixel between planes
+const [LEAST_FONT, MOST_FONT] = [10, 22]; // pixels of what is written into a picture
 const FINE_CELLS = 56; // a smooth map is computed to about so many cells a side; the browser interpolates the rest
 
 /**
@@ -30,16 +32,54 @@ function scratch() {
  * Draw `image` into the canvas, or a gray square while it is decoded.
  * @param {HTMLCanvasElement} canvas
  * @param {ImageBitmap | undefined} image
+ * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawImage(canvas, image) {
+export function drawImage(canvas, image, { x, y, width, height } = wholeOf(canvas)) {
   const context = context2d(canvas);
   context.imageSmoothingEnabled = true;
-  context.imageSmoothingQuality = image && image.width < canvas.width / 3 ? "low" : "high";
-  if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = image && image.width < width / 3 ? "low" : "high";
+  if (image) context.drawImage(image, x, y, width, height);
   else {
     context.fillStyle = "#888";
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.fillRect(x, y, width, height);
   }
+}
+
+/**
+ * Where planes of an image stand on a canvas, in rows.
+ * @param {import("./matrix.js").Box} box
+ * @param {number} count
+ * @param {number} side how many stand in a row
+ */
+export function boxesOf({ x, y, width, height }, count, side) {
+  const at = (/** @type {number} */ n, /** @type {number} */ length) => Math.round((n * length) / side);
+  return Array.from({ length: count }, (_, n) => {
+    const [row, column] = [Math.floor(n / side), n % side];
+    const [left, top] = [at(column, width), at(row, height)];
+    const gap = side > 1 ? GAP : 0;
+    return { x: x + left, y: y + top, width: Math.max(1, at(column + 1, width) - left - gap), height: Math.max(1, at(row + 1, height) - top - gap) };
+  });
+}
+
+/**
+ * Write a line at the foot of a box, light on dark, if it has room.
+ * @param {HTMLCanvasElement} canvas
+ * @param {string} text
+ * @param {import("./matrix.js").Box} box
+ */
+export function drawLine(canvas, text, { x, y, width, height }) {
+  const context = context2d(canvas);
+  const ratio = canvas.clientWidth ? canvas.width / canvas.clientWidth : globalThis.devicePixelRatio || 1;
+  const size = Math.round(Math.max(LEAST_FONT * ratio, Math.min(width / 9, MOST_FONT)));
+  context.font = `${size}px system-ui, sans-serif`;
+  const needed = context.measureText(text).width + size;
+  if (needed > width || 3 * size > height) return;
+  context.fillStyle = "rgba(0, 0, 0, 0.7)";
+  context.fillRect(x, y + height - 1.4 * size, needed, 1.4 * size);
+  context.fillStyle = "#fff";
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  context.fillText(text, x + size / 2, y + height - 0.7 * size);
 }
 
 /**
@@ -55,7 +95,34 @@ const wholeOf = ({ width, height }) => ({ x: 0, y: 0, width, height });
  * @param {DrawingStyle} style
  * @param {import("./matrix.js").Box} [box] where on the canvas
  */
-export function drawMap(canvas, { values, rows, columns, isColor }, style, box = wholeOf(canvas)) {
+export function drawMap(canvas, map, style, box = wholeOf(canvas)) {
+  const { planes, side = 1 } = map;
+  if (!planes) return drawPlane(canvas, map, style, box);
+  const [rows, columns] = [map.rows / side, map.columns / side];
+  boxesOf(box, planes.length, side).forEach((own, n) => drawPlane(canvas, { values: planeValues(map, n), rows, columns }, style, own));
+}
+
+/**
+ * The values of one of the planes that stand side by side in a map.
+ * @param {import("./scale.js").ScaledMap} map
+ * @param {number} n
+ */
+function planeValues({ values, rows, columns, side = 1 }, n) {
+  const [high, wide] = [rows / side, columns / side];
+  const [top, left] = [Math.floor(n / side) * high, (n % side) * wide];
+  const own = new Float32Array(high * wide);
+  for (let row = 0; row < high; row++) own.set(values.subarray((top + row) * columns + left, (top + row) * columns + left + wide), row * wide);
+  return own;
+}
+
+/**
+ * Lay the map of one plane over its box: interpolated by itself, it does not run into the plane beside it.
+ * @param {HTMLCanvasElement} canvas
+ * @param {import("./scale.js").ScaledMap} map
+ * @param {DrawingStyle} style
+ * @param {import("./matrix.js").Box} box
+ */
+function drawPlane(canvas, { values, rows, columns, isColor }, style, box) {
   const cells = Math.min(FINE_CELLS, box.width); // more than pixels are not seen
   const factor = style.smooth ? Math.max(1, Math.round(cells / Math.max(rows, columns))) : 1;
   const finer = (/** @type {Float32Array} */ plane) => (factor > 1 ? interpolate(plane, rows, columns, factor) : plane);

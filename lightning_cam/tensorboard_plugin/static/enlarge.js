@@ -4,14 +4,15 @@ import { looksWithBlocks, nearestBefore } from "./blockmaps.js";
 import { SERIES_COLORS } from "./colors.js";
 import { blockLines } from "./depth.js";
 import { html, setText, svg } from "./dom.js";
-import { drawImage } from "./draw.js";
 import { chosenImages } from "./filters.js";
 import { NoteFields } from "./notes.js";
+import { planeWords, rankWords, shownPlanes } from "./planes.js";
+import { PlaneSlider } from "./planeslider.js";
 import { mapsOf } from "./scale.js";
 import { thinnedPoints } from "./series.js";
 import { Strip, blockEntries, lookEntries, methodEntries } from "./strip.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
-import { cellText, drawTile, showTip } from "./tiles.js";
+import { cellText, drawPicture, drawTile, showTip } from "./tiles.js";
 import { Zoom } from "./zoom.js";
 
 /** @typedef {import("./scale.js").ScaledMap} ScaledMap */
@@ -65,6 +66,7 @@ export class EnlargedTile {
     this.film = new Strip("at other looks", (n) => app.change({ step: this.looks[n].step, follow: false }));
     const panes = [this.imageCanvas, html("div", {}, this.mapCanvas, this.cellFrame)].map((inner) => html("div", { class: "map" }, inner));
     this.zoom = new Zoom(panes);
+    this.planeSlider = new PlaneSlider(app);
     const turn = (/** @type {string} */ text, /** @type {string} */ name, /** @type {number} */ by) =>
       html("button", { type: "button", title: name, "aria-label": name, onclick: () => this.#turn(by) }, text);
     /** @type {HTMLDialogElement} */
@@ -74,6 +76,7 @@ export class EnlargedTile {
       html("header", {}, this.title, turn("‹", "previous image (←)", -1), turn("›", "next image (→)", 1), this.zoom.element, html("button", { title: "close (Escape)", "aria-label": "close", onclick: () => this.element.close() }, "✕")),
       this.place,
       html("div", { class: "pair" }, ...panes),
+      this.planeSlider.element,
       this.cellValue,
       this.noteFields.element,
       this.methods.element,
@@ -120,24 +123,27 @@ export class EnlargedTile {
       canvas.width = width;
       canvas.height = width / timeline.aspect;
     }
-    drawImage(this.imageCanvas, timeline.images[imageIndex]);
+    drawPicture(this.imageCanvas, state, this.tile);
     this.map = drawTile(this.mapCanvas, state, timelines, this.tile, style);
     const { label, top } = timeline.prediction(lookIndex, imageIndex);
     setText(this.title, timeline.nameOf(imageIndex));
     const blockName = block === undefined ? "" : ` · ${readable(look.blocks?.names[block] ?? "")}`;
-    setText(this.place, `${timeline.label} · ${readable(method ?? "")}${blockName} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
+    const planes = planeWords(state, this.tile);
+    this.planeSlider.show(timeline);
+    setText(this.place, `${timeline.label} · ${readable(method ?? "")}${blockName}${planes && ` · ${planes}`} · step ${formatNumber(look.step)} · ${formatEpoch(look.epoch)}`);
     const rows = top.map(({ classIdx, probability }) => topClassRow(timeline.className(classIdx), probability, classIdx === label));
     this.topClasses.replaceChildren(...rows);
     this.history.replaceChildren(...labelHistory(timeline, imageIndex, lookIndex));
     this.noteFields.show(timeline.probe.hashes[imageIndex]);
     setText(this.facts, factsOf(this.tile).join(" · "));
-    this.byMethod = methodEntries(this.tile);
+    const same = { ...this.tile, planes: timeline.probe.planes && shownPlanes(state, this.tile) }; // beside it, to compare
+    this.byMethod = methodEntries(same);
     this.methods.element.hidden = this.byMethod.length < 2;
     if (!this.methods.element.hidden) this.methods.show(state, timelines, this.byMethod, style);
     const blocks = blockEntries(this.tile);
     this.blocksPart.hidden = !blocks.length;
     if (blocks.length) this.blocks.show(state, timelines, blocks, style);
-    this.looks = lookEntries(this.tile);
+    this.looks = lookEntries(same);
     this.film.element.hidden = this.looks.length < 2;
     if (!this.film.element.hidden) this.film.show(state, timelines, this.looks, style);
     this.#showCell(!this.cellFrame.hidden);
@@ -172,12 +178,16 @@ export class EnlargedTile {
   /** @param {KeyboardEvent} event */
   #onDialogKey(event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target instanceof HTMLInputElement && event.key.startsWith("Arrow")) return; // the slider's own
     /** @type {Record<string, () => void>} */
     const actions = {
       ArrowLeft: () => this.#turn(-1),
       ArrowRight: () => this.#turn(1),
       ArrowUp: () => this.app.player.move(-1),
       ArrowDown: () => this.app.player.move(1),
+      ",": () => this.planeSlider.move(-1),
+      ".": () => this.planeSlider.move(1),
+      m: () => this.planeSlider.clear(),
       "+": () => this.zoom.by(1.5),
       "-": () => this.zoom.by(1 / 1.5),
       0: () => this.zoom.reset(),
@@ -234,6 +244,8 @@ function factsOf(tile) {
   const facts = value ? [`value: ${value}`] : [];
   const explained = timeline.explainedClass(lookIndex, imageIndex);
   if (explained !== null) facts.push(`explains: ${timeline.className(explained)}`);
+  const ranked = rankWords(tile);
+  if (ranked) facts.push(ranked);
   if (tile.block !== undefined) facts.push(blockLines(tile)[1]);
   const maps = mapsOf(tile);
   if (!maps?.isColor) facts.push(`largest value ${maps ? formatNumber(maps.scales[2 * imageIndex]) : "–"}`);

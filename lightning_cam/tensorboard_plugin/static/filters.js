@@ -98,7 +98,7 @@ function largestQuarter(timeline, values) {
 export function agreements(timeline, lookIndex, method) {
   const { maps } = timeline.looks[lookIndex];
   const own = maps[method];
-  const others = Object.keys(maps).filter((other) => other !== method && !maps[other].isColor && !own?.isColor && maps[other].rows === own?.rows && maps[other].columns === own?.columns);
+  const others = Object.keys(maps).filter((other) => other !== method && !maps[other].isColor && !own?.isColor && maps[other].rows === own?.rows && maps[other].columns === own?.columns && maps[other].planes === own?.planes);
   return Array.from({ length: timeline.count }, (_, i) => {
     if (!others.length) return 1;
     const mine = shares(dequantize(own, i));

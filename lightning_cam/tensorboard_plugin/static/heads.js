@@ -1,6 +1,8 @@
 // What the JSON of a record may say: checked before anything is made of it. A record that says something else is left
 // out, as one is whose bytes are damaged: what it was written by, or changed by, is not known.
 
+import { arePlanes } from "./planes.js";
+
 /** @param {any} value */
 const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 
@@ -24,7 +26,7 @@ const areMetrics = (metrics) => isObject(metrics) && Object.values(metrics).ever
  * @param {any} head
  * @returns {head is import("./record.js").Probe}
  */
-export function isProbe({ name, labels, class_names, size, hashes, bytes, region_bytes, texts = [] }) {
+export function isProbe({ name, labels, class_names, size, hashes, bytes, region_bytes, texts = [], planes }) {
   const count = labels?.length;
   return (
     isName(name) &&
@@ -39,18 +41,21 @@ export function isProbe({ name, labels, class_names, size, hashes, bytes, region
     areAll(region_bytes, isCount) &&
     (region_bytes.length === count || !region_bytes.length) &&
     areAll(texts, isName) &&
-    (texts.length === count || !texts.length)
+    (texts.length === count || !texts.length) &&
+    (planes === undefined || arePlanes(planes))
   );
 }
 
 /**
  * Whether this is the JSON of a look. How long its arrays are is seen when they are read.
  * @param {any} head
+ * @param {boolean} [havePlanes] whether images have planes
  */
-export function isLook({ step, epoch, time, metrics, methods, top, colors = [], parts = [1, 1] }) {
+export function isLook({ step, epoch, time, metrics, methods, top, colors = [], parts = [1, 1] }, havePlanes = false) {
   /** @type {(entry: [string, any]) => boolean} */
   const isGrid = ([method, grid]) =>
-    areAll(grid, (side) => isCount(side) && side > 0) && (colors.includes(method) ? grid.length === 3 && grid[0] === 3 : grid.length === 2);
+    areAll(grid, (side) => isCount(side) && side > 0) &&
+    (colors.includes(method) ? grid.length === 3 && grid[0] === 3 : grid.length === 2 || (havePlanes && grid.length === 3));
   return (
     Number.isSafeInteger(step) &&
     Number.isSafeInteger(epoch) &&

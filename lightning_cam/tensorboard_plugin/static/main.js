@@ -15,6 +15,7 @@ import { commonFolder, compareNatural, shortenNames } from "./names.js";
 import { Notes } from "./notes.js";
 import { Overview } from "./overview.js";
 import { decodePictures } from "./pictures.js";
+import { PlaneSlider } from "./planeslider.js";
 import { Player } from "./player.js";
 import { Saver } from "./save.js";
 import { readAppended, serverSource } from "./source.js";
@@ -92,6 +93,7 @@ export class App {
     this.message = html("div", { class: "message", role: "status", hidden: true });
     this.controls = new Controls(this);
     this.player = new Player(this);
+    this.planeSlider = new PlaneSlider(this);
     this.annotations = new Notes(() => this.change({}));
     knowPins((hash) => this.annotations.of(hash).pinned);
     this.enlarged = new EnlargedTile(this);
@@ -120,7 +122,7 @@ export class App {
       this.findings.element,
       this.controls.element,
       main,
-      html("footer", {}, this.player.element, this.charts.element),
+      html("footer", {}, this.player.element, this.planeSlider.element, this.charts.element),
       this.enlarged.element,
     );
   }
@@ -241,11 +243,12 @@ export class App {
     const { timelines } = arrangement;
     const [first] = timelines;
     const steps = slideSteps(state, timelines);
-    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, columns: arrangement.headings?.length ?? null });
+    if (state.fit && first) state.size = fittingSize({ ...this.room, count: arrangement.tiles.length, aspect: first.aspect, threeLines: Boolean(first.probe.planes), columns: arrangement.headings?.length ?? null });
     this.#showMessage();
     this.findings.show(timelines, state.step);
     this.controls.show();
     this.player.show(steps, first?.looks[first.lookAt(state.step ?? -Infinity)], this.#marks(first));
+    this.planeSlider.show(timelines.find(({ probe }) => probe.planes));
     this.panel.setAttribute("aria-labelledby", `tab-${state.view}`);
     this.overview.show(first);
     this.depth.show(first);

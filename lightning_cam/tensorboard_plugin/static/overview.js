@@ -2,13 +2,16 @@
 
 import { overlayTable } from "./colors.js";
 import { html, setText } from "./dom.js";
-import { drawImage, drawMap, drawMissing } from "./draw.js";
+import { drawMap, drawMissing } from "./draw.js";
 import { chosenImages } from "./filters.js";
 import { findingItem, newestFound } from "./findings.js";
 import { Matrix, matrixLayout } from "./matrix.js";
+import { coverOf } from "./pictures.js";
+import { chosenWords, coverPlane, planeWords } from "./planes.js";
 import { activeColormap, tileMap } from "./scale.js";
 import { accuracies, changes, columnsOf, flips, formatDuration, headingOf, lookOfColumn, standingOut, verdicts } from "./story.js";
 import { formatEpoch, formatNumber, formatPercent, readable } from "./text.js";
+import { drawPicture } from "./tiles.js";
 
 /** @typedef {import("./main.js").App} App */
 /** @typedef {import("./state.js").State} State */
@@ -98,24 +101,30 @@ export class Overview {
     const now = timeline.lookAt(state.step ?? -Infinity);
     const count = turned.reduce((sum, { size }) => sum + size, 0);
     const known = accuracies(timeline).some(Number.isFinite);
-    setText(this.matrixTitle, `Images over epochs, ${readable(state.method ?? "")}${known ? `: ${count === 1 ? "1 flip" : `${formatNumber(count)} flips`} between right and wrong, framed` : ""}`);
+    const { planes } = timeline.probe;
+    const which = planes && state.plane === null ? `, ${planes.kind} with most evidence at the newest look` : planes ? `, ${chosenWords(state, planes)}` : "";
+    setText(this.matrixTitle, `Images over epochs, ${readable(state.method ?? "")}${which}${known ? `: ${count === 1 ? "1 flip" : `${formatNumber(count)} flips`} between right and wrong, framed` : ""}`);
     /** @type {Map<number, HTMLCanvasElement>} each image at the size of a cell */
     const small = new Map();
+    const tileOf = (/** @type {number} */ row, /** @type {number} */ column) => {
+      const planes = timeline.probe.planes && [coverPlane(timeline, images[row], state.method)];
+      return /** @type {import("./views.js").Tile} */ ({ timeline, lookIndex: lookOf(row, column), imageIndex: images[row], method: state.method, referenceIndex: null, planes });
+    };
     this.matrix.show(
       {
-        key: JSON.stringify([timeline.id, timeline.uid, timeline.revision, state.method, images, columns.length, STYLE.map((key) => state[key]), Object.values(colors)]),
+        key: JSON.stringify([timeline.id, timeline.uid, timeline.revision, state.method, state.plane, images, columns.length, STYLE.map((key) => state[key]), Object.values(colors)]),
         label: "Images by epochs. Arrow keys move, Enter opens the image at the step.",
-        rows: images.map((i) => ({ name: timeline.nameOf(i), picture: timeline.images[i] })),
+        rows: images.map((i) => ({ name: timeline.nameOf(i), picture: coverOf(timeline, i, state.method) })),
         headings: columns.map(([from, to]) => headingOf(timeline, from === 0 ? 0 : to)),
         aspect: timeline.aspect,
         current: columns.findIndex(([from, to]) => from <= now && now <= to),
         draw: (context, row, column, box) => {
           const imageIndex = images[row];
           const lookIndex = lookOf(row, column);
-          if (!small.has(imageIndex)) small.set(imageIndex, shrunk(timeline.images[imageIndex], box));
+          const tile = tileOf(row, column);
+          if (!small.has(imageIndex)) small.set(imageIndex, shrunk(state, tile, box));
           context.drawImage(/** @type {HTMLCanvasElement} */ (small.get(imageIndex)), box.x, box.y);
-          const tile = { timeline, lookIndex, imageIndex, method: state.method, referenceIndex: null };
-          const map = tileMap(state, [timeline], /** @type {import("./views.js").Tile} */ (tile));
+          const map = tileMap(state, [timeline], tile);
           if ("missing" in map) drawMissing(context.canvas, "", "", box);
           else drawMap(context.canvas, map, style, box);
           const verdict = right[lookIndex][imageIndex];
@@ -128,7 +137,7 @@ export class Overview {
           const inset = (FRAME * ratio) / 2;
           context.strokeRect(box.x + inset, box.y + inset, box.width - 2 * inset, box.height - 2 * inset);
         },
-        tell: (row, column) => tellCell(timeline, lookOf(row, column), images[row], turned),
+        tell: (row, column) => [tellCell(timeline, lookOf(row, column), images[row], turned), planeWords(state, tileOf(row, column))].filter(Boolean).join(" · "),
         open: (row, column) =>
           app.enlarged.open({ timeline, lookIndex: lookOf(row, column), imageIndex: images[row], method: state.method, referenceIndex: null, caption: "class" }),
       },
@@ -212,12 +221,13 @@ function tellCell(timeline, lookIndex, imageIndex, turned) {
 }
 
 /**
- * @param {ImageBitmap} image
+ * @param {State} state
+ * @param {import("./views.js").Tile} tile
  * @param {import("./matrix.js").Box} box
  */
-function shrunk(image, { width, height }) {
+function shrunk(state, tile, { width, height }) {
   const canvas = html("canvas", { width, height });
-  drawImage(canvas, image);
+  drawPicture(canvas, state, tile);
   return canvas;
 }
 

@@ -1,6 +1,7 @@
 // Decodes the pictures in a record with what the browser has for that.
 
 import { borderLines, pathOf } from "./outline.js";
+import { coverPlane } from "./planes.js";
 
 /** @typedef {import("./timeline.js").Timeline} Timeline */
 
@@ -12,7 +13,32 @@ export async function decodePictures(timeline) {
   if (timeline.images.length) return;
   const { encodedImages, encodedRegions } = timeline;
   timeline.masks = await Promise.all(encodedRegions.map((bytes) => decode(bytes, "image/png")));
-  timeline.images = await Promise.all(encodedImages.map((bytes) => decode(bytes, "image/webp")));
+  const images = await Promise.all(encodedImages.map((bytes) => decode(bytes, "image/webp")));
+  const { planes } = timeline.probe;
+  if (planes) timeline.planePictures = await Promise.all(images.map((image) => apart(image, planes.numbers.length)));
+  timeline.images = images;
+}
+
+/**
+ * The pictures of planes that stand side by side in one, as many in a row as the root of their number.
+ * @param {ImageBitmap} image
+ * @param {number} count
+ */
+function apart(image, count) {
+  const columns = Math.ceil(Math.sqrt(count));
+  const [width, height] = [Math.floor(image.width / columns), Math.floor(image.height / Math.ceil(count / columns))];
+  if (!width || !height) return Array.from({ length: count }, () => image); // gray, as it is damaged
+  return Promise.all(Array.from({ length: count }, (_, k) => createImageBitmap(image, (k % columns) * width, Math.floor(k / columns) * height, width, height)));
+}
+
+/**
+ * The picture that stands for an image where there is room for a small one.
+ * @param {Timeline} timeline
+ * @param {number} imageIndex
+ * @param {string | null} method
+ */
+export function coverOf(timeline, imageIndex, method) {
+  return timeline.planePictures[imageIndex]?.[coverPlane(timeline, imageIndex, method)] ?? timeline.images[imageIndex];
 }
 
 /**

@@ -195,6 +195,9 @@ export class Player {
       " ": () => this.toggle(),
       n: () => this.toMark(1),
       p: () => this.toMark(-1),
+      ",": () => this.app.planeSlider.move(-1),
+      ".": () => this.app.planeSlider.move(1),
+      m: () => this.app.planeSlider.clear(),
     };
     if (!(event.key in actions)) return;
     // an opacity slider keeps its arrows, a button, a box and a fold their space

@@ -18,6 +18,7 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {number[]} bytes sizes of the encoded images
  * @property {number[]} region_bytes sizes of the encoded masks; empty where there are none
  * @property {string[]} [texts] what is true of each image, in words; left out where labels say it
+ * @property {import("./planes.js").Planes} [planes] what images consist of, if they are volumes, videos or bags
  */
 
 /**
@@ -26,7 +27,9 @@ const PROBABILITY_SCALE = 65535; // probabilities are stored in units of 1 over 
  * @property {number} rows
  * @property {number} columns
  * @property {boolean} [isColor] whether the maps are of colors: red, green and blue from -1 to 1, one after the other
- * @property {Int8Array} codes images × (3 if colors) × rows × columns
+ * @property {number} [planes] of each map; 1 where images have none
+ * @property {Float32Array | null} [evidence] images × planes: the share of each in what is positive; null without planes
+ * @property {Int8Array} codes images × planes (3 if colors) × rows × columns
  * @property {Float32Array} scales images × 2: the largest value and minus the smallest, or 0; NaN where not finite
  */
 
@@ -248,9 +251,11 @@ export function decodeLook(head, arrays, count) {
   const maps = byName();
   for (const [method, shape] of /** @type {[string, number[]][]} */ (Object.entries(head.methods))) {
     const [rows, columns] = shape.slice(-2);
-    const isColor = shape.length === 3;
-    const codes = arrays.int8(count * (isColor ? 3 : 1) * rows * columns);
-    maps[method] = { rows, columns, isColor, codes, scales: arrays.float32(count * 2) };
+    const isColor = Boolean(head.colors?.includes(method));
+    const planes = shape.length === 3 && !isColor ? shape[0] : 1;
+    const codes = arrays.int8(count * (isColor ? 3 : planes) * rows * columns);
+    const scales = arrays.float32(count * 2);
+    maps[method] = { rows, columns, isColor, planes, codes, scales, evidence: shape.length === 3 && !isColor ? arrays.probabilities(count * planes) : null };
   }
   return {
     step: head.step,
@@ -304,13 +309,19 @@ export function largestValue(maps, imageIndex, signed) {
 }
 
 /**
+ * How many values a map has.
+ * @param {QuantizedMaps} maps
+ */
+export const sizeOf = ({ rows, columns, isColor, planes = 1 }) => (isColor ? 3 : planes) * rows * columns;
+
+/**
  * The values of one map, raw and signed; all NaN where the map was not finite.
  * @param {QuantizedMaps} maps
  * @param {number} imageIndex
  * @param {Float32Array} [values] to be written to
- * @returns {Float32Array} (3 if colors) × rows × columns
+ * @returns {Float32Array} planes (3 if colors) × rows × columns
  */
-export function dequantize(maps, imageIndex, values = new Float32Array((maps.isColor ? 3 : 1) * maps.rows * maps.columns)) {
+export function dequantize(maps, imageIndex, values = new Float32Array(sizeOf(maps))) {
   const size = values.length;
   const [positive, negative] = [maps.scales[2 * imageIndex] / 127, maps.scales[2 * imageIndex + 1] / 127];
   // Which sign comes next cannot be foretold, and to choose by it would take several times as long.

@@ -3,6 +3,7 @@
 import { thinned } from "./columns.js";
 import { captionOf, composePicture } from "./compose.js";
 import { html, setText } from "./dom.js";
+import { planesOverLooks } from "./planes.js";
 import { tableOfMetrics, tableOfTiles } from "./table.js";
 import { GAP } from "./tilesize.js";
 import { allSteps, arrange, shownTimelines } from "./views.js";
@@ -96,7 +97,7 @@ export class Saver {
       const step = steps[n];
       const at = { ...state, step, view: film ? /** @type {const} */ ("grid") : state.view, sortStep: state.sortStep ?? state.step, show: /** @type {const} */ ("all"), predicted: null };
       const arrangement = this.#arrangement(at);
-      if (film) arrangement.tiles = arrangement.tiles.filter((tile) => tile?.imageIndex === state.image);
+      if (film) arrangement.tiles = arrangement.tiles.flatMap((tile) => (tile?.imageIndex === state.image ? [{ ...tile, planes: planesOverLooks(tile.timeline, state.image, tile.method) }] : []));
       const side = film ? 2 * FRAME_SIDE : Math.min(state.size, FRAME_SIDE);
       const canvas = composePicture(at, arrangement, this.#columns({ ...at, size: side }, arrangement), side, `step ${step} · ${caption}`);
       size = [canvas.width, canvas.height];

@@ -3,6 +3,7 @@
 import { blockScale } from "./blockmaps.js";
 import { isDiverging } from "./colors.js";
 import { fullScale } from "./fullscale.js";
+import { planeOfMap, shownPlanes, sideOf } from "./planes.js";
 import { dequantize, largestValue } from "./record.js";
 import { readable } from "./text.js";
 
@@ -17,6 +18,8 @@ import { readable } from "./text.js";
  * @property {number} rows
  * @property {number} columns
  * @property {boolean} [isColor] whether the values are colors from -1 to 1, which have no scale
+ * @property {number[]} [planes] which planes stand side by side in it; left out where images have none
+ * @property {number} [side] how many of them stand in a row
  */
 
 /** @typedef {{ missing: string, reason: string }} MissingMap a tile that has no map to show: in two words, and why */
@@ -82,7 +85,28 @@ function scaledMap(state, timelines, tile) {
   const full = fullColorValue(state, timelines, tile, maps);
   if (zero === full) return null; // one value everywhere: no shape
   for (let k = 0; k < values.length; k++) values[k] = (values[k] - zero) / (full - zero);
-  return { values, rows: maps.rows, columns: maps.columns };
+  return laidOut(state, tile, maps, values);
+}
+
+/**
+ * A map as it stands in a tile: of images with planes those that the tile shows, side by side, all on one scale.
+ * @param {State} state
+ * @param {Tile} tile
+ * @param {import("./record.js").QuantizedMaps} maps
+ * @param {Float32Array} values planes × rows × columns
+ * @returns {ScaledMap}
+ */
+function laidOut(state, tile, { rows, columns, planes: ofMap = 1 }, values) {
+  const planes = shownPlanes(state, tile);
+  if (!planes.length) return { values, rows, columns };
+  const [side, pictures] = [sideOf(planes), tile.timeline.probe.planes?.numbers.length ?? 1];
+  const laid = new Float32Array(side * rows * side * columns);
+  planes.forEach((k, n) => {
+    const from = planeOfMap(k, pictures, ofMap) * rows * columns;
+    const to = Math.floor(n / side) * rows * side * columns + (n % side) * columns;
+    for (let row = 0; row < rows; row++) laid.set(values.subarray(from + row * columns, from + (row + 1) * columns), to + row * side * columns);
+  });
+  return { values: laid, rows: side * rows, columns: side * columns, planes, side };
 }
 
 /**
@@ -99,7 +123,8 @@ export function tileMap(state, timelines, tile) {
   if (maps.isColor) return colorMap(tile, maps);
   const map = scaledMap(state, timelines, tile);
   if (tile.referenceIndex === null) return map ?? noEvidence(state, tile);
-  const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex });
+  const planes = shownPlanes(state, tile); // the same of both
+  const reference = scaledMap(state, timelines, { ...tile, lookIndex: tile.referenceIndex, planes });
   const shape = map ?? reference;
   if (!shape) return noEvidence(state, tile);
   const values = shape.values.map((_, k) => (map ? map.values[k] : 0) - (reference ? reference.values[k] : 0));
@@ -174,8 +199,35 @@ export function describeValue(state, tile, map, row, column) {
   const percent = Math.round(100 * map.values[cell]);
   if (tile.referenceIndex !== null) return { value: null, text: `${percent > 0 ? "+" : ""}${percent} % of the scale` };
   const maps = mapsOf(tile);
-  const value = maps && !maps.isColor ? dequantize(maps, tile.imageIndex)[cell] : null;
+  const value = maps && !maps.isColor ? dequantize(maps, tile.imageIndex)[cellInMap(tile, maps, map, row, column)] ?? null : null;
   return { value, text: `${isDiverging(activeColormap(state)) && percent > 0 ? "+" : ""}${percent} % of the scale` };
+}
+
+/**
+ * The plane that a cell of a tile's map belongs to, and its place there; undefined where none stands.
+ * @param {ScaledMap} map
+ * @param {number} row
+ * @param {number} column
+ */
+export function placeInPlane({ planes, side = 1, rows, columns }, row, column) {
+  const [high, wide] = [rows / side, columns / side];
+  const plane = planes?.[Math.floor(row / high) * side + Math.floor(column / wide)];
+  return { plane, row: row % high, column: column % wide };
+}
+
+/**
+ * Which value of a recorded map stands in a cell.
+ * @param {Tile} tile
+ * @param {import("./record.js").QuantizedMaps} maps
+ * @param {ScaledMap} map
+ * @param {number} row
+ * @param {number} column
+ */
+function cellInMap({ timeline }, maps, map, row, column) {
+  if (!map.planes) return row * map.columns + column;
+  const place = placeInPlane(map, row, column);
+  const plane = place.plane === undefined ? NaN : planeOfMap(place.plane, timeline.probe.planes?.numbers.length ?? 1, maps.planes ?? 1);
+  return (plane * maps.rows + place.row) * maps.columns + place.column;
 }
 
 /**

@@ -15,6 +15,7 @@
  * @property {number | null} step
  * @property {number | null} reference step that the view "diff" compares with; null: the first
  * @property {number} image index of the filmstrip's image
+ * @property {number | null} plane number of the slice, frame or instance shown; null: what leads by its evidence
  * @property {boolean} follow go to each new look as it comes
  * @property {number} speed looks a second while playing
  * @property {boolean} loop begin again at the end while playing
@@ -63,6 +64,7 @@ export const DEFAULTS = {
   step: null,
   reference: null,
   image: 0,
+  plane: null,
   follow: true,
   speed: 8,
   loop: false,

@@ -1,5 +1,6 @@
 // The numbers behind what is shown, as CSV.
 
+import { sharesOf, shownPlanes } from "./planes.js";
 import { mapsOf, strengthOf } from "./scale.js";
 import { collectCharts } from "./series.js";
 
@@ -16,6 +17,7 @@ const FIELDS = ["run", "method", "block", "step", "epoch", "image", "name", "lab
  * @param {import("./notes.js").Notes} notes
  */
 export function tableOfTiles(state, tiles, caption, notes) {
+  const havePlanes = tiles.some((tile) => tile?.timeline.probe.planes);
   const rows = tiles.flatMap((tile) => {
     if (!tile || tile.method === null) return [];
     const { timeline, lookIndex, imageIndex, method, block } = tile;
@@ -26,9 +28,21 @@ export function tableOfTiles(state, tiles, caption, notes) {
     const value = timeline.looks[lookIndex].values?.[imageIndex];
     const { pinned, note } = notes.of(timeline.probe.hashes[imageIndex]);
     const blockName = block === undefined ? "" : timeline.looks[lookIndex].blocks?.names[block];
-    return [[timeline.fullName, method, blockName, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile), pinned ? "yes" : "", note]];
+    return [[timeline.fullName, method, blockName, step, epoch, imageIndex + 1, timeline.nameOf(imageIndex), name(label), name(predicted), probability, labelProbability, value, largest, strengthOf(state, tile), pinned ? "yes" : "", note, ...(havePlanes ? planeCells(state, tile) : [])]];
   });
-  return csv(caption, FIELDS, rows);
+  return csv(caption, havePlanes ? [...FIELDS, "planes", "evidence_of_planes"] : FIELDS, rows);
+}
+
+/**
+ * The numbers of the slices, frames or instances that a tile shows, and their shares of the evidence.
+ * @param {State} state
+ * @param {import("./views.js").Tile} tile
+ */
+function planeCells(state, tile) {
+  const { timeline, lookIndex, imageIndex, method } = tile;
+  const planes = shownPlanes(state, tile);
+  const shares = sharesOf(timeline, lookIndex, imageIndex, method);
+  return [planes.map((k) => timeline.probe.planes?.numbers[k]).join(" "), planes.map((k) => shares?.[k].toFixed(4)).join(" ")];
 }
 
 /**

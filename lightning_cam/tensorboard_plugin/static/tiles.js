@@ -3,11 +3,12 @@
 import { writeCaption } from "./caption.js";
 import { overlayTable } from "./colors.js";
 import { context2d, html, setText, textRuler } from "./dom.js";
-import { drawImage, drawMap, drawMissing, drawOutline } from "./draw.js";
+import { boxesOf, drawImage, drawLine, drawMap, drawMissing, drawOutline } from "./draw.js";
 import { nameShortener } from "./names.js";
 import { outlineIn } from "./pictures.js";
+import { planeText, planeWords, shownPlanes, sideOf } from "./planes.js";
 import { rove } from "./roving.js";
-import { activeColormap, describeValue, strengthOf, tileMap } from "./scale.js";
+import { activeColormap, describeValue, placeInPlane, strengthOf, tileMap } from "./scale.js";
 import { formatNumber } from "./text.js";
 
 /** @typedef {import("./draw.js").DrawingStyle} DrawingStyle */
@@ -27,6 +28,7 @@ import { formatNumber } from "./text.js";
  * @property {HTMLElement} bar the one below the image, as long as the predicted class is probable
  * @property {HTMLElement} first the caption's first line
  * @property {HTMLElement} second
+ * @property {HTMLElement} third of images with planes
  * @property {Tile | null} tile
  * @property {ScaledMap | MissingMap | null} map what was drawn of the tile
  * @property {boolean} visible in sight or next to it
@@ -66,16 +68,45 @@ export function drawingStyle(state) {
  */
 export function drawTile(canvas, state, timelines, tile, style) {
   const { timeline, imageIndex } = tile;
-  drawImage(canvas, timeline.images[imageIndex]);
+  drawPicture(canvas, state, tile);
   const map = tile.method === null ? null : tileMap(state, timelines, tile);
   if (map && "missing" in map) drawMissing(canvas, map.missing, map.reason);
   else if (map) drawMap(canvas, map, style);
-  if (tile.over) drawOver(canvas, state, timelines, tile.over, style);
+  drawPlaneLines(canvas, state, tile);
+  if (tile.over) drawOver(canvas, state, timelines, { ...tile.over, planes: shownPlanes(state, tile) }, style);
   const outline = state.outlines ? outlineIn(timeline, imageIndex) : undefined;
   if (outline) drawOutline(canvas, outline);
   const predicted = state.outlines && tile.method !== null ? timeline.predictedOutline(tile.lookIndex, imageIndex) : null;
   if (predicted) drawOutline(canvas, predicted, PREDICTED);
   return map;
+}
+
+/**
+ * Draw the image of a tile, or those of its planes that the tile shows, side by side.
+ * @param {HTMLCanvasElement} canvas
+ * @param {State} state
+ * @param {Tile} tile
+ */
+export function drawPicture(canvas, state, tile) {
+  const { timeline, imageIndex } = tile;
+  const planes = shownPlanes(state, tile);
+  if (!planes.length || !timeline.images.length) return drawImage(canvas, timeline.images[imageIndex]);
+  context2d(canvas).clearRect(0, 0, canvas.width, canvas.height);
+  const boxes = boxesOf({ x: 0, y: 0, width: canvas.width, height: canvas.height }, planes.length, sideOf(planes));
+  planes.forEach((k, n) => drawImage(canvas, timeline.planePictures[imageIndex][k], boxes[n]));
+}
+
+/**
+ * Say of each of several planes its number and its share of the evidence.
+ * @param {HTMLCanvasElement} canvas
+ * @param {State} state
+ * @param {Tile} tile
+ */
+export function drawPlaneLines(canvas, state, tile) {
+  const planes = shownPlanes(state, tile);
+  if (planes.length < 2) return;
+  const boxes = boxesOf({ x: 0, y: 0, width: canvas.width, height: canvas.height }, planes.length, sideOf(planes));
+  planes.forEach((k, n) => drawLine(canvas, planeText(tile, k, tile.method ?? state.method), boxes[n]));
 }
 
 /**
@@ -180,15 +211,16 @@ export class TileBoard {
     const pin = html("div", { class: "pin-sign", hidden: true });
     const first = html("div", { class: "first" });
     const second = html("div", { class: "second" });
+    const third = html("div", { class: "third", hidden: true });
     const figure = html(
       "div",
       { class: "tile", role: "button", tabindex: -1 },
       html("div", { class: "picture" }, canvas, strength, pin),
       html("div", { class: "track" }, bar),
-      html("div", { class: "caption" }, first, second),
+      html("div", { class: "caption" }, first, second, third),
     );
     /** @type {Slot} */
-    const slot = { figure, canvas, strength, pin, bar, first, second, tile: null, map: null, visible: false, stale: false };
+    const slot = { figure, canvas, strength, pin, bar, first, second, third, tile: null, map: null, visible: false, stale: false };
     this.#listen(slot);
     this.slots.set(figure, slot);
     this.board.append(figure);
@@ -227,7 +259,7 @@ export class TileBoard {
       slot.canvas.width = width;
       slot.canvas.height = height;
     }
-    if (tile) writeCaption(slot, tile, this.shortNames, state.size < NARROW);
+    if (tile) writeCaption(slot, tile, this.shortNames, state.size < NARROW, planeWords(state, tile));
     if (tile) this.#showNote(slot, tile);
     if (slot.visible) this.#draw(slot);
     else slot.stale = true;
@@ -299,6 +331,10 @@ export function showTip(tip, state, canvas, tile, map, event) {
  * @param {number} column
  */
 export function cellText(state, tile, map, row, column) {
+  const place = placeInPlane(map, row, column);
+  const { planes } = tile.timeline.probe;
+  if (map.planes && place.plane === undefined) return "";
   const { value, text } = describeValue(state, tile, map, row, column);
-  return `${value === null ? "" : `${formatNumber(value)} · `}${text}\nrow ${row + 1}, column ${column + 1}`;
+  const plane = planes && place.plane !== undefined ? `${planes.kind} ${planes.numbers[place.plane]}, ` : "";
+  return `${value === null ? "" : `${formatNumber(value)} · `}${text}\n${plane}row ${place.row + 1}, column ${place.column + 1}`;
 }

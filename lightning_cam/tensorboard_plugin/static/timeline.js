@@ -4,7 +4,7 @@ import { decodeBlocks } from "./blockmaps.js";
 import { decodeFound } from "./foundmaps.js";
 import { isBlocks, isFound, isLook, isMetrics, isProbe } from "./heads.js";
 import { borderLines, pathOf } from "./outline.js";
-import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, isPredicted } from "./record.js";
+import { FILE_HEADER_BYTES, decodeLook, decodeRecords, dequantize, fileHeaderError, isPredicted, sizeOf } from "./record.js";
 import { formatNumber, readable } from "./text.js";
 
 /** @typedef {import("./record.js").Look} Look */
@@ -48,6 +48,8 @@ export class Timeline {
     this.encodedRegions = [];
     /** @type {ImageBitmap[]} empty until they are decoded, see pictures.js */
     this.images = [];
+    /** @type {ImageBitmap[][]} of each image those of its planes; empty where it has none */
+    this.planePictures = [];
     /** @type {ImageBitmap[]} white where the object is; empty until they are decoded, or where there are none */
     this.masks = [];
     /** @type {Path2D[]} around the objects, those that were asked for, see outlineIn */
@@ -84,7 +86,7 @@ export class Timeline {
     return this.probe.labels.length;
   }
 
-  /** Width over height of the images. */
+  /** Width over height of the images, of those with planes of one plane. */
   get aspect() {
     return this.probe.size[1] / this.probe.size[0];
   }
@@ -122,7 +124,7 @@ export class Timeline {
   #add(head, arrays) {
     try {
       if (head.kind === "probe") return !this.count && isProbe(head) && this.#addProbe(head, arrays);
-      if (head.kind === "look") return isLook(head) && this.#addLook(decodeLook(head, arrays, this.count));
+      if (head.kind === "look") return isLook(head, Boolean(this.probe.planes)) && this.#addLook(decodeLook(head, arrays, this.count));
       if (head.kind === "metrics") return isMetrics(head) && this.#addMetrics(head);
       if (head.kind === "findings") return isFound(head) && this.#addFound(head, arrays);
       if (head.kind === "blocks") return isBlocks(head, this.count) && this.#addBlocks(head, arrays);
@@ -362,7 +364,7 @@ export class Timeline {
  * @param {Float32Array | undefined} spare
  */
 function dequantized(maps, imageIndex, spare) {
-  return spare?.length === maps.rows * maps.columns ? dequantize(maps, imageIndex, spare) : dequantize(maps, imageIndex);
+  return spare?.length === sizeOf(maps) ? dequantize(maps, imageIndex, spare) : dequantize(maps, imageIndex);
 }
 
 /**

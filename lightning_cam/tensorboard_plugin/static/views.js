@@ -2,6 +2,7 @@
 
 import { currentLook, methodColumns, pairColumns, runColumns, thinned, tileOf } from "./columns.js";
 import { depthColumns } from "./depth.js";
+import { planesOverLooks } from "./planes.js";
 import { chosenImages } from "./filters.js";
 
 /** @typedef {import("./source.js").Entry} Entry */
@@ -40,6 +41,7 @@ export const VIEWS = {
  * @property {number | null} referenceIndex index of the look that the map is compared with
  * @property {"class" | "label" | "step" | "block"} caption the first line: the label and below it what was predicted, the label alone, the step, the block
  * @property {number} [block] the map is what this block reads, the number of a row of them; left out for the whole depth
+ * @property {number[]} [planes] which slices, frames or instances it shows unless one is chosen; left out for those that lead
  * @property {Tile} [over] lies over it, from `swipeAt` on
  * @property {boolean} [current] whether it is to be marked as the current look
  */
@@ -162,9 +164,21 @@ function filmstrip(state, timeline) {
   const imageIndex = Math.min(state.image, timeline.count - 1);
   const total = timeline.looks.length;
   const shown = thinned(total, current, MAX_FILMSTRIP);
+  const planes = planesOverLooks(timeline, imageIndex, state.method);
   /** @type {Tile[]} */
-  const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current }));
-  return { tiles, note: shown.length < total ? `${shown.length} of ${total} looks, evenly spaced` : "" };
+  const tiles = shown.map((t) => tileOf(timeline, t, imageIndex, state.method, { caption: "step", current: t === current, planes }));
+  const thin = shown.length < total ? [`${shown.length} of ${total} looks, evenly spaced`] : [];
+  return { tiles, note: [...thin, ...sameOverLooks(state, timeline)].join(". ") };
+}
+
+/**
+ * What looks side by side show of images with planes, so that they compare.
+ * @param {State} state
+ * @param {Timeline} timeline
+ */
+function sameOverLooks({ plane }, { probe: { planes } }) {
+  if (!planes || plane !== null) return [];
+  return { slice: ["All show the slice with most evidence at the newest look"], frame: [], instance: ["All show the instances in the order of the newest look"] }[planes.kind];
 }
 
 /**
