@@ -92,8 +92,8 @@ def test_tiles_whose_evidence_is_elsewhere_say_so() -> None:
     images, heat = torch.rand(2, 3, 32, 32), torch.rand(2, 4, 4)
     given = {"preds": torch.tensor([0, 1]), "probs": torch.tensor([0.5, 0.5])}
     plain = overlay_grid(images, heat, Captions(["a", "b"]), **given)
-    none = overlay_grid(images, heat, Captions(["a", "b"]), **given, marked=torch.tensor([False, False]), mark="odd")
-    marked = overlay_grid(images, heat, Captions(["a", "b"]), **given, marked=torch.tensor([False, True]), mark="odd")
+    none = overlay_grid(images, heat, Captions(["a", "b"]), **given, notes=["", ""])
+    marked = overlay_grid(images, heat, Captions(["a", "b"]), **given, notes=["", "odd"])
     assert torch.equal(plain, none)
     assert marked.shape[1] > plain.shape[1]
     width = marked.shape[2] // 2

@@ -257,8 +257,7 @@ class TestThumbnails:
             Captions(names),
             **eight,
             labels=torch.full((8,), -1) if names is DIGITS else torch.arange(8) % len(names),
-            marked=torch.full((8,), is_marked),
-            mark="evidence is elsewhere",
+            notes=["evidence is elsewhere" if is_marked else ""] * 8,
         )
         assert self.lines(picture).min() >= 5
         assert len(self.lines(picture)) >= 2

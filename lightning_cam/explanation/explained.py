@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageShow
 from torch import Tensor
 
-from lightning_cam.explanation.picture import picture
+from lightning_cam.explanation.picture import picture, picture_of_planes
 from lightning_cam.methods import METHODS
 from lightning_cam.model.normalization import Statistics
 from lightning_cam.model.parts import Parts
-from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side
+from lightning_cam.render.planes import evidence_of
 from lightning_cam.render.scale import to_colors, to_unit_interval
 from lightning_cam.resolve import TargetLayer
 
@@ -53,6 +53,8 @@ class Explanation:
         normalizations: What they may have been normalized with: means and standard deviations.
         parts: Which region or object of each image is explained, where the model's output says something of such; the
             logits are then those of the part.
+        planes: What images (B, C, D, H, W) consist of: "slice", "frame" or "instance"; empty where `target_layers` were
+            given that are known, and so nothing was observed.
     """
 
     layer_maps: dict[str, list[Tensor]]
@@ -68,6 +70,7 @@ class Explanation:
     images: Tensor | None = None
     normalizations: Sequence[Statistics] = ()
     parts: Parts | None = None
+    planes: str = ""
 
     def __repr__(self) -> str:
         """The maps' names and shapes, and where they come from; no tensor is printed."""
@@ -97,6 +100,25 @@ class Explanation:
         if self.images is not None and self.images.ndim == 5:  # (B, d, h, w) are planes
             return {}
         return {method: maps for method, maps in self.maps.items() if maps.ndim == 4}
+
+    def evidence(self, method: str) -> Tensor:
+        """Which share of the evidence each slice, frame or instance has: its positive relevance over that of all.
+
+        Args:
+            method: One of the computed methods.
+
+        Returns:
+            (B, d) float32, for each plane of the map, rows that add up to 1; 0 where there is no positive relevance.
+            `.argsort(1, descending=True)` ranks the instances of a bag.
+
+        Raises:
+            ValueError: `method` was not computed, or the images have no planes.
+        """
+        if method not in self.layer_maps:
+            raise ValueError(f"method: {method!r} was not computed; available: {', '.join(self.layer_maps)}")
+        if self.images is None or self.images.ndim != 5:
+            raise ValueError("evidence: expected volumes, videos or bags (B, C, D, H, W), whose maps have planes")
+        return evidence_of(self.maps[method])
 
     def heatmap(self, method: str, size: tuple[int, int] | None = None) -> Tensor:
         """The map as grad-cam returns it, ready to be overlaid on the image.
@@ -160,11 +182,12 @@ class Explanation:
             raise ValueError("images: this explanation was created without images, so it cannot be drawn")
         colors, images = self.color_maps, self.images
         heatmaps = {m: to_colors(colors[m]) if m in colors else self.heatmap(m) for m in self.layer_maps}
+        lines = self._lines(len(images))
         if images.ndim == 5:
-            planes = min(MOST_PLANES, max(heat.shape[1] for heat in heatmaps.values()))
-            images = maps_side_by_side(images, planes)
-            heatmaps = {method: maps_side_by_side(heat, planes) for method, heat in heatmaps.items()}
-        return picture(images, self.normalizations, heatmaps, self._lines(len(images)))
+            shares = {method: self.evidence(method) for method in heatmaps}
+            kind = self.planes or ("frame" if images.shape[1] == 3 else "slice")
+            return picture_of_planes(images, self.normalizations, heatmaps, lines, shares, kind)
+        return picture(images, self.normalizations, heatmaps, lines)
 
     def _lines(self, count: int) -> list[str]:
         """What is said of each image: the class explained with its probability, and the predicted one if it differs."""

@@ -68,6 +68,16 @@ def as_batch(
     return torch.stack([preprocess(picture.convert("RGB")) for picture in pictures]).to(device)
 
 
+def hint_of_features(given: object) -> str:
+    """What is to be said, behind why a model is refused, of images that may be features of a bag."""
+    if not isinstance(given, Tensor) or given.ndim != 3:
+        return ""
+    return (
+        "; if these are features of a bag's patches, (B, N, F), they hold no pictures: explain a model that takes "
+        "the patches, (B, N, C, H, W)"
+    )
+
+
 def as_classes(class_idx: Sequence[int] | Tensor, images: Tensor) -> Tensor:
     """Classes of any form as a tensor."""
     try:

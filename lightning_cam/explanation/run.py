@@ -15,7 +15,8 @@ from lightning_cam.explanation.batches import VIEWS, explain_batch, sum_of_calls
 from lightning_cam.explanation.conserved import adds_up, with_next_best
 from lightning_cam.explanation.dense import leading_parts
 from lightning_cam.explanation.explained import Explanation
-from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods
+from lightning_cam.explanation.request import as_batch, as_classes, check, find_methods, hint_of_features
+from lightning_cam.explanation.single_bag import OfBag, OfInstances, is_of_one_bag, of_bags
 from lightning_cam.methods import Method
 from lightning_cam.methods.defaults import BLANK, DEFAULT
 from lightning_cam.methods.registry import OF_FEATURES
@@ -34,7 +35,8 @@ from lightning_cam.resolve.depth import Block
 from lightning_cam.resolve.embedding import find_embedding
 from lightning_cam.resolve.features import FeatureLayer, find_features
 from lightning_cam.resolve.layout import TokenLayout
-from lightning_cam.resolve.refusals import check_model, said_in_words
+from lightning_cam.resolve.planes import kind_of_planes
+from lightning_cam.resolve.refusals import NoPatches, check_model, said_in_words
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +72,8 @@ def explain(
     Args:
         model: A classifier, on the device of `images`, in any mode.
         images: (B, C, H, W) or one (C, H, W), normalized as the model expects; or with `preprocess` PIL images; or
-            volumes (B, C, D, H, W) or videos (B, T, C, H, W), as the model takes them, whose maps are (B, d, h, w).
+            volumes (B, C, D, H, W), videos (B, T, C, H, W) or bags (B, N, C, H, W), as the model takes them, whose
+            maps are (B, d, h, w). One bag (N, C, H, W) of a model with one output for it has maps (1, N, h, w).
         methods: Name or names of methods (see `METHODS`), or "all"; a class of `pytorch_grad_cam`, or its dotted path,
             runs through an adapter: its map is named after the class in lower case, of image size, scaled to [0, 1].
             "default" is `attnlrp`, evidence from the whole depth, and `hirescam`, what the last block still sees; for
@@ -110,6 +113,7 @@ def explain(
     """
     chosen = find_methods(methods)
     check_model(model)
+    given = images
     images = as_batch(model, images, preprocess)
     normalizations = stated_normalizations(preprocess, model)
     if class_idx is not None and not isinstance(class_idx, int):
@@ -135,12 +139,28 @@ def explain(
     )
     try:
         return explain_by(forward=forward or model, parts=parts)
+    except NoPatches as error:
+        if not is_of_one_bag(model, images, forward or model):
+            raise NoPatches(f"{error}{hint_of_features(given)}") from error
+        return _explain_bag(model, explain_by, images, forward or model)
     except NoLogits:
+        if score is None and is_of_one_bag(model, images, forward or model):
+            return _explain_bag(model, explain_by, images, forward or model)
         found = None if score is not None else leading_parts(model, images, forward or model, class_idx, batch_size)
         if found is None:
             raise
     forward, parts = found
     return explain_by(forward=forward, parts=parts, class_idx=parts.classes)
+
+
+def _explain_bag(
+    model: nn.Module, explain_by: Callable[..., Explanation], images: Tensor, forward: Forward
+) -> Explanation:
+    """Explain the one output of a network for all images, which are the instances of a bag, together."""
+    run = OfInstances(forward)
+    part = explain_by(forward=run, parts=None, batch_size=len(images), are_instances=True)
+    bag = images.transpose(0, 1)[None]
+    return of_bags([part], bag, kind_of_planes(model, bag, OfBag(run)))
 
 
 def _explain(
@@ -162,6 +182,7 @@ def _explain(
     features: FeatureLayer | None,
     normalizations: Sequence[Statistics],
     parts: Parts | None,
+    are_instances: bool = False,
 ) -> Explanation:
     """Compute maps of logits or scores, see `explain`."""
     given = [target_layers] if isinstance(target_layers, str | nn.Module | TargetLayer) else list(target_layers or ())
@@ -176,7 +197,13 @@ def _explain(
         layers, calls = known, calls or SeveralViews([View(run)])
     else:
         layers, seen = find_layers_and_views(
-            model, images, forward=run, target_layers=named, layout=layout, picks=score is None
+            model,
+            images,
+            forward=run,
+            target_layers=named,
+            layout=layout,
+            picks=score is None,
+            are_instances=are_instances,
         )
         calls = calls or seen or SeveralViews.of(model, images, run)
     layers = layers if given else layers[-1:]
@@ -249,6 +276,7 @@ def _explain(
         images=images,
         normalizations=normalizations,
         parts=parts,
+        planes=kind_of_planes(model, images, calls, score) if images.ndim == 5 and not known else "",
     )
     if blank is not None:
         nothing, scores = blank.scores, torch.cat([captured.scores for captured in plain])

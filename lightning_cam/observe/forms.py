@@ -24,6 +24,7 @@ class Form:
             videos.
         axes: What rows and columns are; none if they are those of a picture.
         planes_first: Whether volumes are (B, T, C, H, W), and not (B, C, D, H, W).
+        is_bag: Whether images (N, C, H, W) are those of one bag.
 
     Example:
         >>> import torch
@@ -35,18 +36,23 @@ class Form:
     num_axes: int = 4
     axes: tuple[str, ...] = ()
     planes_first: bool = False
+    is_bag: bool = False
 
     def shown(self, given: Tensor) -> Tensor:
         """Images (B, C, H, W) as they are shown: time from left to right, low frequencies at the bottom.
 
-        Volumes and videos are (B, C, D, H, W).
+        Volumes and videos are (B, C, D, H, W), and so is one bag.
         """
+        if self.is_bag:
+            return given.transpose(0, 1)[None]
         images = given[:, None] if self.num_axes == 3 else given.transpose(1, 2) if self.planes_first else given
         images = images.transpose(-1, -2) if self._is_turned else images
         return images.flip(-2) if self._is_spectrogram else images
 
     def given(self, images: Tensor) -> Tensor:
-        """The same as the network takes them."""
+        """The same as the network takes them; of bags the first."""
+        if self.is_bag:
+            return images[0].transpose(0, 1)
         images = images.flip(-2) if self._is_spectrogram else images
         images = images.transpose(-1, -2) if self._is_turned else images
         return images[:, 0] if self.num_axes == 3 else images.transpose(1, 2) if self.planes_first else images

@@ -217,7 +217,10 @@ class RowForward:
             with self._picture.replaced(self._form.given(images)):
                 return self._program(tensors, self._output)
         tensors[self._picture] = self._form.given(images)
-        return self._program(tensors, self._output)
+        returned = self._program(tensors, self._output)
+        if self._form.is_bag and isinstance(returned, Tensor) and returned.ndim == 1:  # the step adds the axis of rows
+            return returned[None]
+        return returned
 
     def of_rows(self, index: Tensor | slice) -> "RowForward":
         """The same for images that belong to these of its rows."""

@@ -90,6 +90,17 @@ def draw_lines(texts: Sequence[str], size: int, width: int, align_right: bool = 
     return pil_to_tensor(sheet).view(len(texts), height, width)
 
 
+def draw_notes(texts: Sequence[str], size: int, width: int) -> Tensor:
+    """Draw each text in as many lines as the longest needs, smaller if then one will do, (B, h, width) uint8."""
+    smaller = size * 3 // 4
+    longest = max(texts, key=len)
+    size = smaller if text_width(longest, smaller) <= width < text_width(longest, size) else size
+    wrapped = [wrap(text, size, width) for text in texts]
+    most = max(map(len, wrapped))
+    lines = [line for of_text in wrapped for line in [*of_text, *[""] * (most - len(of_text))]]
+    return draw_lines(lines, size, width).view(len(texts), -1, width)
+
+
 @lru_cache(maxsize=256)
 def text_mask(text: str, size: int) -> Tensor:
     """Return `text` as a (h, w) uint8 mask, as wide as the text."""

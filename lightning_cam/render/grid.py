@@ -2,15 +2,17 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from lightning_cam.render.caption import Captions, draw_lines, wrap
+from lightning_cam.render.caption import Captions, draw_notes
 from lightning_cam.render.outline import PREDICTED, TRUE, outlined
 from lightning_cam.render.overlay import color_overlay, no_evidence, overlay
+from lightning_cam.render.planes import fit_planes, laid, planes_or_none
 from lightning_cam.render.scale import has_evidence
 from lightning_cam.render.tile import BACKGROUND, MIN_WIDTH, fit, frame, frame_colors, pad_width, resize, to_uint8
 
@@ -57,8 +59,8 @@ def overlay_grid(
     preds: Tensor,
     probs: Tensor,
     labels: Tensor | None = None,
-    marked: Tensor | None = None,
-    mark: str = "",
+    notes: Sequence[str] = (),
+    lines: Sequence[Sequence[str]] = (),
     truth: Tensor | None = None,
     predicted: Tensor | None = None,
     columns: int = COLUMNS,
@@ -68,15 +70,16 @@ def overlay_grid(
     """Draw each image under its heat, with a caption, framed by right or wrong, at most four in a row up to 16.
 
     Args:
-        images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced.
-        heat: (B, h, w) in [0, 1], any resolution; a map that is all zero or has non-finite values is marked
-            as "no evidence". Or colors (B, 3, h, w) in [0, 1], drawn as they are.
+        images: (B, 3, H, W) in [0, 1]; small ones are enlarged, large ones reduced. Or (B, n, 3, H, W), n planes that
+            are drawn side by side.
+        heat: (B, h, w) in [0, 1], any resolution, of planes (B, n, h, w); a map that is all zero or has non-finite
+            values is marked as "no evidence". Or colors (B, 3, h, w) in [0, 1], drawn as they are.
         captions: The names of the classes.
         preds: (B,) predicted classes, negative where nothing was predicted.
         probs: (B,) probabilities in [0, 1] to show; a non-finite one is written as `?`.
         labels: (B,) true classes, negative where unknown; None draws neutral frames.
-        marked: (B,) bool, under which images `mark` is written; where there are none, no line is left free for it.
-        mark: A few words.
+        notes: A few words under each image, or none; if there are none under any, no line is left free for them.
+        lines: For each image what is written under each of its planes.
         truth: (B, h, w) bool, drawn in outline: what is true of the image's places.
         predicted: (B, h, w) bool, likewise: what was predicted.
         columns: How many tiles stand in a row, of up to 16.
@@ -86,8 +89,11 @@ def overlay_grid(
     Returns:
         (3, H', W') uint8.
     """
-    images = fit(images, tile)
-    pictures = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
+    if images.ndim == 5:
+        pictures = laid(planes_or_none(fit_planes(images, tile), heat), lines)
+    else:
+        images = fit(images, tile)
+        pictures = colors_or_none(images, heat) if heat.ndim == 4 else evidence_or_none(images, heat)
     for masks, color in ((truth, TRUE), (predicted, PREDICTED)):
         pictures = pictures if masks is None else outlined(pictures, masks, color)
     pictures = pad_width(pictures, MIN_WIDTH)
@@ -96,9 +102,8 @@ def overlay_grid(
         text = captions.prediction(preds, probs, font_size, width)
     else:
         text = captions.label_and_prediction(labels, preds, probs, font_size, width)
-    if marked is not None and bool(marked.any()):
-        lines = draw_lines(wrap(mark, font_size, width), font_size, width).flatten(0, 1).expand(len(images), -1, -1)
-        text = torch.cat([text, lines * marked[:, None, None].to(lines.dtype)], -2)
+    if any(notes):
+        text = torch.cat([text, draw_notes(notes, font_size, width)], -2)
     right = None if labels is None else captions.right(preds, labels)
     tiles = frame(pictures, text, frame_colors(preds, labels, right), border=4)
     return make_grid(tiles, nrow=max(columns, math.ceil(math.sqrt(len(tiles)))), padding=4, pad_value=BACKGROUND)

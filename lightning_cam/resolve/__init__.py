@@ -110,10 +110,12 @@ def find_layers_and_views(
     layout: TokenLayout | Sequence[TokenLayout] | None = None,
     which: Literal["first", "all"] = "first",
     picks: bool = True,
+    are_instances: bool = False,
 ) -> tuple[list[TargetLayer], SeveralViews | None]:
     """Find the target layers, and with them the calls of a network that runs several times.
 
-    `picks` says whether of several outputs the logits are wanted, and not all.
+    `picks` says whether of several outputs the logits are wanted, and not all; `are_instances` whether the images are
+    those of one bag, which a head combines.
 
     Returns:
         The layers, and the views of the forward; None for these where nothing had to be run.
@@ -141,7 +143,7 @@ def find_layers_and_views(
         if named is not None:
             searches = layouts(model, found.run, found.images, found.trace, _calls(found.trace, named))
             return [_settled(search, found) for search in searches], found.views
-        searches = _searches(model, found.run, found.images, found.trace, which)
+        searches = _searches(model, found.run, found.images, found.trace, which, are_instances)
         first = _settled(searches[0], found)
         if found.trace.quantized:
             _log.warning(
@@ -155,7 +157,12 @@ def find_layers_and_views(
 
 
 def _searches(
-    model: nn.Module, run: Callable[[Tensor], Any], images: Tensor, trace: Trace, which: str
+    model: nn.Module,
+    run: Callable[[Tensor], Any],
+    images: Tensor,
+    trace: Trace,
+    which: str,
+    are_instances: bool,
 ) -> list[LayoutSearch]:
     """The layouts of the last block whose tokens are the image, its default layer's first; if none, of the last one."""
     if not any(mixing.output.requires_grad for mixing in trace.mixings):
@@ -166,7 +173,7 @@ def _searches(
     try:
         blocks = list(islice(final_blocks(trace, len(images)), _MOST_BLOCKS + 1))
     except ValueError:  # of a bag whose images go through convolutions, only instances are mixed
-        plane_map = last_map_of_planes(trace, images)
+        plane_map = last_map_of_planes(trace, images) if images.ndim == 5 or are_instances else None
         if plane_map is None:
             raise
         return layouts(model, run, images, trace, [plane_map])

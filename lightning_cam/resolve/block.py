@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_cam.model.output import logits_of
 from lightning_cam.resolve.graph import all_goes_through, leads_to
 from lightning_cam.resolve.norms import PROJECTIONS, channel_axis
-from lightning_cam.resolve.refusals import NoGradient, no_gradient, nothing_seen
+from lightning_cam.resolve.refusals import NoGradient, NoPatches, no_gradient, nothing_seen
 from lightning_cam.resolve.watch import Call, Mixing, Trace, first_tensor, same
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def final_blocks(trace: Trace, batch_size: int) -> Iterator[FinalBlock]:
         yield block
     if found:
         return
-    raise ValueError(
+    raise NoPatches(
         reason
         or f"the last token mixing is in {mixings[-1].mixer.name or 'the model itself'}, but no norm module "
         "there or before it has a gradient at the image's patches; name the layers with target_layers="

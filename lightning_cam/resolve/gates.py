@@ -89,10 +89,13 @@ def _shape(call: Call) -> tuple[int, ...]:
 
 
 def last_map_of_planes(trace: Trace, images: Tensor) -> Call | None:
-    """The last map of convolutions that each plane of (B, C, D, H, W) goes through by itself; None if there is none."""
-    if images.ndim != 5:
-        return None
-    planes = len(images) * images.shape[2]
+    """The last map of convolutions that each plane goes through by itself; None if there is none.
+
+    Args:
+        trace: What one forward showed.
+        images: (B, C, D, H, W), or (N, C, H, W) that are the instances of one bag.
+    """
+    planes = len(images) * (images.shape[2] if images.ndim == 5 else 1)
     maps = [
         call
         for call in gates(trace, images)

@@ -15,6 +15,10 @@ class NoGradient(ValueError):
     """The model's output has no gradient with respect to any layer."""
 
 
+class NoPatches(ValueError):
+    """No layer of a model was seen to hold tokens of an image's patches."""
+
+
 def nothing_seen(trace: Trace) -> str:
     """Why no block was found, if the reason is that the model's inside is hidden; otherwise ""."""
     if trace.hidden:

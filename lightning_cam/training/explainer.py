@@ -10,11 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_cam.explanation import Explanation, adds_up, explain, find_methods, with_next_best
+from lightning_cam.explanation.single_bag import OfBag, OfInstances, of_bags
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT, FEATURES
 from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.keep_grad import ThroughDetach
-from lightning_cam.model.output import Forward, OnCopies, forward_of_rows, logits_of, no_score
+from lightning_cam.model.output import Forward, OnCopies, Score, forward_of_rows, logits_of, no_score
 from lightning_cam.model.parts import DenseTask, OfParts, Parts
 from lightning_cam.model.tasks import Embeddings, Task
 from lightning_cam.model.untouched import looking
@@ -22,6 +23,7 @@ from lightning_cam.observe.views import SeveralViews
 from lightning_cam.resolve import TargetLayer, find_layers_and_views
 from lightning_cam.resolve.depth import Depth, find_depth
 from lightning_cam.resolve.features import FeatureLayer, find_features
+from lightning_cam.resolve.planes import kind_of_planes
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.as_validated import AsValidated, OrSayWhy
 from lightning_cam.training.checks import (
@@ -59,6 +61,7 @@ class ProbeExplainer:
         layers: The target layers.
         depth: Where methods of the whole depth read relevance; None if there is none among the methods.
         features: Where methods of features read them; None if there is none among the methods.
+        planes: What images of five axes consist of: "slice", "frame" or "instance"; else nothing.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -78,6 +81,7 @@ class ProbeExplainer:
     ) -> None:
         self._settings, self._probe, self._head = settings, probe, head
         self._shares = together and settings.shard_probe
+        self._is_bag = source.form.is_bag
         self._looks, self._methods = 0, settings.methods
         if isinstance(head.task, Embeddings) and settings.score is None:
             self._methods = methods_of_features(settings.methods)
@@ -91,11 +95,15 @@ class ProbeExplainer:
         self.layers: list[TargetLayer]
         self.depth: Depth | None
         self.features: FeatureLayer | None
+        self.planes = ""
+        if self._is_bag:  # explained bag by bag, each as a batch of its instances
+            as_validated = OfInstances(OfBag(as_validated))
         self._passes_detach = like is not None and like.passes_detach
         if like is not None:
             forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
-            self._forward = SeveralViews.of(module, probe.images[:2].to(module.device), forward)
+            self._forward = SeveralViews.of(module, self._searched(probe.images[:2]).to(module.device), forward)
             self.layers, self.depth, self.features = like.layers, like.depth, like.features
+            self.planes = like.planes
             return
         try:
             self._find(module, as_validated)
@@ -108,7 +116,7 @@ class ProbeExplainer:
             _log.info("The output has a gradient only if detach() is ignored, so it is ignored.")
 
     def _find(self, module: LightningModule, forward: Forward) -> None:
-        settings, images = self._settings, self._probe.images
+        settings, images = self._settings, self._searched(self._probe.images)
         layers, views = find_layers_and_views(
             module,
             images,
@@ -116,11 +124,15 @@ class ProbeExplainer:
             target_layers=settings.target_layers,
             layout=settings.layout,
             picks=settings.score is None and not isinstance(self._head.task, Embeddings),
+            are_instances=self._is_bag,
         )
         self._forward = views or SeveralViews.of(module, images, forward)
         needs = frozenset[str]().union(*(method.needs for method in find_methods(self._methods)))
         self.depth = find_depth(module, images, forward=self._forward) if "embedding" in needs else None
         self.layers = layers[-1:] if settings.target_layers is None else layers
+        if self._probe.images.ndim == 5:
+            whole, forward = (self._probe.images[:1], OfBag(forward)) if self._is_bag else (images, self._forward)
+            self.planes = kind_of_planes(module, whole, forward, settings.score)
         self.features = None
         if needs & OF_FEATURES:
             is_named = settings.target_layers is not None
@@ -181,7 +193,7 @@ class ProbeExplainer:
     @property
     def found(self) -> FoundLayers:
         """Where the model is explained."""
-        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features)
+        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features, self.planes)
 
     @property
     def names(self) -> list[str]:
@@ -298,6 +310,8 @@ class ProbeExplainer:
         if score is None and task is not None and not task.has_classes:
             score = _Value(class_idx if isinstance(class_idx, int) else 0) if task.has_values else no_score
             class_idx = None
+        if self._is_bag:
+            return self._explain_bags(methods, module, images, class_idx, score)
         return explain(
             module,
             images,
@@ -312,6 +326,30 @@ class ProbeExplainer:
             score=score,
             parts=None if self._parts is None else self._parts.of_rows(rows),
         )
+
+    def _searched(self, images: Tensor) -> Tensor:
+        """What layers are searched with: images, or the instances of a bag."""
+        return images[0].transpose(0, 1) if self._is_bag else images
+
+    def _explain_bags(
+        self, methods: Any, module: LightningModule, bags: Tensor, class_idx: Tensor | int | None, score: Score | None
+    ) -> Explanation:
+        """Explain bags (b, C, N, H, W) one after the other, of a network that takes one at a time."""
+        parts = [
+            explain(
+                module,
+                bag.transpose(0, 1),
+                methods,
+                target_layers=self.layers,
+                embedding=None if self.depth is None else self.depth.embedding,
+                forward=self._forward,
+                batch_size=len(bag[0]),
+                class_idx=class_idx[row].expand(len(bag[0])) if isinstance(class_idx, Tensor) else class_idx,
+                score=score,
+            )
+            for row, bag in enumerate(bags)
+        ]
+        return of_bags(parts, bags, self.planes)
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ class FoundLayers:
         depth: Where methods of the whole depth read relevance; None if there is none among the methods.
         passes_detach: Whether the output has a gradient only if `detach()` is passed over.
         features: Where methods of features read them; None if there is none among the methods.
+        planes: What images of five axes consist of, see `kind_of_planes`.
     """
 
     layers: list[TargetLayer]
     depth: Depth | None
     passes_detach: bool
     features: FeatureLayer | None = None
+    planes: str = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """To another rank go the names of layers, and not the layers themselves, see `of`."""
@@ -46,4 +48,4 @@ class FoundLayers:
             blocks = tuple(replace(block, layer=changed(block.layer)) for block in depth.blocks)
             depth = replace(depth, embedding=changed(depth.embedding), blocks=blocks)
         features = None if self.features is None else changed(self.features)
-        return FoundLayers([changed(layer) for layer in self.layers], depth, self.passes_detach, features)
+        return FoundLayers([changed(layer) for layer in self.layers], depth, self.passes_detach, features, self.planes)

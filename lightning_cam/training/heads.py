@@ -118,7 +118,7 @@ def heads_of(outputs: Sequence[Output], observer: StepObserver, count: int, want
         read = _read(output, observer.consumed[output.event])
         try:
             task = _task_of(output, observer.consumed[output.event], read, wanted.step)
-            _check_rows(read, count, wanted.step)
+            _check_rows(read, output.target, count, wanted.step)
         except ValueError as error:
             refused = refused or error
             continue
@@ -182,7 +182,12 @@ def unread_head(network: NetworkCall, labels: Tensor | None, count: int, wanted:
     )
 
 
-def _check_rows(output: Tensor, count: int, step: str) -> None:
+def _check_rows(output: Tensor, target: Tensor | None, count: int, step: str) -> None:
+    if count > 1 and (len(output) == 1 or (target is not None and target.numel() == 1)):
+        raise ValueError(
+            f"{step} has one output for {count} images, as of a single bag (N, C, H, W); give the network bags with a "
+            "batch dimension, (B, N, C, H, W), also where B is 1, and let it return one row per bag, (B, classes)"
+        )
     if len(output) != count:
         raise ValueError(
             f"{step} reads {len(output)} rows of the network's output for {count} images, so rows cannot be "

@@ -16,13 +16,15 @@ from lightning_cam.render.grid import COLUMNS
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
+from lightning_cam.training.planes import Shown, shown_of
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.run_info import RunInfo
-from lightning_cam.training.slices import slice_with_most_evidence
 
 # So that TensorBoard's thumbnails can be read.
 _ROWS = 3  # of the filmstrip
 _TILES = 8  # of a grid
+# Looks compare where they show the same planes.
+_NEWEST = {"slice": "at the newest look; all show it", "instance": "at the newest look, whose order all have"}
 _UNSEEN = "evidence is elsewhere"  # on a tile of the last block
 # Of the ordinary images of the models in docs/methods.md, one in ten has less in common; in those with a planted mark
 # that only earlier blocks see, most have.
@@ -54,7 +56,8 @@ class Look:
         step: Step of the validation metrics.
         epoch: The epoch.
         scalars: By tag, () float32.
-        maps: By method, (B, h, w) float32, raw signed relevance, or (B, 3, h, w) colors from -1 to 1.
+        maps: By method, (B, h, w) float32, raw signed relevance, or (B, 3, h, w) colors from -1 to 1; where the images
+            have planes (B, d * h, w), these below one another.
         probabilities: (B, classes) float32; None with a `score` of an output without logits.
         class_idx: (B,) int64, the explained classes; None with a `score`.
         values: (B,) float32, the predicted values of a regression, or None.
@@ -69,6 +72,7 @@ class Look:
         agreement: (B,) float32, how much of the leading method's evidence the last block still sees at its place; None
             without both methods.
         parts: The explained parts of the images, where an output says something of such.
+        evidence: By method whose maps have planes, (B, d) the share of each in the positive relevance.
         pictures: By tag, (3, H, W) uint8, once they are drawn.
     """
 
@@ -88,6 +92,7 @@ class Look:
     gain_over_chance: dict[str, Tensor] = field(default_factory=dict)
     agreement: Tensor | None = None
     parts: Parts | None = None
+    evidence: dict[str, Tensor] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -133,6 +138,7 @@ def measure(
     epoch: int,
     checks: Checks | None = None,
     task: Task | None = None,
+    evidence: dict[str, Tensor] | None = None,
 ) -> Look:
     """Measure one look and add it to the history. Nothing here waits for the device.
 
@@ -145,6 +151,7 @@ def measure(
         epoch: The epoch.
         checks: What this look has found out besides, if it has.
         task: What the output says, by default something of softmax classes.
+        evidence: By method whose maps have planes, below one another, the share of each plane.
     """
     checks = checks or Checks()
     maps = {
@@ -203,6 +210,7 @@ def measure(
         gain_over_chance=checks.gain_over_chance,
         agreement=agreement,
         parts=parts,
+        evidence=evidence or {},
     )
     history.append(step, epoch, maps, *look.predictions)
     assert history.preds is not None and history.probs is not None  # just appended
@@ -237,38 +245,46 @@ def draw(look: Look, run: RunInfo) -> Look:
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
-        tiles, of_tiles, in_words = images, relevance, captions
-        if run.slices:
-            tiles, of_tiles, in_words = slice_with_most_evidence(images, relevance, run, num_classes)
-        heat = _heat(method, of_tiles)  # of the mean over layers, which the metrics are about too
-        unseen = look.unseen if method == LAST_BLOCK else None
+        heat = _heat(method, relevance)  # of the mean over layers, which the metrics are about too
+        shown = Shown(images, heat, [], [])
+        if run.planes is not None:
+            shown = shown_of(images, heat, look.evidence[method], run.planes)
+        notes = shown.notes
+        if method == LAST_BLOCK and look.unseen is not None and look.unseen.any():
+            missing = [_UNSEEN if is_unseen else "" for is_unseen in look.unseen.tolist()]
+            notes = [f"{note} {more}".strip() for note, more in zip(notes or [""] * len(missing), missing, strict=True)]
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             first, last = start // run.parts + 1, min(start + step, len(images)) // run.parts
             others = f"/images_{first}-{last}" if start else ""
             pictures[f"{run.name}/{method}{others}"] = overlay_grid(
-                tiles[part],
-                heat[part],
-                in_words,
+                shown.images[part],
+                shown.maps[part],
+                captions,
                 preds=preds[part],
                 probs=probs[part],
-                labels=torch.arange(len(images))[part] if run.slices else None if labels is None else labels[part],
-                marked=None if unseen is None else unseen[part],
-                mark=_UNSEEN,
+                labels=None if labels is None else labels[part],
+                notes=notes[part],
+                lines=shown.lines[part],
                 truth=None if run.regions is None or parts is None else run.regions[part],
                 predicted=None if parts is None else parts.predicted[part],
                 columns=COLUMNS // run.parts * run.parts,
             )
         if look.strip is not None:
             count = look.strip.preds.shape[1]
+            past = _from_zero(method, look.strip.maps[method])
+            shown = Shown(images[:count], past, [], [])
+            if run.planes is not None:  # the same planes at all looks, so that these compare
+                shown = shown_of(images[:count], past, look.evidence[method][:count], run.planes)
             pictures[f"{run.name}/{method}/filmstrip"] = filmstrip(
-                images[:count],
-                _from_zero(method, look.strip.maps[method]),
+                shown.images,
+                shown.maps,
                 look.strip.headings,
                 captions,
                 preds=look.strip.preds,
                 probs=look.strip.probs,
                 labels=None if labels is None or parts is not None else labels[:count],
+                notes=[f"{note} {_NEWEST[run.planes.kind]}" for note in shown.notes] if run.planes is not None else [],
             )
     return replace(look, pictures=pictures)
 

@@ -13,11 +13,12 @@ from lightning_cam.explanation import Explanation
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Embeddings
 from lightning_cam.printable import printable
-from lightning_cam.render.planes import MOST_PLANES, maps_side_by_side, spread
+from lightning_cam.render.planes import evidence_of, spread
 from lightning_cam.resolve import TargetLayer
 from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.features import FeatureLayer
 from lightning_cam.timeline.files import file_stem
+from lightning_cam.timeline.planes import Planes
 from lightning_cam.training.checks import Checks
 from lightning_cam.training.cohort import FoundLook
 from lightning_cam.training.data import find_class_names, loaders_of
@@ -25,6 +26,7 @@ from lightning_cam.training.finder import Taken
 from lightning_cam.training.history import History
 from lightning_cam.training.look import measure
 from lightning_cam.training.pictures import holds, names_that_fit, pictures_of, truth_of, words_of_pictures
+from lightning_cam.training.planes import MOST_KEPT, kept
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.settings import Settings
@@ -86,6 +88,7 @@ class LookLogger:
         depth: Where methods of the whole depth read relevance, if there are any.
         features: Where methods of features read them, if there are any.
         methods: Their names.
+        planes: What images consist of: "slice", "frame" or "instance"; nothing where they are images.
 
     Raises:
         ValueError: The trainer has no logger, or an argument does not fit.
@@ -102,6 +105,7 @@ class LookLogger:
         depth: Depth | None = None,
         features: FeatureLayer | None = None,
         methods: Sequence[str] = (),
+        planes: str = "",
     ) -> None:
         self._settings, self._probe, self._task = settings, probe, taken.head.task
         loaders = loaders_of(trainer)
@@ -116,13 +120,13 @@ class LookLogger:
             report = directory / f"{file_stem(settings.name)}_report.html"
         self._parts = taken.head.parts(settings.class_idx)
         truth = truth_of(probe, taken.head, names or [], settings.class_idx or 0, self._parts)
-        self._planes = _planes(layers, None if depth is None else depth.embedding)
-        bands = words_of_pictures(probe, loaders, module, settings, self._planes)
+        consists = _planes(probe.images, layers, None if depth is None else depth.embedding, planes)
+        bands = words_of_pictures(probe, loaders, module, settings, consists)
         self._run = RunInfo(
             name=settings.name,
             methods=list(methods),
             text=self._about(layers, depth, features, report, taken, bands),
-            images=pictures_of(probe, loaders, module, settings, self._planes),
+            images=pictures_of(probe, loaders, module, settings, consists),
             labels=probe.labels,
             regions=probe.regions,
             class_names=names,
@@ -134,7 +138,7 @@ class LookLogger:
             no_blocks=depth.why if depth is not None else "",
             has_values=self._task is not None and self._task.has_values,
             parts=self._parts,
-            slices=_slices(probe.images, self._planes),
+            planes=consists,
         )
         _log.info("%s: %s%s %s%s", settings.name, taken.words, _beside(layers), self._holds(taken), bands)
         # In a `fast_dev_run` everything is tried, and nothing is written.
@@ -155,12 +159,11 @@ class LookLogger:
             Its scalars by tag, () float32.
         """
         self._check_names(explanation)
-        if self._probe.images.ndim == 5:
-            laid = {
-                method: [maps_side_by_side(maps, self._planes) for maps in of_layers]
-                for method, of_layers in explanation.layer_maps.items()
-            }
-            explanation = replace(explanation, layer_maps=laid)
+        evidence = {}
+        if self._probe.images.ndim == 5:  # planes below one another are like the rows of an image, to be measured
+            evidence = {method: kept(evidence_of(maps)) for method, maps in explanation.maps.items()}
+            below = {method: [kept(maps).flatten(1, 2)[None]] for method, maps in explanation.maps.items()}
+            explanation = replace(explanation, layer_maps=below)
         look = measure(
             explanation,
             self._probe,
@@ -170,6 +173,7 @@ class LookLogger:
             epoch=epoch,
             checks=checks,
             task=self._task,
+            evidence=evidence,
         )
         self._worker.submit(look)
         return look.scalars
@@ -293,17 +297,15 @@ class LookLogger:
         return sinks
 
 
-def _planes(layers: Sequence[TargetLayer], embedding: TargetLayer | None) -> int:
-    """How many slices or frames are shown of each image: as many as the finest maps have, up to 16; 1 of pictures."""
+def _planes(images: Tensor, layers: Sequence[TargetLayer], embedding: TargetLayer | None, kind: str) -> Planes | None:
+    """Which planes of images (B, C, D, H, W) there are pictures of: as many as the finest maps have, up to 64."""
+    if images.ndim == 4:
+        return None
     places = [*layers, *([] if embedding is None else [embedding])]
-    counts = [place.layout.grid_size[0] for place in places if len(place.layout.grid_size) == 3]
-    return min(max(counts, default=1), MOST_PLANES)
-
-
-def _slices(images: Tensor, shown: int) -> tuple[int, ...]:
-    """Numbers of the slices that are shown, from 1 on; none of what has colors, such as frames and patches."""
-    is_volume = images.ndim == 5 and images.shape[1] != 3
-    return tuple(int(number) + 1 for number in spread(images.shape[2], shown)) if is_volume else ()
+    grids, count = [place.layout.grid_size for place in places], images.shape[2]
+    finest = max((grid[0] for grid in grids if len(grid) == 3), default=count)  # instances may have grids of their own
+    chosen = spread(count, min(finest, count, MOST_KEPT))
+    return Planes(kind, count, tuple((chosen + 1).tolist()))
 
 
 def _beside(layers: Sequence[TargetLayer]) -> str:

@@ -12,7 +12,7 @@ from lightning_cam.model.output import named_tensors
 from lightning_cam.model.segmentation import Segmentation
 from lightning_cam.model.tasks import Pairs
 from lightning_cam.observe.forms import AS_SHOWN, Form, InForm, axes_of
-from lightning_cam.observe.observation import observation_of
+from lightning_cam.observe.observation import Output, observation_of
 from lightning_cam.observe.places import undo_of
 from lightning_cam.observe.planes import planes_come_first
 from lightning_cam.observe.programs import Entrance, NetworkProgram, Program, RowForward, StepProgram
@@ -178,7 +178,8 @@ def seen_in(
     moved = network is None and not any(undo_of(origin) is not None for origin in views)
     if images.ndim not in (3, 4, 5) or not images.is_floating_point() or moved:
         picture, images = _entrance(inner, network, observer.calls)
-    count = len(images)
+    is_bag = images.ndim == 4 and not is_detection and _is_of_one_bag(observation.outputs, observer, len(images))
+    count = 1 if is_bag else len(images)
     planes_first = False
     if images.ndim == 5:
         given = [origin for call in inner[:1] for i in call.pictures[:1] if (origin := call.given[i]) is not None]
@@ -188,7 +189,7 @@ def seen_in(
         arguments = [] if network is None else [name for name, _ in named_tensors((network.args, network.kwargs))]
         known = [observation.picture or "", *(arguments[index : index + 1] if isinstance(picture, int) else [])]
         axes = axes_of(known, views[0] if views else None)
-    form = Form(images.ndim, axes, planes_first)
+    form = Form(images.ndim, () if is_bag else axes, planes_first, is_bag)
     guessed = labels_in(args[0], count)
     if is_detection and not wanted.whole:
         heads = [head_of_objects(observation.outputs[0])]
@@ -218,6 +219,17 @@ def seen_in(
     )
     rows = replace(rows, labels=heads[0].labels(rows)).counted()
     return Seen(program, picture, heads, rows, unchanged, place, form)
+
+
+def _is_of_one_bag(outputs: Sequence[Output], observer: StepObserver, count: int) -> bool:
+    """Whether each output that is read is a row of logits for all images together, with one target."""
+    targets = [output.target for output in outputs]
+    return (
+        count > 1
+        and bool(outputs)
+        and all(observer.consumed[output.event].output.shape[:1] == (1,) for output in outputs)
+        and all(target is not None and target.numel() == 1 for target in targets)
+    )
 
 
 def _without_labels(call: NetworkCall) -> NetworkCall:

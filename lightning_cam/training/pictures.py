@@ -17,11 +17,18 @@ from lightning_cam.model.normalization import (
 from lightning_cam.model.parts import DenseTask
 from lightning_cam.model.tasks import Labels, Pairs
 from lightning_cam.render import to_uint8, unnormalize
-from lightning_cam.render.planes import side_by_side, spread
+from lightning_cam.timeline.planes import Planes
 from lightning_cam.training.data import as_statistics
 from lightning_cam.training.heads import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.settings import Settings
+
+_CONSISTS = {
+    "slice": "Images have {count} slices{shown}; a tile is the slice with most evidence, and says which.",
+    "frame": "Images have {count} frames{shown}, shown side by side.",
+    "instance": "Images are bags of {count} instances{shown}, because their order makes no difference to the output; "
+    "they are shown in the order of their evidence.",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Truth:
 
 
 def pictures_of(
-    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: Planes | None = None
 ) -> Tensor:
     """The probe's images as a person would see them.
 
@@ -47,17 +54,17 @@ def pictures_of(
         loaders: Of the validation, whose transforms may tell how images were normalized.
         module: The model, which may tell it too.
         settings: `mean`, `std` and `rgb` of the user.
-        planes: How many slices or frames are shown of each image that has them, side by side.
+        planes: What images consist of, if that is planes.
 
     Returns:
-        (N, 3, H, W) uint8, on the images' device.
+        (N, 3, H, W) uint8, on the images' device; with planes (N, n, 3, H, W), those that are kept.
     """
     images = probe.images if probe.shown is None else probe.shown
-    if images.ndim == 5:
-        chosen = spread(images.shape[2], planes).to(images.device)
+    if planes is not None:
+        chosen = torch.tensor(planes.numbers, device=images.device) - 1
         flat = images.index_select(2, chosen).transpose(1, 2).flatten(0, 1)
         pictures = pictures_of(replace(probe, images=flat, shown=None), loaders, module, settings)
-        return side_by_side(pictures.unflatten(0, (-1, planes)).transpose(1, 2))
+        return pictures.unflatten(0, (-1, len(chosen)))
     bands = _bands(images, settings)
     if max(bands) >= images.shape[1]:
         raise ValueError(f"rgb: the images have the bands 0 to {images.shape[1] - 1}, got {settings.rgb}")
@@ -70,16 +77,17 @@ def pictures_of(
 
 
 def words_of_pictures(
-    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: int = 1
+    probe: ProbeBatch, loaders: Any, module: LightningModule, settings: Settings, planes: Planes | None = None
 ) -> str:
     """What is to be said of how `pictures_of` shows images that are no colors, a sentence, or nothing."""
     images = probe.images if probe.shown is None else probe.shown
-    if images.ndim == 5:
-        count = images.shape[2]
+    if planes is not None:
         flat = replace(probe, images=images.transpose(1, 2).flatten(0, 1), shown=None)
+        count, some = planes.count, len(planes.numbers)
+        shown = f", of which {some} are kept" if some < count else ""
         return (
-            f" Images have {count} planes (slices, frames, or instances of a bag): pictures show {planes} side by "
-            f"side, in rows, and no findings are made.{words_of_pictures(flat, loaders, module, settings)}"
+            f" {_CONSISTS[planes.kind].format(count=count, shown=shown)} No findings are made."
+            f"{words_of_pictures(flat, loaders, module, settings)}"
         )
     bands, count = _bands(images, settings), images.shape[1]
     if count == 3 and settings.rgb is None:

@@ -62,8 +62,8 @@ class ProbeBatch:
             shapes = [f"{key or 'tensor'} {form_of(value)}" for key, value in named_tensors(batch)]
             found = ", ".join(shapes[:3]) + (f" and {len(shapes) - 3} more" if len(shapes) > 3 else "")
             of_features = (
-                "; bags of features (B, N, F) hold no pictures: explain a model of the patches, (B, N, C, H, W)"
-                if any(tensor.ndim == 3 and tensor.is_floating_point() for _, tensor in named_tensors(batch))
+                "; features of a bag, (B, N, F) or (N, F), hold no pictures: explain a model of its patches"
+                if any(tensor.ndim in (2, 3) and tensor.is_floating_point() for _, tensor in named_tensors(batch))
                 else ""
             )
             raise ValueError(

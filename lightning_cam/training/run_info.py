@@ -5,6 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lightning_cam.timeline.planes import Planes
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -14,7 +16,7 @@ class RunInfo:
         name: Prefix of all tags.
         methods: Names of the methods.
         text: A short description in Markdown of what is shown.
-        images: (B, 3, H, W) uint8, the probe's images as a person would see them.
+        images: (B, 3, H, W) uint8, the probe's images as a person would see them; with `planes` (B, n, 3, H, W).
         labels: (B,) int64, or None.
         regions: (B, H, W) bool, where the objects are, or None.
         class_names: Names of the classes, or None.
@@ -26,7 +28,7 @@ class RunInfo:
         no_blocks: Why there are none, in words.
         has_values: Whether a value is.
         parts: How many parts of each image are explained, each in a row of its own.
-        slices: Numbers, from 1 on, of the slices of a volume that stand side by side in its picture; none otherwise.
+        planes: What images consist of, if they are volumes, videos or bags.
     """
 
     name: str
@@ -44,4 +46,4 @@ class RunInfo:
     no_blocks: str = ""
     has_values: bool = False
     parts: int = 1
-    slices: tuple[int, ...] = ()
+    planes: Planes | None = None

@@ -71,6 +71,7 @@ def shown_of(
                 found.depth,
                 found.features,
                 explainer.names,
+                found.planes,
             )
         shown.append(Shown(head, explainer, logger))
     return shown

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_cam import TransformerCAMCallback, explain
+from lightning_cam.timeline.planes import Planes
 from lightning_cam.training.probe import ProbeBatch
-from tests.observed.data import Plain, vit
+from tests.observed.data import Base, Plain, vit
 from tests.observed.run import fit
 from tests.training import compare
 
@@ -88,13 +90,15 @@ def test_evidence_of_an_instance_is_that_of_a_slow_reference(name):
 def test_the_marked_instance_has_the_evidence(tmp_path):
     callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=15)
     result = fit(made("convolutions", 120), tmp_path, 16, callback)
-    assert not result.off and any("instances of a bag" in text for text in result.said)
+    assert not result.off and any("bags of 6 instances" in text for text in result.said)
     data, model = Bags(12, 2), result.module.model.eval()
     assert (result.looks[-1].probabilities.argmax(1) == data.y).sum() >= 11, "it has not learned"
     maps = explain(model, data.x, "attnlrp", class_idx=data.y).maps["attnlrp"]
     assert maps.shape[:2] == (12, INSTANCES)
     ranked = maps.flatten(2).sum(2).argsort(1, descending=True)
     assert (ranked[:, 0] == data.marked).sum() >= 10  # 2 by chance
+    assert result.runs[0].planes == Planes("instance", INSTANCES, (1, 2, 3, 4, 5, 6))
+    assert (result.looks[-1].evidence["attnlrp"].argmax(1) == data.marked).sum() >= 10
 
 
 def test_a_planted_change_moves_its_instance_alone():
@@ -115,6 +119,90 @@ def test_training_is_the_same_bit_for_bit(tmp_path):
     compare(tmp_path, make=lambda: made("transformer")[0], max_epochs=1, **make)
 
 
+class OfOneBag(nn.Module):
+    """Takes a bag (N, C, H, W), as CLAM does, and returns (1, classes) or (classes,)."""
+
+    def __init__(self, encoder, is_flat=False):
+        super().__init__()
+        self.encoder, self.pool, self.is_flat = encoder, GatedAttention(48), is_flat
+
+    def forward(self, bag):
+        logits = self.pool(self.encoder(bag)[None])
+        return logits[0] if self.is_flat else logits
+
+
+class OneByOne(Base):
+    def loss(self, batch):
+        bags, labels = batch
+        logits = self.model(bags.squeeze(0))
+        return F.cross_entropy(logits[None] if logits.ndim == 1 else logits, labels)
+
+
+def one_by_one(name="convolutions", count=18, is_flat=False):
+    torch.manual_seed(0)
+    loaders = DataLoader(Bags(count, 1), 1, shuffle=True), DataLoader(Bags(12, 2), 1)
+    return OneByOne(OfOneBag(ENCODERS[name](), is_flat)), *loaders
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_a_single_bag_has_the_maps_that_it_has_in_a_batch(name, is_flat):
+    one, many = one_by_one(name, is_flat=is_flat)[0].model.eval(), made(name)[0].model.eval()
+    many.load_state_dict(one.state_dict())
+    bag = Bags(2, 1).x[0]
+    single, batch = (explain(model, x, "attnlrp", class_idx=1) for model, x in ((one, bag), (many, bag[None])))
+    assert_close(single.maps, batch.maps)
+    assert_close(single.conservation, batch.conservation)
+    assert_close(single.logits, batch.logits)
+    assert single.planes == "instance" and torch.equal(single.images, batch.images)
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_a_training_that_takes_bags_one_by_one(tmp_path, is_flat):
+    callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=4)
+    result = fit(one_by_one(count=60, is_flat=is_flat), tmp_path, 5, callback)
+    assert not result.off and result.probe.images.shape == (12, 3, INSTANCES, SIDE, SIDE)
+    look = result.looks[-1]
+    assert (look.probabilities.argmax(1) == result.runs[0].labels).sum() >= 11, "it has not learned"
+    many = OfBags(result.module.model.encoder)
+    many.load_state_dict(result.module.model.state_dict())
+    expected = explain(many.eval(), result.probe.images.transpose(1, 2), "attnlrp", class_idx=result.runs[0].labels)
+    assert_close(look.maps["attnlrp"], expected.maps["attnlrp"].flatten(1, 2), rtol=1e-4, atol=1e-6)
+    assert_close(look.evidence["attnlrp"], expected.evidence("attnlrp"), rtol=1e-4, atol=1e-6)
+
+
+class Found(OneByOne):
+    """Whether there is a red square, by one logit."""
+
+    def loss(self, batch):
+        bags, labels = batch
+        return F.binary_cross_entropy_with_logits(self.model(bags[0])[:, 0], (labels == 0).float())
+
+
+def test_one_logit_of_a_single_bag(tmp_path):
+    torch.manual_seed(0)
+    model = OfOneBag(convolutions())
+    model.pool.head = nn.Linear(48, 1)
+    loaders = DataLoader(Bags(60, 1), 1, shuffle=True), DataLoader(Bags(12, 2), 1)
+    callback = TransformerCAMCallback(report=False, timelapse=None, every_n_epochs=4)
+    result = fit((Found(model), *loaders), tmp_path, 5, callback)
+    assert not result.off, result.said
+    look, data = result.looks[-1], Bags(12, 2)
+    red = (data.y == 0).nonzero().flatten()
+    bags = [
+        next(k for k, x in enumerate(result.probe.images) if torch.equal(x.transpose(0, 1), data.x[r])) for r in red
+    ]
+    assert (look.evidence["attnlrp"].argmax(1)[bags] == data.marked[red]).sum() >= 3  # of 4; 1 by chance
+
+
+def test_training_one_by_one_is_the_same_bit_for_bit(tmp_path):
+    make = {"train_loader": lambda: one_by_one()[1], "val_loader": lambda: one_by_one()[2]}
+    compare(tmp_path, make=lambda: one_by_one()[0], max_epochs=1, **make)
+
+
 def test_bags_of_features_are_refused_in_words():
-    with pytest.raises(ValueError, match=r"bags of features \(B, N, F\) hold no pictures"):
-        ProbeBatch.from_batch((torch.zeros(2, 20, 64), torch.arange(2)))
+    for shape in ((2, 20, 64), (20, 64)):
+        with pytest.raises(ValueError, match=r"\(B, N, F\) or \(N, F\), hold no pictures: explain a model of its"):
+            ProbeBatch.from_batch((torch.zeros(shape), torch.arange(len(shape) - 1)))
+    with pytest.raises(ValueError, match=r"\(B, N, F\), they hold no pictures: explain a model that takes the patches"):
+        explain(GatedAttention(64), torch.rand(2, 20, 64), "hirescam")

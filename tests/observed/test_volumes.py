@@ -16,9 +16,6 @@ from transformers import (
 
 from lightning_cam import TokenLayout, TransformerCAMCallback, explain
 from lightning_cam.model.untouched import looking
-from lightning_cam.render.planes import maps_side_by_side, side_by_side
-from lightning_cam.training.look import draw
-from lightning_cam.training.slices import slice_with_most_evidence
 from tests.observed.data import Base, Plain
 from tests.observed.run import fit
 from tests.training import compare
@@ -143,7 +140,9 @@ def test_a_change_in_one_cell_of_one_plane_is_found_there(tmp_path, name):
             assert ((hottest // w % h - (row + 0.5) * h / 4 + 0.5).abs() <= h / 8 + beside).all()
             assert ((hottest % w - (column + 0.5) * w / 4 + 0.5).abs() <= w / 8 + beside).all()
     shown = result.looks[-1].maps["hirescam"]
-    assert shown.shape == (12, 2 * h, 2 * w) and result.runs[0].images.shape == (12, 3, 2 * SIDE, 2 * SIDE)
+    assert shown.shape == (12, 4 * h, w) and result.looks[-1].evidence["hirescam"].shape == (12, 4)
+    assert result.runs[0].images.shape == (12, 4, 3, SIDE, SIDE)
+    assert result.runs[0].planes.kind == ("slice" if channels == 1 else "frame")
 
 
 @pytest.mark.parametrize("name", ["MONAI ViT", "VideoMAE", "TimeSformer"])
@@ -199,11 +198,9 @@ def test_the_hottest_cell_is_the_cube(tmp_path, name):
     result = fit(made(name, 192), tmp_path, epochs + 1, callback(every_n_epochs=epochs))
     look, data = result.looks[-1], made(name)[2].dataset
     assert (look.probabilities.argmax(1) == data.y).sum() >= 11, "it has not learned"
-    laid = torch.zeros(12, 4, 4, 4)
-    for place in range(12):
-        laid[place, data.cells[place, 0], data.cells[place, 1], data.cells[place, 2]] = 1
-    where = side_by_side(laid).flatten(1).argmax(1)
+    where = (data.cells * torch.tensor([16, 4, 1])).sum(1)
     assert (look.maps["attnlrp"].flatten(1).argmax(1) == where).sum() >= 9  # none by chance
+    assert (look.evidence["attnlrp"].argmax(1) == data.cells[:, 0]).sum() >= 9  # 3 by chance
 
 
 @pytest.mark.parametrize("name", ["MONAI ViT", "TimeSformer"])
@@ -214,12 +211,12 @@ def test_training_is_the_same_bit_for_bit(tmp_path, name):
 
 def test_it_is_said_what_is_shown(tmp_path):
     result = fit(made("MONAI ViT"), tmp_path, callback=callback())
-    said = "Images have 32 planes (slices, frames, or instances of a bag): pictures show 4 side by side"
+    said = "Images have 32 slices, of which 4 are kept; a tile is the slice with most evidence, and says which."
     assert said in result.runs[0].text
-    shown = result.runs[0].images[:, 0].float() / 255
+    shown = result.runs[0].images[:, :, 0].float() / 255
     slices = made("MONAI ViT")[2].dataset.x[:, 0, 4::8]  # the middle one of each cell
     low, high = slices.quantile(0.02), slices.quantile(0.98)
-    assert_close(shown, ((side_by_side(slices) - low) / (high - low)).clamp(0, 1), rtol=0, atol=0.01)
+    assert_close(shown, ((slices - low) / (high - low)).clamp(0, 1), rtol=0, atol=0.01)
 
 
 def test_a_probe_of_the_user(tmp_path):
@@ -263,33 +260,3 @@ def test_layouts_with_planes():
     assert torch.equal(layout.to_grid(tokens), values.permute(0, 4, 1, 2, 3))
     with pytest.raises(ValueError, match="D for planes"):
         TokenLayout("NLC", (3, 2, 2))
-
-
-def test_tiles_show_the_slice_with_most_evidence(tmp_path):
-    result = fit(made("MONAI ViT"), tmp_path, callback=callback(methods="hirescam"))
-    run, relevance = result.runs[0], torch.zeros(12, 4, 2, 2)
-    assert run.slices == (5, 13, 21, 29)  # of 32, the middle ones of the cells
-    for volume in range(12):
-        relevance[volume, volume % 4, 1, 0] = 1
-        relevance[volume, (volume + 1) % 4] = -1
-    images = run.images.float() / 255
-    tiles, maps, captions = slice_with_most_evidence(images, side_by_side(relevance), run, 3)
-    for volume in range(12):
-        row, column = divmod(volume % 4, 2)
-        slow = images[volume, :, row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
-        assert torch.equal(tiles[volume], slow) and torch.equal(maps[volume], relevance[volume, volume % 4])
-    assert captions._texts[:3] == ["slice 5 0", "slice 13 1", "slice 21 2"]
-    right = captions.right(torch.tensor([0, 0, 2]), torch.arange(3))
-    assert right.tolist() == [True, False, True]
-    assert set(draw(result.looks[-1], run).pictures) >= {"cam/hirescam", "cam/hirescam/filmstrip"}
-
-
-def test_videos_show_their_frames_side_by_side(tmp_path):
-    result = fit(made("VideoMAE"), tmp_path, callback=callback(methods="hirescam"))
-    assert result.runs[0].slices == ()
-
-
-def test_planes_side_by_side():
-    maps = torch.arange(20.0).view(1, 20, 1, 1)
-    assert maps_side_by_side(maps, 16).shape == (1, 4, 4)
-    assert side_by_side(maps[:, :5])[0].tolist() == [[0, 1, 2], [3, 4, 0]]

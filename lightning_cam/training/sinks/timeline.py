@@ -228,11 +228,12 @@ class TimelineSink(Sink):
         self._writer.append(
             look.step,
             look.epoch,
-            {method: maps.numpy() for method, maps in look.maps.items()},
+            {method: _in_planes(maps, look.evidence.get(method)).numpy() for method, maps in look.maps.items()},
             probabilities=None if is_of_parts or look.probabilities is None else look.probabilities.float().numpy(),
             class_idx=None if is_of_parts or look.class_idx is None else look.class_idx.numpy(),
             values=None if look.values is None else look.values.float().numpy(),
             parts=_seen(look.parts),
+            evidence={method: shares.numpy() for method, shares in look.evidence.items()} or None,
             metrics={tag: float(value) for tag, value in look.scalars.items()},
         )
 
@@ -248,6 +249,7 @@ class TimelineSink(Sink):
             regions=None if regions is None else regions.numpy(),
             texts=self._run_info.texts,
             longest_side=self._stored_size,
+            planes=self._run_info.planes,
         )
         return writer
 
@@ -260,6 +262,11 @@ class TimelineSink(Sink):
         if not self._said:
             self._said = True
             _log.warning("%s: %s.", self._run_info.name if self._run_info else self._directory, text)
+
+
+def _in_planes(maps: Tensor, evidence: Tensor | None) -> Tensor:
+    """Maps (B, d * h, w) of planes below one another as (B, d, h, w)."""
+    return maps if evidence is None else maps.unflatten(1, (evidence.shape[1], -1))
 
 
 def _seen(parts: Parts | None) -> PartsSeen | None:
