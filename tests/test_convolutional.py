@@ -53,6 +53,7 @@ SMALL = {
     "torchvision convnext": lambda: ConvNeXt([CNBlockConfig(16, 24, 1), CNBlockConfig(24, None, 1)], num_classes=3),
     "torchvision efficientnet": efficientnet,
     "torchvision regnet": lambda: RegNet(BlockParams([1, 1], [16, 24], [8, 8], [1.0, 1.0], [2, 2], 0.25), 3),
+    "selective kernels": lambda: timm.create_model("skresnet18", layers=(1, 1, 1, 1), num_classes=3),
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=3),
     # Maps with the channels last, and tokens in one axis that convolutions mix.
     "mambaout": lambda: timm.create_model("mambaout_femto", num_classes=3, depths=(1, 1, 2, 1), dims=(16, 24, 32, 48)),
@@ -72,6 +73,7 @@ SMALL = {
         ("torchvision convnext", "features.3.0", (20, 16)),
         ("torchvision efficientnet", "features.3.2", (40, 32)),
         ("torchvision regnet", "trunk_output.block2.block2-0.activation", (20, 16)),
+        ("selective kernels", "layer4.0.act", (5, 4)),  # whose softmax is over paths
         ("densenet", "features.denseblock2", (20, 16)),  # its last norm's output is written to
     ],
 )

@@ -10,6 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
+from torchvision import tv_tensors
 
 from lightning_cam.model import private
 from tests.training import Lit, loader, options
@@ -220,3 +221,9 @@ def test_what_fsdp1_puts_on_for_a_backward_is_taken_off(tmp_path):
 def test_a_mean_over_a_map_is_known_by_its_node(pooled, found):
     output = pooled(torch.ones(2, 3, 4, 4, requires_grad=True))
     assert private.averages_over_places(output.grad_fn) == found
+
+
+def test_a_tensor_that_holds_others_is_told_from_one_of_another_class():
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    assert private.is_wrapper(nested)
+    assert not private.is_wrapper(tv_tensors.Image(torch.zeros(3, 2, 2))) and not private.is_wrapper(torch.zeros(2))

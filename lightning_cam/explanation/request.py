@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_cam.methods import METHODS, Method
 from lightning_cam.methods.defaults import DEFAULT, DEFAULTS
+from lightning_cam.model.output import plain
 from lightning_cam.passes.grad_cam import grad_cam_method
 
 
@@ -57,7 +58,7 @@ def as_batch(
 ) -> Tensor:
     """Images of any accepted form as (B, C, H, W), on the model's device if they come from files."""
     if isinstance(images, Tensor):
-        return images[None] if images.ndim == 3 else images
+        return plain(images[None] if images.ndim == 3 else images)
     pictures = list(images) if isinstance(images, Sequence) else [images]
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
         came = "an empty list" if not pictures else type(images).__name__

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_cam.model.private import is_wrapper
+
 Forward = Callable[[Tensor], Any]  # images (B, C, H, W) in, what the model returns out
 Score = Callable[[Any], Tensor]  # what the model returns in, one number per image (B,) out
 
@@ -75,6 +77,17 @@ def outputs_of(output: Any, batch_size: int | None = None) -> Tensor:
         f"the model returned {_describe(output)}, which contains no logits of shape (B, classes); "
         "give score=, a function from that output to one number per image"
     )
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The same values as torch's own tensor, without what a subclass adds, such as MONAI's facts of each image.
+
+    Example:
+        >>> from torchvision import tv_tensors
+        >>> type(plain(tv_tensors.Mask(torch.zeros(2, 4, 4))))
+        <class 'torch.Tensor'>
+    """
+    return tensor if type(tensor) is Tensor or is_wrapper(tensor) else tensor.as_subclass(Tensor)
 
 
 def no_score(output: Any) -> Tensor:

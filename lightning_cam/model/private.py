@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
 from torch.utils import checkpoint
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def switches_grad(function: Any) -> bool:
@@ -142,6 +143,14 @@ def flat_hooks_kept(model: nn.Module) -> Iterator[None]:
                 del vars(parameter)[name]
                 if state is not None:
                     vars(parameter)[name] = state
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether a tensor of another class holds other tensors and no values of its own, as one split over ranks does.
+
+    torch asks for this in its documentation of such classes, from a module without a public name.
+    """
+    return is_traceable_wrapper_subclass(tensor)
 
 
 def is_partitioned(parameter: nn.Parameter) -> bool:

@@ -85,7 +85,7 @@ class Segmentation(DenseTask):
         count: int,
         class_idx: Tensor | int | None = None,
     ) -> Parts:
-        pixels = self.pixels(output).detach()
+        pixels, size = self.pixels(output).detach(), size[-self.num_axes :]
         smooth = "bilinear" if self.num_axes == 2 else "trilinear"
         predicted = self._predicted(F.interpolate(pixels.float(), size, mode=smooth, align_corners=False))
         truth = None if target is None else self._truth(target, size, pixels.shape[1])

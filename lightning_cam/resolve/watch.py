@@ -274,8 +274,8 @@ class _Recorder(TorchFunctionMode):
     def _mixes(self, name: str, args: Any, kwargs: Any, result: Tensor) -> bool:
         if name in ATTENTION or name in SEQUENCES:
             return result.requires_grad
-        if name == "softmax":
-            return result.ndim >= 3 and result.requires_grad
+        if name == "softmax":  # that over paths of a selective kernel, (B, paths, C, 1, 1), mixes no places
+            return result.ndim >= 3 and result.shape[-2:] != (1, 1) and result.requires_grad
         if name == "normalize":
             dim = kwargs.get("dim", args[2] if len(args) > 2 else 1)
             return result.requires_grad and _along_tokens(args[0], dim, self.normed)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cam.model.output import named_tensors
+from lightning_cam.model.output import mapped, named_tensors, plain
 from lightning_cam.training.batch import form_of, images_in, labels_in, regions_in
 
 
@@ -36,6 +36,12 @@ class ProbeBatch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, (Tensor, dict)):
+                object.__setattr__(self, f.name, mapped(value, plain))
 
     @classmethod
     def from_batch(cls, batch: Any, num_samples: int = 16) -> "ProbeBatch":

@@ -195,3 +195,23 @@ def test_a_mask_of_a_scene(tmp_path):
             assert_close(look.parts.overlap[row], (region & truth).sum() / union)
     (height, width) = look.maps["attnlrp"].shape[1:]
     assert (height, width) == (22, 22) and F.relu(look.maps["attnlrp"]).flatten(1).any(1).sum() >= 4
+
+
+class Blurred(ClassificationTask):
+    """Smooths each band by itself before the network."""
+
+    def forward(self, x):
+        kernel = torch.full((x.shape[1], 1, 3, 3), 1 / 9)
+        return self.model(F.conv2d(x, kernel, padding=1, groups=x.shape[1]))
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.criterion(Blurred.forward(self, batch["image"]), batch["label"]))
+
+
+def test_a_fixed_filter_of_each_band_is_no_network(tmp_path):
+    module, *loaders = made("ViT")
+    result = fit((Blurred(module.model), *loaders), tmp_path, 1, callback(methods="hirescam"))
+    assert not result.off and result.found == result.tried, result.said
+    images = F.pad((Scenes(12, 12, 2).x - 1250) / 1000, (1, 1, 1, 1))
+    slow = sum(images[:, :, y : y + SIZE, x : x + SIZE] for y in range(3) for x in range(3)) / 9
+    assert_close(result.probe.images, slow, rtol=1e-4, atol=1e-5)

@@ -208,3 +208,64 @@ def test_captions_and_frames_say_the_overlap(tmp_path):
     for tile, is_right in enumerate(right[:6]):
         edge = tiles[:, tile // 3 * height + height // 2, tile % 3 * width + 5]
         assert tuple(edge.tolist()) == {1: RIGHT, 0: WRONG, -1: NEUTRAL}[is_right]
+
+
+class WithFacts(Tumors):
+    """As MONAI's transforms return them, with facts of each volume."""
+
+    def __getitem__(self, index):
+        from monai.data import MetaTensor
+
+        of_image = {"spatial_shape": torch.tensor([SIDE] * 3), "original_channel_dim": 0}
+        return {name: MetaTensor(value, meta=of_image) for name, value in super().__getitem__(index).items()}
+
+
+def test_tensors_with_facts(tmp_path):
+    """The same maps as of the volumes alone, in the callback and in `explain`."""
+    from monai.data import DataLoader as MonaiLoader
+
+    loaders = MonaiLoader(WithFacts(8, 1), batch_size=4), MonaiLoader(WithFacts(4, 2), batch_size=2)
+    result = fit((made("UNet")[0], *loaders), tmp_path, callback=callback(methods="hirescam"))
+    assert not result.off, result.said
+    assert type(result.probe.images) is torch.Tensor
+    batch = next(iter(loaders[1]))["image"]
+    assert type(batch).__name__ == "MetaTensor"
+    model = result.module.model.eval()
+    plain = explain(model, Tumors(4, 2).x[:2], "hirescam").maps["hirescam"]
+    assert torch.equal(explain(model, batch, "hirescam").maps["hirescam"], plain)
+    background = result.looks[-1].maps["hirescam"][::3].flatten(1)  # however its planes are laid out
+    of_all = explain(model, Tumors(4, 2).x, "hirescam", class_idx=0).maps["hirescam"].flatten(1)
+    for found in (torch.amax, torch.amin, torch.sum):
+        assert_close(found(background, 1), found(of_all, 1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "labels"), [({"sigmoid": True}, 3), ({"sigmoid": True}, 1)])
+def test_labels_that_overlap_and_a_single_one(tmp_path, options, labels):
+    """Channels of a target are labels of their own; of one channel the region is where its logit is positive."""
+    from monai.losses import DiceLoss
+    from monai.networks import nets
+
+    class Overlapping(Tumors):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index).values()
+            channels = [label > 0, label == 1, label == 2][:labels]
+            return {"image": image, "label": torch.cat(channels).float()}
+
+    torch.manual_seed(0)
+    module = Segmenter(nets.UNet(in_channels=1, out_channels=labels, **MODELS["UNet"]))
+    module.criterion = DiceLoss(**options)
+    loaders = DataLoader(Overlapping(8, 1), 4), DataLoader(Overlapping(4, 2), 2)
+    result = fit((module, *loaders), tmp_path, callback=callback(methods="hirescam"))
+    assert not result.off and result.looks[-1].parts.classes.max() == (2 if labels == 3 else 1)
+    with torch.no_grad():
+        positive = module(result.probe.images) > 0
+    parts = result.looks[-1].parts
+    for row, index in enumerate(parts.classes.tolist()):
+        image = row // (3 if labels == 3 else 1)
+        if index < 0:
+            continue
+        region = positive[image, index if labels == 3 else 0]
+        truth = Overlapping(4, 2)[image]["label"][index if labels == 3 else 0] > 0
+        assert_close(parts.amounts[row], region.float().mean())
+        union = (region | truth).sum()
+        assert_close(parts.overlap[row], ((region & truth).sum() / union).nan_to_num(torch.nan))
