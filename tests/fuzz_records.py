@@ -33,6 +33,7 @@ from lightning_cam.timeline.format import (
     encode_record,
     find_records,
 )
+from lightning_cam.timeline.planes import Planes
 from lightning_cam.timeline.report import write_report
 
 COUNT = 2
@@ -47,6 +48,7 @@ PROBE = {
     "bytes": [4, 4],
     "region_bytes": [],
 }
+PLANES = {"planes": {"kind": "slice", "count": 8, "numbers": [1, 3, 6]}}
 LOOK = {"kind": "look", "step": 1, "epoch": 0, "time": 1.0, "methods": {"m": [2, 2]}, "top": 1, "metrics": {"x": 1.0}}
 METRICS = {"kind": "metrics", "step": 1, "metrics": {"x": 2}}
 BLOCKS = {"kind": "blocks", "step": 1, "names": ["a"], "methods": ["m"], "images": 2, "shapes": [[2, 2]]}
@@ -75,9 +77,21 @@ VALUES: list[Any] = [
     {},
     {"m": [1, 1]},
     {"m": [2, 2], "n": [3]},
+    {"m": [3, 2, 2]},
     {"x": "y"},
     [[[]]],
 ]
+
+
+def planar_record(folder: Path) -> bytes:
+    rng = np.random.default_rng(1)
+    writer = TimelineWriter(folder)
+    path = writer.probe(np.stack([IMAGES] * 3, 1), planes=Planes("slice", 8, (1, 3, 6)))
+    for step in range(5):
+        maps = {"m": rng.normal(size=(COUNT, 3, 3, 3)), "n": rng.normal(size=(COUNT, 2, 2, 2))}
+        writer.append(step, 0, maps, evidence={"m": np.full((COUNT, 3), 0.3), "n": np.full((COUNT, 2), 0.5)})
+    writer.close()
+    return path.read_bytes()
 
 
 def good_record(folder: Path) -> bytes:
@@ -119,7 +133,8 @@ def other_contents(rng: random.Random, good: bytes) -> bytes:
     """Whole records whose JSON says something else."""
     data = FILE_HEADER.pack(MAGIC, VERSION, b"12345678")
     for n in range(rng.randint(1, 5)):
-        head: Any = dict(PROBE if n == 0 else rng.choice([LOOK, LOOK, METRICS, BLOCKS]))
+        probe = PROBE | rng.choice([{}, PLANES])
+        head: Any = dict(probe if n == 0 else rng.choice([LOOK, LOOK, METRICS, BLOCKS]))
         for _ in range(rng.choice([0, 0, 0, 1, 2])):
             key = rng.choice([*head, "class_idx"])
             if rng.random() < 0.3:
@@ -156,12 +171,12 @@ def whole_records(path: Path) -> set[bytes]:
 def fuzz(folder: Path, seed: int, *, cases: int | None = None, seconds: float = 0) -> Counter[tuple[str, str]]:
     """Try so many cases, or for so long; return how often what came of which kind."""
     rng, tally = random.Random(seed), Counter[tuple[str, str]]()
-    good, run = good_record(folder / "good"), folder / "run"
+    whole, run = [good_record(folder / "good"), planar_record(folder / "planar")], folder / "run"
     run.mkdir()
     end = time.monotonic() + seconds
     while sum(tally.values()) < cases if cases is not None else time.monotonic() < end:
         kind = rng.choice([damaged, damaged, other_contents, other_lengths])
-        data = kind(rng, good)
+        data = kind(rng, rng.choice(whole))
         for path in run.iterdir():
             path.unlink()
         path = run / f"cam{SUFFIX}"
@@ -171,6 +186,7 @@ def fuzz(folder: Path, seed: int, *, cases: int | None = None, seconds: float = 
             timeline = read_timeline(path)
             assert all(len(maps) == len(timeline.steps) for maps in timeline.maps.values())
             assert all(len(values) == len(timeline.steps) for values in timeline.metrics.values())
+            assert all(len(shares) == len(timeline.steps) for shares in timeline.evidence.values())
             assert (np.diff(timeline.steps) > 0).all()
             outcome = "read"
             with suppress(RecordError):  # the images may be damaged all the same

@@ -77,5 +77,6 @@ def taken_apart(images: np.ndarray, planes: Planes) -> np.ndarray:
     columns, count = planes.columns, len(planes.numbers)
     rows = ceil(count / columns)
     height, width = images.shape[1] // rows, images.shape[2] // columns
-    cut = images[:, : rows * height, : columns * width].reshape(len(images), rows, height, columns, width, -1)
-    return cut.swapaxes(2, 3).reshape(len(images), rows * columns, height, width, -1)[:, :count]
+    total, channels = len(images), images.shape[-1]
+    cut = images[:, : rows * height, : columns * width].reshape(total, rows, height, columns, width, channels)
+    return cut.swapaxes(2, 3).reshape(total, rows * columns, height, width, channels)[:, :count]
