@@ -18,7 +18,7 @@ from lightning_cam.timeline import TimelineWriter, read_timeline
 from lightning_cam.timeline.planes import Planes
 from lightning_cam.timeline.timelapse import write_timelapse
 from lightning_cam.training.look import Look, Strip, draw
-from lightning_cam.training.planes import shown_of
+from lightning_cam.training.planes import pictures_by_evidence
 from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.sinks import TimelineSink
 
@@ -81,7 +81,7 @@ def test_which_planes_lead():
 def test_a_tile_is_the_slice_with_most_evidence(depth):
     """Also where a map has fewer planes than there are pictures: three pictures belong to each two planes then."""
     maps = planted(depth)
-    shown = shown_of(images_of(), maps.flatten(1, 2), evidence_of(maps), SLICES)
+    shown = pictures_by_evidence(images_of(), maps.flatten(1, 2), evidence_of(maps), SLICES)
     per_plane = 6 // depth
     for image, best in enumerate(BEST):
         plane = best // per_plane
@@ -93,7 +93,9 @@ def test_a_tile_is_the_slice_with_most_evidence(depth):
 
 def test_instances_stand_in_the_order_of_their_evidence():
     maps = planted()
-    shown = shown_of(images_of(), maps.flatten(1, 2), evidence_of(maps), Planes("instance", 6, (1, 2, 3, 4, 5, 6)))
+    shown = pictures_by_evidence(
+        images_of(), maps.flatten(1, 2), evidence_of(maps), Planes("instance", 6, (1, 2, 3, 4, 5, 6))
+    )
     assert shown.lines[0][:3] == ["5 · 75%", "6 · 25%", "1"] and shown.notes[1] == "instance 2 · 75%"
     assert shown.images[:, :2, 0, 0, 0].tolist() == [[180, 220], [60, 100], [220, 20]]
     assert torch.equal(shown.maps[2, 0], maps[2, 5]) and torch.equal(shown.maps[2, 1], maps[2, 0])

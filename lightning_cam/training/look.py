@@ -18,7 +18,7 @@ from lightning_cam.render.grid import COLUMNS
 from lightning_cam.render.scale import to_unit_interval
 from lightning_cam.training.checks import CONTROL, Checks, with_control
 from lightning_cam.training.history import History
-from lightning_cam.training.planes import Shown, shown_of
+from lightning_cam.training.planes import Pictures, pictures_by_evidence
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.run_info import RunInfo
 
@@ -246,16 +246,16 @@ def draw(look: Look, run: RunInfo) -> Look:
     parts, step = look.parts, _TILES // run.parts * run.parts  # those of one image side by side
     if parts is not None:
         captions = PartCaptions(run.class_names or [], num_classes, parts.overlap, parts.is_predicted, run.unpredicted)
-        says_no_more = parts.truth is None and bool(parts.is_predicted.all())
+        says_no_more = bool(parts.overlap.isnan().all() & parts.is_predicted.all())
         labels = None if says_no_more else torch.arange(len(parts.classes))
     images = run.images.float() / 255
     preds, probs = look.predictions
     pictures = {}
     for method, relevance in look.maps.items():
         heat = _heat(method, relevance)  # of the mean over layers, which the metrics are about too
-        shown = Shown(images, heat, [], [])
+        shown = Pictures(images, heat, [], [])
         if run.planes is not None:
-            shown = shown_of(images, heat, look.evidence[method], run.planes)
+            shown = pictures_by_evidence(images, heat, look.evidence[method], run.planes)
         notes = shown.notes
         if method == LAST_BLOCK and look.unseen is not None and look.unseen.any():
             missing = [_UNSEEN if is_unseen else "" for is_unseen in look.unseen.tolist()]
@@ -281,9 +281,9 @@ def draw(look: Look, run: RunInfo) -> Look:
         if look.strip is not None:
             count = look.strip.preds.shape[1]
             past = _from_zero(method, look.strip.maps[method])
-            shown = Shown(images[:count], past, [], [])
+            shown = Pictures(images[:count], past, [], [])
             if run.planes is not None:  # the same planes at all looks, so that these compare
-                shown = shown_of(images[:count], past, look.evidence[method][:count], run.planes)
+                shown = pictures_by_evidence(images[:count], past, look.evidence[method][:count], run.planes)
             pictures[f"{run.name}/{method}/filmstrip"] = filmstrip(
                 shown.images,
                 shown.maps,

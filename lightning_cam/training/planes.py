@@ -11,7 +11,7 @@ from lightning_cam.timeline.planes import Planes
 MOST_KEPT = 64  # planes of an image that there are pictures and maps of, evenly spaced
 
 
-class Shown(NamedTuple):
+class Pictures(NamedTuple):
     """What is drawn of each image.
 
     Args:
@@ -33,7 +33,7 @@ def kept(maps: Tensor) -> Tensor:
     return maps if count <= MOST_KEPT else maps[:, spread(count, MOST_KEPT).to(maps.device)]
 
 
-def shown_of(images: Tensor, maps: Tensor, evidence: Tensor, planes: Planes) -> Shown:
+def pictures_by_evidence(images: Tensor, maps: Tensor, evidence: Tensor, planes: Planes) -> Pictures:
     """Choose what is drawn of each image by the evidence of its planes.
 
     Args:
@@ -52,8 +52,8 @@ def shown_of(images: Tensor, maps: Tensor, evidence: Tensor, planes: Planes) -> 
         for row, shares in zip(chosen.tolist(), of_pictures.gather(1, chosen).tolist(), strict=True)
     ]
     if planes.kind == "slice":
-        return Shown(of_planes(images, chosen)[:, 0], picked.select(-3, 0), [row[0] for row in words], [])
+        return Pictures(of_planes(images, chosen)[:, 0], picked.select(-3, 0), [row[0] for row in words], [])
     if planes.kind == "frame":
-        return Shown(of_planes(images, chosen), picked, [], [])
+        return Pictures(of_planes(images, chosen), picked, [], [])
     short = [[text.removeprefix(f"{planes.kind} ") for text in row] for row in words]
-    return Shown(of_planes(images, chosen), picked, [row[0] for row in words], short)
+    return Pictures(of_planes(images, chosen), picked, [row[0] for row in words], short)

@@ -39,9 +39,6 @@ export function pathOf(lines) {
 }
 
 /**
- * The stretches [from, to) of neighboring places that are on a border.
- * @param {number} length
- * @param {(place: number) => boolean} isBorder
  * The stretches [from, to) of neighboring places at which a mask differs from its neighbor: the borders of a row or column.
  * @param {Uint8Array} mask
  * @param {number} length of the row
