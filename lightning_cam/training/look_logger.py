@@ -77,7 +77,8 @@ _CAPTION_OF_VALUES = """A caption reads
   predicted → true value."""
 _CAPTION_OF_PARTS = """One map for each
   {kind}, those of an image side by side. A caption reads class, {amount}, and intersection over union (IoU) with the
-  truth; the frame is green from 0.5 on, else orange. The blue line is what is predicted, the white one what is true."""
+  truth; the frame is green from 0.5 on, else orange."""
+_OUTLINES = " The blue line is what is predicted, the white one what is true."
 
 
 class LookLogger:
@@ -263,7 +264,8 @@ class LookLogger:
             return _CAPTION_OF_PAIRS if isinstance(self._task, Pairs) else _CAPTION_OF_VALUES
         if not isinstance(self._task, DenseTask):
             return _CAPTION
-        return _CAPTION_OF_PARTS.format(kind=self._task.kind, amount=self._task.amount)
+        caption = _CAPTION_OF_PARTS.format(kind=self._task.kind, amount=self._task.amount)
+        return caption + ("" if self._probe.images.ndim == 5 else _OUTLINES)  # slices are drawn without outlines
 
     def _target(self) -> str:
         """What is explained, in words."""
