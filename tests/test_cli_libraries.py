@@ -147,6 +147,22 @@ def test_regions_of_a_segmenter(photos, tmp_path):
         assert len(image["metrics"]) == len(found)
 
 
+def test_a_class_that_is_nowhere_is_said_to_be_so(photos, tmp_path):
+    torch.manual_seed(0)
+    model = segformer(num_labels=3)
+    model.decode_head.classifier.bias.data[2] = -100
+    folder = saved(tmp_path / "s", model, transformers.SegformerImageProcessor(size={"height": SIZE, "width": SIZE}))
+    args = ["--method", "hirescam", "--class-idx", "2"]
+    for image in explained(photos, tmp_path, folder, *args):
+        assert image["regions"] == []
+        picture, box = read_image(photos / image["file"]), (0, 0, 96, 64)
+        draw_overlay(picture, torch.zeros(8, 8), box, False, words="nothing predicted").save(
+            tmp_path / "x.jpg", quality=90
+        )
+        written = tmp_path / "out" / "m" / image["file"] / "hirescam.jpg"
+        assert written.read_bytes() == (tmp_path / "x.jpg").read_bytes()
+
+
 def test_features_of_a_backbone(photos, tmp_path, capsys):
     torch.manual_seed(0)
     model = transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, image_size=SIZE, patch_size=8))

@@ -10,6 +10,7 @@ from lightning_cam import metrics
 from lightning_cam.cli.explainer import Explainer
 from lightning_cam.explanation import Explanation
 from lightning_cam.model.detection import Detection
+from lightning_cam.model.parts import NOTHING
 from lightning_cam.model.tasks import Task
 from lightning_cam.render import has_evidence, shown_name, to_colors
 from lightning_cam.training.checks import CONTROL
@@ -25,11 +26,13 @@ class Map:
         heat: (h, w) in [0, 1], or colors (3, h, w).
         evidence: Whether it says anything.
         outline: (H, W) bool, where what it explains was predicted in what the model saw; None where that is no part.
+        words: What is said in its place if it says nothing.
     """
 
     heat: Tensor
     evidence: bool
     outline: Tensor | None = None
+    words: str = "no evidence"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ def facts_of(explainer: Explainer, explanation: Explanation, layers: list[str]) 
             },
         }
         drawn = {
-            name: Map(heat[m][row], evidence[m][row], None if outlines is None else outlines[row])
+            name: Map(heat[m][row], False, words=NOTHING)
+            if parts is not None and parts.classes[row] < 0
+            else Map(heat[m][row], evidence[m][row], None if outlines is None else outlines[row])
             for (m, row), name in names.items()
         }
         facts.append(Facts(result, caption, drawn, None if outlines is None else _boxes(outlines[rows])))

@@ -119,7 +119,7 @@ def _draw(file: Path, name: str, facts: Facts, preprocessing: Preprocessing, fol
     image.save(folder / IMAGE, quality=_JPEG_QUALITY)  # for the page: no browser shows every format that is read here
     pictures = [("image", image)]
     for drawn, one in facts.maps.items():
-        picture = draw_overlay(image, one.heat, box, one.evidence, one.outline)
+        picture = draw_overlay(image, one.heat, box, one.evidence, one.outline, one.words)
         picture.save(folder / f"{drawn}.jpg", quality=_JPEG_QUALITY)
         picture.thumbnail((512, 512))  # what the contact sheet needs, so that not all are held at full size
         pictures.append((drawn, picture))

@@ -13,7 +13,7 @@ from lightning_cam.render.outline import PREDICTED, outlined
 from lightning_cam.render.tile import BACKGROUND
 
 _STRIP = 2**20  # pixels that are drawn at once, so that a large picture needs little memory
-_WORDS = 1024  # pixels of the longer side that "no evidence" is written at before it is enlarged
+_WORDS = 1024  # pixels of the longer side that words are written at before it is enlarged
 _FINE = 1024  # pixels of the longer side that a line around a part is drawn at before it is enlarged
 _UNSEEN = 0.25  # brightness of what a crop cut off
 _TILE = 224
@@ -28,6 +28,7 @@ def draw_overlay(
     box: tuple[int, int, int, int],
     evidence: bool,
     outline: Tensor | None = None,
+    words: str = "no evidence",
 ) -> Image.Image:
     """Lay heat over the part of a picture that the model saw; the rest is dimmed.
 
@@ -37,6 +38,7 @@ def draw_overlay(
         box: Left, top, right, bottom of that part in pixels; it may reach over the border.
         evidence: Whether the map says anything.
         outline: (H, W) bool, of that part what a line is drawn around.
+        words: What is said where it says nothing.
 
     Returns:
         RGB of the picture's size.
@@ -52,7 +54,7 @@ def draw_overlay(
         seen = image.crop((left, top, right, bottom))
         small = seen.copy()
         small.thumbnail((_WORDS, _WORDS))
-        drawn.paste(_to_image(no_evidence(_to_pixels(small))).resize(seen.size), (left, top))
+        drawn.paste(_to_image(no_evidence(_to_pixels(small), words)).resize(seen.size), (left, top))
         return drawn
     planes = heat if heat.ndim == 3 else heat[None]
     wide = [_resized(plane.T, box[2] - box[0], range(left - box[0], right - box[0])).T for plane in planes]
