@@ -54,14 +54,7 @@ NEWEST = {
     "example alone",
     "tests/test_examples_libraries.py::test_the_example_runs_and_is_explained[monai_vit]": "MONAI is for the example "
     "alone",
-    **{
-        f"tests/observed/test_bags_of_packages.py::{name}": "MONAI and torchmil are packages of the tests alone"
-        for name in (
-            "test_painting_over_the_first_instance_changes_the_answer_most[*]",
-            "test_training_is_the_same_bit_for_bit[*]",
-            "test_a_residual_network_whose_maps_are_two_cells_wide",
-        )
-    },
+    "tests/observed/test_bags_of_packages.py::*": "MONAI and torchmil are packages of the tests alone",
     "tests/test_examples_notebooks.py::test_the_notebook_runs[*]": "what runs notebooks is not in that environment",
     "tests/test_readme.py::test_each_command_and_each_line_of_code_runs": "TensorBoard 2.12 wants an older setuptools "
     "than the one that builds this package",
@@ -101,7 +94,6 @@ NEWEST = {
             "test_the_hottest_cell_is_the_cube[MONAI ViT]",
             "test_training_is_the_same_bit_for_bit[MONAI ViT]",
             "test_it_is_said_what_is_shown",
-            "test_tiles_show_the_slice_with_most_evidence",
             "test_what_is_made_for_images_is_refused",
             "test_a_score_of_a_volume_that_is_made_for_a_volume",
         )
