@@ -23,7 +23,7 @@ from lightning_cam.training.look import Look
 from lightning_cam.training.sinks import RunInfo, Sink, SinkWorker, register_sink
 from tests.training import Lit, MemoryLogger, MemorySink, loader, tiny_vit, train
 
-EARLY, LOOKS = 400, 1000  # at the first of them the caches of drawn captions, which are bounded, are full
+EARLY, LOOKS = 800, 1000  # at the first of them the caches of drawn captions, which are bounded, are full
 
 
 class Usage(Callback):
