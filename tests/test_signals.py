@@ -104,7 +104,7 @@ def test_ctrl_c_at_any_moment_leaves_the_model_as_it_was(ctrl_c, act):
 
 def test_ctrl_c_does_not_wait_for_a_whole_sweep(ctrl_c):
     model = tiny_vit(depth=3).eval()
-    sweep = lambda: explain(model, Pictures(8).images, ["scorecam"], batch_size=1)  # noqa: E731
+    sweep = lambda: explain(model, Pictures(64).images, ["scorecam"], batch_size=1)  # noqa: E731
     sweep()  # the first one takes longer
     began = time.monotonic()
     sweep()
@@ -241,7 +241,8 @@ import sys, tempfile, threading
 from pathlib import Path
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning_cam.training.look import Look, RunInfo
+from lightning_cam.training.look import Look
+from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.sinks import SinkWorker, TimelineSink, sink_of
 
 class Spy:
