@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from lightning_cam import TransformerCAMCallback, explain
+from tests.missing import skip_what_needs
 from tests.training import Lit, Pictures, assert_finite, assert_same, loader, tiny_vit, train
 
 compilations = []
@@ -91,8 +92,9 @@ def test_compiled(tmp_path, form):
     assert_close(outcome.looks[-1].maps, expected.maps, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the default backend needs a C++ compiler on a CPU")
 def test_compiled_by_the_default_backend(tmp_path):
+    if shutil.which("g++") is None:
+        skip_what_needs("no C++ compiler here, which the default backend needs on a CPU (apt-get install g++)")
     torch._dynamo.utils.counters.clear()
     alone, _, graphs_alone = _run(tmp_path / "without", last_block, "inductor", look=False)
     torch._dynamo.utils.counters.clear()

@@ -22,6 +22,7 @@ from lightning_cam.timeline import TimelineWriter, read_timeline
 from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.found import Found, FoundEntry
 from lightning_cam.timeline.planes import Planes
+from tests.missing import skip_what_needs
 from tests.review.records import CLASSES, GRID, maps_at, photos, records_in
 
 TESTS = sorted((Path(__file__).parents[1] / "js").glob("*.test.mjs"))
@@ -32,10 +33,7 @@ COUNT = 4
 def node() -> str:
     path = shutil.which("node")
     if path is None:
-        missing = "no Node.js here: the page's modules cannot be tested (apt-get install nodejs)"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        skip_what_needs("no Node.js here: the page's modules cannot be tested (apt-get install nodejs)")
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from lightning_cam.timeline.blocks import BlockMaps
 from lightning_cam.timeline.found import Found, FoundEntry
 from lightning_cam.timeline.report import write_report
+from tests.missing import skip_what_needs
 from tests.review.conftest import tensorboard
 from tests.review.driving import ENTRY, IN_TENSORBOARD, frame_of, place, set_range, settle, tiles, view
 from tests.review.records import CLASSES, Run
@@ -25,10 +25,7 @@ def axe() -> str:
     """The text of axe-core, which a package of Python's carries."""
     found = importlib.util.find_spec("axe_playwright_python")
     if found is None or found.origin is None:
-        missing = "no axe-core here: accessibility cannot be tested (pip install axe-playwright-python)"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        skip_what_needs("no axe-core here: accessibility cannot be tested (pip install axe-playwright-python)")
     return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
