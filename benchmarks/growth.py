@@ -26,8 +26,10 @@ from lightning_cam.tensorboard_plugin.plugin import CamTimelinePlugin
 from lightning_cam.timeline import TimelineWriter
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
+from lightning_cam.training.draw import draw
 from lightning_cam.training.history import History
-from lightning_cam.training.look import RunInfo, draw, measure
+from lightning_cam.training.look import measure
+from lightning_cam.training.run_info import RunInfo
 
 ROUNDS = 3
 

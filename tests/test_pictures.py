@@ -23,8 +23,10 @@ from lightning_cam.render.filmstrip import TILE as FILM_TILE
 from lightning_cam.render.grid import FONT_SIZE, TILE
 from lightning_cam.render.tile import BACKGROUND, CAPTION_MARGIN, MIN_WIDTH, NEUTRAL, RIGHT, WRONG
 from lightning_cam.training.class_means import ClassMeans
+from lightning_cam.training.draw import draw
 from lightning_cam.training.history import History, thin
-from lightning_cam.training.look import Look, RunInfo, _headings, draw
+from lightning_cam.training.look import Look, _headings
+from lightning_cam.training.run_info import RunInfo
 from tests.drawn import DIGITS, batch, lit, written
 
 NAN, INF = float("nan"), float("inf")

@@ -17,7 +17,8 @@ from lightning_cam.resolve.planes import kind_of_planes
 from lightning_cam.timeline import TimelineWriter, read_timeline
 from lightning_cam.timeline.planes import Planes
 from lightning_cam.timeline.timelapse import write_timelapse
-from lightning_cam.training.look import Look, Strip, draw
+from lightning_cam.training.draw import draw
+from lightning_cam.training.look import Look, Strip
 from lightning_cam.training.planes import pictures_by_evidence
 from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.sinks import TimelineSink

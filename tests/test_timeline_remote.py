@@ -13,7 +13,8 @@ from lightning_cam.tensorboard_plugin.plugin import CamTimelinePlugin
 from lightning_cam.timeline.remote import RemoteFolder
 from lightning_cam.timeline.report import write_report
 from lightning_cam.timeline.timelapse import write_timelapse
-from lightning_cam.training.look import Look, RunInfo
+from lightning_cam.training.look import Look
+from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.sinks import TimelineSink
 from tests.training import Lit, MemoryLogger, heard, loader, options, told
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_cam import explain
 from lightning_cam.model.untouched import looking
 from lightning_cam.render.tile import NEUTRAL, RIGHT, WRONG
-from lightning_cam.training.look import draw
+from lightning_cam.training.draw import draw
 from tests.observed.data import Base
 from tests.observed.run import fit
 from tests.observed.test_volumes import callback, moved

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lightning_cam.training.class_means import ClassMeans
 from lightning_cam.training.cohort import FoundLook
-from lightning_cam.training.look import Look, draw
+from lightning_cam.training.draw import draw
+from lightning_cam.training.look import Look
 from lightning_cam.training.run_info import RunInfo
 from lightning_cam.training.sinks.base import Sink
 
