@@ -203,7 +203,8 @@ def test_a_teacher_out_of_the_checkpoint_of_its_training(photos, tmp_path):
         assert written.read_bytes() == (tmp_path / "x.jpg").read_bytes()
 
 
-def test_open_clip_from_a_checkpoint(photos, tmp_path):
+def tiny_clip(folder):
+    """open_clip, which knows a model `tiny-clip`."""
     import open_clip
 
     config = {
@@ -211,8 +212,13 @@ def test_open_clip_from_a_checkpoint(photos, tmp_path):
         "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
     }
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-clip.json")
+    return open_clip
+
+
+def test_open_clip_from_a_checkpoint(photos, tmp_path):
+    open_clip = tiny_clip(tmp_path)
     torch.manual_seed(1)
     model = open_clip.create_model("tiny-clip").eval()
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "epoch_1.pt")
@@ -255,21 +261,13 @@ class Boxes(torch.nn.Module):
 
 
 def test_open_clip_with_texts_of_a_file_that_changed(photos, tmp_path, capsys):
-    import open_clip
-
-    config = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": SIZE, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 1},
-    }
-    (tmp_path / "least-clip.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "least-clip.json")
+    tiny_clip(tmp_path)
     texts = tmp_path / "texts.txt"
     args = [
         "--path",
         photos,
         "--model",
-        "open_clip:least-clip",
+        "open_clip:tiny-clip",
         "--texts",
         texts,
         "--output",
