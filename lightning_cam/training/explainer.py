@@ -13,18 +13,13 @@ from lightning_cam.explanation import Explanation, adds_up, explain, find_method
 from lightning_cam.explanation.single_bag import OfBag, OfInstances, of_bags
 from lightning_cam.methods import DoesNotApply
 from lightning_cam.methods.defaults import DEFAULT, FEATURES
-from lightning_cam.methods.registry import OF_FEATURES
 from lightning_cam.model.keep_grad import ThroughDetach
 from lightning_cam.model.output import Forward, OnCopies, Score, forward_of_rows, logits_of, no_score
 from lightning_cam.model.parts import DenseTask, OfParts, Parts
 from lightning_cam.model.tasks import Embeddings, Task
 from lightning_cam.model.untouched import looking
 from lightning_cam.observe.views import SeveralViews
-from lightning_cam.resolve import TargetLayer, find_layers_and_views
-from lightning_cam.resolve.depth import Depth, find_depth
-from lightning_cam.resolve.embedding import find_embedding
-from lightning_cam.resolve.features import FeatureLayer, find_features
-from lightning_cam.resolve.planes import kind_of_planes
+from lightning_cam.resolve.depth import Depth
 from lightning_cam.resolve.refusals import NoGradient
 from lightning_cam.training.as_validated import AsValidated, OrSayWhy
 from lightning_cam.training.checks import (
@@ -35,7 +30,7 @@ from lightning_cam.training.checks import (
     faithfulness,
     gain_over_chance,
 )
-from lightning_cam.training.found_layers import FoundLayers
+from lightning_cam.training.found_layers import FoundLayers, find_layers, searched_with
 from lightning_cam.training.heads import Head
 from lightning_cam.training.probe import ProbeBatch
 from lightning_cam.training.ranks import gather, share_of
@@ -59,10 +54,7 @@ class ProbeExplainer:
         together: Whether all ranks look.
 
     Attributes:
-        layers: The target layers.
-        depth: Where methods of the whole depth read relevance; None if there is none among the methods.
-        features: Where methods of features read them; None if there is none among the methods.
-        planes: What images of five axes consist of: "slice", "frame" or "instance"; else nothing.
+        found: Where the model is explained.
 
     Raises:
         ValueError: The model cannot be looked at, or an argument does not fit.
@@ -93,55 +85,30 @@ class ProbeExplainer:
         if isinstance(head.task, DenseTask) and settings.score is None:
             self._whole = as_validated
             as_validated = self._of_parts = OfParts(as_validated, head.task)
-        self.layers: list[TargetLayer]
-        self.depth: Depth | None
-        self.features: FeatureLayer | None
-        self.planes = ""
         if self._is_bag:  # explained bag by bag, each as a batch of its instances
             as_validated = OfInstances(OfBag(as_validated))
-        self._passes_detach = like is not None and like.passes_detach
         if like is not None:
-            forward = ThroughDetach(as_validated) if self._passes_detach else as_validated
-            self._forward = SeveralViews.of(module, self._searched(probe.images[:2]).to(module.device), forward)
-            self.layers, self.depth, self.features = like.layers, like.depth, like.features
-            self.planes = like.planes
+            forward = ThroughDetach(as_validated) if like.passes_detach else as_validated
+            searched = searched_with(probe.images[:2], is_bag=self._is_bag).to(module.device)
+            self.found, self._forward = like, SeveralViews.of(module, searched, forward)
             return
+        find = partial(
+            find_layers,
+            module,
+            probe.images,
+            methods=self._methods,
+            settings=settings,
+            picks=settings.score is None and not isinstance(head.task, Embeddings),
+            is_bag=self._is_bag,
+        )
         try:
-            self._find(module, as_validated)
+            self.found, self._forward = find(as_validated)
         except NoGradient as error:
-            self._passes_detach = True
             try:
-                self._find(module, ThroughDetach(as_validated))
+                self.found, self._forward = find(ThroughDetach(as_validated), passes_detach=True)
             except ValueError:
                 raise error from None
             _log.info("The output has a gradient only if detach() is ignored, so it is ignored.")
-
-    def _find(self, module: LightningModule, forward: Forward) -> None:
-        settings, images = self._settings, self._searched(self._probe.images)
-        layers, views = find_layers_and_views(
-            module,
-            images,
-            forward=forward,
-            target_layers=settings.target_layers,
-            layout=settings.layout,
-            picks=settings.score is None and not isinstance(self._head.task, Embeddings),
-            are_instances=self._is_bag,
-        )
-        self._forward = views or SeveralViews.of(module, images, forward)
-        needs = frozenset[str]().union(*(method.needs for method in find_methods(self._methods)))
-        self.depth = None
-        if "embedding" in needs and self._is_bag:
-            self.depth = Depth(find_embedding(module, images, forward=self._forward, are_instances=True))
-        elif "embedding" in needs:
-            self.depth = find_depth(module, images, forward=self._forward)
-        self.layers = layers[-1:] if settings.target_layers is None else layers
-        if self._probe.images.ndim == 5:
-            whole, forward = (self._probe.images[:1], OfBag(forward)) if self._is_bag else (images, self._forward)
-            self.planes = kind_of_planes(module, whole, forward, settings.score)
-        self.features = None
-        if needs & OF_FEATURES:
-            is_named = settings.target_layers is not None
-            self.features = find_features(module, images, layers[-1], forward=self._forward, is_named=is_named)
 
     def explain(self, trainer: Trainer, module: LightningModule) -> Explanation:
         """Explain the probe, or on each rank a share of it where it is shared out.
@@ -194,11 +161,6 @@ class ProbeExplainer:
         with looking(module), torch.no_grad():
             logits = logits_of(OnCopies(self._forward.of_rows(rows))(images), len(images))
         return self.task.probabilities(logits)
-
-    @property
-    def found(self) -> FoundLayers:
-        """Where the model is explained."""
-        return FoundLayers(self.layers, self.depth, self._passes_detach, self.features, self.planes)
 
     @property
     def names(self) -> list[str]:
@@ -319,23 +281,20 @@ class ProbeExplainer:
             class_idx = None
         if self._is_bag:
             return self._explain_bags(methods, module, images, class_idx, score)
+        depth = self.found.depth
         return explain(
             module,
             images,
             methods,
-            target_layers=self.layers,
-            depth=self.depth if with_blocks or self.depth is None else Depth(self.depth.embedding),
-            features=self.features,
+            target_layers=self.found.layers,
+            depth=depth if with_blocks or depth is None else Depth(depth.embedding),
+            features=self.found.features,
             forward=self._forward.of_rows(rows),
             batch_size=self._settings.batch_size,
             class_idx=class_idx,
             score=score,
             parts=None if self._parts is None else self._parts.of_rows(rows),
         )
-
-    def _searched(self, images: Tensor) -> Tensor:
-        """What layers are searched with: images, or the instances of a bag."""
-        return images[0].transpose(0, 1) if self._is_bag else images
 
     def _explain_bags(
         self, methods: Any, module: LightningModule, bags: Tensor, class_idx: Tensor | int | None, score: Score | None
@@ -346,8 +305,8 @@ class ProbeExplainer:
                 module,
                 bag.transpose(0, 1),
                 methods,
-                target_layers=self.layers,
-                depth=self.depth,
+                target_layers=self.found.layers,
+                depth=self.found.depth,
                 forward=self._forward,
                 batch_size=len(bag[0]),
                 class_idx=class_idx[row].expand(len(bag[0])) if isinstance(class_idx, Tensor) else class_idx,
@@ -355,7 +314,7 @@ class ProbeExplainer:
             )
             for row, bag in enumerate(bags)
         ]
-        return of_bags(parts, bags, self.planes)
+        return of_bags(parts, bags, self.found.planes)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def fit(made, tmp_path, epochs=1, callback=None, **trainer):
 def planted(session, module, tries=4):
     """Change one cell of an image, and see which cell of the layer's grid moves most."""
     explainer, images = session._shown[0].explainer, session.probe.images[:2].clone()
-    layer = explainer.layers[-1]
+    layer = explainer.found.layers[-1]
     if images.ndim == 5:  # see test_volumes.py
         return 0, 0
     rows, columns = layer.layout.grid_size

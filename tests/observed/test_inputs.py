@@ -246,7 +246,7 @@ def test_two_views(tmp_path):
     pack = lambda x, y, i: {"frontal": x, "lateral": x.flip(-1), "label": y}  # noqa: E731
     result = fit((TwoViews(), *loaders(channels=1, pack=pack)), tmp_path)
     assert not result.off and result.found == 4
-    assert result.shown[0].explainer.layers[-1].name.startswith("frontal.")
+    assert result.shown[0].explainer.found.layers[-1].name.startswith("frontal.")
 
 
 @pytest.mark.parametrize("rgb", [None, [3, 2, 1]])

@@ -113,7 +113,7 @@ def test_the_student_is_what_is_validated(tmp_path, first, teacher):
     made = Distilled(other, vit(depth=2), first), *loaders()
     result = fit(made, tmp_path)
     assert not result.off and result.found == 4
-    assert result.shown[0].explainer.layers[-1].name.startswith("student.")
+    assert result.shown[0].explainer.found.layers[-1].name.startswith("student.")
     expected = explain(made[0].student, made[2].dataset.x, "hirescam", class_idx=made[2].dataset.y).maps["hirescam"]
     assert_close(result.maps(), expected, rtol=1e-3, atol=1e-6)
 

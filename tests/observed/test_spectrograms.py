@@ -126,7 +126,7 @@ def test_a_change_is_shown_where_it_is(tmp_path, name):
     assert not result.off and any("low frequencies at the bottom" in text for text in result.said)
     explainer, images = result.shown[0].explainer, result.probe.images[:2]
     assert images.shape == (2, 1, MELS, TIME)
-    layer, (view,) = explainer.layers[-1], explainer._forward.views
+    layer, (view,) = explainer.found.layers[-1], explainer._forward.views
     outputs = []
     handle = layer.module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     with unlogged(result.module.trainer, result.module), looking(result.module), torch.no_grad():
@@ -194,7 +194,7 @@ def test_passt_on_waveforms(tmp_path, kind):
     result = fit(made, tmp_path, 1, callback(methods="hirescam"))
     assert not result.off and any("low frequencies at the bottom" in text for text in result.said), result.said
     assert_close(result.probe.images[:, 0], Mel(MELS, TIME)(torch.cat([waves(0, 0, i)[0] for i in range(16)])).flip(1))
-    layer = result.shown[0].explainer.layers[-1]
+    layer = result.shown[0].explainer.found.layers[-1]
     assert layer.layout == TokenLayout("NLC", (4, 9), 2)
 
 

@@ -130,8 +130,8 @@ def test_a_change_in_one_cell_is_found_there(tmp_path, name, layer):
     result = fit(made(name), tmp_path, callback=callback())
     assert not result.off, result.said
     explainer, images = result.shown[0].explainer, result.probe.images[:2]
-    found = explainer.layers[-1]
-    assert str(found) == layer and explainer.depth.embedding.name == ""
+    found = explainer.found.layers[-1]
+    assert str(found) == layer and explainer.found.depth.embedding.name == ""
     d, h, w = found.layout.grid_size
     planes, rows, columns = SIDE // d, SIDE // h, SIDE // w
     with looking(result.module):

@@ -125,7 +125,7 @@ def test_a_change_in_one_cell_of_one_plane_is_found_there(tmp_path, name):
     result = fit(made(name), tmp_path, callback=callback())
     assert not result.off, result.said
     explainer, images = result.shown[0].explainer, result.probe.images[:2]
-    layer = explainer.layers[-1]
+    layer = explainer.found.layers[-1]
     assert str(layer.layout) == layout and images.shape == (2, channels, planes, SIDE, SIDE)
     _, h, w = layer.layout.grid_size
     generator = torch.Generator().manual_seed(4)
